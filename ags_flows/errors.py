@@ -1,0 +1,202 @@
+"""Everything that this package raises.
+
+```text
+AGSFlowsError
+├── ConfigurationError          a setting or an argument is missing or wrong; nothing was sent
+├── CredentialsError            the keys are missing, unknown, or lack a permission
+├── InvalidRequestError         AGS refused a parameter
+├── UnsupportedError            this tool, instance or machine cannot do it
+├── QuotaExceededError    (r)   too many instances, tools or keys at once
+├── ThrottledError        (r)   too many requests a second
+├── ServiceError          (r)   AGS had an internal failure, or is not ready yet
+├── UnreachableError      (r)   no answer: network, proxy, gateway
+├── NotFoundError               no such tool, instance, snapshot, or file
+├── ConflictError               the resource exists already, is in use, or in another state
+├── ToolFailedError             the tool became FAILED; carries StatusReason
+├── InstanceFailedError         the instance failed to start
+├── InstanceGoneError           the instance ended while it was needed
+├── WaitTimeoutError            it did not become ready in time
+├── TokenExpiredError     (r)   the access token was refused, also after a refresh
+├── CommandFailedError          exit code other than 0, when `check=True`
+├── CommandTimeoutError         the command ran into its time limit and was killed
+├── CodeFailedError             code raised an exception, when `check=True`
+├── OutcomeUnknownError         it may have run, and nobody can know
+├── TransferError               a file or directory could not be moved whole
+└── OutputTooLargeError         more output than may be held in memory
+```
+
+(r) marks `retryable = True`: repeating the same call later may succeed, and is safe. It is an attribute of the
+class and the only thing that `ags_flows.tasks.retries.is_retryable` reads.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    from ags_flows.models import CodeResult, ExecResult
+
+
+class AGSFlowsError(Exception):
+    """Base of all errors of this package.
+
+    Args:
+        message: What happened.
+        hint: What to do about it, a sentence.
+        code: The error code of AGS, such as `ResourceNotFound.SandboxTool`.
+        request_id: The RequestId of AGS: the first thing that its support asks for.
+        retry_after: Seconds to wait before another attempt, where the answer named them.
+    """
+
+    retryable: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str | None = None,
+        code: str | None = None,
+        request_id: str | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        """Keep the parts; `str()` joins them."""
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.code = code
+        self.request_id = request_id
+        self.retry_after = retry_after
+
+    def __str__(self) -> str:
+        """Return message, code, RequestId and hint in one line of text."""
+        origin = ", ".join(
+            part for part in (self.code, self.request_id and f"RequestId {self.request_id}") if part
+        )
+        text = f"{self.message} [{origin}]" if origin else self.message
+        return f"{text.rstrip()} {self.hint}" if self.hint else text
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle by state, since the constructor takes keywords."""
+        return (_rebuild, (type(self), self.__dict__.copy()))
+
+
+def _rebuild(cls: type[AGSFlowsError], state: dict[str, Any]) -> AGSFlowsError:
+    error = cls.__new__(cls)
+    Exception.__init__(error, state["message"])
+    error.__dict__.update(state)
+    return error
+
+
+class ConfigurationError(AGSFlowsError, ValueError):
+    """A setting or an argument is missing or wrong. Nothing was sent to AGS."""
+
+
+class CredentialsError(AGSFlowsError):
+    """The keys are missing, unknown, expired, or may not do this."""
+
+
+class InvalidRequestError(AGSFlowsError):
+    """AGS refused a parameter of the request."""
+
+
+class UnsupportedError(AGSFlowsError):
+    """This tool, instance or machine cannot do what was asked."""
+
+
+class QuotaExceededError(AGSFlowsError):
+    """The account has as many instances, tools or keys as it may have. Another attempt needs one to end first."""
+
+    retryable = True
+
+
+class ThrottledError(AGSFlowsError):
+    """More requests a second than AGS takes from this account."""
+
+    retryable = True
+
+
+class ServiceError(AGSFlowsError):
+    """AGS failed internally, or a resource that it needs is not ready yet."""
+
+    retryable = True
+
+
+class UnreachableError(AGSFlowsError):
+    """No answer from AGS or from the sandbox: network, proxy, gateway or a time-out."""
+
+    retryable = True
+
+
+class NotFoundError(AGSFlowsError):
+    """There is no such tool, instance, snapshot, process or file."""
+
+
+class ConflictError(AGSFlowsError):
+    """The resource exists already, is in use, or is in a state that does not allow this."""
+
+
+class ToolFailedError(AGSFlowsError):
+    """The tool became FAILED. The message carries AGS's StatusReason."""
+
+
+class InstanceFailedError(AGSFlowsError):
+    """The instance did not reach RUNNING and never will."""
+
+
+class InstanceGoneError(AGSFlowsError):
+    """The instance ended (stopped, timed out, or was never there) while something still needed it."""
+
+
+class WaitTimeoutError(AGSFlowsError, TimeoutError):
+    """A tool or an instance did not become ready within the time that was given."""
+
+
+class TokenExpiredError(AGSFlowsError):
+    """The sandbox refused the access token, also after it had been acquired anew."""
+
+    retryable = True
+
+
+class OutcomeUnknownError(AGSFlowsError):
+    """A step may have run, or may have run in part, and nobody can know.
+
+    It is never repeated automatically. Look into the sandbox, or run the step anew in a fresh one.
+    """
+
+
+class TransferError(AGSFlowsError):
+    """A file or a directory could not be moved whole; nothing incomplete stands at the destination."""
+
+
+class OutputTooLargeError(AGSFlowsError):
+    """There is more output than may be held in memory. Redirect it to a file and download that."""
+
+
+class CommandFailedError(AGSFlowsError):
+    """A command ended with an exit code other than 0 and `check=True` was given.
+
+    Attributes:
+        result: The whole outcome, an `ExecResult`.
+    """
+
+    def __init__(self, message: str, *, result: ExecResult | None = None, **parts: Any) -> None:
+        """Keep the result beside the message."""
+        super().__init__(message, **parts)
+        self.result = result
+
+
+class CommandTimeoutError(CommandFailedError):
+    """A command ran into its time limit; its whole process group was killed."""
+
+
+class CodeFailedError(AGSFlowsError):
+    """Code raised an exception in the code interpreter and `check=True` was given.
+
+    Attributes:
+        result: The whole outcome, a `CodeResult`.
+    """
+
+    def __init__(self, message: str, *, result: CodeResult | None = None, **parts: Any) -> None:
+        """Keep the result beside the message."""
+        super().__init__(message, **parts)
+        self.result = result
