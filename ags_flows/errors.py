@@ -69,9 +69,7 @@ class AGSFlowsError(Exception):
 
     def __str__(self) -> str:
         """Return message, code, RequestId and hint in one line of text."""
-        origin = ", ".join(
-            part for part in (self.code, self.request_id and f"RequestId {self.request_id}") if part
-        )
+        origin = ", ".join(part for part in (self.code, self.request_id and f"RequestId {self.request_id}") if part)
         text = f"{self.message} [{origin}]" if origin else self.message
         return f"{text.rstrip()} {self.hint}" if self.hint else text
 

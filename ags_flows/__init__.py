@@ -1,0 +1,1 @@
+"""Prefect tasks and flows for Tencent Cloud Agent Sandbox (AGS)."""

@@ -1,0 +1,1 @@
+"""Prefect blocks: credentials and configuration."""

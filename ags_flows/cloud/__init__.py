@@ -1,0 +1,1 @@
+"""AGS and its sandboxes as typed calls; the only importers of vendor SDKs."""

@@ -1,0 +1,69 @@
+"""Durations as AGS writes them: `30s`, `5m`, `1h30m`."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+
+from ags_flows.errors import ConfigurationError
+
+MINIMUM_SECONDS = 30
+MAXIMUM_SECONDS = 24 * 3600
+
+_FORM = re.compile(r"(?:(?P<hours>\d+)h)?(?:(?P<minutes>\d+)m)?(?:(?P<seconds>\d+)s)?")
+
+
+def parse_duration(value: str | int | float | timedelta, *, field: str = "timeout") -> int:
+    """Return whole seconds for a duration within the limits of an instance's timeout.
+
+    Args:
+        value: `"5m"`, `"300s"`, `"1h30m"`, a bare number of seconds, or a `timedelta`.
+        field: The name that the error gives.
+
+    Returns:
+        Seconds, 30 to 86,400: the limits of AGS for the timeout of an instance.
+
+    Raises:
+        ConfigurationError: The form or the limits are not kept.
+
+    Example:
+        ```python
+        assert parse_duration("1h30m") == 5400
+        ```
+    """
+    seconds = _seconds(value)
+    if seconds is None:
+        raise ConfigurationError(
+            f"{field}={value!r} is not a duration.",
+            hint="Write hours, minutes and seconds in this order, such as '30s', '5m' or '1h30m'.",
+        )
+    if not MINIMUM_SECONDS <= seconds <= MAXIMUM_SECONDS:
+        raise ConfigurationError(f"{field}={value!r} is out of range.", hint="AGS takes timeouts from 30s to 24h.")
+    return seconds
+
+
+def format_duration(seconds: int) -> str:
+    """Return the form that AGS documents for a number of seconds: `"90s"`.
+
+    Seconds alone: compound forms are accepted by AGS's Go tools, but documented nowhere.
+    """
+    return f"{seconds}s"
+
+
+def _seconds(value: object) -> int | None:
+    if isinstance(value, timedelta):
+        return int(value.total_seconds())
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, (int, float)):
+        return int(value)
+    if not isinstance(value, str):
+        return None
+    text = value.strip()
+    if text.isdecimal():
+        return int(text)
+    match = _FORM.fullmatch(text)
+    if not match or not text:
+        return None
+    hours, minutes, seconds = (int(part or 0) for part in match.groups())
+    return hours * 3600 + minutes * 60 + seconds

@@ -1,0 +1,1 @@
+"""What peers get wrong, testable without Prefect: durable commands, leases, transfers."""
