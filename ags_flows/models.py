@@ -50,7 +50,7 @@ def explain(subject: str, error: ValidationError) -> str:
         message = item["msg"].removeprefix("Value error, ")
         shown = f" (got {item['input']!r})" if item["type"] not in ("value_error", "missing") else ""
         findings.append(f"{field}: {message}{shown}")
-    return f"{subject} is not valid. " + "; ".join(findings) + "."
+    return f"{subject} is not valid. " + "; ".join(finding.rstrip(".") for finding in findings) + "."
 
 
 def check_tool_name(name: str) -> str:

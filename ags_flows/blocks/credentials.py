@@ -1,0 +1,59 @@
+"""The block that holds the keys of Tencent Cloud."""
+
+from __future__ import annotations
+
+from prefect.blocks.core import Block
+from pydantic import Field, SecretStr
+
+from ags_flows.settings import KeysFromEnvironment
+
+
+class TencentCloudCredentials(Block):
+    """CAM keys of Tencent Cloud.
+
+    A field that is left empty follows the environment of whoever uses the block, at that moment
+    (`TENCENTCLOUD_SECRET_ID`, `TENCENTCLOUD_SECRET_KEY`, `TENCENTCLOUD_TOKEN`); it is never copied into the document.
+
+    Attributes:
+        secret_id: SecretId.
+        secret_key: SecretKey.
+        session_token: The third part of temporary (STS) keys.
+
+    Example:
+        ```python
+        from ags_flows import TencentCloudCredentials
+
+        TencentCloudCredentials(secret_id="AKID...", secret_key="...").save("production")
+        ```
+    """
+
+    _block_type_name = "Tencent Cloud Credentials"
+    _block_type_slug = "tencent-cloud-credentials"
+    _description = "CAM keys (SecretId, SecretKey) for Tencent Cloud."
+
+    secret_id: SecretStr | None = Field(
+        default=None, title="SecretId", description="Empty: TENCENTCLOUD_SECRET_ID of whoever runs the flow."
+    )
+    secret_key: SecretStr | None = Field(
+        default=None, title="SecretKey", description="Empty: TENCENTCLOUD_SECRET_KEY of whoever runs the flow."
+    )
+    session_token: SecretStr | None = Field(
+        default=None, title="Session token", description="Only with temporary (STS) keys. Empty: TENCENTCLOUD_TOKEN."
+    )
+
+    def keys(self) -> tuple[SecretStr | None, SecretStr | None, SecretStr | None]:
+        """Return SecretId, SecretKey and session token: the block's own, or else the environment's.
+
+        The session token of the environment only belongs to keys that came from there too.
+        """
+        environment = KeysFromEnvironment()
+        own = _filled(self.secret_id) or _filled(self.secret_key)
+        return (
+            _filled(self.secret_id) or environment.secret_id,
+            _filled(self.secret_key) or environment.secret_key,
+            _filled(self.session_token) or (None if own else environment.token),
+        )
+
+
+def _filled(secret: SecretStr | None) -> SecretStr | None:
+    return secret if secret is not None and secret.get_secret_value() else None

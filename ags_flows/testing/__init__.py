@@ -1,0 +1,1 @@
+"""For tests of flows: an emulator and a configuration for it."""

@@ -1,0 +1,1 @@
+"""Pytest fixtures that ship with the package."""
