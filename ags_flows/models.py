@@ -390,6 +390,14 @@ class Transfer(Value):
     seconds: float
 
 
+class CleanupReport(Value):
+    """What a cleanup ended, and in one sentence each what it could not."""
+
+    instance_id: str | None = None
+    tool_id: str | None = None
+    problems: tuple[str, ...] = ()
+
+
 class Step(Value):
     """One step of a run and how long it took."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal
 
 from prefect.blocks.core import Block
-from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic import Field, HttpUrl, SecretStr, ValidationError, model_validator
 from typing_extensions import Self
 
 from ags_flows.blocks.credentials import TencentCloudCredentials
@@ -56,45 +56,49 @@ class AGSConfig(Block):
         ```python
         from ags_flows import AGSConfig
 
-        config = AGSConfig(region="ap-shanghai")   # keys from the environment
-        config.save("shanghai", overwrite=True)
-        config = AGSConfig.load("shanghai")
+        AGSConfig(region="ap-shanghai").save("BLOCK_NAME", overwrite=True)  # keys stay in the environment
+        config = AGSConfig.load("BLOCK_NAME")
         ```
     """
 
     _block_type_name = "AGS Config"
     _block_type_slug = "ags-config"
+    _documentation_url = HttpUrl("https://cloud.tencent.com/document/product/1814")
     _description = "Tencent Cloud Agent Sandbox (AGS): endpoint, region, keys, defaults of sandboxes."
 
-    type: Literal["tencentags"] = "tencentags"
+    type: Literal["tencentags"] = Field(default="tencentags", description="The kind of sandbox service, constant.")
     credentials: TencentCloudCredentials = Field(
         default_factory=TencentCloudCredentials, description="Keys; empty fields follow the environment."
     )
     secret_id: SecretStr | None = Field(default=None, title="SecretId", description="Beats the credentials block.")
     secret_key: SecretStr | None = Field(default=None, title="SecretKey", description="Beats the credentials block.")
     http_endpoint: str = Field(
-        default=DEFAULT_ENDPOINT, title="Endpoint", description="Host, or the URL of an emulator."
+        default=DEFAULT_ENDPOINT, title="Endpoint", description="Control plane: a host, or the URL of an emulator."
     )
-    skip_ssl_verify: bool = Field(default=False, title="Skip TLS verification")
-    region: str = Field(default=DEFAULT_REGION, pattern=r"^[a-z0-9-]+$")
+    skip_ssl_verify: bool = Field(
+        default=False, title="Skip TLS verification", description="Do not check certificates."
+    )
+    region: str = Field(default=DEFAULT_REGION, pattern=r"^[a-z0-9-]+$", description="Region of AGS.")
     domain: str = Field(default="", description="Data plane. Empty: derived from region or endpoint.")
     tool_id: str = Field(default="", title="Tool id", description="An existing tool to use where none is named.")
-    image: Image = Field(default="python:3.11")
-    image_registry_type: ImageRegistryType = "enterprise"
-    timeout: Timeout = Field(default="1h", description="30s to 24h, such as 5m or 1h30m.")
-    lease: Timeout = Field(default="10m", description="How long a sandbox outlives a crashed flow.")
-    port: PortNumber = 8000
-    startup_timeout: float = Field(default=180.0, gt=0, description="Seconds.")
-    runtime_timeout: float = Field(default=60.0, gt=0, description="Seconds.")
-    cpu: Cpu = "1"
-    memory: Memory = "1Gi"
-    role_arn: str = Field(default="", title="Role ARN", description="For private registries and mounts.")
-    mount_name: str = ""
-    mount_image: str = ""
-    mount_image_registry_type: ImageRegistryType = "enterprise"
-    mount_path: MountPath = "/nix"
-    image_subpath: str = "/nix"
-    mount_readonly: bool = False
+    image: Image = Field(default="python:3.11", description="Image of tools that name none.")
+    image_registry_type: ImageRegistryType = Field(default="enterprise", description="Kind of that image's registry.")
+    timeout: Timeout = Field(default="1h", description="Timeout of an instance: 30s to 24h, such as 5m or 1h30m.")
+    lease: Timeout = Field(default="10m", description="How long a sandbox outlives a flow that died.")
+    port: PortNumber = Field(default=8000, description="Port of URLs that name none.")
+    startup_timeout: float = Field(default=180.0, gt=0, description="Seconds to wait for a tool or an instance.")
+    runtime_timeout: float = Field(default=60.0, gt=0, description="Seconds for one request to a sandbox.")
+    cpu: Cpu = Field(default="1", description="Cores of tools that name none.")
+    memory: Memory = Field(default="1Gi", description="Memory of tools that name none.")
+    role_arn: str = Field(default="", title="Role ARN", description="CAM role, for private registries and mounts.")
+    mount_name: str = Field(default="", description="Name of an image mount; empty for none.")
+    mount_image: str = Field(default="", description="Image that is mounted as storage.")
+    mount_image_registry_type: ImageRegistryType = Field(
+        default="enterprise", description="Kind of the mounted image's registry."
+    )
+    mount_path: MountPath = Field(default="/nix", description="Where the image is mounted in the sandbox.")
+    image_subpath: str = Field(default="/nix", description="Which path of the image is mounted.")
+    mount_readonly: bool = Field(default=False, description="Mount it read-only.")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """Check the fields, and speak of what is wrong in one sentence a field."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from prefect.blocks.core import Block
-from pydantic import Field, SecretStr
+from pydantic import Field, HttpUrl, SecretStr
 
 from ags_flows.settings import KeysFromEnvironment
 
@@ -23,12 +23,14 @@ class TencentCloudCredentials(Block):
         ```python
         from ags_flows import TencentCloudCredentials
 
-        TencentCloudCredentials(secret_id="AKID...", secret_key="...").save("production")
+        TencentCloudCredentials(secret_id="AKID...", secret_key="...").save("BLOCK_NAME")
+        credentials = TencentCloudCredentials.load("BLOCK_NAME")
         ```
     """
 
     _block_type_name = "Tencent Cloud Credentials"
     _block_type_slug = "tencent-cloud-credentials"
+    _documentation_url = HttpUrl("https://cloud.tencent.com/document/product/598")
     _description = "CAM keys (SecretId, SecretKey) for Tencent Cloud."
 
     secret_id: SecretStr | None = Field(
@@ -56,4 +58,5 @@ class TencentCloudCredentials(Block):
 
 
 def _filled(secret: SecretStr | None) -> SecretStr | None:
-    return secret if secret is not None and secret.get_secret_value() else None
+    """Return a secret that is one: parameters of flow runs come back from the server with masks in their place."""
+    return secret if secret is not None and secret.get_secret_value().strip("*") else None

@@ -1,1 +1,75 @@
-"""Retryable tasks."""
+"""Retryable Prefect tasks, one a step: validate, call, log, return a value.
+
+All are synchronous. An async flow calls them with `await asyncio.to_thread(task, ...)` or `.submit`. Outside of
+Prefect, `task.fn(...)` is the plain function.
+"""
+
+from ags_flows.tasks.cleanup import cleanup
+from ags_flows.tasks.code import run_code
+from ags_flows.tasks.commands import exec_command
+from ags_flows.tasks.files import (
+    download_directory,
+    download_file,
+    list_files,
+    read_file,
+    remove_path,
+    upload_directory,
+    upload_file,
+    write_file,
+)
+from ags_flows.tasks.instances import (
+    acquire_token,
+    extend_instance,
+    get_instance,
+    get_instance_url,
+    list_instances,
+    pause_instance,
+    resume_instance,
+    start_instance,
+    stop_instance,
+    wait_instance_running,
+)
+from ags_flows.tasks.snapshots import create_snapshot, delete_snapshot, list_snapshots
+from ags_flows.tasks.tools import (
+    create_tool,
+    delete_tool,
+    ensure_tool,
+    get_tool,
+    list_tools,
+    update_tool,
+    wait_tool_active,
+)
+
+__all__ = [
+    "acquire_token",
+    "cleanup",
+    "create_snapshot",
+    "create_tool",
+    "delete_snapshot",
+    "delete_tool",
+    "download_directory",
+    "download_file",
+    "ensure_tool",
+    "exec_command",
+    "extend_instance",
+    "get_instance",
+    "get_instance_url",
+    "get_tool",
+    "list_files",
+    "list_instances",
+    "list_snapshots",
+    "list_tools",
+    "pause_instance",
+    "read_file",
+    "remove_path",
+    "resume_instance",
+    "run_code",
+    "start_instance",
+    "stop_instance",
+    "update_tool",
+    "upload_directory",
+    "upload_file",
+    "wait_instance_running",
+    "wait_tool_active",
+    "write_file",
+]

@@ -1,0 +1,37 @@
+# make demo: the main job on real input, with no cloud account.   make test: the tests.   make check: what CI runs.
+
+SHELL := /bin/sh
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+# pip must not ask whether it is up to date, and must not compile what nothing imports.
+PIP_FLAGS := --disable-pip-version-check --quiet
+WORKERS ?= 2
+
+.PHONY: demo test check lint types bench chaos clean
+
+demo: $(READY)
+	@$(BIN)/ags-flows demo
+
+test: $(READY)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(PYTEST_ARGS)
+
+check: lint types test
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(READY)
+	$(BIN)/mypy
+
+bench: $(READY)
+	@$(BIN)/python -m bench
+
+clean:
+	rm -rf $(VENV) .demo .bench
+
+$(READY): pyproject.toml
+	@.ci/environment $(PYTHON) $(VENV)
+	@touch $(READY)

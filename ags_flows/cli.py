@@ -1,0 +1,62 @@
+"""The command `ags-flows`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+app = typer.Typer(
+    help="Run work in cloud sandboxes (Tencent Cloud Agent Sandbox) from Prefect.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.callback()
+def _commands() -> None:
+    """Keep the name of a command necessary, also while there is only one."""
+
+
+@app.command()
+def emulator(
+    port: Annotated[int, typer.Option(help="Port on the loopback interface; 0 takes a free one.")] = 8600,
+    env_file: Annotated[Path | None, typer.Option(help="Write the export lines here, once it is ready.")] = None,
+    state: Annotated[Path | None, typer.Option(help="Keep tools, instances and files here, over restarts.")] = None,
+    volumes: Annotated[Path | None, typer.Option(help="Folder that COS, CFS and image mounts are bound from.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No line for each request.")] = False,
+) -> None:
+    """Serve AGS on this machine: real processes, no cloud account. For development, not a security boundary."""
+    try:
+        from ags_flows.emulator import serve
+    except ModuleNotFoundError as error:
+        _fail(f"The emulator needs the extra 'emulator' ({error}): pip install 'ags-flows[emulator]'")
+    sys.exit(serve(port=port, env_file=env_file, state=state, volumes=volumes, quiet=quiet))
+
+
+@app.command()
+def demo(
+    directory: Annotated[Path, typer.Option(help="For data, logs and the report.")] = Path(".demo"),
+) -> None:
+    """Run one real job on an emulator and a Prefect server of its own, and show the result."""
+    from ags_flows.demo.show import run_demo
+
+    sys.exit(run_demo(directory, Console()))
+
+
+def _fail(message: str) -> None:
+    Console(stderr=True).print(f"[red]{message}[/]", highlight=False)
+    sys.exit(1)
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

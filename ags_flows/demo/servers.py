@@ -1,0 +1,156 @@
+"""The servers that the demo needs, as child processes: an emulator and a Prefect server of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import httpx
+
+from ags_flows.errors import UnreachableError
+
+EMULATOR_TIMEOUT = 60.0
+PREFECT_TIMEOUT = 240.0
+STOP_TIMEOUT = 20.0
+
+
+def free_port() -> int:
+    """Return a port of the loopback interface that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextlib.contextmanager
+def child(command: list[str], log: Path, environment: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a child process for the length of a block, its output in a log, and end it with all that it started.
+
+    It gets a session of its own: a Ctrl-C in the terminal reaches this process only, which ends its children in order.
+    """
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=dict(environment),
+            start_new_session=True,
+        )
+    try:
+        yield process
+    finally:
+        end(process)
+
+
+def end(process: subprocess.Popen[bytes], first: signal.Signals = signal.SIGTERM) -> None:
+    """End a child and its process group: kindly first, then for good."""
+    if process.poll() is None:
+        process.send_signal(first)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(STOP_TIMEOUT)
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+@contextlib.contextmanager
+def emulator(directory: Path) -> Iterator[dict[str, str]]:
+    """Run `ags-flows emulator` on a free port; give the environment that its clients need."""
+    env_file, log = directory / "emulator.env", directory / "emulator.log"
+    env_file.unlink(missing_ok=True)
+    command = [sys.executable, "-m", "ags_flows.cli", "emulator", "--port", "0", "--env-file", str(env_file)]
+    with child(command, log, clean_environment()) as process:
+        wait_for(env_file.exists, process, "The emulator", log, EMULATOR_TIMEOUT)
+        yield read_exports(env_file)
+
+
+@contextlib.contextmanager
+def prefect_server(directory: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    """Run a Prefect server on a free port; give its process and URL at once, it becomes ready later."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    with child(command, directory / "prefect-server.log", prefect_environment(directory)) as process:
+        yield process, url
+
+
+def wait_for_prefect(process: subprocess.Popen[bytes], url: str, directory: Path) -> None:
+    """Wait until a Prefect server answers."""
+    wait_for(
+        lambda: _answers(f"{url}/api/health"),
+        process,
+        "The Prefect server",
+        directory / "prefect-server.log",
+        PREFECT_TIMEOUT,
+    )
+
+
+def prefect_environment(directory: Path) -> dict[str, str]:
+    """Return an environment in which Prefect keeps to a directory of its own and tells nobody."""
+    return {
+        **clean_environment(),
+        "PREFECT_HOME": str(directory / "prefect"),
+        "PREFECT_PROFILES_PATH": str(directory / "prefect" / "profiles.toml"),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+    }
+
+
+def clean_environment() -> dict[str, str]:
+    """Return this process's environment without settings of Prefect and keys or addresses of AGS and E2B.
+
+    The demo must neither reach a real account nor somebody's Prefect server.
+    """
+    private = ("PREFECT_", "AGS_", "TENCENTCLOUD_", "E2B_")
+    return {name: value for name, value in os.environ.items() if not name.startswith(private)}
+
+
+def read_exports(file: Path) -> dict[str, str]:
+    """Return the variables of a file of `export NAME=value` lines."""
+    exports = {}
+    for line in file.read_text(encoding="utf-8").splitlines():
+        name, separator, value = line.removeprefix("export ").partition("=")
+        if separator:
+            exports[name.strip()] = value.strip().strip("'\"")
+    return exports
+
+
+def wait_for(ready: Callable[[], bool], process: subprocess.Popen[bytes], what: str, log: Path, timeout: float) -> None:
+    """Wait until something is ready.
+
+    Raises:
+        UnreachableError: Its process ended, or it was not ready in time; the end of its log is part of the message.
+    """
+    deadline = time.monotonic() + timeout
+    while not ready():
+        if process.poll() is not None or time.monotonic() > deadline:
+            told = log.read_text(encoding="utf-8", errors="replace").strip()[-1_500:]
+            how = "ended" if process.poll() is not None else f"was not ready after {timeout:.0f} s"
+            raise UnreachableError(f"{what} {how}. The end of {log.name}:\n{told}")
+        time.sleep(0.1)
+
+
+def fresh_directory(directory: Path) -> Path:
+    """Return an empty directory: what an earlier demo left in it is removed."""
+    marker = directory / ".ags-flows-demo"
+    if directory.exists() and any(directory.iterdir()) and not marker.exists():
+        raise FileExistsError(f"{directory} is not empty and not a demo's. Choose another with --directory.")
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True)
+    marker.touch()
+    return directory.resolve()
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=2.0, trust_env=False).status_code == 200
+    except httpx.HTTPError:
+        return False

@@ -1,0 +1,161 @@
+"""The demo as a person sees it: what happens now, the log of the run, and the result."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from rich.console import Console
+from rich.markdown import Markdown
+from rich.table import Table
+
+from ags_flows.demo.servers import (
+    emulator,
+    end,
+    fresh_directory,
+    prefect_environment,
+    prefect_server,
+    wait_for_prefect,
+)
+from ags_flows.errors import UnreachableError
+from ags_flows.models import RunReport
+
+HEAD_LINES = 14
+
+
+def run_demo(directory: Path, console: Console) -> int:
+    """Run the whole demo and return an exit code.
+
+    Args:
+        directory: For data, logs and reports; a demo's directory of before is emptied.
+        console: Where to show it.
+    """
+    started = time.monotonic()
+    with _sigterm_as_interrupt():
+        try:
+            return _run(fresh_directory(directory), console, started)
+        except KeyboardInterrupt:
+            console.print("[yellow]Interrupted: sandbox and servers are stopped.[/]")
+            return 130
+        except (UnreachableError, FileExistsError) as error:
+            console.print(f"[red]{error}[/]", highlight=False)
+            return 1
+
+
+def _run(directory: Path, console: Console, started: float) -> int:
+    console.print(f"[bold]ags_flows demo[/]: a job goes through Prefect into a sandbox and comes back. ({directory})")
+    with prefect_server(directory) as (server, url), _step(console, "Starting the emulator of AGS") as step:
+        with emulator(directory) as exports:
+            step(f"Emulator of AGS at {exports['AGS_ENDPOINT']}")
+            with _step(console, "Starting a Prefect server (its first start takes 10 to 40 s)") as step:
+                wait_for_prefect(server, url, directory)
+                step("Prefect server")
+            console.print(f"  [green]✓[/] Watch the run in the Prefect UI: [link={url}]{url}[/link]")
+            environment = {
+                **prefect_environment(directory),
+                **exports,
+                "PREFECT_API_URL": f"{url}/api",
+                "PYTHONUNBUFFERED": "1",
+            }
+            code = _follow(directory, console, environment)
+    if code == 0:
+        _show_result(directory, console, time.monotonic() - started)
+    else:
+        console.print(f"[red]The demo failed (exit code {code}); logs stand in {directory}.[/]")
+    return code
+
+
+def _follow(directory: Path, console: Console, environment: dict[str, str]) -> int:
+    """Run the flow in a child process and show its log above the progress line."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ags_flows.demo.work", str(directory)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=environment,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    try:
+        with _step(console, "Running the job") as step, (directory / "flow.log").open("wb") as log:
+            for line in process.stdout:
+                log.write(line)
+                console.print(
+                    "    " + line.decode(errors="replace").rstrip(), style="dim", markup=False, highlight=False
+                )
+            code = process.wait()
+            if code == 0:
+                step("The job is done")
+        return code
+    except KeyboardInterrupt:
+        console.print("[yellow]Stopping: the flow stops its sandbox first.[/]")
+        raise
+    finally:
+        end(process, signal.SIGINT)
+        process.stdout.close()
+
+
+def _show_result(directory: Path, console: Console, seconds: float) -> None:
+    report = RunReport.model_validate_json((directory / "run.json").read_text(encoding="utf-8"))
+    written = directory / "report.md"
+    head = "\n".join(written.read_text(encoding="utf-8").splitlines()[:HEAD_LINES])
+    console.print(f"\nThe head of the report that the sandbox wrote ({written}):")
+    console.print(Markdown(head))
+    table = Table(title=f"What took how long (sandbox {report.instance_id})", title_justify="left")
+    table.add_column("step")
+    table.add_column("seconds", justify="right")
+    for step in report.steps:
+        table.add_row(step.name.replace(f"{directory}/", ""), f"{step.seconds:.2f}")
+    table.add_section()
+    table.add_row("the flow run", f"{report.seconds:.2f}")
+    table.add_row("the whole demo, with the start of both servers", f"{seconds:.2f}")
+    console.print(table)
+    prefect = Path(sys.executable).with_name("prefect")
+    console.print(
+        "The run is kept. To look at it in the Prefect UI:\n"
+        f"  PREFECT_HOME={directory / 'prefect'} {prefect} server start",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+@contextmanager
+def _step(console: Console, what: str) -> Iterator[_Done]:
+    """Show what happens now, with a spinner on terminals, and a tick when it is done."""
+    done = _Done()
+    started = time.monotonic()
+    if not console.is_terminal:
+        console.print(f"  … {what}", highlight=False)
+    with console.status(what):
+        yield done
+    if done.text:
+        console.print(f"  [green]✓[/] {done.text} ({time.monotonic() - started:.1f} s)", highlight=False)
+
+
+class _Done:
+    """Takes the sentence that says that a step is done."""
+
+    text = ""
+
+    def __call__(self, text: str) -> None:
+        self.text = text
+
+
+@contextmanager
+def _sigterm_as_interrupt() -> Iterator[None]:
+    """Treat SIGTERM as Ctrl-C, so that both end the children in order."""
+
+    def interrupt(_signal: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,69 @@
+"""Hooks for flows that use sandboxes. Prefect may call them in another process: they find sandboxes by metadata."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from prefect import Flow
+from prefect.client.schemas.objects import FlowRun, State
+from prefect.logging import flow_run_logger
+
+from ags_flows.blocks import AGSConfig
+from ags_flows.cloud.control_plane import ControlPlane
+from ags_flows.errors import AGSFlowsError
+from ags_flows.execution.planes import close_plane
+from ags_flows.models import Instance
+from ags_flows.ownership import LIVE, is_ours
+
+
+def stop_sandboxes(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
+    """Stop every live instance of a flow run: for `on_cancellation`, and for `on_crashed` of flows never retried.
+
+    Example:
+        ```python
+        @flow(on_cancellation=[stop_sandboxes])
+        def nightly(): ...
+        ```
+    """
+    logger = flow_run_logger(flow_run, flow)
+    try:
+        config = _config_of(flow_run)
+        control = config.control_plane()
+        for instance in sandboxes_of(control, str(flow_run.id)):
+            close_plane(config.connection(), instance.id)
+            control.stop_instance(instance.id)
+            logger.info("Stopped instance %s, since the run is %s", instance.id, (state.name or "over").lower())
+    except AGSFlowsError as error:
+        logger.log(logging.WARNING, "Sandboxes of this run are left to their lease: %s", error)
+
+
+def sandboxes_of(control: ControlPlane, flow_run_id: str) -> list[Instance]:
+    """Return the live instances of a flow run, or of one nested in another."""
+    return [
+        instance
+        for instance in control.list_instances()
+        if instance.status in LIVE
+        and is_ours(instance.metadata)
+        and flow_run_id in (instance.metadata.get("flow-run-id"), instance.metadata.get("subflow-run-id"))
+    ]
+
+
+def _config_of(flow_run: FlowRun) -> AGSConfig:
+    """Return the run's own configuration where its parameters name one, else the environment's.
+
+    Parameters that came from code hold the configuration with masked keys, which count as empty.
+    """
+    given = flow_run.parameters.get("config")
+    if isinstance(given, AGSConfig):
+        return given
+    if not isinstance(given, dict):
+        return AGSConfig()
+    reference = given.get("$ref")
+    if reference is not None:
+        identifier = reference.get("block_document_id") if isinstance(reference, dict) else reference
+        loaded = AGSConfig.load_from_ref({"block_document_id": identifier})
+        if not isinstance(loaded, AGSConfig):
+            raise AGSFlowsError(f"The block {identifier} is not an AGSConfig.")
+        return loaded
+    return AGSConfig(**given)

@@ -1,0 +1,131 @@
+"""Who calls: the identity of a step and the owner of what it creates, from Prefect's run context."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import uuid
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import FlowRun
+from prefect.context import FlowRunContext, TaskRunContext
+
+from ags_flows.ownership import Identity, Owner, fingerprint
+
+_REMEMBERED_ATTEMPTS = 256
+
+
+@dataclass
+class _Attempt:
+    """What one attempt of one flow run has called so far, to tell identical calls apart."""
+
+    calls: dict[tuple[str, str], int] = field(default_factory=dict)
+    task_runs: dict[tuple[UUID, str], int] = field(default_factory=dict)
+
+
+_attempts: OrderedDict[tuple[str, int], _Attempt] = OrderedDict()
+_outermost: dict[UUID, FlowRun] = {}
+_lock = threading.Lock()
+
+
+def identify(step: str, arguments: Any) -> Identity:
+    """Return the identity of the step that is being executed.
+
+    Outside a flow run every call is a step of its own: there is nothing that could run it again.
+
+    Args:
+        step: The task's name, with the step's own name where the caller gave one.
+        arguments: What makes the step what it is, JSON-like.
+    """
+    parameters = fingerprint(arguments)
+    run = _flow_run()
+    if run is None:
+        return Identity(f"local-{uuid.uuid4()}", step, parameters)
+    occurrence = _occurrence((str(run.id), run.run_count or 0), step, parameters)
+    return Identity(str(run.id), step, parameters, occurrence)
+
+
+def owner() -> Owner:
+    """Return the flow run and the process that are executing."""
+    host, pid = socket.gethostname(), os.getpid()
+    context = FlowRunContext.get()
+    run = _flow_run()
+    if run is None or context is None or context.flow_run is None:
+        return Owner(flow_run_id="", host=host, pid=pid)
+    return Owner(
+        flow_run_id=str(run.id),
+        flow_run_name=run.name or "",
+        deployment=str(run.deployment_id or ""),
+        subflow_run_id=str(context.flow_run.id) if context.flow_run.id != run.id else "",
+        host=host,
+        pid=pid,
+    )
+
+
+def is_first_attempt() -> bool:
+    """Whether this is provably the first time that this step is executed, so that nothing can be there already.
+
+    A run that was suspended and resumed has a run count of 1 again, but has been running for some time before.
+    """
+    run, context = _flow_run(), TaskRunContext.get()
+    if run is None:
+        return True
+    if context is not None and (context.task_run.run_count or 0) > 1:
+        return False
+    return (run.run_count or 0) <= 1 and not run.total_run_time
+
+
+def _occurrence(attempt_key: tuple[str, int], step: str, parameters: str) -> int:
+    context = TaskRunContext.get()
+    call = (step, parameters)
+    with _lock:
+        attempt = _attempts.setdefault(attempt_key, _Attempt())
+        _attempts.move_to_end(attempt_key)
+        while len(_attempts) > _REMEMBERED_ATTEMPTS:
+            _attempts.popitem(last=False)
+        if context is None:
+            count = attempt.calls.get(call, 0)
+            attempt.calls[call] = count + 1
+            return count
+        # A retry of the task by Prefect executes the same task run again: it keeps its occurrence.
+        known = (context.task_run.id, step)
+        if known not in attempt.task_runs:
+            attempt.task_runs[known] = attempt.calls.get(call, 0)
+            attempt.calls[call] = attempt.task_runs[known] + 1
+        return attempt.task_runs[known]
+
+
+def _flow_run() -> FlowRun | None:
+    """Return the outermost flow run.
+
+    A nested flow gets a new run, with a new id, on every attempt of its parent: only the outermost one is the same
+    after a retry.
+    """
+    context = FlowRunContext.get()
+    if context is None or context.flow_run is None:
+        return None
+    run = context.flow_run
+    if run.parent_task_run_id is None:
+        return run
+    with _lock:
+        known = _outermost.get(run.id)
+    if known is None:
+        known = _climb(run)
+        with _lock:
+            _outermost[run.id] = known
+    return known
+
+
+def _climb(run: FlowRun) -> FlowRun:
+    with get_client(sync_client=True) as client:
+        while run.parent_task_run_id is not None:
+            parent = client.read_task_run(run.parent_task_run_id).flow_run_id
+            if parent is None:
+                return run
+            run = client.read_flow_run(parent)
+    return run

@@ -1,0 +1,78 @@
+"""The task that ends what a run has started."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from ags_flows.blocks import AGSConfig
+from ags_flows.cloud.waiting import wait_instance_status
+from ags_flows.errors import AGSFlowsError, ConflictError
+from ags_flows.execution.planes import close_plane
+from ags_flows.models import CleanupReport, Instance, Tool
+from ags_flows.tasks.instances import instance_id
+from ags_flows.tasks.logs import run_logger
+from ags_flows.tasks.retries import sandbox_task
+from ags_flows.tasks.tools import tool_id
+
+ATTEMPTS = 4
+FIRST_PAUSE = 0.3
+STOP_TIMEOUT = 10.0
+
+
+@sandbox_task("cleanup", "instance")
+def cleanup(
+    instance: Instance | str | None = None, tool: Tool | str | None = None, config: AGSConfig | None = None
+) -> CleanupReport:
+    """Stop an instance and delete a tool, whichever are given, as far as it goes.
+
+    What cannot be ended is logged and reported, never raised: a job that succeeded stays a success, and the lease
+    ends the sandbox later.
+
+    Args:
+        instance: To stop.
+        tool: To delete afterwards.
+        config: Where AGS is; by default from the environment.
+
+    Returns:
+        What was stopped and deleted, and what went wrong.
+    """
+    config = config or AGSConfig()
+    control = config.control_plane()
+    stopped: str | None = None
+    deleted: str | None = None
+    problems: list[str] = []
+    if instance is not None:
+        reference = instance_id(instance)
+        close_plane(config.connection(), reference)
+        if _attempt(lambda: control.stop_instance(reference), problems):
+            stopped = reference
+            if tool is not None:
+                # A tool with instances cannot be deleted; stopping takes AGS a moment.
+                _attempt(
+                    lambda: wait_instance_status(control, reference, goal="STOPPED", timeout=STOP_TIMEOUT), problems
+                )
+    if tool is not None:
+        name = tool_id(tool)
+        if _attempt(lambda: control.delete_tool(name), problems):
+            deleted = name
+    for problem in problems:
+        run_logger().warning("Cleanup: %s It is left to the lease and the reaper.", problem)
+    if stopped or deleted:
+        done = [f"stopped {stopped}"] * bool(stopped) + [f"deleted {deleted}"] * bool(deleted)
+        run_logger().info("Cleaned up: %s", ", ".join(done))
+    return CleanupReport(instance_id=stopped, tool_id=deleted, problems=tuple(problems))
+
+
+def _attempt(action: Callable[[], object], problems: list[str]) -> bool:
+    for attempt in range(ATTEMPTS):
+        try:
+            action()
+            return True
+        except AGSFlowsError as error:
+            last = attempt + 1 == ATTEMPTS
+            if last or not (error.retryable or isinstance(error, ConflictError)):
+                problems.append(str(error))
+                return False
+            time.sleep(FIRST_PAUSE * 2**attempt)
+    return False

@@ -1,0 +1,201 @@
+"""Tasks for sandbox instances."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from ags_flows.blocks import AGSConfig
+from ags_flows.cloud.waiting import wait_instance_running as _wait_instance_running
+from ags_flows.cloud.waiting import wait_instance_status
+from ags_flows.durations import parse_duration
+from ags_flows.errors import ConfigurationError
+from ags_flows.execution.creation import start_once
+from ags_flows.models import AccessToken, CustomConfiguration, Instance, MountOption, Tool
+from ags_flows.tasks.caller import identify, is_first_attempt, owner
+from ags_flows.tasks.logs import run_logger
+from ags_flows.tasks.retries import sandbox_task
+from ags_flows.tasks.tools import tool_id
+
+
+def instance_id(instance: Instance | str) -> str:
+    """Return the id that a caller gave for an instance."""
+    reference = instance.id if isinstance(instance, Instance) else instance
+    if not reference:
+        raise ConfigurationError("The instance is empty.", hint="Give an Instance, or an instance's id.")
+    return reference
+
+
+@sandbox_task("start", "tool")
+def start_instance(
+    tool: Tool | str | None = None,
+    timeout: str | None = None,
+    metadata: Mapping[str, str] | None = None,
+    custom: CustomConfiguration | None = None,
+    mount_options: Sequence[MountOption] = (),
+    auth_mode: str | None = None,
+    snapshot_id: str | None = None,
+    source_instance_id: str | None = None,
+    step: str = "",
+    config: AGSConfig | None = None,
+) -> Instance:
+    """Start an instance of a tool. It may still be STARTING: see `wait_instance_running`.
+
+    A retry, of the task or of the flow run, adopts the live instance that an earlier attempt started. The metadata
+    of the instance says whose it is, so that it can be found, adopted and reaped.
+
+    Args:
+        tool: A tool, its id or its name; by default the configuration's `tool_id`.
+        timeout: `30s` to `24h`, by default the configuration's. The instance ends then, unless it is extended.
+        metadata: Your own names and values, beside those that this package writes.
+        custom: What this instance has different from its tool.
+        mount_options: Changes to the tool's mounts.
+        auth_mode: `TOKEN` (default), `PUBLIC` (only envd needs the token), `NONE`.
+        snapshot_id: Start from this snapshot.
+        source_instance_id: Start as a clone of this live instance.
+        step: Tells identical calls in one flow run apart.
+        config: Where AGS is; by default from the environment.
+
+    Returns:
+        The instance.
+
+    Raises:
+        NotFoundError: There is no such tool.
+        QuotaExceededError: Too many instances live; retried.
+    """
+    config = config or AGSConfig()
+    control = config.control_plane()
+    reference = tool_id(tool or config.tool_id)
+    duration = timeout or config.timeout
+    parse_duration(duration)
+    arguments = {
+        "tool": reference,
+        "metadata": dict(metadata or {}),
+        "custom": custom.model_dump(mode="json") if custom else None,
+        "snapshot": snapshot_id,
+        "source": source_instance_id,
+    }
+
+    def start(client_token: str, label: dict[str, str]) -> Instance:
+        return control.start_instance(
+            tool=reference,
+            timeout=duration,
+            metadata={**(metadata or {}), **label},
+            client_token=client_token,
+            custom=custom,
+            mount_options=mount_options,
+            auth_mode=auth_mode,
+            snapshot_id=snapshot_id,
+            source_instance_id=source_instance_id,
+        )
+
+    identity = identify(f"start_instance/{step}", arguments)
+    instance, adopted = start_once(control, identity, owner(), start, first=is_first_attempt())
+    if adopted:
+        run_logger().info("Adopted instance %s (%s) of an earlier attempt", instance.id, instance.status)
+    else:
+        run_logger().info("Started instance %s of %s (%s)", instance.id, instance.tool_name, instance.status)
+    return instance
+
+
+@sandbox_task("wait for instance", "instance")
+def wait_instance_running(
+    instance: Instance | str, timeout: float | None = None, config: AGSConfig | None = None
+) -> Instance:
+    """Wait until an instance is RUNNING. Instances that one process waits for share their polls.
+
+    Args:
+        instance: The instance or its id.
+        timeout: Seconds, by default the configuration's `startup_timeout`.
+        config: Where AGS is.
+
+    Raises:
+        InstanceFailedError: It failed to start.
+        InstanceGoneError: It ended before it ran.
+        WaitTimeoutError: It was not running in time.
+    """
+    config = config or AGSConfig()
+    running = _wait_instance_running(
+        config.control_plane(), instance_id(instance), timeout=timeout or config.startup_timeout
+    )
+    run_logger().info("Instance %s is %s", running.id, running.status)
+    return running
+
+
+@sandbox_task("get instance", "instance")
+def get_instance(instance: Instance | str, config: AGSConfig | None = None) -> Instance:
+    """Return an instance as it is now.
+
+    Raises:
+        NotFoundError: AGS knows no such instance (ended ones stay known for a while).
+    """
+    return (config or AGSConfig()).control_plane().get_instance(instance_id(instance))
+
+
+@sandbox_task("list instances", "tool")
+def list_instances(
+    tool: Tool | str | None = None,
+    status: str | None = None,
+    metadata: Mapping[str, str] | None = None,
+    limit: int | None = None,
+    config: AGSConfig | None = None,
+) -> list[Instance]:
+    """Return the instances, all of them unless a `limit` is given, filtered by tool, status and metadata."""
+    control = (config or AGSConfig()).control_plane()
+    reference = control.get_tool(tool_id(tool)).id if tool else None
+    return control.list_instances(tool=reference, status=status, metadata=metadata, limit=limit)
+
+
+@sandbox_task("extend", "instance")
+def extend_instance(instance: Instance | str, timeout: str | None = None, config: AGSConfig | None = None) -> Instance:
+    """Restart the countdown of an instance's timeout, `30s` to `24h` from now; it can also be shortened.
+
+    Raises:
+        ConflictError: The instance is not RUNNING.
+    """
+    config = config or AGSConfig()
+    control = config.control_plane()
+    duration = timeout or config.timeout
+    parse_duration(duration)
+    control.update_instance(instance_id(instance), timeout=duration)
+    return control.get_instance(instance_id(instance))
+
+
+@sandbox_task("pause", "instance")
+def pause_instance(instance: Instance | str, memory: bool = True, config: AGSConfig | None = None) -> Instance:
+    """Pause an instance and wait until it is PAUSED. With `memory=False` only its disk is kept."""
+    config = config or AGSConfig()
+    control = config.control_plane()
+    control.pause_instance(instance_id(instance), memory=memory)
+    return wait_instance_status(control, instance_id(instance), goal="PAUSED", timeout=config.startup_timeout)
+
+
+@sandbox_task("resume", "instance")
+def resume_instance(instance: Instance | str, timeout: str | None = None, config: AGSConfig | None = None) -> Instance:
+    """Resume a paused instance and wait until it is RUNNING, with a new timeout (by default the configuration's)."""
+    config = config or AGSConfig()
+    control = config.control_plane()
+    control.resume_instance(instance_id(instance), timeout=timeout or config.timeout)
+    return wait_instance_status(control, instance_id(instance), goal="RUNNING", timeout=config.startup_timeout)
+
+
+@sandbox_task("stop", "instance")
+def stop_instance(instance: Instance | str, config: AGSConfig | None = None) -> None:
+    """Stop an instance for good. One that has ended already is a success."""
+    (config or AGSConfig()).control_plane().stop_instance(instance_id(instance))
+    run_logger().info("Stopped instance %s", instance_id(instance))
+
+
+@sandbox_task("acquire token", "instance")
+def acquire_token(instance: Instance | str, config: AGSConfig | None = None) -> AccessToken:
+    """Return an access token for one instance's data plane. The token is masked in text and never stored."""
+    return (config or AGSConfig()).control_plane().acquire_token(instance_id(instance))
+
+
+@sandbox_task("url", "instance")
+def get_instance_url(instance: Instance | str, port: int | None = None, config: AGSConfig | None = None) -> str:
+    """Return the URL of a port of an instance, by default the configuration's `port`. It holds no token.
+
+    Requests need the access token in the header `X-Access-Token`, unless the instance's AuthMode is open.
+    """
+    config = config or AGSConfig()
+    return config.connection().instance_url(instance_id(instance), port or config.port)

@@ -1,0 +1,95 @@
+"""The run's log, and how a command's output gets into it: line by line, masked, without flooding the server."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+from prefect import get_run_logger
+from prefect.exceptions import MissingContextError
+
+from ags_flows.redaction import Redactor
+
+LINES_PER_SECOND = 100
+BURST = 1_000
+LONGEST_LINE = 4_000
+LONGEST_PIECE = 1 << 16
+
+Logger = logging.Logger | logging.LoggerAdapter[logging.Logger]
+
+
+def run_logger() -> Logger:
+    """Return the logger of the run that is executing, or the package's own outside of runs."""
+    try:
+        return get_run_logger()
+    except MissingContextError:
+        return logging.getLogger("ags_flows")
+
+
+class OutputLog:
+    """Writes a command's lines to a logger, and leaves some out when there are more than a person could read.
+
+    A burst of 1,000 lines passes, then 100 lines a second; how many were left out is said as soon as there is room
+    again, and at the end. The Prefect server stores every line as a row: a chatty command would bury it.
+
+    Args:
+        logger: Where to.
+        redactor: Masks what is secret.
+        clock: Seconds that only grow.
+    """
+
+    def __init__(self, logger: Logger, redactor: Redactor, clock: Callable[[], float] = time.monotonic) -> None:
+        """Start with room for a whole burst."""
+        self._logger = logger
+        self._redactor = redactor
+        self._unfinished: dict[str, str] = {}
+        self._clock = clock
+        self._room = float(BURST)
+        self._at = clock()
+        self._left_out = 0
+        self._lock = threading.Lock()
+
+    def __call__(self, stream: str, line: str) -> None:
+        """Log one line of `stdout` or `stderr`."""
+        with self._lock:
+            now = self._clock()
+            self._room = min(BURST, self._room + (now - self._at) * LINES_PER_SECOND)
+            self._at = now
+            if self._room < 1:
+                self._left_out += 1
+                return
+            self._room -= 1
+            self._say_left_out()
+        line = self._redactor.text(line)
+        text = line if len(line) <= LONGEST_LINE else f"{line[:LONGEST_LINE]}... ({len(line):,} characters)"
+        self._logger.info("%s%s", "! " if stream == "stderr" else "| ", text)
+
+    def reader(self, stream: str) -> Callable[[str], None]:
+        """Return a function that takes pieces of text, wherever they are cut, and logs whole lines."""
+
+        def read(piece: str) -> None:
+            *lines, rest = (self._unfinished.get(stream, "") + piece).split("\n")
+            for line in lines:
+                self(stream, line)
+            while len(rest) > LONGEST_PIECE:
+                self(stream, rest[:LONGEST_PIECE])
+                rest = rest[LONGEST_PIECE:]
+            self._unfinished[stream] = rest
+
+        return read
+
+    def close(self) -> None:
+        """Log what has no line end yet, and say how many lines were left out."""
+        for stream, rest in self._unfinished.items():
+            if rest:
+                self(stream, rest)
+        self._unfinished.clear()
+        with self._lock:
+            self._say_left_out()
+
+    def _say_left_out(self) -> None:
+        if self._left_out:
+            self._logger.info("... %s lines left out of the log", f"{self._left_out:,}")
+            self._left_out = 0

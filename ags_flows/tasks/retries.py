@@ -1,0 +1,81 @@
+"""How tasks are retried, named and tagged: the options that every task of this package shares."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
+
+from prefect import Task, task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.context import FlowRunContext
+from prefect.tasks import exponential_backoff
+
+from ags_flows.errors import AGSFlowsError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+RETRIES = 4
+LONGEST_RETRY_AFTER = 60.0
+LONGEST_SUBJECT = 60
+
+
+def is_retryable(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
+    """Whether a failed attempt is worth another: the error's class decides, nothing else.
+
+    A wait that the answer itself asked for (Retry-After) is kept here, on top of Prefect's back-off: Prefect takes
+    its delays from the task and knows nothing of answers.
+    """
+    error = state.data
+    if not isinstance(error, AGSFlowsError) or not error.retryable:
+        return False
+    if error.retry_after:
+        time.sleep(min(error.retry_after, LONGEST_RETRY_AFTER))
+    return True
+
+
+def sandbox_task(title: str, subject: str) -> Callable[[Callable[P, R]], Task[P, R]]:
+    """Return Prefect's `@task` with this package's options.
+
+    Results are never cached or persisted: what happened is looked up where it happened (by ClientToken, metadata and
+    journal), since a stored result may name a sandbox that is dead.
+
+    Args:
+        title: What the task does, the first part of the names of its runs.
+        subject: The parameter that the run is about, the second part: `exec: python etl.py`.
+    """
+
+    def name_run(parameters: dict[str, Any]) -> str:
+        return f"{title}: {_shorten(parameters.get(subject))}"
+
+    def decorate(function: Callable[P, R]) -> Task[P, R]:
+        return task(
+            function,
+            task_run_name=name_run,
+            tags={"ags"},
+            retries=RETRIES,
+            retry_delay_seconds=exponential_backoff(1),
+            retry_jitter_factor=0.5,
+            retry_condition_fn=is_retryable,
+            cache_policy=NO_CACHE,
+            persist_result=False,
+        )
+
+    return decorate
+
+
+def as_step(function: Task[P, R]) -> Callable[P, R]:
+    """Return a task to call inside of a flow run, and its plain function outside of one.
+
+    Prefect would start a whole server for a task run that belongs to no flow.
+    """
+    return function if FlowRunContext.get() is not None else function.fn
+
+
+def _shorten(subject: object) -> str:
+    """Return a subject in a few words: names of tools, ids of instances, the first line of a command."""
+    text = str(getattr(subject, "name", None) or getattr(subject, "id", None) or subject or "all")
+    line = text.strip().splitlines()[0] if text.strip() else ""
+    return line if len(line) <= LONGEST_SUBJECT else f"{line[: LONGEST_SUBJECT - 3]}..."

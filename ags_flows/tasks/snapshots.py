@@ -1,0 +1,41 @@
+"""Tasks for snapshots of instances (a beta of AGS)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ags_flows.blocks import AGSConfig
+from ags_flows.models import Instance, Snapshot
+from ags_flows.tasks.caller import identify
+from ags_flows.tasks.instances import instance_id
+from ags_flows.tasks.retries import sandbox_task
+
+
+@sandbox_task("snapshot", "instance")
+def create_snapshot(
+    instance: Instance | str,
+    name: str,
+    memory: bool = False,
+    tags: Mapping[str, str] | None = None,
+    step: str = "",
+    config: AGSConfig | None = None,
+) -> Snapshot:
+    """Save an instance's disk, and its memory if asked, under a name. Start from it with `snapshot_id`."""
+    control = (config or AGSConfig()).control_plane()
+    reference = instance_id(instance)
+    identity = identify(f"create_snapshot/{step}", {"instance": reference, "name": name})
+    return control.create_snapshot(reference, name=name, memory=memory, tags=tags, client_token=identity.client_token())
+
+
+@sandbox_task("list snapshots", "instance")
+def list_snapshots(instance: Instance | str | None = None, config: AGSConfig | None = None) -> list[Snapshot]:
+    """Return all snapshots, or those of one instance."""
+    known = (config or AGSConfig()).control_plane().list_snapshots()
+    return known if instance is None else [one for one in known if one.instance_id == instance_id(instance)]
+
+
+@sandbox_task("delete snapshot", "snapshot")
+def delete_snapshot(snapshot: Snapshot | str, config: AGSConfig | None = None) -> None:
+    """Delete a snapshot. One that is gone already is a success."""
+    reference = snapshot.id if isinstance(snapshot, Snapshot) else snapshot
+    (config or AGSConfig()).control_plane().delete_snapshot(reference)

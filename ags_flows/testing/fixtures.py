@@ -1,0 +1,35 @@
+"""Pytest fixtures: one emulator a session, a clean account for every test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+from ags_flows.blocks import AGSConfig
+from ags_flows.testing.emulators import config_for, running_emulator
+
+if TYPE_CHECKING:
+    from ags_flows.emulator import Emulator
+
+
+@pytest.fixture(scope="session")
+def ags_emulator_process() -> Iterator[Emulator]:
+    """Give the emulator of this session; tests take `ags_emulator`, which cleans up after each of them."""
+    with running_emulator() as emulator:
+        yield emulator
+
+
+@pytest.fixture
+def ags_emulator(ags_emulator_process: Emulator) -> Iterator[Emulator]:
+    """Give an emulator whose account is empty, without faults, its clock at the present."""
+    ags_emulator_process.reset()
+    yield ags_emulator_process
+    ags_emulator_process.reset()
+
+
+@pytest.fixture
+def ags_config(ags_emulator: Emulator) -> AGSConfig:
+    """Give a configuration for `ags_emulator`."""
+    return config_for(ags_emulator)
