@@ -1,0 +1,34 @@
+"""A running sandbox of an emulator in a process of its own, as in real life: client and server share no interpreter."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ags_flows import AGSConfig, TencentCloudCredentials
+from ags_flows.demo.servers import emulator
+from ags_flows.models import Instance, ToolSpec
+from ags_flows.tasks import create_tool, start_instance, wait_instance_running, wait_tool_active
+
+
+@contextmanager
+def running_emulator_process() -> Iterator[AGSConfig]:
+    """Give a configuration for an emulator that runs in another process."""
+    with tempfile.TemporaryDirectory(prefix="ags-bench-") as directory, emulator(Path(directory)) as exports:
+        keys = TencentCloudCredentials(
+            secret_id=exports["TENCENTCLOUD_SECRET_ID"], secret_key=exports["TENCENTCLOUD_SECRET_KEY"]
+        )
+        url = exports["AGS_ENDPOINT"]
+        yield AGSConfig(http_endpoint=url, domain=url, credentials=keys)
+
+
+@contextmanager
+def running_sandbox() -> Iterator[tuple[AGSConfig, Instance]]:
+    """Give a configuration and a running instance."""
+    with running_emulator_process() as config:
+        tool = create_tool.fn(ToolSpec(name="bench", image="python:3.11"), config=config)
+        wait_tool_active.fn(tool, config=config)
+        instance = start_instance.fn(tool, config=config)
+        yield config, wait_instance_running.fn(instance, config=config)

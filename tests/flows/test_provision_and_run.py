@@ -1,0 +1,150 @@
+import csv
+from collections import defaultdict
+from decimal import Decimal
+
+import pytest
+from prefect import flow
+from prefect.client.orchestration import get_client
+from prefect.states import StateType
+
+from ags_flows.demo.data import write_data
+from ags_flows.errors import (
+    AGSFlowsError,
+    CommandFailedError,
+    ConfigurationError,
+    CredentialsError,
+    ToolFailedError,
+    UnreachableError,
+)
+from ags_flows.flows import provision_and_run
+from ags_flows.models import RunReport, ToolSpec
+from ags_flows.testing import config_for
+
+pytestmark = pytest.mark.usefixtures("prefect_server")
+
+TOOL = ToolSpec(name="job", image="python:3.11")
+
+
+def nothing_is_left(config):
+    control = config.control_plane()
+    live = [one for one in control.list_instances() if one.status not in ("STOPPED", "FAILED", "STARTING_FAILED")]
+    tools = [tool.name for tool in control.list_tools() if tool.name not in ("base", "code-interpreter-v1")]
+    return not live and not tools
+
+
+def test_a_job_goes_into_a_sandbox_and_its_report_comes_back_right(ags_config, tmp_path):
+    data = write_data(tmp_path / "data", rows=5_000)
+    report = provision_and_run(
+        "python3 job.py orders.csv report.md",
+        TOOL,
+        cwd="/home/user/data",
+        uploads={str(data): "/home/user/data"},
+        downloads={"/home/user/data/report.md": str(tmp_path / "report.md")},
+        config=ags_config,
+    )
+    assert report.result.exit_code == 0
+    assert "report written to report.md" in report.result.stdout
+    assert [step.status for step in report.steps] == ["completed"] * len(report.steps)
+    assert any(step.name.startswith("upload") for step in report.steps)
+    assert report.steps[-1].name == "cleanup"
+    assert RunReport.model_validate_json(report.model_dump_json()) == report
+    text = (tmp_path / "report.md").read_text()
+    revenue = defaultdict(Decimal)
+    for row in csv.DictReader((data / "orders.csv").open()):
+        revenue[row["region"]] += Decimal(row["quantity"]) * Decimal(row["unit_price_cents"]) / 100
+    for region, amount in revenue.items():
+        assert f"| {region} | {amount:,.2f} | {amount / sum(revenue.values()):.1%} |" in text
+    assert f"5,000 orders, revenue {sum(revenue.values()):,.2f}." in text
+    assert nothing_is_left(ags_config)
+
+
+def test_a_command_that_fails_fails_the_run_with_its_code_and_its_words(ags_config):
+    with pytest.raises(CommandFailedError) as caught:
+        provision_and_run("echo 'no such table: orders' >&2; exit 3", TOOL, config=ags_config)
+    assert "exit code 3" in str(caught.value)
+    assert "no such table: orders" in str(caught.value)
+    assert caught.value.result.exit_code == 3
+    assert nothing_is_left(ags_config)
+
+
+def test_without_check_the_exit_code_is_a_value(ags_config):
+    report = provision_and_run("echo out; exit 3", TOOL, check=False, config=ags_config)
+    assert (report.result.exit_code, report.result.stdout) == (3, "out\n")
+
+
+def test_what_a_failed_command_wrote_is_downloaded_all_the_same(ags_config, tmp_path):
+    with pytest.raises(CommandFailedError):
+        provision_and_run(
+            "echo half > out.txt; exit 1",
+            TOOL,
+            downloads={"out.txt": str(tmp_path / "out.txt"), "never.txt": str(tmp_path / "never.txt")},
+            config=ags_config,
+        )
+    assert (tmp_path / "out.txt").read_text() == "half\n"
+
+
+def test_a_tool_that_cannot_become_active_fails_the_run_with_the_reason(ags_config):
+    broken = ToolSpec(name="broken", image="registry.invalid/team/job:1")
+    with pytest.raises(ToolFailedError, match=r"registry\.invalid"):
+        provision_and_run("true", broken, config=ags_config)
+    assert nothing_is_left(ags_config)
+
+
+def test_an_empty_image_is_refused_before_anything_is_sent():
+    with pytest.raises(ConfigurationError, match="the image name is empty"):
+        ToolSpec(name="job", image="")
+
+
+def test_wrong_keys_say_what_to_check(ags_emulator):
+    config = config_for(ags_emulator, secret_id=ags_emulator.secret_id, secret_key="wrong")
+    with pytest.raises(CredentialsError) as caught:
+        provision_and_run("true", TOOL, config=config)
+    assert "AuthFailure" in str(caught.value)
+    assert "wrong" not in str(caught.value)
+
+
+def test_an_endpoint_where_nothing_listens_says_so(ags_emulator, monkeypatch):
+    monkeypatch.setattr("ags_flows.tasks.retries.RETRIES", 0)
+    config = config_for(ags_emulator, http_endpoint="http://127.0.0.1:9", secret_id="a", secret_key="b")
+    with pytest.raises(UnreachableError, match="127.0.0.1:9"):
+        config.control_plane().list_tools()
+
+
+def test_a_missing_upload_is_refused_before_anything_is_started(ags_config):
+    with pytest.raises(ConfigurationError, match=r"/no/such/file"):
+        provision_and_run("true", TOOL, uploads={"/no/such/file": "x"}, config=ags_config)
+    assert nothing_is_left(ags_config)
+
+
+def test_an_existing_tool_is_used_and_kept(ags_config):
+    report = provision_and_run("true", "base", config=ags_config)
+    assert report.tool_name == "base"
+    assert "base" in [tool.name for tool in ags_config.control_plane().list_tools()]
+
+
+def test_no_key_is_stored_on_the_prefect_server(ags_config):
+    @flow
+    def outer():
+        state = provision_and_run("true", TOOL, config=ags_config, return_state=True)
+        assert state.type == StateType.COMPLETED
+        return str(state.state_details.flow_run_id)
+
+    with get_client(sync_client=True) as client:
+        run = client.read_flow_run(outer())
+    secret = ags_config.credentials.secret_key.get_secret_value()
+    assert run.parameters["command"] == "true"
+    assert secret not in run.model_dump_json()
+
+
+def test_an_exception_between_the_steps_stops_the_sandbox(ags_config):
+    from ags_flows import sandbox_session
+
+    @flow
+    def breaks():
+        with sandbox_session(TOOL, config=ags_config) as sandbox:
+            sandbox.run("true")
+            raise AGSFlowsError("on purpose")
+
+    with pytest.raises(AGSFlowsError, match="on purpose"):
+        breaks()
+    assert nothing_is_left(ags_config)
