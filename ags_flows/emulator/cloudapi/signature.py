@@ -1,0 +1,120 @@
+"""TC3-HMAC-SHA256: who signed a request, and whether the signature is right."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+import time
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from urllib.parse import parse_qsl, quote
+
+from ..world.refusal import Refusal
+
+_AUTHORIZATION = re.compile(
+    r"TC3-HMAC-SHA256\s+Credential=([^/\s,]*)/([^/\s,]*)/([^/\s,]*)/tc3_request\s*,"
+    r"\s*SignedHeaders=([^\s,]*)\s*,\s*Signature=([0-9a-fA-F]*)\s*"
+)
+_SERVICE = "ags"
+_SKEW = 300
+
+
+def check(
+    *,
+    method: str,
+    path: str,
+    query: str,
+    headers: Mapping[str, str],
+    body: bytes,
+    secret_id: str,
+    secret_key: str,
+) -> None:
+    """Check a request's signature.
+
+    The time is the machine's, not the emulator's: a client signs with its own clock, which tests do not advance.
+
+    Args:
+        method: The HTTP method.
+        path: The path, undecoded.
+        query: The query string, undecoded.
+        headers: The headers, by lower-case names.
+        body: The whole body.
+        secret_id: The account's key id.
+        secret_key: The account's secret.
+
+    Raises:
+        Refusal: ``AuthFailure.*`` or ``MissingParameter``, as the Cloud API has them.
+    """
+    authorization = headers.get("authorization", "")
+    if not authorization:
+        raise Refusal("MissingParameter", "The request is missing a required parameter `Authorization`.")
+    match = _AUTHORIZATION.fullmatch(authorization)
+    if match is None:
+        raise Refusal(
+            "AuthFailure.InvalidAuthorization", "The Authorization header is not TC3-HMAC-SHA256 as documented."
+        )
+    given_id, date, service, signed, signature = match.groups()
+    stamp = headers.get("x-tc-timestamp", "")
+    if not re.fullmatch(r"\d{1,12}", stamp, re.ASCII):
+        raise Refusal("MissingParameter", "The request is missing a required parameter `X-TC-Timestamp`.")
+    if abs(time.time() - int(stamp)) > _SKEW:
+        raise Refusal(
+            "AuthFailure.SignatureExpire",
+            f"The signature has expired: X-TC-Timestamp {stamp} and the server's time differ by more than 5 minutes.",
+        )
+    if date != datetime.fromtimestamp(int(stamp), timezone.utc).strftime("%Y-%m-%d") or service != _SERVICE:
+        raise Refusal(
+            "AuthFailure.SignatureFailure",
+            f"The credential scope must be the date of X-TC-Timestamp and {_SERVICE}/tc3_request.",
+        )
+    if not hmac.compare_digest(given_id.encode(), secret_id.encode()):
+        raise Refusal(
+            "AuthFailure.SecretIdNotFound", "The SecretId is not found; check that it is that of this account."
+        )
+    names = signed.lower().split(";")
+    if "content-type" not in names or "host" not in names:
+        raise Refusal("AuthFailure.SignatureFailure", "SignedHeaders must hold content-type and host.")
+    unsigned = headers.get("x-tc-content-sha256") == "UNSIGNED-PAYLOAD"
+    payload = b"UNSIGNED-PAYLOAD" if unsigned else (b"" if method == "GET" else body)
+    expected = _sign(
+        secret_key, date, stamp, method, path, query, [(name, headers.get(name, "")) for name in names], signed, payload
+    )
+    if not hmac.compare_digest(expected, signature.lower()):
+        raise Refusal(
+            "AuthFailure.SignatureFailure",
+            "The provided credentials could not be validated. Please check your signature is correct.",
+        )
+
+
+def _sign(
+    secret_key: str,
+    date: str,
+    stamp: str,
+    method: str,
+    path: str,
+    query: str,
+    signed_headers: list[tuple[str, str]],
+    signed: str,
+    payload: bytes,
+) -> str:
+    lines = "".join(
+        # A content type is compared without regard to case; the SDK signs host and content type as sent.
+        f"{name}:{value.strip()}\n"
+        for name, value in signed_headers
+    )
+    digest = hashlib.sha256(payload).hexdigest()
+    canonical = f"{method}\n{path or '/'}\n{_canonical_query(query)}\n{lines}\n{signed}\n{digest}"
+    scope = f"{date}/{_SERVICE}/tc3_request"
+    to_sign = f"TC3-HMAC-SHA256\n{stamp}\n{scope}\n{hashlib.sha256(canonical.encode()).hexdigest()}"
+    key = f"TC3{secret_key}".encode()
+    for part in (date, _SERVICE, "tc3_request"):
+        key = hmac.new(key, part.encode(), hashlib.sha256).digest()
+    return hmac.new(key, to_sign.encode(), hashlib.sha256).hexdigest()
+
+
+def _canonical_query(query: str) -> str:
+    if not query:
+        return ""
+    pairs = parse_qsl(query, keep_blank_values=True)
+    return "&".join(f"{quote(name, safe='-_.~')}={quote(value, safe='-_.~')}" for name, value in pairs)

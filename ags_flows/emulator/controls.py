@@ -1,0 +1,275 @@
+"""What a test can make the emulator do: faults, time, limits, resets.
+
+The same over HTTP, as JSON, below ``/_emulator`` (loopback needs no key; a body needs ``Content-Type:
+application/json``, which keeps web pages of a browser out):
+
+================================================  ===========================================================
+``GET /_emulator``                                everything there is: tools, instances, snapshots, faults, ...
+``GET /_emulator/requests``                       the latest requests
+``POST /_emulator/faults``                        a fault of the control planes, see `world.faults.Fault`
+``DELETE /_emulator/faults``                      no more faults of the control planes
+``POST /_emulator/streams``                       a fault of connections to sandboxes, see `gateway.faults`
+``DELETE /_emulator/streams``                     no more faults of connections
+``POST /_emulator/transitions``                   ``{"step", "mode", "value", "reason", "times"}``, see
+                                                  `world.transitions`
+``DELETE /_emulator/transitions``                 the defaults again; what hangs goes on
+``POST /_emulator/limits``                        any of ``quotas, rates, instances, paused, tools, api_keys, rate``
+``POST /_emulator/clock``                         ``{"advance": seconds}``
+``POST /_emulator/client-tokens``                 ``{"on_repeat": "replay" | "refuse"}``
+``POST /_emulator/tokens/expire``                 ``{"instance": id}``; without an id the tokens of all instances
+``POST /_emulator/instances/{id}/die``            the sandbox dies: its instance becomes FAILED
+``POST /_emulator/instances/{id}/disk``           ``{"full": true | false}``
+``POST /_emulator/reset``                         a clean account
+================================================  ===========================================================
+
+Answers are JSON objects; an error is ``{"error": text}`` with status 400 or 404.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import asdict, fields
+from typing import Any
+
+from .journal import Journal
+from .world.clock import iso
+from .world.faults import Fault
+from .world.instance import Instance
+from .world.refusal import Refusal
+from .world.transitions import Transition
+from .world.world import World
+
+Json = dict[str, Any]
+
+
+class Controls:
+    """The controls of one emulator; to be used on its event loop.
+
+    Args:
+        world: The world.
+        streams: The faults of the data plane (`gateway.faults.StreamFaults`).
+        journal: The request log.
+    """
+
+    def __init__(self, world: World, streams: Any, journal: Journal) -> None:
+        """Control one emulator."""
+        self._world = world
+        self._streams = streams
+        self._journal = journal
+
+    async def overview(self, body: Json) -> Json:
+        """Return everything there is."""
+        world = self._world
+        return {
+            "time": iso(world.clock.now()),
+            "advanced": world.clock.offset,
+            "regions": {
+                name: {
+                    "tools": [tool.shown() for tool in region.tools],
+                    "instances": [self._shown(instance) for instance in region.instances],
+                    "snapshots": [snapshot.shown() for snapshot in region.snapshots],
+                    "precached": [image.shown() for image in region.precached],
+                }
+                for name, region in world.regions.items()
+            },
+            "api_keys": [key.shown() for key in world.api_keys],
+            "limits": world.limits.describe(),
+            "transitions": world.transitions.describe(),
+            "faults": world.faults.describe(),
+            "streams": self._streams.describe() if self._streams is not None else [],
+            "client_tokens": {"on_repeat": world.client_tokens.on_repeat},
+            "requests": self._journal.count,
+        }
+
+    async def requests(self, body: Json) -> Json:
+        """Return the latest requests."""
+        return {"requests": self._journal.latest()}
+
+    async def add_fault(self, body: Json) -> Json:
+        """Declare a fault of the control planes."""
+        return {"fault": self._world.faults.add(_made(Fault, body, hidden=("fault_id", "hits")))}
+
+    async def clear_faults(self, body: Json) -> Json:
+        """Forget the faults of the control planes."""
+        self._world.faults.clear()
+        return {}
+
+    async def add_stream_fault(self, body: Json) -> Json:
+        """Declare a fault of connections to sandboxes."""
+        try:
+            return {"fault": self._streams.add(**body)}
+        except TypeError as error:
+            raise ValueError(str(error)) from error
+
+    async def clear_stream_faults(self, body: Json) -> Json:
+        """Forget the faults of connections to sandboxes."""
+        if self._streams is not None:
+            self._streams.clear()
+        return {}
+
+    async def set_transition(self, body: Json) -> Json:
+        """Say how a step goes."""
+        step = body.pop("step", None)
+        self._world.transitions.declare(str(step), _made(Transition, body))
+        return {"transitions": self._world.transitions.describe()}
+
+    async def reset_transitions(self, body: Json) -> Json:
+        """Return to the default steps."""
+        self._world.transitions.reset()
+        return {"transitions": self._world.transitions.describe()}
+
+    async def set_limits(self, body: Json) -> Json:
+        """Change quotas and request rates."""
+        self._world.limits.change(body)
+        return {"limits": self._world.limits.describe()}
+
+    async def advance_clock(self, body: Json) -> Json:
+        """Advance the clock; what became due has begun when this returns."""
+        seconds = body.get("advance")
+        if not isinstance(seconds, (int, float)) or isinstance(seconds, bool):
+            raise ValueError("advance takes a number of seconds")
+        if seconds > 100 * 365 * 86400:
+            raise ValueError("advance takes at most a hundred years")
+        self._world.clock.advance(float(seconds))
+        self._world.note()
+        return {"time": iso(self._world.clock.now()), "advanced": self._world.clock.offset}
+
+    async def set_client_tokens(self, body: Json) -> Json:
+        """Say what a repeated ClientToken does."""
+        if body.get("on_repeat") not in ("replay", "refuse"):
+            raise ValueError("on_repeat must be replay or refuse")
+        self._world.client_tokens.on_repeat = body["on_repeat"]
+        return {"on_repeat": body["on_repeat"]}
+
+    async def expire_tokens(self, body: Json) -> Json:
+        """End the access tokens of one instance or of all."""
+        wanted = body.get("instance")
+        instances = [self._instance(wanted)] if wanted else list(self._world.all_instances())
+        for instance in instances:
+            instance.tokens.expire()
+            self._world.region(instance.region).instances.keep(instance)
+        return {"instances": len(instances)}
+
+    async def die(self, body: Json) -> Json:
+        """Let a sandbox die."""
+        instance = self._instance(body.get("instance"))
+        why = str(body.get("reason") or "the sandbox died")
+        await self._world.region(instance.region).instances.die(instance, why)
+        return {"status": instance.status}
+
+    async def fill_disk(self, body: Json) -> Json:
+        """Make a sandbox's disk full, or as it was."""
+        instance = self._instance(body.get("instance"))
+        full = body.get("full", True)
+        if not isinstance(full, bool):
+            raise ValueError("full must be true or false")
+        if instance.machine is None:
+            raise ValueError(f"instance {instance.instance_id} is {instance.status}")
+        await instance.machine.fill_disk(full)
+        return {"full": full}
+
+    async def reset(self, body: Json) -> Json:
+        """Make the account as new."""
+        if self._streams is not None:
+            self._streams.clear()
+        await self._world.reset()
+        return {}
+
+    async def answer(self, method: str, path: str, headers: Mapping[str, str], raw: bytes) -> tuple[int, Json]:
+        """Return the status and the body for a request below ``/_emulator``."""
+        route = path[len("/_emulator") :].rstrip("/")
+        match = re.fullmatch(r"/instances/([^/]+)/(die|disk)", route)
+        handler = _ROUTES.get((method, f"/instances/{{id}}/{match[2]}" if match else route))
+        if handler is None:
+            return 404, {"error": f"there is no {method} {path[:100]}; see ags_flows.emulator.controls"}
+        try:
+            body = _body(headers, raw)
+            if match:
+                body["instance"] = match[1]
+            return 200, await handler(self, body)
+        except Refusal as refusal:
+            return 404, {"error": str(refusal)}
+        except ValueError as error:
+            return 400, {"error": str(error)}
+
+    def _instance(self, instance_id: Any) -> Instance:
+        instance = self._world.find_instance(str(instance_id))
+        if instance is None:
+            raise Refusal("ResourceNotFound.SandboxInstance", f"there is no instance {instance_id}")
+        return instance
+
+    @staticmethod
+    def _shown(instance: Instance) -> Json:
+        processes = instance.machine.processes() if instance.machine is not None else []
+        return {
+            **instance.shown(),
+            "StatusReason": instance.status_reason,
+            "Lifecycle": asdict(instance.lifecycle),
+            "Processes": processes,
+        }
+
+
+_ROUTES: dict[tuple[str, str], Callable[[Controls, Json], Awaitable[Json]]] = {
+    ("GET", ""): Controls.overview,
+    ("GET", "/requests"): Controls.requests,
+    ("POST", "/faults"): Controls.add_fault,
+    ("DELETE", "/faults"): Controls.clear_faults,
+    ("POST", "/streams"): Controls.add_stream_fault,
+    ("DELETE", "/streams"): Controls.clear_stream_faults,
+    ("POST", "/transitions"): Controls.set_transition,
+    ("DELETE", "/transitions"): Controls.reset_transitions,
+    ("POST", "/limits"): Controls.set_limits,
+    ("POST", "/clock"): Controls.advance_clock,
+    ("POST", "/client-tokens"): Controls.set_client_tokens,
+    ("POST", "/tokens/expire"): Controls.expire_tokens,
+    ("POST", "/instances/{id}/die"): Controls.die,
+    ("POST", "/instances/{id}/disk"): Controls.fill_disk,
+    ("POST", "/reset"): Controls.reset,
+}
+
+
+def _body(headers: Mapping[str, str], raw: bytes) -> Json:
+    if not raw.strip():
+        return {}
+    if not headers.get("content-type", "").lower().startswith("application/json"):
+        raise ValueError("a body needs Content-Type: application/json")
+    try:
+        body = json.loads(raw)
+    except RecursionError as error:
+        raise ValueError("the body is nested too deeply") from error
+    if not isinstance(body, dict):
+        raise ValueError("the body must be a JSON object")
+    return body
+
+
+def _made(kind: Any, values: Json, hidden: tuple[str, ...] = ()) -> Any:
+    """Return a dataclass of simple fields from JSON values.
+
+    Raises:
+        ValueError: for a field that is unknown, missing or of the wrong type.
+    """
+    known = {each.name: str(each.type) for each in fields(kind) if each.name not in hidden}
+    for name, value in values.items():
+        declared = known.get(name)
+        if declared is None:
+            raise ValueError(f"unknown field {name!r}; known: {', '.join(known)}")
+        if not _fits(value, declared):
+            raise ValueError(f"{name} takes a value of type {declared}, not {value!r}")
+    try:
+        return kind(**values)
+    except TypeError as error:
+        raise ValueError(str(error)) from error
+
+
+def _fits(value: Any, declared: str) -> bool:
+    if value is None:
+        return "None" in declared
+    if isinstance(value, bool):
+        return "bool" in declared
+    if isinstance(value, int):
+        return "int" in declared or "float" in declared
+    if isinstance(value, float):
+        return "float" in declared
+    return isinstance(value, str) and declared.split(" ")[0] in ("str", "Kind", "Mode")

@@ -1,0 +1,1 @@
+"""E2B's REST API over the same instances as the Cloud API."""

@@ -1,0 +1,77 @@
+"""Tools and snapshots as E2B's API knows them: templates. Building templates is not something AGS offers."""
+
+from __future__ import annotations
+
+from ..world.paging import by_token
+from ..world.refusal import Refusal
+from ..world.region import Region
+from ..world.world import World
+from .reply import Query, Reply
+from .shapes import snapshot_info, template_info
+
+
+class Templates:
+    """The routes below ``/templates``, and ``/snapshots``."""
+
+    def __init__(self, world: World, region: Region) -> None:
+        """Serve one request."""
+        self._world = world
+        self._region = region
+
+    def list(self) -> Reply:
+        """GET /templates."""
+        version = self._world.settings.envd_version
+        return Reply(200, [template_info(tool, version, self._spawned(tool.tool_id)) for tool in self._region.tools])
+
+    def get(self, name: str) -> Reply:
+        """GET /templates/{id}."""
+        for tool in self._region.tools:
+            if name in (tool.tool_id, tool.name):
+                shown = template_info(tool, self._world.settings.envd_version, self._spawned(tool.tool_id))
+                return Reply(200, {**shown, "builds": []})
+        raise Refusal("ResourceNotFound", f"template '{name[:80]}' not found")
+
+    def alias(self, name: str) -> Reply:
+        """GET /templates/aliases/{alias}."""
+        tool = self._region.tools.named(name)
+        if tool is None:
+            raise Refusal("ResourceNotFound", f"template alias '{name[:80]}' not found")
+        return Reply(200, {"templateID": tool.tool_id, "public": False})
+
+    async def delete(self, name: str) -> Reply:
+        """DELETE /templates/{id}: a snapshot, or a tool that no sandbox uses."""
+        for region in self._world.regions.values():
+            snapshot = region.snapshots.find(name)
+            if snapshot is not None:
+                await region.snapshots.delete(snapshot.snapshot_id)
+                return Reply(204)
+            for tool in region.tools:
+                if name in (tool.tool_id, tool.name):
+                    region.tools.delete(tool.tool_id)
+                    return Reply(204)
+        raise Refusal("ResourceNotFound", f"template '{name[:80]}' not found")
+
+    def snapshots(self, query: Query) -> Reply:
+        """GET /snapshots."""
+        sandbox, name = query.one("sandboxID"), query.one("name")
+        found = [
+            snapshot
+            for region in self._world.regions.values()
+            for snapshot in region.snapshots
+            if sandbox in (None, snapshot.source_instance_id) and name in (None, snapshot.name, snapshot.snapshot_id)
+        ]
+        found.sort(key=lambda snapshot: -snapshot.number)
+        page = by_token(
+            found,
+            order=lambda snapshot: snapshot.number,
+            query=[sandbox, name],
+            now=self._world.clock.now(),
+            size=query.number("limit", 100),
+            token=query.one("nextToken"),
+            count=False,
+        )
+        headers = {"x-next-token": page.next_token} if page.next_token else {}
+        return Reply(200, [snapshot_info(each) for each in page.items], headers)
+
+    def _spawned(self, tool_id: str) -> int:
+        return sum(1 for instance in self._world.all_instances() if instance.tool_id == tool_id)

@@ -1,0 +1,415 @@
+"""The emulator inside a Python program: one server in a thread, gone when the block ends."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import fcntl
+import ipaddress
+import logging
+import os
+import shutil
+import socket
+import tempfile
+import threading
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import uvicorn
+
+from .application import Application
+from .controls import Controls
+from .journal import Journal
+from .target import targets_of
+from .world.machine import Launch, SandboxMachine
+from .world.settings import API_KEY, DEFAULT_REGION, SECRET_ID, SECRET_KEY, Settings
+from .world.world import World
+
+Json = dict[str, Any]
+logger = logging.getLogger("ags_flows.emulator")
+
+#: The port that the command line uses unless it is told another.
+DEFAULT_PORT = 8600
+_BACKLOG = 4096
+
+
+class Emulator:
+    """AGS on this machine.
+
+    Use it as a context manager, or call `start` and `stop`. While it runs, `url`, `environment` and the methods below
+    may be used from any thread::
+
+        with Emulator() as emulator:
+            emulator.fault("lost", "StartSandboxInstance")
+
+    Args:
+        port: The port on the loopback interface; 0 takes a free one.
+        host: A loopback address.
+        state: A directory in which everything survives the emulator; None keeps nothing.
+        volumes: A directory that stands for buckets, file systems and images, see `world.mounts`; by default one
+            beside the sandboxes' files.
+        secret_id: The key id that the Cloud API accepts.
+        secret_key: The secret to it.
+        api_key: The key that E2B's API accepts.
+        region: Where E2B clients create sandboxes.
+        quotas: Whether quotas are enforced (10 running instances and so on).
+        rates: Whether request rates are enforced.
+        strict_roles: Whether images of enterprise and personal registries need RoleArn.
+        token_lifetime: Seconds for which an acquired access token is good.
+        retention: Seconds for which a stopped instance stays listed.
+        envd_version: The version of envd that E2B clients are told.
+        launch: Starts a sandbox; replaced in the emulator's own tests only.
+    """
+
+    def __init__(
+        self,
+        port: int = 0,
+        *,
+        host: str = "127.0.0.1",
+        state: Path | str | None = None,
+        volumes: Path | str | None = None,
+        secret_id: str = SECRET_ID,
+        secret_key: str = SECRET_KEY,
+        api_key: str = API_KEY,
+        region: str = DEFAULT_REGION,
+        quotas: bool = False,
+        rates: bool = False,
+        strict_roles: bool = False,
+        token_lifetime: float = 12 * 3600.0,
+        retention: float = 3600.0,
+        envd_version: str = "0.6.13",
+        launch: Launch = SandboxMachine.launch,
+    ) -> None:
+        """Keep the settings; nothing runs before `start`.
+
+        Raises:
+            ValueError: when host is not a loopback address.
+        """
+        if host != "localhost" and not _is_loopback(host):
+            raise ValueError(f"the emulator listens on loopback only, not on {host!r}")
+        self.host = host
+        self.port = port
+        self.secret_id = secret_id
+        self.secret_key = secret_key
+        self.api_key = api_key
+        self.region = region
+        self.state = Path(state).resolve() if state is not None else None
+        self.volumes = Path(volumes).resolve() if volumes is not None else None
+        self._limits = {"quotas": quotas, "rates": rates}
+        self._more: Json = {
+            "strict_roles": strict_roles,
+            "token_lifetime": token_lifetime,
+            "retention": retention,
+            "envd_version": envd_version,
+        }
+        self._launch = launch
+        self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._leave: asyncio.Event | None = None
+        self._controls: Controls | None = None
+        self._failure: BaseException | None = None
+        self._lock: int | None = None
+
+    # Its life.
+
+    def start(self) -> Emulator:
+        """Start to serve; returns when requests are answered.
+
+        Raises:
+            OSError: when the port is taken or the state directory is in use by another emulator.
+            RuntimeError: when it runs already.
+        """
+        if self._thread is not None:
+            raise RuntimeError("this emulator runs already")
+        directory = self._directory()
+        try:
+            listener = _listen(self.host, self.port)
+        except BaseException:
+            self._release(directory)
+            raise
+        self.port = listener.getsockname()[1]
+        settings = Settings(
+            directory=directory,
+            volumes=self.volumes or directory / "volumes",
+            keep=self.state is not None,
+            secret_id=self.secret_id,
+            secret_key=self.secret_key,
+            api_key=self.api_key,
+            region=self.region,
+            **self._more,
+        )
+        self._failure = None
+        ready = threading.Event()
+        self._thread = threading.Thread(
+            target=self._run, args=(settings, listener, ready), name="ags-emulator", daemon=True
+        )
+        self._thread.start()
+        ready.wait()
+        if self._failure is not None:
+            self._thread.join()
+            self._thread = None
+            self._release(directory)
+            raise self._failure
+        atexit.register(self.stop)
+        return self
+
+    def stop(self) -> None:
+        """End all sandboxes and stop to serve; idempotent."""
+        thread, loop = self._thread, self._loop
+        if thread is None or loop is None:
+            return
+        self._thread = None
+        atexit.unregister(self.stop)
+        leave = self._leave
+        if leave is not None:
+            loop.call_soon_threadsafe(leave.set)
+        thread.join()
+        self._loop = self._leave = self._controls = None
+        self._release(None)
+
+    def __enter__(self) -> Emulator:
+        """Start."""
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop."""
+        self.stop()
+
+    # Where it is.
+
+    @property
+    def url(self) -> str:
+        """The address of everything: the Cloud API, E2B's API and the sandboxes."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}"
+
+    @property
+    def domain(self) -> str:
+        """Ports of sandboxes are reached at ``http://{port}-{instance}.{domain}``, where the system resolves it."""
+        return f"localhost:{self.port}"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The environment that makes clients of AGS and of E2B use this emulator."""
+        return {
+            "AGS_ENDPOINT": self.url,
+            "TENCENTCLOUD_SECRET_ID": self.secret_id,
+            "TENCENTCLOUD_SECRET_KEY": self.secret_key,
+            "E2B_API_KEY": self.api_key,
+            "E2B_API_URL": self.url,
+            "E2B_SANDBOX_URL": self.url,
+        }
+
+    # What tests make it do.
+
+    def fault(self, kind: str, operation: str = "*", *, times: int | None = 1, **more: Any) -> int:
+        """Declare a fault of the control planes and return its number.
+
+        Args:
+            kind: ``lost``, ``cut``, ``hang``, ``error``, ``status``, ``slow`` or ``late``; see `world.faults`.
+            operation: An action (``StopSandboxInstance``), a route (``POST /sandboxes``), or ``*``.
+            times: How many requests it hits; None: until `clear_faults`.
+            **more: ``skip``, ``code``, ``message``, ``status``, ``seconds``, ``retry_after``.
+
+        Raises:
+            ValueError: for an unknown kind or field.
+        """
+        body = {"kind": kind, "operation": operation, "times": times, **more}
+        return int(self._control(Controls.add_fault, body)["fault"])
+
+    def clear_faults(self) -> None:
+        """Forget all faults, of the control planes and of connections to sandboxes."""
+        self._control(Controls.clear_faults, {})
+        self._control(Controls.clear_stream_faults, {})
+
+    def stream_fault(self, kind: str, **more: Any) -> Any:
+        """Declare a fault of connections to sandboxes, see `gateway.faults`.
+
+        Raises:
+            ValueError: for an unknown kind or field.
+        """
+        return self._control(Controls.add_stream_fault, {"kind": kind, **more})["fault"]
+
+    def transition(
+        self, step: str, mode: str, value: float = 0.0, *, reason: str = "", times: int | None = None
+    ) -> None:
+        """Say how an asynchronous step goes, such as ``("tool.create", "fail", reason="...")``.
+
+        Args:
+            step: See `world.transitions`.
+            mode: ``at_once``, ``reads``, ``seconds``, ``never`` or ``fail``.
+            value: A count or seconds.
+            reason: What a failure says.
+            times: For how many uses; None for ever.
+
+        Raises:
+            ValueError: for an unknown step or mode.
+        """
+        body = {"step": step, "mode": mode, "value": value, "reason": reason, "times": times}
+        self._control(Controls.set_transition, body)
+
+    def reset_transitions(self) -> None:
+        """Return to the default steps; what hangs goes on."""
+        self._control(Controls.reset_transitions, {})
+
+    def limits(self, **values: Any) -> Json:
+        """Change limits and return them: ``quotas, rates, instances, paused, tools, api_keys, rate``.
+
+        Raises:
+            ValueError: for an unknown name or a wrong value.
+        """
+        limits: Json = self._control(Controls.set_limits, values)["limits"]
+        return limits
+
+    def advance(self, seconds: float) -> None:
+        """Advance the clock: timeouts, tokens and retention follow."""
+        self._control(Controls.advance_clock, {"advance": seconds})
+
+    def repeat_client_tokens(self, how: str) -> None:
+        """Say whether a repeated ClientToken is answered with the original resource (``replay``) or refused."""
+        self._control(Controls.set_client_tokens, {"on_repeat": how})
+
+    def expire_tokens(self, instance_id: str | None = None) -> None:
+        """End the access tokens of one instance or of all now."""
+        self._control(Controls.expire_tokens, {"instance": instance_id} if instance_id else {})
+
+    def kill_sandbox(self, instance_id: str, reason: str = "the sandbox died") -> None:
+        """Let a sandbox die as if by itself: its instance becomes FAILED."""
+        self._control(Controls.die, {"instance": instance_id, "reason": reason})
+
+    def fill_disk(self, instance_id: str, full: bool = True) -> None:
+        """Make a sandbox's disk full, or as it was."""
+        self._control(Controls.fill_disk, {"instance": instance_id, "full": full})
+
+    def reset(self) -> None:
+        """Make the account as new: no resources but the built-in tools, no faults, the default limits."""
+        self._control(Controls.reset, {})
+
+    def overview(self) -> Json:
+        """Return everything there is, as JSON values."""
+        return self._control(Controls.overview, {})
+
+    def requests(self) -> list[Json]:
+        """Return the latest requests, newest first."""
+        entries: list[Json] = self._control(Controls.requests, {})["requests"]
+        return entries
+
+    # The inside.
+
+    def _control(self, what: Callable[[Controls, Json], Awaitable[Json]], body: Json) -> Json:
+        loop, controls = self._loop, self._controls
+        if loop is None or controls is None:
+            raise RuntimeError("the emulator does not run")
+
+        async def run() -> Json:
+            return await what(controls, body)
+
+        return asyncio.run_coroutine_threadsafe(run(), loop).result(timeout=120)
+
+    def _run(self, settings: Settings, listener: socket.socket, ready: threading.Event) -> None:
+        try:
+            asyncio.run(self._serve(settings, listener, ready))
+        except BaseException as error:
+            self._failure = error
+            if ready.is_set():
+                logger.exception("the emulator ended")
+        finally:
+            listener.close()
+            ready.set()
+
+    async def _serve(self, settings: Settings, listener: socket.socket, ready: threading.Event) -> None:
+        world = World(settings, self._launch)
+        world.limits.change(self._limits)
+        journal = Journal()
+        gateway, streams = _gateway(world)
+        controls = Controls(world, streams, journal)
+        server = uvicorn.Server(
+            uvicorn.Config(
+                Application(world, gateway, controls, journal, self.domain),
+                loop="asyncio",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                proxy_headers=False,
+                server_header=False,
+                backlog=_BACKLOG,
+                ws="websockets-sansio",
+                ws_max_size=2**30,
+                timeout_keep_alive=75,
+                timeout_graceful_shutdown=2,
+            )
+        )
+        world.open()
+        self._loop, self._controls = asyncio.get_running_loop(), controls
+        self._leave = leave = asyncio.Event()
+        serving = asyncio.ensure_future(server.serve(sockets=[listener]))
+        try:
+            while not server.started and not serving.done():
+                await asyncio.sleep(0.001)
+            ready.set()
+            leaving = asyncio.ensure_future(leave.wait())
+            await asyncio.wait([serving, leaving], return_when=asyncio.FIRST_COMPLETED)
+            leaving.cancel()
+        finally:
+            # Sandboxes first: it ends the streams, which would otherwise hold up the server's end.
+            if streams is not None:
+                streams.clear()
+            await world.close()
+            server.should_exit = True
+            await serving
+
+    def _directory(self) -> Path:
+        if self.state is None:
+            return Path(tempfile.mkdtemp(prefix="ags-emulator-"))
+        self.state.mkdir(parents=True, exist_ok=True, mode=0o700)
+        lock = os.open(self.state / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(lock)
+            raise OSError(error.errno, f"the state directory {self.state} is in use by another emulator") from error
+        self._lock = lock
+        return self.state
+
+    def _release(self, directory: Path | None) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+        if directory is not None and self.state is None:
+            shutil.rmtree(directory, ignore_errors=True)
+
+
+def _gateway(world: World) -> tuple[Any, Any]:
+    try:
+        from .gateway import Gateway, StreamFaults
+    except ImportError:
+        return None, None
+    streams = StreamFaults()
+    return Gateway(targets_of(world), streams), streams
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise OSError(error.errno, f"cannot listen on {host}:{port}: {error.strerror}") from error
+    except BaseException:
+        listener.close()
+        raise
+    return listener

@@ -1,0 +1,75 @@
+"""What the gateway needs to know of an instance."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from typing import Literal
+
+from .world.instance import Instance
+from .world.machine import Asgi
+from .world.world import World
+
+
+class InstanceTarget:
+    """One instance, as the gateway sees it at the moment of a request."""
+
+    def __init__(self, instance: Instance) -> None:
+        """Look at one instance."""
+        self._instance = instance
+
+    @property
+    def instance_id(self) -> str:
+        """The instance's id."""
+        return self._instance.instance_id
+
+    @property
+    def state(self) -> Literal["running", "paused", "gone"]:
+        """Whether it can be reached."""
+        if self._instance.status == "RUNNING" and self._instance.machine is not None:
+            return "running"
+        return "paused" if self._instance.status in ("PAUSING", "PAUSED", "RESUMING") else "gone"
+
+    @property
+    def auth_mode(self) -> Literal["TOKEN", "PUBLIC", "NONE"]:
+        """Which ports need a token."""
+        mode = self._instance.auth_mode
+        return "PUBLIC" if mode == "PUBLIC" else "NONE" if mode == "NONE" else "TOKEN"
+
+    def accepts(self, token: str | None) -> bool:
+        """Whether the token opens the ports other than envd's."""
+        return self._instance.tokens.accepts_traffic(token)
+
+    @property
+    def envd_app(self) -> Asgi:
+        """What serves port 49983."""
+        machine = self._instance.machine
+        assert machine is not None
+        return machine.envd_app
+
+    @property
+    def code_app(self) -> Asgi | None:
+        """What serves port 49999, or None when that is an ordinary port."""
+        machine = self._instance.machine
+        return machine.code_app if machine is not None else None
+
+    def connect(self, port: int) -> socket.socket:
+        """Return a connection to a port inside; blocking.
+
+        Raises:
+            ConnectionRefusedError: when nothing listens there.
+        """
+        machine = self._instance.machine
+        if machine is None:
+            raise ConnectionRefusedError(f"instance {self._instance.instance_id} is not running")
+        return machine.connect(port)
+
+
+def targets_of(world: World) -> Callable[[str], InstanceTarget | None]:
+    """Return how the gateway finds an instance by its id."""
+
+    def lookup(instance_id: str) -> InstanceTarget | None:
+        instance = world.find_instance(instance_id)
+        return InstanceTarget(instance) if instance is not None else None
+
+    return lookup

@@ -1,0 +1,1 @@
+"""What the emulated platform knows and does, without any wire format."""

@@ -1,0 +1,448 @@
+"""The course of an instance: started, run, paused, resumed, ended."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from . import configuration, mounts
+from .instance import ENDED, Instance
+from .machine import Machine, Plan
+from .readiness import NotReady, get_ready
+from .refusal import Refusal
+from .snapshots import Snapshot
+from .transitions import StepFailed
+
+if TYPE_CHECKING:
+    from .world import World
+
+logger = logging.getLogger("ags_flows.emulator")
+
+
+class Course:
+    """What happens to the instances of one region. Statuses change only here."""
+
+    _world: World
+
+    def __init__(self, world: World) -> None:
+        """Serve one world."""
+        self._world = world
+
+    def find(self, instance_id: str) -> Instance | None:
+        """Return an instance by its id, or None."""
+        raise NotImplementedError
+
+    def keep(self, instance: Instance) -> None:
+        """Note an instance in the state directory."""
+        raise NotImplementedError
+
+    def forget(self, instance: Instance) -> None:
+        """Remove an instance from all lists."""
+        raise NotImplementedError
+
+    async def save(self, instance: Instance, target: Path) -> None:
+        """Copy an instance's files to a directory."""
+        raise NotImplementedError
+
+    # Steps that requests ask for.
+
+    def bring_up(self, instance: Instance, *, origin: Snapshot | Instance | None = None) -> None:
+        """Begin to start an instance that is new, as a copy of ``origin`` where one is given."""
+        instance.status = "STARTING"
+        self._begin(instance, "instance.start", self._bring_up(instance, origin))
+
+    def pause(self, instance: Instance, *, memory: bool = True) -> None:
+        """Begin to pause a running instance; without memory only its files are kept.
+
+        Raises:
+            Refusal: when it is not RUNNING or too many are paused.
+        """
+        self.need(instance, "RUNNING")
+        paused = [each for each in self._world.all_instances(instance.region) if each.status == "PAUSED"]
+        self._world.limits.check("paused", len(paused), "LimitExceeded")
+        self._still(instance)
+        instance.status, instance.paused_memory = "PAUSING", memory
+        self._begin(instance, "instance.pause", self._pause(instance, memory))
+
+    def resume(self, instance: Instance, timeout: int, *, memory: bool = True) -> None:
+        """Begin to resume a paused instance; without memory it boots anew from its files.
+
+        Raises:
+            Refusal: when it is not PAUSED, or the quota of running instances is used up.
+        """
+        self.need(instance, "PAUSED")
+        live = [
+            each for each in self._world.all_instances(instance.region) if not each.ended and each.status != "PAUSED"
+        ]
+        self._world.limits.check("instances", len(live), "LimitExceeded.SandboxInstance")
+        instance.status = "RESUMING"
+        if not instance.persistent:
+            instance.timeout = timeout
+        self._begin(instance, "instance.resume", self._resume(instance, memory))
+
+    def stop(self, instance: Instance, reason: str = "manual") -> None:
+        """Begin to end an instance.
+
+        Raises:
+            Refusal: ``UnsupportedOperation.SandboxInstance`` when it has ended already.
+        """
+        if instance.ended:
+            raise Refusal(
+                "UnsupportedOperation.SandboxInstance",
+                f"Sandbox instance {instance.instance_id} is in {instance.status} state and cannot be stopped.",
+            )
+        if instance.status == "STOPPING":
+            return
+        self._still(instance)
+        before = instance.task
+        instance.status = "STOPPING"
+        self._begin(instance, "instance.stop", self._take_down(instance, before, reason))
+
+    def restart_countdown(self, instance: Instance, timeout: int) -> None:
+        """Let a running instance end so many seconds from now."""
+        instance.timeout = timeout
+        self._count_down(instance, self._world.clock.now() + timeout)
+        self.keep(instance)
+
+    def extend(self, instance: Instance, timeout: int) -> None:
+        """Let a running instance end no sooner than so many seconds from now; never shorten."""
+        due = self._world.clock.now() + timeout
+        if instance.expires_at is not None and due > instance.expires_at:
+            instance.timeout = timeout
+            self._count_down(instance, due)
+            self.keep(instance)
+
+    async def set_network(self, instance: Instance, allowed: bool) -> None:
+        """Let an instance reach other machines, or not.
+
+        Raises:
+            Refusal: when it does not run.
+        """
+        self.need(instance, "RUNNING")
+        if instance.machine is not None:
+            await instance.machine.set_network(allowed)
+
+    def need(self, instance: Instance, status: str) -> None:
+        """Check that an instance has this status.
+
+        Raises:
+            Refusal: ``UnsupportedOperation.SandboxInstance``.
+        """
+        if instance.status != status:
+            raise Refusal(
+                "UnsupportedOperation.SandboxInstance",
+                f"Sandbox instance {instance.instance_id} is {instance.status}; this needs {status}.",
+            )
+
+    async def settle(self, instance: Instance) -> None:
+        """Wait until the step that was begun last is over, whatever came of it."""
+        while instance.task is not None and not instance.task.done():
+            await asyncio.wait([instance.task])
+
+    async def die(self, instance: Instance, why: str = "the sandbox died") -> None:
+        """End an instance as if its sandbox had died by itself."""
+        if instance.ended:
+            return
+        self._still(instance)
+        before, instance.task = instance.task, None
+        instance.status, instance.status_reason, instance.stop_reason = "FAILED", why, "error"
+        await _cancelled(before)
+        await self._end_machine(instance)
+        self._ended(instance)
+
+    def revive(self, instance: Instance) -> None:
+        """Go on with an instance that an earlier emulator left in the state directory."""
+        now = self._world.clock.now()
+        if instance.ended or instance.status in ("STOPPING", "STOP_FAILED"):
+            if not instance.ended:
+                instance.status, instance.stop_reason = "STOPPED", instance.stop_reason or "system"
+            self._ended(instance, instance.ended_at)
+        elif instance.status in ("PAUSED", "PAUSING"):
+            # Its processes are gone with the earlier emulator; its files are not.
+            instance.status, instance.paused_memory = "PAUSED", False
+            self.keep(instance)
+        elif instance.expires_at is not None and instance.expires_at <= now and not instance.lifecycle.auto_pause:
+            instance.status, instance.stop_reason = "STOPPED", "timeout"
+            self._ended(instance)
+        else:
+            instance.status = "STARTING"
+            due = instance.expires_at
+            self._begin(instance, "instance.start", self._bring_up(instance, None, due=due, revived=True))
+
+    async def close(self, instance: Instance) -> None:
+        """End an instance's processes with the emulator itself; its files stay when the state is kept."""
+        self._still(instance)
+        task, instance.task = instance.task, None
+        await _cancelled(task)
+        if instance.machine is not None and self._world.settings.keep:
+            try:
+                await self.save(instance, self.parking_of(instance))
+            except (Refusal, OSError) as error:
+                logger.warning("instance %s: its files are lost: %s", instance.instance_id, error)
+        await self._end_machine(instance)
+
+    async def discard(self, instance: Instance) -> None:
+        """End an instance at once and leave nothing of it."""
+        self._still(instance)
+        task, instance.task = instance.task, None
+        await _cancelled(task)
+        await self._end_machine(instance)
+        await asyncio.to_thread(shutil.rmtree, self.parking_of(instance), True)
+
+    def parking_of(self, instance: Instance) -> Path:
+        """Return where the files of an instance without a machine are."""
+        return self._world.settings.directory / "parked" / instance.instance_id
+
+    async def copy(self, source: Path, target: Path) -> None:
+        """Copy a saved file system.
+
+        Raises:
+            Refusal: ``FailedOperation`` when it cannot be copied.
+        """
+        target.parent.mkdir(parents=True, exist_ok=True)
+        process = await asyncio.create_subprocess_exec(
+            "cp", "-a", "--reflink=auto", "--", str(source), str(target), stderr=asyncio.subprocess.PIPE
+        )
+        _, errors = await process.communicate()
+        if process.returncode:
+            raise Refusal("FailedOperation", f"The files could not be copied: {errors.decode(errors='replace')[:200]}")
+
+    # The steps themselves.
+
+    def _begin(self, instance: Instance, step: str, course: Coroutine[Any, Any, None]) -> None:
+        if instance.pending is not None:
+            instance.pending.release()
+        instance.pending = self._world.transitions.begin(step)
+        instance.updated = self._world.clock.now()
+        self.keep(instance)
+        instance.task = self._world.spawn(course)
+
+    async def _bring_up(
+        self,
+        instance: Instance,
+        origin: Snapshot | Instance | None,
+        *,
+        due: float | None = None,
+        revived: bool = False,
+    ) -> None:
+        failed = "STARTING_FAILED"
+        try:
+            await self._pass(instance)
+            broken = configuration.unpullable((instance.custom or {}).get("Image"))
+            if broken:
+                raise StepFailed(broken)
+            seed, temporary = None, False
+            if revived and self.parking_of(instance).exists():
+                seed, temporary = self.parking_of(instance), True
+            elif isinstance(origin, Snapshot):
+                seed = self._world.regions[instance.region].snapshots.directory(origin.snapshot_id)
+            elif origin is not None:
+                failed = "FORK_FAILED"
+                seed, temporary = self._world.settings.directory / "forks" / instance.instance_id, True
+                await self.save(origin, seed)
+                failed = "STARTING_FAILED"
+            try:
+                await self._power_on(instance, seed)
+            finally:
+                if temporary and seed is not None:
+                    await asyncio.to_thread(shutil.rmtree, seed, True)
+        except asyncio.CancelledError:
+            await self._end_machine(instance)
+            raise
+        except Exception as error:
+            await self._fail(instance, failed, error)
+            return
+        self._run(instance, due)
+
+    async def _pause(self, instance: Instance, memory: bool) -> None:
+        try:
+            await self._pass(instance)
+            if instance.machine is not None:
+                await instance.machine.freeze()
+                if not memory:
+                    await instance.machine.save(_fresh(self.parking_of(instance)))
+                    await self._end_machine(instance)
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:
+            instance.status_reason = _reason(error)
+            if instance.machine is not None:
+                await instance.machine.thaw()
+            # A pause that fails leaves the instance as it was.
+            self._run(instance, instance.expires_at)
+            return
+        instance.status, instance.expires_at = "PAUSED", None
+        instance.updated = self._world.clock.now()
+        self.keep(instance)
+
+    async def _resume(self, instance: Instance, memory: bool) -> None:
+        try:
+            await self._pass(instance)
+            if instance.machine is not None and not memory:
+                await instance.machine.save(_fresh(self.parking_of(instance)))
+                await self._end_machine(instance)
+            if instance.machine is not None:
+                await instance.machine.thaw()
+            else:
+                seed = self.parking_of(instance)
+                await self._power_on(instance, seed if seed.exists() else None)
+                await asyncio.to_thread(shutil.rmtree, seed, True)
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:
+            await self._fail(instance, "RESUME_FAILED", error)
+            return
+        self._run(instance, None)
+
+    async def _take_down(self, instance: Instance, before: asyncio.Task[None] | None, reason: str) -> None:
+        await _cancelled(before)
+        try:
+            await self._pass(instance)
+        except StepFailed as failed:
+            instance.status, instance.status_reason, instance.stop_reason = "STOP_FAILED", str(failed), "error"
+            instance.updated = self._world.clock.now()
+            self.keep(instance)
+            return
+        await self._end_machine(instance)
+        instance.status, instance.stop_reason = "STOPPED", reason
+        self._ended(instance)
+
+    async def _pass(self, instance: Instance) -> None:
+        pending = instance.pending
+        if pending is not None:
+            try:
+                await pending.wait()
+            finally:
+                if instance.pending is pending:
+                    instance.pending = None
+
+    async def _power_on(self, instance: Instance, seed: Path | None) -> None:
+        """Start the machine, and the image's command when there is one; return when it is ready."""
+        settings, custom = self._world.settings, instance.custom or {}
+        resources = custom.get("Resources") or {}
+        storage, memory = resources.get("Storage"), resources.get("Memory")
+        env = {each["Name"]: each.get("Value") or "" for each in custom.get("Env") or []}
+        env.update(instance.e2b.get("envVars") or {})
+        directory = settings.directory / "machines" / instance.instance_id
+        await asyncio.to_thread(shutil.rmtree, directory, True)
+        plan = Plan(
+            sandbox_id=instance.instance_id,
+            directory=directory,
+            tokens=instance.tokens,
+            seed=seed,
+            network=instance.network_mode != "SANDBOX" and instance.e2b.get("allowInternetAccess") is not False,
+            storage_bytes=configuration.kibibytes(storage, "Storage") * 1024 if storage else None,
+            memory_bytes=configuration.kibibytes(memory, "Memory") * 1024 if memory else None,
+            mounts=tuple(mounts.on_host(settings.volumes, instance.mounts)),
+            env=env,
+            interprets=instance.tool_type in ("code-interpreter", "aio"),
+            envd_version=settings.envd_version,
+        )
+        instance.machine = await self._launch(plan)
+        await get_ready(instance.machine, custom)
+
+    async def _launch(self, plan: Plan) -> Machine:
+        """Launch a machine; when cancelled meanwhile, leave none behind."""
+        launching = asyncio.ensure_future(self._world.launch(plan))
+        try:
+            return await asyncio.shield(launching)
+        except asyncio.CancelledError:
+            await asyncio.wait([launching])
+            if not launching.cancelled() and launching.exception() is None:
+                await launching.result().stop()
+            raise
+
+    def _run(self, instance: Instance, due: float | None) -> None:
+        now = self._world.clock.now()
+        instance.status, instance.updated = "RUNNING", now
+        if instance.timeout is not None:
+            self._count_down(instance, due if due is not None else now + instance.timeout)
+        if instance.machine is not None and instance.watcher is None:
+            instance.watcher = self._world.spawn(self._watch(instance, instance.machine))
+        self.keep(instance)
+
+    async def _watch(self, instance: Instance, machine: Machine) -> None:
+        await machine.wait_dead()
+        if instance.machine is machine and not instance.ended and instance.status != "STOPPING":
+            instance.watcher = None
+            await self.die(instance, "the sandbox ended by itself")
+
+    def _count_down(self, instance: Instance, due: float) -> None:
+        instance.expires_at = due
+        if instance.alarm is not None:
+            instance.alarm.cancel()
+        instance.alarm = self._world.clock.schedule(due, lambda: self._expire(instance))
+
+    def _expire(self, instance: Instance) -> None:
+        instance.alarm = None
+        if instance.status != "RUNNING":
+            return
+        if instance.lifecycle.auto_pause:
+            self.pause(instance, memory=instance.lifecycle.auto_pause_memory)
+        else:
+            self.stop(instance, "timeout")
+
+    def _still(self, instance: Instance) -> None:
+        """Stop the countdown."""
+        if instance.alarm is not None:
+            instance.alarm.cancel()
+            instance.alarm = None
+
+    async def _fail(self, instance: Instance, status: str, error: Exception) -> None:
+        if not isinstance(error, (StepFailed, NotReady, Refusal)):
+            logger.error("instance %s could not be started", instance.instance_id, exc_info=error)
+        await self._end_machine(instance)
+        instance.status, instance.status_reason, instance.stop_reason = status, _reason(error), "error"
+        self._ended(instance)
+
+    async def _end_machine(self, instance: Instance) -> None:
+        watcher, instance.watcher = instance.watcher, None
+        if watcher is not None and watcher is not asyncio.current_task():
+            await _cancelled(watcher)
+        machine, instance.machine = instance.machine, None
+        if machine is not None:
+            try:
+                await machine.stop()
+            except Exception as error:
+                logger.error("instance %s: its sandbox did not stop cleanly", instance.instance_id, exc_info=error)
+
+    def _ended(self, instance: Instance, at: float | None = None) -> None:
+        """Note the end, and when to forget the instance."""
+        self._still(instance)
+        now = self._world.clock.now()
+        instance.ended_at = now if at is None else at
+        instance.updated = instance.ended_at
+        assert instance.status in ENDED
+        self.keep(instance)
+        parked = self.parking_of(instance)
+        if parked.exists():
+            self._world.spawn(_remove(parked))
+        self._world.clock.schedule(instance.ended_at + self._world.settings.retention, lambda: self.forget(instance))
+
+
+async def _remove(directory: Path) -> None:
+    await asyncio.to_thread(shutil.rmtree, directory, True)
+
+
+async def _cancelled(task: asyncio.Task[None] | None) -> None:
+    """Cancel a task and wait for its end, unless it is the one that asks."""
+    if task is None or task.done() or task is asyncio.current_task():
+        return
+    task.cancel()
+    await asyncio.wait([task])
+
+
+def _fresh(directory: Path) -> Path:
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    return directory
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, Refusal):
+        return error.message
+    return str(error) or type(error).__name__

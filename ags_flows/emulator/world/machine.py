@@ -1,0 +1,258 @@
+"""A live sandbox and what serves it: the processes, envd, the code interpreter."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from .mounts import Mount
+from .tokens import Tokens
+
+Asgi = Callable[..., Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a machine is to be.
+
+    Args:
+        sandbox_id: The instance's id; its host name begins with it.
+        directory: The machine's own directory on the host.
+        tokens: Who may use it.
+        seed: The saved file system to start from.
+        network: Whether it may reach other machines.
+        storage_bytes: The size of its writable file system; None: as much as the host has.
+        memory_bytes: Its memory limit; None: none.
+        mounts: Host directories that appear in it.
+        env: Environment of all its processes.
+        interprets: Whether a code interpreter listens on port 49999.
+        envd_version: The version envd reports.
+    """
+
+    sandbox_id: str
+    directory: Path
+    tokens: Tokens
+    seed: Path | None = None
+    network: bool = True
+    storage_bytes: int | None = None
+    memory_bytes: int | None = None
+    mounts: tuple[Mount, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+    interprets: bool = False
+    envd_version: str = "0.6.13"
+
+
+class MainProcess(Protocol):
+    """The command that an image's configuration asks for."""
+
+    async def wait(self) -> int:
+        """Return its exit code, negative for a signal."""
+        ...
+
+    def tail(self) -> str:
+        """Return the end of its output."""
+        ...
+
+
+class Machine(Protocol):
+    """A live sandbox, as the instances use it."""
+
+    envd_app: Asgi
+    code_app: Asgi | None
+
+    def connect(self, port: int) -> socket.socket:
+        """Return a connection to a port inside; blocking; ConnectionRefusedError when nothing listens."""
+        ...
+
+    async def run_main(self, argv: list[str], env: Mapping[str, str]) -> MainProcess:
+        """Start the image's command as root, in the background."""
+        ...
+
+    async def freeze(self) -> None:
+        """Stop all processes in their tracks."""
+        ...
+
+    async def thaw(self) -> None:
+        """Let them go on."""
+        ...
+
+    async def save(self, target: Path) -> None:
+        """Copy the writable file system to a directory that a `Plan.seed` can name."""
+        ...
+
+    async def stop(self) -> None:
+        """End everything and remove the directory; idempotent."""
+        ...
+
+    async def wait_dead(self) -> None:
+        """Return when the sandbox has ended by itself."""
+        ...
+
+    def processes(self) -> list[dict[str, Any]]:
+        """Return the processes that clients started: pid and command."""
+        ...
+
+    async def usage(self) -> dict[str, float]:
+        """Return cpu_percent, memory_used, memory_total, disk_used, disk_total; sizes in bytes."""
+        ...
+
+    async def set_network(self, allowed: bool) -> None:
+        """Let it reach other machines, or not."""
+        ...
+
+    async def fill_disk(self, full: bool) -> None:
+        """Make the file system full, or as it was."""
+        ...
+
+
+Launch = Callable[[Plan], Awaitable[Machine]]
+
+_TAIL = 8192
+
+
+class _Main:
+    """A main process whose output is drained, and whose end is kept."""
+
+    def __init__(self, process: Any) -> None:
+        self._process = process
+        self._kept = bytearray()
+        self._readers = [
+            asyncio.ensure_future(self._drain(stream))
+            for stream in (process.stdout, process.stderr)
+            if stream is not None
+        ]
+
+    async def wait(self) -> int:
+        code = int(await self._process.wait())
+        if self._readers:
+            await asyncio.wait(self._readers, timeout=0.2)
+        return code
+
+    def tail(self) -> str:
+        return self._kept[-_TAIL:].decode(errors="replace").strip()
+
+    def close(self) -> None:
+        for reader in self._readers:
+            reader.cancel()
+
+    async def _drain(self, stream: Any) -> None:
+        while True:
+            data = await stream.read(32768)
+            if not data:
+                return
+            self._kept += data
+            del self._kept[: -2 * _TAIL]
+
+
+class SandboxMachine:
+    """The real thing: a sandbox of this host with envd and, where asked, a code interpreter."""
+
+    def __init__(self, plan: Plan, sandbox: Any, envd: Any, code: Any) -> None:
+        """Use `launch` instead."""
+        self._plan = plan
+        self._sandbox = sandbox
+        self._envd = envd
+        self._code = code
+        self._main: _Main | None = None
+        self._stopped = False
+        self.envd_app: Asgi = envd.app
+        self.code_app: Asgi | None = code.app if code is not None else None
+
+    @classmethod
+    async def launch(cls, plan: Plan) -> SandboxMachine:
+        """Start a machine.
+
+        Raises:
+            OSError: when the sandbox cannot be made.
+        """
+        from ..envd import Envd
+        from ..sandbox import Bind, Sandbox, SandboxSpec
+
+        binds = [Bind(mount.source, mount.target, mount.readonly) for mount in plan.mounts]
+        sandbox = await Sandbox.start(
+            SandboxSpec(
+                sandbox_id=plan.sandbox_id,
+                directory=plan.directory,
+                network=plan.network,
+                storage_bytes=plan.storage_bytes,
+                memory_bytes=plan.memory_bytes,
+                binds=tuple(binds),
+                hostname=plan.sandbox_id[:12],
+                seed=plan.seed,
+            )
+        )
+        code = None
+        if plan.interprets:
+            from ..code_interpreter import CodeInterpreter
+
+            code = CodeInterpreter(sandbox, access=plan.tokens, env=dict(plan.env))
+        envd = Envd(sandbox, access=plan.tokens, version=plan.envd_version, env=dict(plan.env))
+        return cls(plan, sandbox, envd, code)
+
+    def connect(self, port: int) -> socket.socket:
+        """Return a connection to a port inside; blocking."""
+        connection: socket.socket = self._sandbox.connect(port)
+        return connection
+
+    async def run_main(self, argv: list[str], env: Mapping[str, str]) -> MainProcess:
+        """Start the image's command as root, in the background."""
+        process = await self._sandbox.spawn(
+            argv, user="root", env={**self._plan.env, **env}, cwd="/", stdin="null", pty=None
+        )
+        self._main = _Main(process)
+        return self._main
+
+    async def freeze(self) -> None:
+        """Stop all processes in their tracks."""
+        await self._sandbox.freeze()
+
+    async def thaw(self) -> None:
+        """Let them go on."""
+        await self._sandbox.thaw()
+
+    async def save(self, target: Path) -> None:
+        """Copy the writable file system."""
+        await self._sandbox.save(target)
+
+    async def stop(self) -> None:
+        """End everything and remove the directory; idempotent."""
+        if self._stopped:
+            return
+        self._stopped = True
+        try:
+            await self._envd.close()
+            if self._code is not None:
+                await self._code.close()
+        finally:
+            if self._main is not None:
+                self._main.close()
+            await self._sandbox.stop()
+
+    async def wait_dead(self) -> None:
+        """Return when the sandbox has ended by itself."""
+        await self._sandbox.wait_dead()
+
+    def processes(self) -> list[dict[str, Any]]:
+        """Return the processes that clients started."""
+        return [_process(each) for each in self._envd.processes]
+
+    async def usage(self) -> dict[str, float]:
+        """Return what is used of CPU, memory and disk."""
+        usage = await asyncio.to_thread(self._sandbox.usage)
+        names = ("cpu_percent", "memory_used", "memory_total", "disk_used", "disk_total")
+        return {name: float(getattr(usage, name, 0) or 0) for name in names}
+
+    async def fill_disk(self, full: bool) -> None:
+        """Make the file system full, or as it was."""
+        await asyncio.to_thread(self._sandbox.fill_disk, full)
+
+
+def _process(process: Any) -> dict[str, Any]:
+    if isinstance(process, dict):
+        return process
+    argv = getattr(process, "argv", None) or [str(getattr(process, "cmd", process))]
+    return {"pid": getattr(process, "pid", 0), "command": " ".join(argv)}

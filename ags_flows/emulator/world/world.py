@@ -1,0 +1,167 @@
+"""The emulated platform: one account, its regions, its clock, its faults."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import re
+import shutil
+from collections.abc import Coroutine, Iterator
+from typing import Any
+
+from .api_keys import ApiKeys
+from .client_tokens import ClientTokens
+from .clock import Clock
+from .faults import Faults
+from .instance import Instance
+from .limits import Limits
+from .machine import Launch, SandboxMachine
+from .refusal import Refusal
+from .region import Region
+from .settings import Settings
+from .store import Store
+from .transitions import Transitions
+
+logger = logging.getLogger("ags_flows.emulator")
+
+
+class World:
+    """Everything that the emulator knows. It is used from one event loop's thread only.
+
+    Args:
+        settings: How it is set up.
+        launch: Starts a machine; replaced in tests only.
+    """
+
+    def __init__(self, settings: Settings, launch: Launch = SandboxMachine.launch) -> None:
+        """Take up what the state directory holds; `open` starts it."""
+        self.settings = settings
+        self.launch = launch
+        self.store = Store(settings.directory / "records" if settings.keep else None)
+        account = next(iter(self.store.all("account")), {})
+        self.clock = Clock(float(account.get("offset", 0.0)))
+        self.transitions = Transitions(self.clock)
+        self.faults = Faults()
+        self.limits = Limits()
+        self.api_keys = ApiKeys(self)
+        self.client_tokens = ClientTokens(self.clock.now, self.store)
+        self.regions: dict[str, Region] = {}
+        self._numbers = itertools.count(1)
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def open(self) -> None:
+        """Bring back what an earlier emulator left in the state directory; needs a running event loop."""
+        for document in self.store.all("api_keys"):
+            self.api_keys.load(document)
+        last = 0
+        for kind in ("tools", "snapshots", "instances"):
+            for document in self.store.all(kind):
+                region = self.region(document["region"], build_in=False)
+                last = max(last, int(document["number"]))
+                getattr(region, kind).load(document)
+        self._numbers = itertools.count(last + 1)
+        for region in list(self.regions.values()):
+            region.tools.build_in()
+        self.region(self.settings.region)
+
+    def region(self, name: str, *, build_in: bool = True) -> Region:
+        """Return a region; it comes into being when it is first named.
+
+        Raises:
+            Refusal: ``UnsupportedRegion`` when it cannot be a region's name.
+        """
+        region = self.regions.get(name)
+        if region is None:
+            if not re.fullmatch(r"[a-z]{2,3}-[a-z]+(-[a-z0-9]+){0,3}", name, re.ASCII) or len(name) > 40:
+                raise Refusal("UnsupportedRegion", f"The region {name[:40]!r} is not supported.")
+            region = self.regions[name] = Region(self, name)
+            if build_in:
+                region.tools.build_in()
+        return region
+
+    def all_instances(self, region: str | None = None) -> Iterator[Instance]:
+        """Iterate over the instances of one region or of all."""
+        for each in list(self.regions.values()):
+            if region in (None, each.name):
+                yield from each.instances
+
+    def find_instance(self, instance_id: str) -> Instance | None:
+        """Return an instance of any region by its id, or None."""
+        for region in self.regions.values():
+            instance = region.instances.find(instance_id)
+            if instance is not None:
+                return instance
+        return None
+
+    def next_number(self) -> int:
+        """Return a number that is larger than all before."""
+        return next(self._numbers)
+
+    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run something in the background until it ends or the world does; what it raises is logged."""
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._finished)
+        return task
+
+    def note(self) -> None:
+        """Write down what belongs to no resource: how far the clock is ahead."""
+        self.store.put("account", "account", {"offset": self.clock.offset})
+
+    async def reset(self) -> None:
+        """Make the account as new: no resources but the built-in tools, no faults, real time's pace."""
+        await self._end_all(forget=True)
+        self.regions.clear()
+        for key in list(self.api_keys):
+            self.api_keys.delete(key.key_id)
+        self.client_tokens.clear()
+        self.faults.clear()
+        self.limits.change({"quotas": False, "rates": False, "instances": 10, "paused": 20, "tools": 100, "rate": None})
+        self.limits.change({"api_keys": 10})
+        self.transitions.reset()
+        self.note()
+        self.region(self.settings.region)
+
+    async def close(self) -> None:
+        """End everything; files are kept only where the settings say so."""
+        self.faults.clear()
+        await self._end_all(forget=False)
+        self.clock.close()
+        if not self.settings.keep:
+            try:
+                await asyncio.to_thread(shutil.rmtree, self.settings.directory, True)
+            except RuntimeError:
+                # The interpreter is ending and gives no more threads: somebody forgot to stop the emulator.
+                shutil.rmtree(self.settings.directory, True)
+
+    async def _end_all(self, *, forget: bool) -> None:
+        pairs = [(region, instance) for region in self.regions.values() for instance in region.instances]
+        if forget:
+            for region, instance in pairs:
+                region.instances.forget(instance)
+        live = [(region, instance) for region, instance in pairs if not instance.ended]
+        ending = [
+            region.instances.discard(instance) if forget else region.instances.close(instance)
+            for region, instance in live
+        ]
+        for outcome in await asyncio.gather(*ending, return_exceptions=True):
+            if isinstance(outcome, BaseException):
+                logger.error("an instance did not end cleanly", exc_info=outcome)
+        if forget:
+            for region in self.regions.values():
+                for snapshot in list(region.snapshots):
+                    await region.snapshots.delete(snapshot.snapshot_id)
+                for tool in list(region.tools):
+                    self.store.drop("tools", tool.tool_id)
+        for task in list(self._tasks):
+            if task is not asyncio.current_task():
+                task.cancel()
+        tasks = [task for task in self._tasks if task is not asyncio.current_task()]
+        if tasks:
+            await asyncio.wait(tasks)
+
+    def _finished(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            logger.error("a step of the emulator failed", exc_info=task.exception())
