@@ -44,7 +44,7 @@ class Clock:
         self._timer: asyncio.TimerHandle | None = None
 
     def now(self) -> float:
-        """Return the emulator's time in seconds since 1970; it never goes back."""
+        """Return the emulator's time in seconds since 1970; it never goes back but by `reset`."""
         return self._base + time.monotonic() + self.offset
 
     def advance(self, seconds: float) -> None:
@@ -79,6 +79,11 @@ class Clock:
             await woken
         finally:
             alarm.cancel()
+
+    def reset(self) -> None:
+        """Return to real time and forget all alarms; only for a world that has been emptied."""
+        self.close()
+        self.offset = 0.0
 
     def close(self) -> None:
         """Forget all alarms."""

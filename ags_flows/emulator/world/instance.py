@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 Json = dict[str, Any]
 
 #: Statuses in which an instance has ended for good.
-ENDED = frozenset({"STOPPED", "STOP_FAILED", "FAILED", "STARTING_FAILED", "RESUME_FAILED"})
+ENDED = frozenset({"STOPPED", "FAILED", "STARTING_FAILED", "RESUME_FAILED", "FORK_FAILED"})
 STATUSES = (
     "STARTING",
     "STARTING_FAILED",

@@ -110,7 +110,7 @@ class World:
         self.store.put("account", "account", {"offset": self.clock.offset})
 
     async def reset(self) -> None:
-        """Make the account as new: no resources but the built-in tools, no faults, real time's pace."""
+        """Make the account as new: no resources but the built-in tools, no faults, the present time."""
         await self._end_all(forget=True)
         self.regions.clear()
         for key in list(self.api_keys):
@@ -120,6 +120,7 @@ class World:
         self.limits.change({"quotas": False, "rates": False, "instances": 10, "paused": 20, "tools": 100, "rate": None})
         self.limits.change({"api_keys": 10})
         self.transitions.reset()
+        self.clock.reset()
         self.note()
         self.region(self.settings.region)
 
