@@ -103,11 +103,10 @@ def _greeting(emulator: Emulator, lines: str, env_file: Path | str | None) -> It
     yield "It is not a security boundary: run only code that you would run yourself. Ctrl-C stops it."
 
 
-def _missing_isolation() -> list[str]:
+def _missing_isolation() -> tuple[str, ...]:
     from .sandbox import isolation
 
-    report = isolation()
-    return [str(sentence) for sentence in getattr(report, "sentences", None) or getattr(report, "missing", None) or []]
+    return isolation().limits
 
 
 def _explained(error: OSError, host: str, port: int) -> str:

@@ -29,7 +29,7 @@ REGISTRIES = ("enterprise", "personal", "custom", "system")
 _ENV_NAME = re.compile(r"[^\x00=]+")
 _BINARY = {"Ki": 1, "Mi": 1024, "Gi": 1024**2, "Ti": 1024**3}
 _DECIMAL = {"k": 1000, "M": 1000**2, "G": 1000**3, "T": 1000**4}
-_ROLE = re.compile(r"qcs::cam::uin/\d+:roleName/[\w.@+=,-]+")
+_ROLE = re.compile(r"qcs::cam::uin/[0-9]+:roleName/[A-Za-z0-9_.@+=,-]+")
 _IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]*")
 
 

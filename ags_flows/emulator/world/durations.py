@@ -6,8 +6,8 @@ import re
 
 from .refusal import Refusal
 
-_PART = re.compile(r"(\d+)(h|m|s)")
-_WHOLE = re.compile(r"(?:(\d+h)?(\d+m)?(\d+s)?)")
+_PART = re.compile(r"([0-9]+)(h|m|s)")
+_WHOLE = re.compile(r"([0-9]+h)?([0-9]+m)?([0-9]+s)?")
 _UNIT = {"h": 3600, "m": 60, "s": 1}
 
 DAY = 24 * 3600
