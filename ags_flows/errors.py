@@ -12,6 +12,7 @@ AGSFlowsError
 ├── UnreachableError      (r)   no answer: network, proxy, gateway
 ├── NotFoundError               no such tool, instance, snapshot, or file
 ├── ConflictError               the resource exists already, is in use, or in another state
+│   └── DuplicateRequestError   the ClientToken was used before: what it made can be adopted
 ├── ToolFailedError             the tool became FAILED; carries StatusReason
 ├── InstanceFailedError         the instance failed to start
 ├── InstanceGoneError           the instance ended while it was needed
@@ -131,6 +132,10 @@ class NotFoundError(AGSFlowsError):
 
 class ConflictError(AGSFlowsError):
     """The resource exists already, is in use, or is in a state that does not allow this."""
+
+
+class DuplicateRequestError(ConflictError):
+    """The ClientToken of a creation was used before. What the first request made, or is making, can be adopted."""
 
 
 class ToolFailedError(AGSFlowsError):

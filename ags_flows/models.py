@@ -295,7 +295,6 @@ class Snapshot(Answer):
     id: str
     name: str = ""
     instance_id: str | None = None
-    tool_id: str | None = None
     status: str = "ACTIVE"
     memory: bool = False
     tags: dict[str, str] = Field(default_factory=dict)

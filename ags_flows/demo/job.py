@@ -3,6 +3,8 @@
 Usage: python3 job.py ORDERS_CSV REPORT_MD
 """
 
+from __future__ import annotations
+
 import csv
 import sys
 from collections import Counter
@@ -10,10 +12,12 @@ from collections import Counter
 STEP = 30_000
 
 
-def main(source, target):
+def main(source: str, target: str) -> None:
     """Read the orders, say how far it is, and write the report."""
     orders = 0
-    by_region, by_product, by_month = Counter(), Counter(), Counter()
+    by_region: Counter[str] = Counter()
+    by_product: Counter[str] = Counter()
+    by_month: Counter[str] = Counter()
     with open(source, newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
             cents = int(row["quantity"]) * int(row["unit_price_cents"])
@@ -35,7 +39,7 @@ def main(source, target):
     print(f"report written to {target}", flush=True)
 
 
-def money(cents):
+def money(cents: int) -> str:
     """Return an amount as text."""
     return f"{cents // 100:,}.{cents % 100:02d}"
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from prefect import Flow
 from prefect.client.schemas.objects import FlowRun, State
-from prefect.logging import flow_run_logger
+from prefect.logging.loggers import flow_run_logger
 
 from ags_flows.blocks import AGSConfig
 from ags_flows.cloud.control_plane import ControlPlane

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, cast
 
 from prefect import Task, task
 from prefect.cache_policies import NO_CACHE
@@ -52,8 +52,8 @@ def sandbox_task(title: str, subject: str) -> Callable[[Callable[P, R]], Task[P,
 
     def decorate(function: Callable[P, R]) -> Task[P, R]:
         return task(
-            function,
-            task_run_name=name_run,
+            # Its type is a protocol that no plain function can have.
+            task_run_name=cast(Any, name_run),
             tags={"ags"},
             retries=RETRIES,
             retry_delay_seconds=exponential_backoff(1),
@@ -61,7 +61,7 @@ def sandbox_task(title: str, subject: str) -> Callable[[Callable[P, R]], Task[P,
             retry_condition_fn=is_retryable,
             cache_policy=NO_CACHE,
             persist_result=False,
-        )
+        )(function)
 
     return decorate
 

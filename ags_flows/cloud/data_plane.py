@@ -1,0 +1,440 @@
+"""Files, commands and code in one sandbox, over the e2b SDK attached by access token."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime, timedelta, timezone
+from typing import IO, Any, Literal, TypeVar
+
+from ags_flows.cloud.connection import Connection
+from ags_flows.errors import (
+    AGSFlowsError,
+    CommandTimeoutError,
+    NotFoundError,
+    TokenExpiredError,
+    UnreachableError,
+    UnsupportedError,
+)
+from ags_flows.models import AccessToken, CodeError, CodeResult, ExecResult, FileInfo
+from ags_flows.output import HeadAndTail
+
+R = TypeVar("R")
+
+ENVD_VERSION = "0.5.7"
+"""Taken for granted, since an attached object cannot ask: the first version that streams uploads."""
+
+REFRESH_BEFORE = timedelta(seconds=60)
+REFRESH_PAUSE = 30.0
+"""Seconds between two early refreshes, for tokens that live shorter than a minute."""
+
+INTERPRETER_PORT = 49999
+DEFAULT_LIMIT = 1 << 20
+
+
+class DataPlane:
+    """One sandbox. Thread-safe and synchronous; every call has a deadline.
+
+    The token is acquired by the first call, anew a minute before it expires, and once more after a 401: the call that
+    was refused is then repeated, which is safe, since it was not executed.
+
+    Args:
+        connection: Where the data plane is.
+        instance_id: The instance.
+        acquire_token: Gets an access token from the control plane.
+        envd_version: What to take for granted of envd.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        instance_id: str,
+        acquire_token: Callable[[], AccessToken],
+        *,
+        envd_version: str = ENVD_VERSION,
+    ) -> None:
+        """Open nothing yet."""
+        self.connection = connection
+        self.instance_id = instance_id
+        self._acquire_token = acquire_token
+        self._envd_version = envd_version
+        self._lock = threading.RLock()
+        self._token: AccessToken | None = None
+        self._acquired = 0.0
+        self._sandbox: Any = None
+        self._interpreter: Any = None
+
+    @property
+    def sandbox(self) -> Any:
+        """The live `e2b.Sandbox`: for what this class has no method for. It has no API key."""
+        with self._lock:
+            if self._sandbox is None:
+                from e2b import Sandbox
+
+                self._sandbox = self._attach(Sandbox)
+            return self._sandbox
+
+    def run(
+        self,
+        command: str,
+        *,
+        user: str | None = None,
+        cwd: str | None = None,
+        env: Mapping[str, str] | None = None,
+        timeout: float = 60.0,
+        on_stdout: Callable[[str], None] | None = None,
+        on_stderr: Callable[[str], None] | None = None,
+        limit: int = DEFAULT_LIMIT,
+    ) -> ExecResult:
+        """Run a short command by `bash -l -c` and wait for it. Its output is lost when the connection is.
+
+        Args:
+            command: The command.
+            user: `user` (default) or `root`.
+            cwd: Working directory, by default the user's home.
+            env: Environment.
+            timeout: Seconds; then envd kills the command.
+            on_stdout: Gets pieces of text as they come.
+            on_stderr: The same for stderr.
+            limit: How many bytes of each stream are kept: head and tail of longer output.
+
+        Returns:
+            The outcome; an exit code other than 0 is a value.
+
+        Raises:
+            CommandTimeoutError: The time limit was reached.
+            UnreachableError: The connection was lost; the command may have run.
+        """
+        from e2b import CommandExitException
+        from e2b.exceptions import SandboxNotRunningException, SandboxUnreachableException, TimeoutException
+
+        out, err = HeadAndTail(limit), HeadAndTail(limit)
+        started = time.monotonic()
+
+        def keep(where: HeadAndTail, tell: Callable[[str], None] | None) -> Callable[[str], None]:
+            def take(text: str) -> None:
+                where.add(text.encode())
+                if tell is not None:
+                    tell(text)
+
+            return take
+
+        def execute(sandbox: Any) -> int:
+            try:
+                return int(
+                    sandbox.commands.run(
+                        command,
+                        envs=dict(env or {}),
+                        user=user,
+                        cwd=cwd,
+                        timeout=timeout,
+                        on_stdout=keep(out, on_stdout),
+                        on_stderr=keep(err, on_stderr),
+                        retain_output=False,
+                    ).exit_code
+                )
+            except CommandExitException as error:
+                return exit_code_of(error.exit_code, error.error)
+            except (SandboxNotRunningException, SandboxUnreachableException):
+                raise
+            except TimeoutException:
+                raise CommandTimeoutError(
+                    f"Command ran into its limit of {timeout:g} s: {command}",
+                    hint="Give it more time with timeout=..., or run it durably.",
+                    result=result(124),
+                ) from None
+
+        def result(code: int) -> ExecResult:
+            return ExecResult(
+                command=command,
+                exit_code=code,
+                stdout=out.text(),
+                stderr=err.text(),
+                stdout_size=out.size,
+                stderr_size=err.size,
+                truncated=out.truncated or err.truncated,
+                seconds=time.monotonic() - started,
+                instance_id=self.instance_id,
+            )
+
+        return result(self._call("run a command", execute))
+
+    def run_code(
+        self,
+        code: str,
+        *,
+        language: str = "python",
+        timeout: float = 300.0,
+        env: Mapping[str, str] | None = None,
+        context: str | None = None,
+        on_stdout: Callable[[str], None] | None = None,
+        on_stderr: Callable[[str], None] | None = None,
+    ) -> CodeResult:
+        """Run code in the code interpreter.
+
+        Raises:
+            UnsupportedError: The tool has no code interpreter, or not this language.
+        """
+        from e2b_code_interpreter import Context
+
+        out: list[str] = []
+        err: list[str] = []
+
+        def keep(where: list[str], tell: Callable[[str], None] | None) -> Callable[[Any], None]:
+            def take(message: Any) -> None:
+                where.append(message.line)
+                if tell is not None:
+                    tell(message.line)
+
+            return take
+
+        def execute(_sandbox: Any) -> Any:
+            chosen: dict[str, Any] = {"language": language}
+            if context is not None:
+                chosen = {"context": Context(context_id=context, language=language, cwd="")}
+            return self._code_interpreter().run_code(
+                code,
+                envs=dict(env or {}),
+                timeout=timeout,
+                on_stdout=keep(out, on_stdout),
+                on_stderr=keep(err, on_stderr),
+                **chosen,
+            )
+
+        try:
+            execution = self._call("run code", execute)
+        except (UnreachableError, NotFoundError) as error:
+            if isinstance(error, UnreachableError) and "not open" not in str(error):
+                raise
+            raise UnsupportedError(
+                f"The sandbox {self.instance_id} has no code interpreter (port {INTERPRETER_PORT}): {error.message}",
+                hint="Use a tool of type code-interpreter, or upload the code and execute it as a command.",
+            ) from error
+        failure = execution.error
+        return CodeResult(
+            code=code,
+            language=language,
+            text=execution.text,
+            stdout="".join(out),
+            stderr="".join(err),
+            results=tuple(dict(one.raw) for one in execution.results),
+            error=CodeError(name=failure.name, value=failure.value, traceback=failure.traceback) if failure else None,
+            execution_count=execution.execution_count,
+            instance_id=self.instance_id,
+        )
+
+    def write(self, path: str, data: bytes | str | IO[bytes], *, user: str | None = None, timeout: float = 0) -> None:
+        """Write a file, parents included. A stream is sent as it is read; rewind it before a second attempt.
+
+        Args:
+            path: Absolute, or relative to the user's home.
+            data: Content.
+            user: The file's owner.
+            timeout: Seconds for the whole upload, 0 for the connection's `runtime_timeout`.
+        """
+        limit = timeout or self.connection.runtime_timeout
+
+        def send(sandbox: Any) -> None:
+            if hasattr(data, "seek"):
+                data.seek(0)
+            sandbox.files.write(path, data, user=user, request_timeout=limit)
+
+        self._call(f"write {path}", send)
+
+    def read(self, path: str, *, user: str | None = None) -> bytes:
+        """Return a file's content.
+
+        Raises:
+            NotFoundError: There is none.
+        """
+        return self._call(f"read {path}", lambda sandbox: bytes(sandbox.files.read(path, format="bytes", user=user)))
+
+    def read_stream(self, path: str, *, user: str | None = None, idle: float = 60.0) -> Iterator[bytes]:
+        """Give a file's content in pieces; `idle` seconds without one are an error."""
+        stream = self._call(
+            f"read {path}",
+            lambda sandbox: sandbox.files.read(path, format="stream", user=user, stream_idle_timeout=idle),
+        )
+        pieces = iter(stream)
+        try:
+            while True:
+                piece = self._guard(f"read {path}", lambda: next(pieces, None))
+                if piece is None:
+                    return
+                yield bytes(piece)
+        finally:
+            stream.close()
+
+    def read_range(self, path: str, offset: int, size: int, *, user: str | None = None) -> bytes | None:
+        """Return up to `size` bytes of a file from an offset, or None where the sandbox serves no ranges.
+
+        The SDK has no method for it, but envd answers `Range` requests with 206 and 416.
+        """
+        parameters = {"path": path, **({"username": user} if user else {})}
+
+        def get(sandbox: Any) -> bytes | None:
+            from e2b.envd.api import handle_envd_api_exception
+
+            client = sandbox.files._envd_api_download
+            headers = {"Range": f"bytes={offset}-{offset + size - 1}", "Accept-Encoding": "identity"}
+            with client.stream(
+                "GET", "/files", params=parameters, headers=headers, timeout=self.connection.runtime_timeout
+            ) as answer:
+                if answer.status_code == 416:
+                    return b""
+                if answer.status_code == 206:
+                    return bytes(answer.read())
+                if answer.status_code == 200:
+                    return None
+                answer.read()
+                error = handle_envd_api_exception(answer)
+                if error:
+                    raise error
+                return None
+
+        return self._call(f"read {path}", get)
+
+    def list(self, path: str, *, depth: int = 1, user: str | None = None) -> list[FileInfo]:
+        """Return what is in a directory, down to `depth` levels."""
+        entries = self._call(f"list {path}", lambda sandbox: sandbox.files.list(path, depth=depth, user=user))
+        return [_file_info(entry) for entry in entries]
+
+    def stat(self, path: str, *, user: str | None = None) -> FileInfo:
+        """Return what a path is.
+
+        Raises:
+            NotFoundError: There is nothing.
+        """
+        return _file_info(self._call(f"stat {path}", lambda sandbox: sandbox.files.get_info(path, user=user)))
+
+    def exists(self, path: str, *, user: str | None = None) -> bool:
+        """Whether there is something at a path."""
+        return bool(self._call(f"stat {path}", lambda sandbox: sandbox.files.exists(path, user=user)))
+
+    def make_dir(self, path: str, *, user: str | None = None) -> bool:
+        """Make a directory with its parents; False when it was there already."""
+        return bool(self._call(f"make {path}", lambda sandbox: sandbox.files.make_dir(path, user=user)))
+
+    def move(self, source: str, target: str, *, user: str | None = None) -> None:
+        """Move a file or a directory; an existing file is replaced at once."""
+        self._call(f"move {source}", lambda sandbox: sandbox.files.rename(source, target, user=user))
+
+    def remove(self, path: str, *, user: str | None = None) -> None:
+        """Remove a file, or a directory with all that is in it; nothing there is a success."""
+        try:
+            self._call(f"remove {path}", lambda sandbox: sandbox.files.remove(path, user=user))
+        except NotFoundError:
+            return
+
+    def is_alive(self) -> bool:
+        """Whether the sandbox answers."""
+        try:
+            return bool(self._call("look", lambda sandbox: sandbox.is_running(request_timeout=5.0)))
+        except AGSFlowsError:
+            return False
+
+    def url(self, port: int) -> str:
+        """Return the URL of a port."""
+        return self.connection.instance_url(self.instance_id, port)
+
+    def close(self) -> None:
+        """Let go of the sandbox object and its token. Connections belong to a pool of the process."""
+        with self._lock:
+            self._sandbox = self._interpreter = self._token = None
+
+    def _code_interpreter(self) -> Any:
+        with self._lock:
+            if self._interpreter is None:
+                from e2b_code_interpreter import Sandbox
+
+                self._interpreter = self._attach(Sandbox)
+            return self._interpreter
+
+    def _call(self, what: str, action: Callable[[Any], R]) -> R:
+        """Do something with the live sandbox, with a fresh token, once more after a 401."""
+        self._refresh_in_time()
+        used = self._token
+        try:
+            return self._guard(what, lambda: action(self.sandbox))
+        except TokenExpiredError:
+            self._refresh(used)
+            return self._guard(what, lambda: action(self.sandbox))
+
+    def _guard(self, what: str, action: Callable[[], R]) -> R:
+        from ags_flows.cloud.sandbox_errors import map_sandbox_error
+
+        try:
+            return action()
+        except AGSFlowsError:
+            raise
+        except Exception as error:
+            mapped = map_sandbox_error(error, self.instance_id, what)
+            if mapped is None:
+                raise
+            raise mapped from error
+
+    def _attach(self, sandbox_class: Any) -> Any:
+        from ags_flows.cloud.attachment import attach
+
+        token = self._current_token()
+        url = self.connection.data_url
+        return attach(
+            sandbox_class,
+            self.instance_id,
+            token.token.get_secret_value(),
+            domain=self.connection.domain if url is None else "emulator.invalid",
+            sandbox_url=url,
+            envd_version=self._envd_version,
+            request_timeout=self.connection.runtime_timeout,
+        )
+
+    def _current_token(self) -> AccessToken:
+        with self._lock:
+            if self._token is None:
+                self._token, self._acquired = self._acquire_token(), time.monotonic()
+            return self._token
+
+    def _refresh_in_time(self) -> None:
+        token = self._current_token()
+        if token.expires_at is None or token.expires_at - datetime.now(timezone.utc) > REFRESH_BEFORE:
+            return
+        if time.monotonic() - self._acquired > REFRESH_PAUSE:
+            self._refresh(token)
+
+    def _refresh(self, used: AccessToken | None) -> None:
+        """Acquire a token anew, unless another thread has done so since `used` was used."""
+        from ags_flows.cloud.attachment import swap_token
+
+        with self._lock:
+            if self._token is not None and self._token is not used:
+                return
+            self._token = None
+            fresh = self._current_token().token.get_secret_value()
+            for sandbox in (self._sandbox, self._interpreter):
+                if sandbox is not None:
+                    swap_token(sandbox, fresh)
+
+
+def exit_code_of(code: int, error: str | None) -> int:
+    """Return a shell's exit code for what envd says: 128 plus the signal's number for a killed command."""
+    if code >= 0:
+        return code
+    names = {"killed": 9, "terminated": 15, "interrupt": 2, "segmentation fault": 11, "aborted": 6, "hangup": 1}
+    told = (error or "").lower()
+    return 128 + next((number for name, number in names.items() if name in told), 9)
+
+
+def _file_info(entry: Any) -> FileInfo:
+    kinds: dict[str, Literal["file", "dir", "symlink"]] = {"file": "file", "dir": "dir", "symlink": "symlink"}
+    return FileInfo(
+        path=entry.path,
+        name=entry.name,
+        type=kinds.get(getattr(entry.type, "value", ""), "other"),
+        size=entry.size,
+        mode=entry.mode,
+        owner=entry.owner,
+        group=entry.group,
+        modified_at=entry.modified_time,
+        symlink_target=entry.symlink_target,
+    )

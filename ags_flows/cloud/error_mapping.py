@@ -1,0 +1,149 @@
+"""The control plane's errors as ours: one total map, from codes of the Cloud API and of its SDK.
+
+A code is looked up whole, then by its family (the part before the first dot). A code that is in neither became known
+after this version: it counts as a refusal that is not retried, since repeating a request that nobody understands does
+not make it better; codes of the family `InternalError` are the exception by their family.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from ags_flows.errors import (
+    AGSFlowsError,
+    ConflictError,
+    CredentialsError,
+    DuplicateRequestError,
+    InvalidRequestError,
+    NotFoundError,
+    QuotaExceededError,
+    ServiceError,
+    ThrottledError,
+    UnreachableError,
+    UnsupportedError,
+)
+
+
+class Meaning(NamedTuple):
+    """What a code means to us, and what its reader can do."""
+
+    error: type[AGSFlowsError]
+    hint: str | None = None
+
+
+_AGAIN = "It is retried; if it stays, give the RequestId to the support of AGS."
+_KEYS = "Check TENCENTCLOUD_SECRET_ID and TENCENTCLOUD_SECRET_KEY, or the TencentCloudCredentials block."
+_PERMISSION = "Give the CAM user or role the permission ags:* (or the single action)."
+_REGISTRY = "Check image, image_registry_type, and that role_arn may pull from that registry."
+_PARAMETER = "Correct the argument; the same request will be refused again."
+_ROLE = "Set role_arn (or TENCENTCLOUD_ROLE_ARN): private registries, mounts and logs need a CAM role."
+
+FAMILIES: dict[str, Meaning] = {
+    "AuthFailure": Meaning(CredentialsError, _KEYS),
+    "UnauthorizedOperation": Meaning(CredentialsError, _PERMISSION),
+    "InvalidParameter": Meaning(InvalidRequestError, _PARAMETER),
+    "InvalidParameterValue": Meaning(InvalidRequestError, _PARAMETER),
+    "MissingParameter": Meaning(InvalidRequestError, "Give the argument that the message names."),
+    "UnknownParameter": Meaning(InvalidRequestError, "This region's AGS does not know the argument yet."),
+    "InvalidRequest": Meaning(InvalidRequestError, _PARAMETER),
+    "InvalidAction": Meaning(UnsupportedError, "This endpoint does not know the action: check http_endpoint."),
+    "ActionOffline": Meaning(UnsupportedError, "AGS has withdrawn this action."),
+    "NoSuchVersion": Meaning(UnsupportedError, "Update the package tencentcloud-sdk-python-ags."),
+    "NoSuchProduct": Meaning(UnsupportedError, "Check http_endpoint: this is not an endpoint of AGS."),
+    "UnsupportedProtocol": Meaning(UnsupportedError, "Use https, or http for an emulator."),
+    "UnsupportedRegion": Meaning(UnsupportedError, "AGS is not in this region: choose another one."),
+    "UnsupportedOperation": Meaning(ConflictError, "The resource is in a state that does not allow this."),
+    "LimitExceeded": Meaning(QuotaExceededError, "Free some first, or ask for a higher quota."),
+    "RequestLimitExceeded": Meaning(ThrottledError, "It is retried; fewer calls at once avoid it."),
+    "ResourceNotFound": Meaning(NotFoundError, "Check the id or name, and the region."),
+    "ResourceInUse": Meaning(ConflictError, "End what uses it first."),
+    "ResourceUnavailable": Meaning(ServiceError, _AGAIN),
+    "ResourceInsufficient": Meaning(QuotaExceededError, "AGS has no capacity at the moment; it is retried."),
+    "ResourcesSoldOut": Meaning(QuotaExceededError, "AGS has no capacity at the moment; it is retried."),
+    "FailedOperation": Meaning(ServiceError, _AGAIN),
+    "InternalError": Meaning(ServiceError, _AGAIN),
+    "ServiceUnavailable": Meaning(ServiceError, _AGAIN),
+    "DryRunOperation": Meaning(InvalidRequestError, None),
+    "IpInBlacklist": Meaning(CredentialsError, "This address is on the account's deny list."),
+    "IpNotInWhitelist": Meaning(CredentialsError, "This address is not on the account's allow list."),
+    "RequestSizeLimitExceeded": Meaning(InvalidRequestError, "The request is too large."),
+    "ResponseSizeLimitExceeded": Meaning(InvalidRequestError, "Ask for fewer items at once."),
+    "ClientNetworkError": Meaning(UnreachableError, None),
+    "ServerNetworkError": Meaning(UnreachableError, None),
+    "ClientParamsError": Meaning(InvalidRequestError, _PARAMETER),
+}
+"""By the part of a code before its first dot."""
+
+CODES: dict[str, Meaning] = {
+    "AuthFailure.SignatureFailure": Meaning(CredentialsError, f"{_KEYS} A wrong clock has the same effect."),
+    "AuthFailure.SignatureExpire": Meaning(CredentialsError, "Set this machine's clock: it is off by minutes."),
+    "AuthFailure.SecretIdNotFound": Meaning(CredentialsError, _KEYS),
+    "AuthFailure.TokenFailure": Meaning(CredentialsError, "The temporary keys have expired: get new ones."),
+    "AuthFailure.UnauthorizedOperation": Meaning(CredentialsError, _PERMISSION),
+    "AuthFailure.Registry": Meaning(CredentialsError, _REGISTRY),
+    "MissingParameter.RoleArn": Meaning(InvalidRequestError, _ROLE),
+    "InvalidParameterValue.RoleArn": Meaning(InvalidRequestError, _ROLE),
+    "InvalidParameterValue.Image": Meaning(InvalidRequestError, _REGISTRY),
+    "InvalidParameterValue.Timeout": Meaning(InvalidRequestError, "AGS takes timeouts from 30s to 24h."),
+    "InvalidParameterValue.SandboxTool": Meaning(
+        ConflictError, "The name is taken: use that tool, or choose another name."
+    ),
+    "FailedOperation.DuplicateRequest": Meaning(DuplicateRequestError, "What the first request made is adopted."),
+    "FailedOperation.RequestInProgress": Meaning(DuplicateRequestError, "What the first request makes is adopted."),
+    "FailedOperation.PrecacheFailed": Meaning(InvalidRequestError, _REGISTRY),
+    "FailedOperation.StorageMount": Meaning(InvalidRequestError, "Check the mounts and that role_arn may use them."),
+    "LimitExceeded.SandboxInstance": Meaning(
+        QuotaExceededError, "Stop instances first, or ask for more: a new account may run 10 at once."
+    ),
+    "ResourceInUse.SandboxTool": Meaning(ConflictError, "Stop its instances first."),
+    "ResourceNotFound.Image": Meaning(NotFoundError, _REGISTRY),
+    "ResourceUnavailable.ImagePreheating": Meaning(ServiceError, "The image is being made ready; it is retried."),
+    "ResourceUnavailable.SandboxTool": Meaning(ConflictError, "Wait until the tool is ACTIVE (wait_tool_active)."),
+    "UnsupportedOperation.SandboxInstance": Meaning(
+        ConflictError, "The instance is in a state that does not allow this: only RUNNING ones can be changed."
+    ),
+}
+"""Codes that mean something else than their family."""
+
+_REQUEST_IN_MESSAGE = re.compile(r"[Rr]equest_?[Ii]d[:=]\s*([0-9a-fA-F-]{8,})")
+
+
+def meaning_of(code: str) -> Meaning:
+    """Return what a code means; unknown ones are refusals."""
+    return CODES.get(code) or FAMILIES.get(code.split(".", 1)[0]) or Meaning(InvalidRequestError, None)
+
+
+def map_error(action: str, code: str, message: str, request_id: str | None, url: str) -> AGSFlowsError:
+    """Return our error for one of the control plane.
+
+    Args:
+        action: The action that was called.
+        code: The code of the Cloud API, or of its SDK.
+        message: What it said; system errors say no more than "Internal server error".
+        request_id: Where the server was reached.
+        url: The control plane's address, for errors of the network.
+    """
+    meaning = meaning_of(code)
+    if request_id is None and (found := _REQUEST_IN_MESSAGE.search(message or "")):
+        request_id = found[1]
+    if meaning.error is UnreachableError:
+        return UnreachableError(
+            f"{action}: no answer from {url} ({_cause(message)}).", hint=_network_hint(url), code=code
+        )
+    text = f"{action}: {(message or 'no message').strip().rstrip('.')}."
+    return meaning.error(text, hint=meaning.hint, code=code, request_id=request_id)
+
+
+def _network_hint(url: str) -> str:
+    if url.startswith("http://"):
+        return "Is the emulator running there (`ags-flows emulator`), and is AGS_ENDPOINT its address?"
+    return "Check the network, the proxy variables, and the endpoint."
+
+
+def _cause(message: str) -> str:
+    """Return the innermost cause of a network error, which the HTTP library wraps several times."""
+    for known in ("Connection refused", "timed out", "Name or service not known", "CERTIFICATE_VERIFY_FAILED"):
+        if known.lower() in message.lower():
+            return known
+    return " ".join(message.split())[-200:]

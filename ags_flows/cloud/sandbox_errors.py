@@ -1,0 +1,88 @@
+"""Errors of the e2b SDK and of its HTTP clients as ours: one total map for the data plane."""
+
+from __future__ import annotations
+
+import re
+
+import e2b.exceptions as e2b
+import httpx
+
+from ags_flows.errors import (
+    AGSFlowsError,
+    ConflictError,
+    InstanceGoneError,
+    InvalidRequestError,
+    NotFoundError,
+    ServiceError,
+    ThrottledError,
+    TokenExpiredError,
+    TransferError,
+    UnreachableError,
+    UnsupportedError,
+)
+
+_STATUS = re.compile(r"^\s*(\d{3})\b")
+_GONE = re.compile(r"(sandbox|instance)\b.*\b(not found|stopped|expired)", re.IGNORECASE | re.DOTALL)
+
+MEANINGS: tuple[tuple[type[BaseException], type[AGSFlowsError], str | None], ...] = (
+    (
+        e2b.AuthenticationException,
+        TokenExpiredError,
+        "The token was acquired anew and refused again: check the region.",
+    ),
+    (e2b.SandboxNotRunningException, InstanceGoneError, "It was stopped, or ran into its timeout."),
+    (e2b.SandboxNotFoundException, InstanceGoneError, "It was stopped, or ran into its timeout."),
+    (e2b.SandboxUnreachableException, UnreachableError, "It is retried."),
+    (e2b.TimeoutException, UnreachableError, "It is retried; runtime_timeout gives one request more time."),
+    (e2b.FileNotFoundException, NotFoundError, None),
+    (e2b.NotFoundException, NotFoundError, None),
+    (
+        e2b.NotEnoughSpaceException,
+        TransferError,
+        "The sandbox's disk is full: free some, or give the tool more storage.",
+    ),
+    (e2b.InvalidArgumentException, InvalidRequestError, None),
+    (e2b.RateLimitException, ThrottledError, "It is retried; fewer calls at once avoid it."),
+    (e2b.ServiceBusyException, ServiceError, "It is retried."),
+    (e2b.GuestUnresponsiveException, ConflictError, "Resume the instance without its memory, or start a new one."),
+    (e2b.TemplateException, UnsupportedError, "The envd in this image is too old for the SDK."),
+    (e2b.BuildException, UnsupportedError, None),
+    (e2b.VolumeException, UnsupportedError, None),
+    (e2b.SecretException, UnsupportedError, None),
+    (httpx.TimeoutException, UnreachableError, "It is retried; runtime_timeout gives one request more time."),
+    (httpx.TransportError, UnreachableError, "It is retried."),
+)
+"""In this order: the SDK derives 'not running' and 'unreachable' from 'timeout'."""
+
+
+def map_sandbox_error(error: BaseException, instance_id: str, what: str) -> AGSFlowsError | None:
+    """Return our error for one of the data plane, or None when it is not the SDK's.
+
+    Args:
+        error: What was raised.
+        instance_id: The instance.
+        what: What was being done, such as `read /tmp/x`.
+    """
+    told = " ".join(str(error).split())[:500] or type(error).__name__
+    text = f"{what} in {instance_id}: {told.rstrip('.')}."
+    if isinstance(error, e2b.NotFoundException) and _GONE.search(told):
+        return InstanceGoneError(text, hint="It was stopped, or ran into its timeout.")
+    for theirs, ours, hint in MEANINGS:
+        if isinstance(error, theirs):
+            return ours(text, hint=hint)
+    if isinstance(error, e2b.SandboxException):
+        return _by_status(told, text)
+    return None
+
+
+def _by_status(told: str, text: str) -> AGSFlowsError:
+    """Return an error for what the SDK only has a status for, which it puts in front of the message."""
+    match = _STATUS.match(told)
+    status = int(match[1]) if match else 0
+    if status == 401:
+        return TokenExpiredError(text)
+    if status == 403:
+        return UnsupportedError(text, hint="The sandbox does not allow it to this user.")
+    if 400 <= status < 500:
+        return InvalidRequestError(text)
+    return ServiceError(text, hint="It is retried.")

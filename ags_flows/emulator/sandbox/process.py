@@ -1,0 +1,261 @@
+"""A process in a sandbox: its pipes or terminal, its id inside, its end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import signal
+import struct
+import subprocess
+import termios
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+READ_LIMIT = 1 << 17
+
+_TIOCSPTLCK = 0x40045431
+_TIOCGPTPEER = 0x5441
+
+# Says its id on a descriptor, goes to its directory ($1), and becomes the command. Bash, since dash knows descriptors
+# of one digit only; -p, so that no BASH_ENV of the command's environment is read here.
+_ENTER = 'echo $$ >&{said}; exec {said}>&-; cd -- "$1" || exit 1; shift; exec "$@"'
+
+
+class Process:
+    """A running process.
+
+    Attributes:
+        pid: Its id inside of the sandbox.
+        stdout: Its output, or that of its terminal.
+        stderr: Its error output; None for a terminal.
+        returncode: None while it runs; negative for a signal.
+    """
+
+    def __init__(self, popen: subprocess.Popen[bytes]) -> None:
+        """Use `spawn`."""
+        self.pid = 0
+        self.stdout: asyncio.StreamReader | None = None
+        self.stderr: asyncio.StreamReader | None = None
+        self.returncode: int | None = None
+        self._popen = popen
+        self._stdin: int | None = None
+        self._terminal: int | None = None
+        self._transports: list[asyncio.BaseTransport] = []
+        self._ended = asyncio.get_running_loop().create_future()
+
+    async def wait(self) -> int:
+        """Return the exit code once the process has ended; negative for a signal."""
+        return int(await asyncio.shield(self._ended))
+
+    async def write(self, data: bytes) -> None:
+        """Write to its input.
+
+        Raises:
+            BrokenPipeError: Its input is closed, or was never open.
+        """
+        target = self._terminal if self._terminal is not None else self._stdin
+        if target is None:
+            raise BrokenPipeError("stdin not enabled or closed")
+        loop = asyncio.get_running_loop()
+        rest = memoryview(data)
+        while rest:
+            try:
+                rest = rest[os.write(target, rest[:65536]) :]
+            except BlockingIOError:
+                room: asyncio.Future[None] = loop.create_future()
+                loop.add_writer(target, _settle, room)
+                try:
+                    await asyncio.wait([room, self._ended], return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    loop.remove_writer(target)
+                if self._ended.done():
+                    raise BrokenPipeError("the process has ended") from None
+
+    def close_stdin(self) -> None:
+        """Close its input; once more is a success."""
+        if self._stdin is not None:
+            os.close(self._stdin)
+            self._stdin = None
+
+    @property
+    def has_terminal(self) -> bool:
+        """Whether it runs on a terminal."""
+        return self._terminal is not None
+
+    def resize(self, cols: int, rows: int) -> None:
+        """Change the size of its terminal."""
+        if self._terminal is not None:
+            fcntl.ioctl(self._terminal, termios.TIOCSWINSZ, struct.pack("HHHH", rows, cols, 0, 0))
+
+    def signal(self, number: signal.Signals) -> bool:
+        """Send a signal to the process alone, not to its children; False when it has ended."""
+        if self.returncode is not None:
+            return False
+        for pid in _children(self._popen.pid) or [self._popen.pid]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+        return True
+
+    def release(self) -> None:
+        """Close what is open of it; output that nobody has read is lost."""
+        for transport in self._transports:
+            transport.close()
+        self._transports.clear()
+        self.close_stdin()
+        if self._terminal is not None:
+            os.close(self._terminal)
+            self._terminal = None
+
+
+async def spawn(
+    enter: Sequence[str],
+    argv: Sequence[str],
+    *,
+    env: Mapping[str, str],
+    cwd: str,
+    stdin: Literal["pipe", "null"],
+    pty: tuple[str, int, int, int] | None,
+) -> Process:
+    """Start a process by way of a command that enters the sandbox.
+
+    Args:
+        enter: The command, such as nsenter with its options.
+        argv: What to execute inside.
+        env: The whole environment.
+        cwd: Working directory inside.
+        stdin: Whether its input can be written to.
+        pty: Where terminals are made (the sandbox's own, so that they have names inside), the owner's id, columns and
+            rows; or None for pipes.
+    """
+    said_read, said_write = os.pipe()
+    inner = ["/bin/bash", "-p", "-c", _ENTER.format(said=said_write), "bash", cwd, *argv]
+    if pty is not None:
+        inner = ["setsid", "--ctty", *inner]
+    opened: list[int] = []
+    try:
+        if pty is not None:
+            master, slave = _terminal(*pty)
+            opened += [master]
+            given = [slave, slave, slave]
+        else:
+            out_read, out_write = os.pipe()
+            err_read, err_write = os.pipe()
+            in_read, in_write = os.pipe() if stdin == "pipe" else (os.open(os.devnull, os.O_RDONLY), None)
+            opened += [out_read, err_read, *([in_write] if in_write is not None else [])]
+            given = [in_read, out_write, err_write]
+        try:
+            popen = subprocess.Popen(
+                [*enter, *inner],
+                stdin=given[0],
+                stdout=given[1],
+                stderr=given[2],
+                env=dict(env),
+                pass_fds=[said_write],
+                start_new_session=True,
+            )
+        finally:
+            for descriptor in {*given, said_write}:
+                os.close(descriptor)
+    except BaseException:
+        os.close(said_read)
+        for descriptor in opened:
+            os.close(descriptor)
+        raise
+    process = Process(popen)
+    _watch_end(process, popen)
+    if pty is not None:
+        process._terminal = master
+        os.set_blocking(master, False)
+        process.stdout = await _reader(process, os.dup(master))
+    else:
+        process._stdin = in_write
+        if in_write is not None:
+            os.set_blocking(in_write, False)
+        process.stdout = await _reader(process, out_read)
+        process.stderr = await _reader(process, err_read)
+    said = await _read_line(said_read)
+    process.pid = int(said) if said.isdigit() else popen.pid
+    return process
+
+
+def _watch_end(process: Process, popen: subprocess.Popen[bytes]) -> None:
+    """Settle the process's end when it comes: by pidfd, without a thread for each process."""
+    loop = asyncio.get_running_loop()
+    pidfd = os.pidfd_open(popen.pid)
+
+    def ended() -> None:
+        loop.remove_reader(pidfd)
+        os.close(pidfd)
+        process.returncode = popen.wait()
+        if not process._ended.done():
+            process._ended.set_result(process.returncode)
+
+    loop.add_reader(pidfd, ended)
+
+
+def _terminal(multiplexer: str, owner: int, cols: int, rows: int) -> tuple[int, int]:
+    """Return both ends of a new terminal."""
+    master = os.open(multiplexer, os.O_RDWR | os.O_NOCTTY)
+    try:
+        fcntl.ioctl(master, _TIOCSPTLCK, struct.pack("i", 0))
+        slave = fcntl.ioctl(master, _TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY)
+        if os.geteuid() == 0:
+            os.fchown(slave, owner, -1)
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", rows, cols, 0, 0))
+    except BaseException:
+        os.close(master)
+        raise
+    return master, slave
+
+
+async def _reader(process: Process, descriptor: int) -> asyncio.StreamReader:
+    reader = asyncio.StreamReader(limit=READ_LIMIT)
+    transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+        lambda: _TerminalEnd(reader), os.fdopen(descriptor, "rb", 0)
+    )
+    process._transports.append(transport)
+    return reader
+
+
+class _TerminalEnd(asyncio.StreamReaderProtocol):
+    """Takes the error that reading a terminal without a process gives (EIO) for the end that it is."""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(None if isinstance(exc, OSError) else exc)
+
+
+async def _read_line(descriptor: int) -> str:
+    """Return what a process says on a pipe before it closes it."""
+    loop = asyncio.get_running_loop()
+    os.set_blocking(descriptor, False)
+    said = b""
+    try:
+        while not said.endswith(b"\n"):
+            ready: asyncio.Future[None] = loop.create_future()
+            loop.add_reader(descriptor, _settle, ready)
+            try:
+                await ready
+            finally:
+                loop.remove_reader(descriptor)
+            piece = os.read(descriptor, 64)
+            if not piece:
+                break
+            said += piece
+    finally:
+        os.close(descriptor)
+    return said.decode().strip()
+
+
+def _settle(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+def _children(pid: int) -> list[int]:
+    try:
+        with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file:
+            return [int(child) for child in file.read().split()]
+    except (OSError, ValueError):
+        return []

@@ -1,0 +1,155 @@
+"""The writable file system that a sandbox begins with: homes, users, and a plain /etc."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+UID = {"root": 0, "user": 1000}
+"""The users of a sandbox and their ids; homes are /root and /home/user."""
+
+HOME = {"root": "/root", "user": "/home/user"}
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/opt/sandbox/bin"
+PYTHON = "/opt/python"
+"""Where the emulator's own Python appears when the host has none in /usr."""
+
+READ_ONLY = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
+ETC_DIRECTORIES = ("/etc/ssl", "/etc/ca-certificates", "/etc/ld.so.conf.d", "/etc/alternatives", "/etc/R")
+ETC_FILES = ("ld.so.cache", "ld.so.conf", "localtime", "ca-certificates.conf", "mime.types", "services", "protocols")
+SUDO = "/opt/sandbox/bin"
+"""Where `sudo` is: /usr belongs to the host."""
+
+_DIRECTORIES = {
+    "dev": 0o755,
+    "proc": 0o755,
+    "etc": 0o755,
+    "home": 0o755,
+    "home/user": 0o755,
+    "root": 0o700,
+    "tmp": 0o1777,
+    "var": 0o755,
+    "var/tmp": 0o1777,
+    "var/log": 0o755,
+    "run": 0o755,
+    "opt": 0o755,
+    "opt/sandbox": 0o755,
+    "opt/sandbox/bin": 0o755,
+    "etc/pam.d": 0o755,
+    "srv": 0o755,
+    "mnt": 0o755,
+    "data": 0o777,
+    "workspace": 0o777,
+    "logs": 0o777,
+}
+_OF_USER = ("home/user", "home/user/.bashrc", "home/user/.profile", "workspace", "data", "logs")
+
+_PROFILE = f"""\
+export PATH="{PATH}"
+if [ -d {PYTHON}/bin ]; then PATH="$PATH:{PYTHON}/bin"; fi
+umask 022
+"""
+_BASHRC = """\
+case $- in *i*) ;; *) return ;; esac
+PS1='\\u@\\h:\\w\\$ '
+"""
+# The host's sudo, if there is one, has no setuid bit here; su is a copy that has it, and PAM asks nobody.
+_SUDO = """\
+#!/bin/bash
+user=root login=
+while [ $# -gt 0 ]; do
+  case "$1" in
+    -u) user=$2; shift 2 ;;
+    -i) login=-; shift ;;
+    --) shift; break ;;
+    -*) shift ;;
+    *=*) export "$1"; shift ;;
+    *) break ;;
+  esac
+done
+[ $# -gt 0 ] || set -- bash
+if [ "$(id -un)" = "$user" ] && [ -z "$login" ]; then exec "$@"; fi
+exec /opt/sandbox/bin/su $login -s /bin/bash "$user" -c 'exec "$0" "$@"' -- "$@"
+"""
+_PAM = "auth sufficient pam_permit.so\naccount sufficient pam_permit.so\nsession sufficient pam_permit.so"
+
+
+def build_skeleton(target: Path, hostname: str, root: bool) -> None:
+    """Write a fresh file system into an empty directory.
+
+    Args:
+        target: The directory.
+        hostname: The sandbox's name.
+        root: Whether users have ids of their own; else both are the one that is mapped.
+    """
+    for name, mode in _DIRECTORIES.items():
+        (target / name).mkdir(exist_ok=True)
+        (target / name).chmod(mode)
+    for name in READ_ONLY:
+        source, place = Path(name), target / name[1:]
+        if source.is_symlink():
+            place.symlink_to(os.readlink(source))
+        elif source.is_dir():
+            place.mkdir(exist_ok=True)
+    # With one id for both, the first line decides what `whoami` says.
+    ids = UID if root else dict.fromkeys(UID, 0)
+    users = [f"{name}:x:{ids[name]}:{ids[name]}::{HOME[name]}:/bin/bash" for name in ("user", "root")]
+    files = {
+        "etc/passwd": "\n".join([*(users[::-1] if root else users), "nobody:x:65534:65534::/nonexistent:/bin/false"]),
+        "etc/group": "\n".join(
+            [f"root:x:0:\nuser:x:{ids['user']}:" if root else "user:x:0:\nroot:x:0:", "nogroup:x:65534:"]
+        ),
+        "etc/hostname": hostname,
+        "etc/hosts": f"127.0.0.1 localhost {hostname}\n::1 localhost",
+        "etc/resolv.conf": "nameserver 127.0.0.1",
+        "etc/nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns",
+        "etc/profile": _PROFILE,
+        "etc/shells": "/bin/sh\n/bin/bash",
+        "etc/os-release": _os_release(),
+        "home/user/.bashrc": _BASHRC,
+        "home/user/.profile": '[ -n "$BASH" ] && [ -f ~/.bashrc ] && . ~/.bashrc',
+        "etc/pam.d/su": _PAM,
+        "etc/pam.d/su-l": _PAM,
+        "opt/sandbox/bin/sudo": _SUDO,
+        "root/.bashrc": _BASHRC,
+        "root/.profile": '[ -n "$BASH" ] && [ -f ~/.bashrc ] && . ~/.bashrc',
+    }
+    for name, text in files.items():
+        (target / name).write_text(text.rstrip("\n") + "\n", encoding="utf-8")
+    for name in ETC_FILES:
+        _copy(Path("/etc", name), target / "etc" / name)
+    for name in ETC_DIRECTORIES:
+        if Path(name).is_dir():
+            (target / name[1:]).mkdir()
+    (target / "opt/sandbox/bin/sudo").chmod(0o755)
+    if root:
+        _copy(Path("/usr/bin/su"), target / "opt/sandbox/bin/su")
+        if (target / "opt/sandbox/bin/su").exists():
+            (target / "opt/sandbox/bin/su").chmod(0o4755)
+        for name in _OF_USER:
+            os.chown(target / name, UID["user"], UID["user"])
+
+
+def python_prefix() -> Path | None:
+    """Return this interpreter's installation where the host has no /usr/bin/python3, else None."""
+    return None if Path("/usr/bin/python3").exists() else Path(sys.base_prefix)
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a part of the host's /etc: names of certificates and libraries, nothing that is private."""
+    try:
+        if source.is_symlink():
+            target.symlink_to(os.readlink(source))
+        elif source.is_file():
+            shutil.copyfile(source, target)
+    except (OSError, shutil.Error):
+        # Unreadable for this user: the sandbox is without it.
+        return
+
+
+def _os_release() -> str:
+    try:
+        return Path("/etc/os-release").read_text(encoding="utf-8")
+    except OSError:
+        return "NAME=Linux\nID=linux"

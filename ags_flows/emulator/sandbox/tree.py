@@ -1,0 +1,213 @@
+"""Host-side access to a sandbox's files that cannot leave the sandbox.
+
+Every path is opened by `openat2` with `RESOLVE_IN_ROOT` on a descriptor of the sandbox's root: absolute links, `..` and
+links of links are resolved inside of it. Paths through `/proc/<pid>/root` would follow an absolute link to the host.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import posixpath
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_OPENAT2 = 437
+_RESOLVE_NO_MAGICLINKS = 0x02
+_RESOLVE_IN_ROOT = 0x10
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class _How(ctypes.Structure):
+    _fields_ = [("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64)]
+
+
+class Tree:
+    """The files of one sandbox. Paths are absolute inside of it; methods raise OSError. Blocking.
+
+    Args:
+        root: A descriptor of the sandbox's root directory; the tree closes it.
+        chown: Whether owners can be set.
+    """
+
+    def __init__(self, root: int, *, chown: bool) -> None:
+        """Take over the descriptor."""
+        self._root = root
+        self._chown = chown
+        self.full = False
+
+    def close(self) -> None:
+        """Let go of the root."""
+        if self._root >= 0:
+            os.close(self._root)
+            self._root = -1
+
+    def open(self, path: str, flags: int = os.O_RDONLY, mode: int = 0o644) -> int:
+        """Return a descriptor."""
+        if self._root < 0:
+            raise OSError(errno.ESTALE, "the sandbox has ended")
+        if self.full and flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
+            raise OSError(errno.ENOSPC, "No space left on device", path)
+        how = _How(flags | os.O_CLOEXEC, mode if flags & os.O_CREAT else 0, _RESOLVE_IN_ROOT | _RESOLVE_NO_MAGICLINKS)
+        name = os.fsencode(path.lstrip("/") or ".")
+        while True:
+            descriptor = _libc.syscall(_OPENAT2, self._root, name, ctypes.byref(how), ctypes.sizeof(how))
+            if descriptor >= 0:
+                return int(descriptor)
+            code = ctypes.get_errno()
+            # EAGAIN: something was renamed while the path was resolved.
+            if code not in (errno.EINTR, errno.EAGAIN):
+                raise OSError(code, os.strerror(code), path)
+
+    def lstat(self, path: str) -> os.stat_result:
+        """Return what a path is, without following a link at its end."""
+        descriptor = self.open(path, os.O_PATH | os.O_NOFOLLOW)
+        try:
+            return os.fstat(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def stat(self, path: str) -> os.stat_result:
+        """Return what a path is, links followed."""
+        descriptor = self.open(path, os.O_PATH)
+        try:
+            return os.fstat(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def real_path(self, path: str) -> str:
+        """Return the path with all links followed, as seen inside.
+
+        Raises:
+            OSError: The link leads nowhere.
+        """
+        remaining = [part for part in path.split("/") if part]
+        resolved = "/"
+        links = 0
+        while remaining:
+            part = remaining.pop(0)
+            if part in (".", ""):
+                continue
+            if part == "..":
+                resolved = posixpath.dirname(resolved)
+                continue
+            step = posixpath.join(resolved, part)
+            if stat.S_ISLNK(self.lstat(step).st_mode):
+                links += 1
+                if links > 40:
+                    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
+                aim = self.readlink(step)
+                if aim.startswith("/"):
+                    resolved = "/"
+                remaining = [part for part in aim.split("/") if part] + remaining
+            else:
+                resolved = step
+        return resolved
+
+    def readlink(self, path: str) -> str:
+        """Return what a link says."""
+        descriptor = self.open(path, os.O_PATH | os.O_NOFOLLOW)
+        try:
+            return os.readlink("", dir_fd=descriptor)
+        finally:
+            os.close(descriptor)
+
+    def names(self, path: str) -> list[str]:
+        """Return the sorted names in a directory."""
+        descriptor = self.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            return sorted(os.listdir(descriptor))
+        finally:
+            os.close(descriptor)
+
+    def make_directories(self, path: str, owner: tuple[int, int]) -> None:
+        """Make a directory and its missing parents, 0755, owned by `owner`. One that exists is left as it is."""
+        made = ""
+        for part in posixpath.normpath(path).split("/"):
+            if not part:
+                continue
+            made = f"{made}/{part}"
+            try:
+                if stat.S_ISDIR(self.stat(made).st_mode):
+                    continue
+                raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), made)
+            except FileNotFoundError:
+                pass
+            with self._parent(made) as (parent, name):
+                self._writable(made)
+                os.mkdir(name, 0o755, dir_fd=parent)
+                os.chmod(name, 0o755, dir_fd=parent)
+                self._give(name, parent, owner)
+
+    def create(self, path: str, owner: tuple[int, int]) -> int:
+        """Return a descriptor to write a file anew; an existing one is emptied and given to `owner` too."""
+        descriptor = self.open(path, os.O_WRONLY | os.O_CREAT | os.O_NONBLOCK, 0o644)
+        try:
+            before = os.fstat(descriptor)
+            if not stat.S_ISREG(before.st_mode):
+                raise OSError(errno.EINVAL, "not a regular file", path)
+            os.ftruncate(descriptor, 0)
+            if before.st_size == 0 and before.st_nlink == 1:
+                os.fchmod(descriptor, before.st_mode & 0o777 | 0o644)
+            if self._chown:
+                os.fchown(descriptor, *owner)
+            return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+
+    def move(self, source: str, target: str) -> None:
+        """Rename; an existing file is replaced."""
+        with self._parent(source) as (from_parent, from_name), self._parent(target) as (to_parent, to_name):
+            self._writable(target)
+            os.rename(from_name, to_name, src_dir_fd=from_parent, dst_dir_fd=to_parent)
+
+    def remove(self, path: str) -> None:
+        """Remove a file, or a directory with all that is in it; nothing there is a success."""
+        try:
+            with self._parent(path) as (parent, name):
+                self._remove_at(parent, name)
+        except FileNotFoundError:
+            return
+
+    def give(self, path: str, owner: tuple[int, int]) -> None:
+        """Change the owner of a path itself, not of what a link leads to."""
+        with self._parent(path) as (parent, name):
+            self._give(name, parent, owner)
+
+    def _remove_at(self, parent: int, name: str) -> None:
+        try:
+            if not stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
+                os.unlink(name, dir_fd=parent)
+                return
+            directory = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+        except FileNotFoundError:
+            return
+        try:
+            for child in os.listdir(directory):
+                self._remove_at(directory, child)
+        finally:
+            os.close(directory)
+        os.rmdir(name, dir_fd=parent)
+
+    def _give(self, name: str, parent: int, owner: tuple[int, int]) -> None:
+        if self._chown:
+            os.chown(name, *owner, dir_fd=parent, follow_symlinks=False)
+
+    def _writable(self, path: str) -> None:
+        if self.full:
+            raise OSError(errno.ENOSPC, "No space left on device", path)
+
+    @contextmanager
+    def _parent(self, path: str) -> Iterator[tuple[int, str]]:
+        """Give a descriptor of the directory that holds a path, and the path's last name."""
+        directory, name = posixpath.split(posixpath.normpath("/" + path.lstrip("/")))
+        if not name:
+            raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), path)
+        descriptor = self.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            yield descriptor, name
+        finally:
+            os.close(descriptor)
