@@ -1,7 +1,7 @@
 """What a test can make the emulator do: faults, time, limits, resets.
 
-The same over HTTP, as JSON, below ``/_emulator`` (loopback needs no key; a body needs ``Content-Type:
-application/json``, which keeps web pages of a browser out):
+The same over HTTP, as JSON, below ``/_emulator``. Loopback needs no key. Web pages of other sites are kept out: a
+request with an ``Origin`` that is not the emulator's is refused, and a body needs ``Content-Type: application/json``.
 
 ================================================  ===========================================================
 ``GET /_emulator``                                everything there is: tools, instances, snapshots, faults, ...
@@ -179,6 +179,9 @@ class Controls:
 
     async def answer(self, method: str, path: str, headers: Mapping[str, str], raw: bytes) -> tuple[int, Json]:
         """Return the status and the body for a request below ``/_emulator``."""
+        origin = headers.get("origin")
+        if origin is not None and origin.rpartition("//")[2] != headers.get("host"):
+            return 403, {"error": f"a page of {origin[:100]} may not control the emulator"}
         route = path[len("/_emulator") :].rstrip("/")
         match = re.fullmatch(r"/instances/([^/]+)/(die|disk)", route)
         handler = _ROUTES.get((method, f"/instances/{{id}}/{match[2]}" if match else route))

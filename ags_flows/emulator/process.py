@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import resource
 import shlex
 import signal
 import sys
@@ -16,6 +17,8 @@ from types import FrameType
 from typing import Any
 
 from .server import DEFAULT_PORT, Emulator
+
+_MANY = 65536
 
 
 def serve(
@@ -45,6 +48,7 @@ def serve(
         The exit code: 0 after a signal, 1 when it could not start.
     """
     tell = say or _say
+    _allow_many_connections()
     try:
         emulator = Emulator(port, host=host, state=state, volumes=volumes, **settings)
         with _signals() as over, _log(tell, logging.WARNING if quiet else logging.INFO):
@@ -115,6 +119,14 @@ def _explained(error: OSError, host: str, port: int) -> str:
     if error.errno == errno.EACCES and port and port < 1024:
         return f"port {port} of {host} may only be used by root; choose one above 1023 with --port"
     return error.strerror or str(error)
+
+
+def _allow_many_connections() -> None:
+    """Raise the soft limit of open files: every connection and every sandbox takes some."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _MANY if hard == resource.RLIM_INFINITY else min(_MANY, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 @contextmanager

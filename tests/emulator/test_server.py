@@ -142,6 +142,7 @@ def test_wrong_controls_are_explained(control, path, body, status):
 def test_a_web_page_cannot_control_it(control):
     answer = control.post("/clock", content=b'{"advance": 5}', headers={"Content-Type": "text/plain"})
     assert answer.status_code == 400 and "application/json" in answer.json()["error"]
+    assert control.post("/reset", headers={"Origin": "http://evil.example"}).status_code == 403
 
 
 def test_each_request_is_one_line_of_the_log(emulator, caplog):

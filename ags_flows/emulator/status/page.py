@@ -169,7 +169,8 @@ def _table(heads: tuple[str, ...], rows: list[tuple[str, ...]], empty: str) -> s
     if not rows:
         return f"<div class=scroll><div class=empty>{escape(empty)}</div></div>"
     body = "".join("<tr>" + "".join(map(_cell, row)) + "</tr>" for row in rows)
-    head = "".join(f"<th scope=col>{escape(each)}</th>" for each in heads)
+    kinds = (" class=num" if isinstance(cell, _Number) else "" for cell in rows[0])
+    head = "".join(f"<th scope=col{kind}>{escape(each)}</th>" for each, kind in zip(heads, kinds, strict=True))
     return f"<div class=scroll><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
 
 

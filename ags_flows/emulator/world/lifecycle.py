@@ -99,6 +99,9 @@ class Course:
             return
         self._still(instance)
         before = instance.task
+        if before is not None:
+            # Before its gate is opened by the step that follows.
+            before.cancel()
         instance.status = "STOPPING"
         self._begin(instance, "instance.stop", self._take_down(instance, before, reason))
 
@@ -120,11 +123,13 @@ class Course:
         """Let an instance reach other machines, or not.
 
         Raises:
-            Refusal: when it does not run.
+            Refusal: when it does not run, or its network cannot be changed any more.
         """
         self.need(instance, "RUNNING")
-        if instance.machine is not None:
-            await instance.machine.set_network(allowed)
+        if instance.machine is not None and not await instance.machine.set_network(allowed):
+            raise Refusal(
+                "UnsupportedOperation", "The emulator cannot change the network of a sandbox that runs; create it so."
+            )
 
     def need(self, instance: Instance, status: str) -> None:
         """Check that an instance has this status.

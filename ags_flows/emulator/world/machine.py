@@ -100,8 +100,8 @@ class Machine(Protocol):
         """Return cpu_percent, memory_used, memory_total, disk_used, disk_total; sizes in bytes."""
         ...
 
-    async def set_network(self, allowed: bool) -> None:
-        """Let it reach other machines, or not."""
+    async def set_network(self, allowed: bool) -> bool:
+        """Let it reach other machines, or not; return whether that could be done."""
         ...
 
     async def fill_disk(self, full: bool) -> None:
@@ -245,6 +245,13 @@ class SandboxMachine:
         usage = await asyncio.to_thread(self._sandbox.usage)
         names = ("cpu_percent", "memory_used", "memory_total", "disk_used", "disk_total")
         return {name: float(getattr(usage, name, 0) or 0) for name in names}
+
+    async def set_network(self, allowed: bool) -> bool:
+        """Let it reach other machines, or not; return whether that could be done."""
+        change = getattr(self._sandbox, "set_network", None)
+        if change is not None:
+            change(allowed)
+        return change is not None or allowed == self._plan.network
 
     async def fill_disk(self, full: bool) -> None:
         """Make the file system full, or as it was."""

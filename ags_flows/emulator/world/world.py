@@ -52,6 +52,7 @@ class World:
 
     def open(self) -> None:
         """Bring back what an earlier emulator left in the state directory; needs a running event loop."""
+        self._rescue()
         for document in self.store.all("api_keys"):
             self.api_keys.load(document)
         last = 0
@@ -135,6 +136,20 @@ class World:
             except RuntimeError:
                 # The interpreter is ending and gives no more threads: somebody forgot to stop the emulator.
                 shutil.rmtree(self.settings.directory, True)
+
+    def _rescue(self) -> None:
+        """Park the files of machines whose emulator was killed; it took their processes with it."""
+        machines, parked = self.settings.directory / "machines", self.settings.directory / "parked"
+        if not machines.is_dir():
+            return
+        parked.mkdir(exist_ok=True)
+        known = {document["instance_id"] for document in self.store.all("instances")}
+        for machine in machines.iterdir():
+            files = machine / "root"
+            if machine.name in known and files.is_dir():
+                shutil.rmtree(parked / machine.name, ignore_errors=True)
+                files.rename(parked / machine.name)
+            shutil.rmtree(machine, ignore_errors=True)
 
     async def _end_all(self, *, forget: bool) -> None:
         pairs = [(region, instance) for region in self.regions.values() for instance in region.instances]
