@@ -16,6 +16,7 @@ from ..world.refusal import Refusal
 from ..world.world import World
 from . import schema, signature
 from .actions import ACTIONS, WITHOUT_REGION
+from .query import parsed
 
 Json = dict[str, Any]
 logger = logging.getLogger("ags_flows.emulator")
@@ -52,8 +53,8 @@ class CloudApi:
         return {"Response": {**response, "RequestId": str(uuid.uuid4())}}
 
     async def _carry_out(self, method: str, path: str, query: str, headers: Mapping[str, str], body: bytes) -> Json:
-        if method != "POST":
-            raise Refusal("UnsupportedProtocol", "The HTTP method must be POST.")
+        if method not in ("POST", "GET"):
+            raise Refusal("UnsupportedProtocol", "The HTTP method must be POST or GET.")
         action = headers.get("x-tc-action", "")
         if not action:
             raise Refusal("MissingParameter", "The request is missing a required parameter `X-TC-Action`.")
@@ -83,7 +84,10 @@ class CloudApi:
         if not name and action not in WITHOUT_REGION:
             raise Refusal("MissingParameter", "The request is missing a required parameter `X-TC-Region`.")
         region = self._world.region(name or settings.region)
-        request = schema.checked(action, _parsed(headers.get("content-type", ""), body))
+        if method == "GET":
+            request = schema.checked(action, parsed(action, query))
+        else:
+            request = schema.checked(action, _parsed(headers.get("content-type", ""), body))
         if not name and action == "AcquireSandboxInstanceToken":
             instance = self._world.find_instance(request.get("InstanceId") or "")
             region = self._world.region(instance.region) if instance is not None else region

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import re
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..world.refusal import Refusal
@@ -19,21 +20,43 @@ Json = dict[str, Any]
 _DEPTH = 12
 
 _TYPE = re.compile(r":type (\w+):\s*(.+)")
-_MODEL = re.compile(r":class:`tencentcloud\.ags\.v20250920\.models\.(\w+)`")
-_LIST_OF_MODELS = re.compile(r"list of (?::class:`[\w.]*\.)?(\w+)`?")
+_MODEL = re.compile(r":class:`(?:[\w.]*\.)?(\w+)`|(\w+)")
 
-_SCALARS: dict[str, tuple[type, ...]] = {
-    "str": (str,),
-    "int": (int,),
-    "bool": (bool,),
-    "float": (int, float),
-    "dict": (dict,),
+_SCALARS: dict[str, tuple[tuple[type, ...], str]] = {
+    "str": ((str,), "a string"),
+    "int": ((int,), "an integer"),
+    "bool": ((bool,), "true or false"),
+    "float": ((int, float), "a number"),
+    "dict": ((dict,), "an object"),
 }
+
+
+@dataclass(frozen=True)
+class Kind:
+    """The type of a field: one or ``many`` of a scalar or a model."""
+
+    scalar: str | None
+    model: str | None
+    many: bool
+
+    def one(self) -> Kind:
+        """Return the type of an item."""
+        return replace(self, many=False)
 
 
 def actions() -> frozenset[str]:
     """Return the names of all actions that the SDK knows."""
     return frozenset(name[: -len("Request")] for name in vars(_models()) if name.endswith("Request"))
+
+
+def kind_of(action: str, field: str) -> Kind | None:
+    """Return the type of an action's field, or None when there is no such field."""
+    return field_kind(f"{action}Request", field)
+
+
+def field_kind(model: str, field: str) -> Kind | None:
+    """Return the type of a model's field, or None when there is no such field."""
+    return fields_of(model).get(field)
 
 
 def checked(action: str, request: Any) -> Json:
@@ -42,9 +65,7 @@ def checked(action: str, request: Any) -> Json:
     Raises:
         Refusal: ``UnknownParameter`` or ``InvalidParameter``.
     """
-    if not isinstance(request, dict):
-        raise Refusal("InvalidParameter", "The request body must be a JSON object.")
-    return _object(f"{action}Request", request, "", 0)
+    return checked_model(f"{action}Request", request)
 
 
 def checked_model(model: str, value: Any) -> Json:
@@ -54,8 +75,24 @@ def checked_model(model: str, value: Any) -> Json:
         Refusal: ``UnknownParameter`` or ``InvalidParameter``.
     """
     if not isinstance(value, dict):
-        raise Refusal("InvalidParameter", f"{model} must be a JSON object.")
+        raise Refusal("InvalidParameter", "The request body must be a JSON object.")
     return _object(model, value, "", 0)
+
+
+@functools.cache
+def fields_of(model: str) -> dict[str, Kind]:
+    """Return the types of a model's fields."""
+    declared = _TYPE.findall(getattr(_models(), model).__init__.__doc__ or "")
+    return {name: _kind(text.strip()) for name, text in declared}
+
+
+def _kind(text: str) -> Kind:
+    many = text.startswith("list of ")
+    match = _MODEL.fullmatch(text.removeprefix("list of ").strip())
+    name = (match[1] or match[2]) if match else ""
+    if name in _SCALARS:
+        return Kind(name, None, many)
+    return Kind(None, name if hasattr(_models(), name) else None, many)
 
 
 @functools.lru_cache(maxsize=1)
@@ -65,16 +102,9 @@ def _models() -> Any:
     return models
 
 
-@functools.cache
-def _fields(model: str) -> dict[str, str]:
-    kind = getattr(_models(), model)
-    declared = dict(_TYPE.findall(kind.__init__.__doc__ or ""))
-    return {name: text.strip() for name, text in declared.items()}
-
-
 def _object(model: str, value: Json, where: str, depth: int) -> Json:
-    fields = _fields(model)
-    if not fields and not _fields("Filter"):
+    fields = fields_of(model)
+    if not fields and not fields_of("Filter"):
         return value
     result: Json = {}
     for name, item in value.items():
@@ -86,30 +116,25 @@ def _object(model: str, value: Json, where: str, depth: int) -> Json:
     return result
 
 
-def _value(kind: str, value: Any, path: str, depth: int) -> Any:
+def _value(kind: Kind, value: Any, path: str, depth: int) -> Any:
     if depth > _DEPTH:
         raise Refusal("InvalidParameter", f"The parameter `{path[:200]}` is nested too deeply.")
-    model = _MODEL.fullmatch(kind)
-    if model is not None:
-        if not isinstance(value, dict):
-            raise _wrong(path, "an object")
-        return _object(model[1], value, path, depth)
-    many = _LIST_OF_MODELS.fullmatch(kind)
-    if many is not None:
+    if kind.many:
         if not isinstance(value, list):
             raise _wrong(path, "a list")
-        inner = many[1] if many[1] in _SCALARS else f":class:`tencentcloud.ags.v20250920.models.{many[1]}`"
-        items = []
         for index, item in enumerate(value):
             if item is None:
                 raise _wrong(f"{path}.{index}", "present")
-            items.append(_value(inner, item, f"{path}.{index}", depth + 1))
-        return items
-    types = _SCALARS.get(kind)
-    if types is None:
+        return [_value(kind.one(), item, f"{path}.{index}", depth + 1) for index, item in enumerate(value)]
+    if kind.model is not None:
+        if not isinstance(value, dict):
+            raise _wrong(path, "an object")
+        return _object(kind.model, value, path, depth)
+    if kind.scalar is None:
         return value
+    types, expected = _SCALARS[kind.scalar]
     if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
-        raise _wrong(path, {"str": "a string", "int": "an integer", "bool": "true or false"}.get(kind, f"a {kind}"))
+        raise _wrong(path, expected)
     if isinstance(value, str):
         try:
             value.encode()

@@ -8,7 +8,6 @@ import re
 import time
 from collections.abc import Mapping
 from datetime import datetime, timezone
-from urllib.parse import parse_qsl, quote
 
 from ..world.refusal import Refusal
 
@@ -104,17 +103,10 @@ def _sign(
         for name, value in signed_headers
     )
     digest = hashlib.sha256(payload).hexdigest()
-    canonical = f"{method}\n{path or '/'}\n{_canonical_query(query)}\n{lines}\n{signed}\n{digest}"
+    canonical = f"{method}\n{path or '/'}\n{query}\n{lines}\n{signed}\n{digest}"
     scope = f"{date}/{_SERVICE}/tc3_request"
     to_sign = f"TC3-HMAC-SHA256\n{stamp}\n{scope}\n{hashlib.sha256(canonical.encode()).hexdigest()}"
     key = f"TC3{secret_key}".encode()
     for part in (date, _SERVICE, "tc3_request"):
         key = hmac.new(key, part.encode(), hashlib.sha256).digest()
     return hmac.new(key, to_sign.encode(), hashlib.sha256).hexdigest()
-
-
-def _canonical_query(query: str) -> str:
-    if not query:
-        return ""
-    pairs = parse_qsl(query, keep_blank_values=True)
-    return "&".join(f"{quote(name, safe='-_.~')}={quote(value, safe='-_.~')}" for name, value in pairs)

@@ -29,6 +29,14 @@ def test_a_payload_may_be_left_unsigned(cloud):
     assert cloud("DescribeSandboxToolList")["TotalCount"] == 2
 
 
+def test_requests_may_come_by_get(cloud):
+    cloud.client.profile.httpProfile.reqMethod = "GET"
+    filters = [{"Name": "ToolName", "Values": ["base", "a tool & more = ä"]}]
+    assert cloud("DescribeSandboxToolList", Filters=filters, Limit=5)["TotalCount"] == 1
+    assert code_of(cloud, "DescribeSandboxToolList", Limit=101) == "InvalidParameter.Limit"
+    assert cloud("DescribeSandboxInstanceList", MaxResults=1, NeedTotalCount=True)["TotalCount"] == 0
+
+
 @pytest.mark.parametrize("skew", [-400, 400])
 def test_a_clock_that_is_wrong_by_more_than_five_minutes_is_refused(emulator, skew):
     headers = signed(emulator, "DescribeSandboxToolList", b"{}", skew=skew)
