@@ -12,6 +12,7 @@ from . import configuration, mounts
 from .durations import seconds_of
 from .instance import Instance, Lifecycle
 from .lifecycle import Course
+from .power import copied
 from .refusal import Refusal
 from .tokens import Tokens
 from .tool import Tool
@@ -160,7 +161,7 @@ class Instances(Course):
             kept = self.parking_of(instance)
             if not kept.exists():
                 raise Refusal("FailedOperation", f"Instance {instance.instance_id} has no file system any more.")
-            await self.copy(kept, target)
+            await copied(kept, target)
             return
         target.parent.mkdir(parents=True, exist_ok=True)
         machine, frozen = instance.machine, instance.status == "PAUSED"

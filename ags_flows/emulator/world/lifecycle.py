@@ -9,9 +9,10 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import configuration, mounts
+from . import configuration
 from .instance import ENDED, Instance
-from .machine import Machine, Plan
+from .machine import Machine
+from .power import launched, plan_of
 from .readiness import NotReady, get_ready
 from .refusal import Refusal
 from .snapshots import Snapshot
@@ -202,20 +203,6 @@ class Course:
         """Return where the files of an instance without a machine are."""
         return self._world.settings.directory / "parked" / instance.instance_id
 
-    async def copy(self, source: Path, target: Path) -> None:
-        """Copy a saved file system.
-
-        Raises:
-            Refusal: ``FailedOperation`` when it cannot be copied.
-        """
-        target.parent.mkdir(parents=True, exist_ok=True)
-        process = await asyncio.create_subprocess_exec(
-            "cp", "-a", "--reflink=auto", "--", str(source), str(target), stderr=asyncio.subprocess.PIPE
-        )
-        _, errors = await process.communicate()
-        if process.returncode:
-            raise Refusal("FailedOperation", f"The files could not be copied: {errors.decode(errors='replace')[:200]}")
-
     # The steps themselves.
 
     def _begin(self, instance: Instance, step: str, course: Coroutine[Any, Any, None]) -> None:
@@ -327,39 +314,10 @@ class Course:
 
     async def _power_on(self, instance: Instance, seed: Path | None) -> None:
         """Start the machine, and the image's command when there is one; return when it is ready."""
-        settings, custom = self._world.settings, instance.custom or {}
-        resources = custom.get("Resources") or {}
-        storage, memory = resources.get("Storage"), resources.get("Memory")
-        env = {each["Name"]: each.get("Value") or "" for each in custom.get("Env") or []}
-        env.update(instance.e2b.get("envVars") or {})
-        directory = settings.directory / "machines" / instance.instance_id
-        await asyncio.to_thread(shutil.rmtree, directory, True)
-        plan = Plan(
-            sandbox_id=instance.instance_id,
-            directory=directory,
-            tokens=instance.tokens,
-            seed=seed,
-            network=instance.network_mode != "SANDBOX" and instance.e2b.get("allowInternetAccess") is not False,
-            storage_bytes=configuration.kibibytes(storage, "Storage") * 1024 if storage else None,
-            memory_bytes=configuration.kibibytes(memory, "Memory") * 1024 if memory else None,
-            mounts=tuple(mounts.on_host(settings.volumes, instance.mounts)),
-            env=env,
-            interprets=instance.tool_type in ("code-interpreter", "aio"),
-            envd_version=settings.envd_version,
-        )
-        instance.machine = await self._launch(plan)
-        await get_ready(instance.machine, custom)
-
-    async def _launch(self, plan: Plan) -> Machine:
-        """Launch a machine; when cancelled meanwhile, leave none behind."""
-        launching = asyncio.ensure_future(self._world.launch(plan))
-        try:
-            return await asyncio.shield(launching)
-        except asyncio.CancelledError:
-            await asyncio.wait([launching])
-            if not launching.cancelled() and launching.exception() is None:
-                await launching.result().stop()
-            raise
+        plan = plan_of(instance, self._world.settings, seed)
+        await asyncio.to_thread(shutil.rmtree, plan.directory, True)
+        instance.machine = await launched(self._world.launch, plan)
+        await get_ready(instance.machine, instance.custom or {})
 
     def _run(self, instance: Instance, due: float | None) -> None:
         now = self._world.clock.now()

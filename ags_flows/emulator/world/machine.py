@@ -173,7 +173,7 @@ class SandboxMachine:
         from ..sandbox import Bind, Sandbox, SandboxSpec
 
         binds = [Bind(mount.source, mount.target, mount.readonly) for mount in plan.mounts]
-        sandbox = await Sandbox.start(
+        sandbox: Any = await Sandbox.start(
             SandboxSpec(
                 sandbox_id=plan.sandbox_id,
                 directory=plan.directory,
