@@ -1,0 +1,164 @@
+"""One sandbox's envd as an ASGI application: routes, tokens, life."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+from connectrpc.codec import proto_binary_codec, proto_json_codec
+from e2b.envd.filesystem.filesystem_connect import FilesystemASGIApplication
+from e2b.envd.process.process_connect import ProcessASGIApplication
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from ..sandbox import Sandbox
+from .context import Context
+from .filesystem import Filesystem
+from .processes import Processes
+from .transfers import Refused, answer, check_signature, download, upload
+
+Scope = dict[str, Any]
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+_OPEN = {("GET", "/health"), ("POST", "/init")}
+
+
+class Access(Protocol):
+    """Who may use the sandbox."""
+
+    def accepts(self, token: str | None) -> bool:
+        """Whether a token opens it."""
+        ...
+
+    def signing_tokens(self) -> Sequence[str]:
+        """Return the tokens that URLs may be signed with."""
+        ...
+
+
+class Envd:
+    """The envd of one sandbox.
+
+    Args:
+        sandbox: The sandbox.
+        access: Who may use it.
+        version: The version that it reports.
+        env: Environment of every process.
+        default_user: Who acts where nobody is named.
+        default_workdir: Where commands begin, empty for the user's home.
+    """
+
+    def __init__(
+        self,
+        sandbox: Sandbox,
+        *,
+        access: Access,
+        version: str = "0.6.13",
+        env: Mapping[str, str] | None = None,
+        default_user: str = "user",
+        default_workdir: str = "",
+    ) -> None:
+        """Serve nothing before `app` is called."""
+        self.version = version
+        self._access = access
+        self._context = Context(sandbox, env or {}, default_user, default_workdir)
+        self._processes = Processes(self._context)
+        self._filesystem = Filesystem(self._context)
+        codecs = [proto_json_codec(), proto_binary_codec()]
+        # The size of a message is not limited: the SDKs send whole files of input in one.
+        self._process_app = ProcessASGIApplication(self._processes, read_max_bytes=None, codecs=codecs)
+        self._filesystem_app = FilesystemASGIApplication(self._filesystem, read_max_bytes=None, codecs=codecs)
+
+    @property
+    def processes(self) -> list[dict[str, Any]]:
+        """What runs: id and command."""
+        return [
+            {"pid": running.pid, "command": " ".join([running.config.cmd, *running.config.args])}
+            for running in self._processes.all
+        ]
+
+    async def close(self) -> None:
+        """End every stream: the sandbox is gone."""
+        await self._processes.close()
+        await self._filesystem.close()
+
+    async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request (ASGI)."""
+        if scope["type"] != "http":
+            if scope["type"] == "websocket":
+                await send({"type": "websocket.close", "code": 1003})
+            return
+        request = Request(scope, receive)
+        path, method = scope["path"], scope["method"]
+        try:
+            if not self._may(request, method, path):
+                response: Response = answer(401, "unauthorized access, please provide a valid access token")
+            elif path.startswith("/process.Process/"):
+                return await self._process_app(scope, receive, send)  # type: ignore[arg-type]
+            elif path.startswith("/filesystem.Filesystem/"):
+                return await self._filesystem_app(scope, receive, send)  # type: ignore[arg-type]
+            else:
+                response = await self._route(request, method, path)
+        except Refused as refused:
+            response = answer(refused.status, refused.message)
+        await response(scope, receive, send)  # type: ignore[arg-type]
+
+    def _may(self, request: Request, method: str, path: str) -> bool:
+        if (method, path) in _OPEN:
+            return True
+        token = request.headers.get("x-access-token")
+        if path == "/files" and token is None:
+            operation = "read" if method == "GET" else "write"
+            if check_signature(request, operation, self._access.signing_tokens()):
+                return True
+        return self._access.accepts(token)
+
+    async def _route(self, request: Request, method: str, path: str) -> Response:
+        match (method, path):
+            case ("GET", "/health"):
+                return Response(status_code=204, headers={"Cache-Control": "no-store"})
+            case ("GET", "/files"):
+                return await download(self._context, request)
+            case ("POST", "/files"):
+                return await upload(self._context, request)
+            case ("GET", "/envs"):
+                return JSONResponse(self._context.env)
+            case ("GET", "/metrics"):
+                return JSONResponse(self._metrics())
+            case ("POST", "/init"):
+                return await self._init(request)
+        return answer(404, f"{method} {path} not found")
+
+    async def _init(self, request: Request) -> Response:
+        """Take environment and defaults; a token is needed, except by nobody who has none to give."""
+        if not self._access.accepts(request.headers.get("x-access-token")):
+            return answer(401, "unauthorized access, please provide a valid access token")
+        try:
+            given = json.loads(await request.body() or b"{}")
+            env = {str(name): str(value) for name, value in (given.get("envVars") or {}).items()}
+        except (ValueError, AttributeError) as error:
+            raise Refused(400, f"the body is not JSON of the expected form: {error}") from error
+        self._context.env.update(env)
+        if isinstance(given.get("defaultUser"), str) and given["defaultUser"]:
+            self._context.default_user = given["defaultUser"]
+        if isinstance(given.get("defaultWorkdir"), str):
+            self._context.default_workdir = given["defaultWorkdir"]
+        return Response(status_code=204)
+
+    def _metrics(self) -> dict[str, Any]:
+
+        usage = self._context.sandbox.usage()
+        return {
+            "ts": int(time.time()),
+            "cpu_count": os.cpu_count() or 1,
+            "cpu_used_pct": round(usage.cpu_percent, 2),
+            "mem_total": usage.memory_total,
+            "mem_used": usage.memory_used,
+            "mem_total_mib": usage.memory_total >> 20,
+            "mem_used_mib": usage.memory_used >> 20,
+            "disk_used": usage.disk_used,
+            "disk_total": usage.disk_total,
+        }
