@@ -1,0 +1,6 @@
+"""The gateway: any port of any sandbox, by HTTP and WebSocket."""
+
+from .faults import StreamFaults
+from .gateway import Gateway, GatewayTarget
+
+__all__ = ["Gateway", "GatewayTarget", "StreamFaults"]

@@ -1,0 +1,148 @@
+"""Faults of connections to sandboxes, on request.
+
+Kinds: `cut` closes the connection without an answer, or after so many bytes or seconds of one; `blackhole` keeps the
+connection and says nothing, or nothing more; `status` answers with an HTTP status; `delay` answers late; `slow` reads
+and writes so many bytes a second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+Message = MutableMapping[str, Any]
+Send = Callable[[Message], Awaitable[None]]
+
+KINDS = ("cut", "blackhole", "status", "delay", "slow")
+
+
+class Cut(Exception):
+    """The connection was closed on request."""
+
+
+@dataclass
+class StreamFault:
+    """One fault.
+
+    Attributes:
+        fault_id: Its number.
+        kind: One of `KINDS`.
+        instance_id: The sandbox that it strikes, None for all.
+        port: The port that it strikes, None for all.
+        path: What the path has to contain, such as `/process.Process/Start`.
+        times: How many requests it strikes, None for all until it is cleared.
+        after_bytes: `cut` and `blackhole`: so much of the answer passes before.
+        after_seconds: `cut` and `blackhole`: so long the answer passes before; `delay`: how late it is.
+        status: `status`: the answer.
+        bytes_per_second: `slow`: how much passes.
+    """
+
+    fault_id: int
+    kind: str
+    instance_id: str | None = None
+    port: int | None = None
+    path: str = ""
+    times: int | None = 1
+    after_bytes: int | None = None
+    after_seconds: float | None = None
+    status: int = 502
+    bytes_per_second: int = 65_536
+
+    def strikes(self, instance_id: str, port: int, path: str) -> bool:
+        """Whether it is meant for a request."""
+        return (
+            self.times != 0
+            and self.instance_id in (None, instance_id)
+            and self.port in (None, port)
+            and self.path in path
+        )
+
+
+class StreamFaults:
+    """The faults that are declared at the moment."""
+
+    def __init__(self) -> None:
+        """Begin without any."""
+        self._faults: list[StreamFault] = []
+        self._numbers = itertools.count(1)
+        self._cleared = asyncio.Event()
+
+    def add(self, kind: str, **more: Any) -> dict[str, Any]:
+        """Declare a fault and return it.
+
+        Raises:
+            ValueError: There is no such kind, or no such attribute.
+        """
+        if kind not in KINDS:
+            raise ValueError(f"kind {kind!r} is none of {', '.join(KINDS)}")
+        try:
+            fault = StreamFault(next(self._numbers), kind, **more)
+        except TypeError as error:
+            raise ValueError(str(error).replace("StreamFault.__init__() ", "")) from error
+        self._faults.append(fault)
+        return asdict(fault)
+
+    def clear(self) -> None:
+        """End all faults, also those that hold a connection."""
+        self._faults.clear()
+        self._cleared.set()
+        self._cleared = asyncio.Event()
+
+    def describe(self) -> list[dict[str, Any]]:
+        """Return those that still strike."""
+        return [asdict(fault) for fault in self._faults if fault.times != 0]
+
+    def strike(self, instance_id: str, port: int, path: str) -> StreamFault | None:
+        """Return the fault that a request meets, and count it."""
+        for fault in self._faults:
+            if fault.strikes(instance_id, port, path):
+                if fault.times is not None:
+                    fault.times -= 1
+                return fault
+        return None
+
+    async def released(self) -> None:
+        """Return when the faults are cleared."""
+        await self._cleared.wait()
+
+
+class FaultySend:
+    """The answer of a request that a fault strikes, as it reaches the client."""
+
+    def __init__(self, fault: StreamFault, faults: StreamFaults, send: Send, abort: Callable[[], None]) -> None:
+        """Let the answer begin."""
+        self._fault = fault
+        self._faults = faults
+        self._send = send
+        self._abort = abort
+        self._passed = 0
+        self._began = asyncio.get_running_loop().time()
+
+    async def __call__(self, message: Message) -> None:
+        """Pass a message on, or what the fault leaves of it."""
+        fault = self._fault
+        body = message.get("body", b"") if message["type"] == "http.response.body" else b""
+        if fault.kind == "slow" and body:
+            await asyncio.sleep(len(body) / max(1, fault.bytes_per_second))
+        elif fault.kind in ("cut", "blackhole"):
+            room = None if fault.after_bytes is None else max(0, fault.after_bytes - self._passed)
+            late = (
+                fault.after_seconds is not None
+                and asyncio.get_running_loop().time() - self._began >= fault.after_seconds
+            )
+            if late or (room is not None and len(body) >= room and message["type"] == "http.response.body"):
+                if room and body[:room]:
+                    await self._send({**message, "body": body[:room], "more_body": True})
+                await self.strike()
+        self._passed += len(body)
+        await self._send(message)
+
+    async def strike(self) -> None:
+        """Cut the connection, or hold it until the faults are cleared and cut it then."""
+        if self._fault.kind == "blackhole":
+            await self._faults.released()
+        self._abort()
+        raise Cut

@@ -1,0 +1,204 @@
+"""The gateway as an ASGI application: finds the sandbox, checks the token, passes on."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, Literal, Protocol
+from urllib.parse import unquote
+
+from .faults import Cut, FaultySend, StreamFaults
+from .proxy import BadAnswer, forward, forward_websocket, refuse_websocket
+from .routing import ENVD_PORT, INTERPRETER_PORT, Route, route_of, token_of
+
+Message = MutableMapping[str, Any]
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Asgi = Callable[..., Awaitable[None]]
+
+
+class GatewayTarget(Protocol):
+    """A sandbox as the gateway sees it at the moment of a request."""
+
+    @property
+    def instance_id(self) -> str:
+        """Its id."""
+        ...
+
+    @property
+    def state(self) -> Literal["running", "paused", "gone"]:
+        """Whether it can be reached."""
+        ...
+
+    @property
+    def auth_mode(self) -> Literal["TOKEN", "PUBLIC", "NONE"]:
+        """Which ports need a token: all, envd's alone, or none."""
+        ...
+
+    @property
+    def envd_app(self) -> Asgi:
+        """What serves port 49983; it checks tokens itself, since signed URLs need none."""
+        ...
+
+    @property
+    def code_app(self) -> Asgi | None:
+        """What serves port 49999, or None when that is an ordinary port."""
+        ...
+
+    def accepts(self, token: str | None) -> bool:
+        """Whether a token opens its ports."""
+        ...
+
+    def connect(self, port: int) -> socket.socket:
+        """Return a connection to a port inside; blocking; ConnectionRefusedError when nothing listens."""
+        ...
+
+
+class Gateway:
+    """Reaches every port of every sandbox.
+
+    Args:
+        lookup: Finds a sandbox by id.
+        faults: Faults of connections.
+    """
+
+    def __init__(self, lookup: Callable[[str], GatewayTarget | None], faults: StreamFaults | None = None) -> None:
+        """Serve nothing before `app` is called."""
+        self._lookup = lookup
+        self._faults = faults or StreamFaults()
+
+    def claims(self, scope: Scope) -> bool:
+        """Whether a request is for a sandbox."""
+        return route_of(scope) is not None
+
+    async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request (ASGI)."""
+        route = route_of(scope)
+        assert route is not None
+        abort = scope.get("extensions", {}).get("ags.abort", {}).get("abort", lambda: None)
+        fault = self._faults.strike(route.instance_id, route.port, scope["path"])
+        try:
+            if fault is not None:
+                faulty = FaultySend(fault, self._faults, send, abort)
+                if fault.kind == "delay":
+                    await asyncio.sleep(fault.after_seconds or 1.0)
+                elif fault.kind == "status":
+                    await _refuse(scope, receive, send, fault.status, "a fault on request")
+                    return
+                elif fault.kind in ("cut", "blackhole") and fault.after_bytes is None and fault.after_seconds is None:
+                    await self._held(receive, faulty)
+                    return
+                send = faulty
+                if fault.kind in ("cut", "blackhole") and fault.after_seconds is not None:
+                    await self._within(fault.after_seconds, faulty, self._answer(scope, receive, send, route))
+                    return
+            await self._answer(scope, receive, send, route)
+        except Cut:
+            # The server notices that the connection is gone in the loop's next rounds.
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+
+    async def _held(self, receive: Receive, faulty: FaultySend) -> None:
+        """Strike before there is an answer; a client that gives up ends it."""
+        strike = asyncio.ensure_future(faulty.strike())
+        gone = asyncio.ensure_future(_disconnected(receive))
+        try:
+            await asyncio.wait({strike, gone}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (strike, gone):
+                task.cancel()
+            await asyncio.gather(strike, gone, return_exceptions=True)
+        raise Cut
+
+    async def _within(self, seconds: float, faulty: FaultySend, answer: Awaitable[None]) -> None:
+        """Strike after some seconds, also when nothing is being sent then."""
+        task = asyncio.ensure_future(answer)
+        try:
+            await asyncio.wait({task}, timeout=seconds)
+            if not task.done():
+                await faulty.strike()
+            await task
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send, route: Route) -> None:
+        target = self._lookup(route.instance_id)
+        if target is None or target.state != "running":
+            await self._absent(scope, receive, send, route, target)
+            return
+        if not self._may(scope, route, target):
+            await _refuse(scope, receive, send, 401, "unauthorized: a valid access token is needed")
+            return
+        app = self._built_in(route, target)
+        if app is not None and scope["type"] == "http":
+            path = route.path
+            await app({**scope, "path": _decoded(path), "raw_path": path.encode("latin-1")}, receive, send)
+            return
+        try:
+            upstream = await asyncio.to_thread(target.connect, route.port)
+        except OSError:
+            await _refuse(scope, receive, send, 502, f"The sandbox {route.instance_id}: port {route.port} is not open")
+            return
+        if scope["type"] == "websocket":
+            await forward_websocket(scope, receive, send, route.path, upstream)
+            return
+        try:
+            await forward(scope, receive, send, route.path, upstream)
+        except BadAnswer as error:
+            await _refuse(scope, receive, send, 502, f"port {route.port} gave no HTTP answer: {error}")
+        except ConnectionError:
+            scope.get("extensions", {}).get("ags.abort", {}).get("abort", lambda: None)()
+            raise Cut from None
+
+    async def _absent(
+        self, scope: Scope, receive: Receive, send: Send, route: Route, target: GatewayTarget | None
+    ) -> None:
+        """Say that a sandbox is gone: in E2B's words to E2B's SDKs, in AGS's to everybody else."""
+        if target is not None and target.state == "paused":
+            status, message = 502, f"The sandbox {route.instance_id} was not found: it is paused"
+        else:
+            status, message = 502, f"The sandbox {route.instance_id} was not found"
+        if not route.by_sdk:
+            status = 409 if target is not None and target.state == "paused" else 404
+            message = message.replace("The sandbox", "instance")
+        await _refuse(scope, receive, send, status, message, sandboxId=route.instance_id)
+
+    def _may(self, scope: Scope, route: Route, target: GatewayTarget) -> bool:
+        if target.auth_mode == "NONE" or (target.auth_mode == "PUBLIC" and route.port != ENVD_PORT):
+            return True
+        if route.port == ENVD_PORT:
+            return True
+        if route.port == INTERPRETER_PORT and route.path.startswith("/contexts") and target.code_app is not None:
+            # The code interpreter's SDKs send no token with these calls.
+            return True
+        return target.accepts(token_of(scope))
+
+    def _built_in(self, route: Route, target: GatewayTarget) -> Asgi | None:
+        if route.port == ENVD_PORT:
+            return target.envd_app
+        return target.code_app if route.port == INTERPRETER_PORT else None
+
+
+async def _refuse(scope: Scope, receive: Receive, send: Send, status: int, message: str, **more: str) -> None:
+    body = json.dumps({"code": status, "message": message, **more}).encode()
+    if scope["type"] == "websocket":
+        await receive()
+        await refuse_websocket(scope, send, status, body)
+        return
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] not in ("http.disconnect", "websocket.disconnect"):
+        pass
+
+
+def _decoded(path: str) -> str:
+
+    return unquote(path)
