@@ -127,7 +127,7 @@ class AGSConfig(Block):
             secret_id=self.secret_id or self.credentials.secret_id,
             secret_key=self.secret_key or self.credentials.secret_key,
             session_token=self.credentials.session_token,
-        ).keys()
+        ).resolve()
         return Connection(
             endpoint=self.http_endpoint,
             region=self.region,

@@ -43,7 +43,7 @@ class TencentCloudCredentials(Block):
         default=None, title="Session token", description="Only with temporary (STS) keys. Empty: TENCENTCLOUD_TOKEN."
     )
 
-    def keys(self) -> tuple[SecretStr | None, SecretStr | None, SecretStr | None]:
+    def resolve(self) -> tuple[SecretStr | None, SecretStr | None, SecretStr | None]:
         """Return SecretId, SecretKey and session token: the block's own, or else the environment's.
 
         The session token of the environment only belongs to keys that came from there too.

@@ -104,7 +104,7 @@ def test_keys_come_from_the_block_or_else_from_the_environment(monkeypatch):
 
 def test_a_session_token_of_the_environment_does_not_join_keys_of_a_block(monkeypatch):
     monkeypatch.setenv("TENCENTCLOUD_TOKEN", "env-token")
-    assert TencentCloudCredentials(secret_id="a", secret_key="b").keys()[2] is None
+    assert TencentCloudCredentials(secret_id="a", secret_key="b").resolve()[2] is None
 
 
 def test_keys_of_the_environment_are_not_copied_into_the_block(monkeypatch):
