@@ -11,7 +11,7 @@ PACKAGE = Path(ags_flows.__file__).parent
 
 LAYERS = [
     {"errors"},
-    {"durations", "ownership", "redaction"},
+    {"durations", "output", "ownership", "redaction"},
     {"models"},
     {"settings"},
     {"cloud"},

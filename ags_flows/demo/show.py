@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
 
@@ -26,7 +27,7 @@ from ags_flows.demo.servers import (
 from ags_flows.errors import UnreachableError
 from ags_flows.models import RunReport
 
-HEAD_LINES = 14
+HEAD_LINES = 19
 
 
 def run_demo(directory: Path, console: Console) -> int:
@@ -49,21 +50,23 @@ def run_demo(directory: Path, console: Console) -> int:
 
 
 def _run(directory: Path, console: Console, started: float) -> int:
-    console.print(f"[bold]ags_flows demo[/]: a job goes through Prefect into a sandbox and comes back. ({directory})")
-    with prefect_server(directory) as (server, url), _step(console, "Starting the emulator of AGS") as step:
-        with emulator(directory) as exports:
+    console.print("[bold]ags_flows demo[/]: a job goes through Prefect into a sandbox and comes back.")
+    console.print(f"  Data, logs and the report go to {directory}", highlight=False, soft_wrap=True)
+    # Both start at the same time; Prefect's server takes longer.
+    with prefect_server(directory) as (server, url), ExitStack() as stack:
+        with _step(console, "Starting the emulator of AGS") as step:
+            exports = stack.enter_context(emulator(directory))
             step(f"Emulator of AGS at {exports['AGS_ENDPOINT']}")
-            with _step(console, "Starting a Prefect server (its first start takes 10 to 40 s)") as step:
-                wait_for_prefect(server, url, directory)
-                step("Prefect server")
-            console.print(f"  [green]✓[/] Watch the run in the Prefect UI: [link={url}]{url}[/link]")
-            environment = {
-                **prefect_environment(directory),
-                **exports,
-                "PREFECT_API_URL": f"{url}/api",
-                "PYTHONUNBUFFERED": "1",
-            }
-            code = _follow(directory, console, environment)
+        with _step(console, "Starting a Prefect server (its first start takes 10 to 40 s)") as step:
+            wait_for_prefect(server, url, directory)
+            step(f"Prefect server; watch the run in its UI: {url}")
+        environment = {
+            **prefect_environment(directory),
+            **exports,
+            "PREFECT_API_URL": f"{url}/api",
+            "PYTHONUNBUFFERED": "1",
+        }
+        code = _follow(directory, console, environment)
     if code == 0:
         _show_result(directory, console, time.monotonic() - started)
     else:
@@ -101,13 +104,18 @@ def _follow(directory: Path, console: Console, environment: dict[str, str]) -> i
         process.stdout.close()
 
 
+def _short(line: str) -> str:
+    """Return a line of Prefect's log without date and logger, which are the same on every line here."""
+    return re.sub(r"^(\d\d:\d\d:\d\d)\.\d+ \| (\w+)\s*\| (?:Task|Flow) run ", r"\1 ", line)
+
+
 def _show_result(directory: Path, console: Console, seconds: float) -> None:
     report = RunReport.model_validate_json((directory / "run.json").read_text(encoding="utf-8"))
     written = directory / "report.md"
     head = "\n".join(written.read_text(encoding="utf-8").splitlines()[:HEAD_LINES])
     console.print(f"\nThe head of the report that the sandbox wrote ({written}):")
     console.print(Markdown(head))
-    table = Table(title=f"What took how long (sandbox {report.instance_id})", title_justify="left")
+    table = Table(title="What took how long", title_justify="left")
     table.add_column("step")
     table.add_column("seconds", justify="right")
     for step in report.steps:

@@ -36,4 +36,4 @@ def config_for(emulator: Emulator, **fields: Any) -> AGSConfig:
         **fields: Further fields of `AGSConfig`.
     """
     keys = TencentCloudCredentials(secret_id=emulator.secret_id, secret_key=emulator.secret_key)
-    return AGSConfig(http_endpoint=emulator.url, domain=emulator.url, credentials=keys, **fields)
+    return AGSConfig(**{"http_endpoint": emulator.url, "domain": emulator.url, "credentials": keys, **fields})
