@@ -65,6 +65,8 @@ def _run(directory: Path, console: Console, started: float) -> int:
             **exports,
             "PREFECT_API_URL": f"{url}/api",
             "PYTHONUNBUFFERED": "1",
+            # Prefect folds its lines at the width that it finds, 80 without a terminal.
+            "COLUMNS": "400",
         }
         code = _follow(directory, console, environment)
     if code == 0:

@@ -50,8 +50,9 @@ def test_a_job_goes_into_a_sandbox_and_its_report_comes_back_right(ags_config, t
     assert RunReport.model_validate_json(report.model_dump_json()) == report
     text = (tmp_path / "report.md").read_text()
     revenue = defaultdict(Decimal)
-    for row in csv.DictReader((data / "orders.csv").open()):
-        revenue[row["region"]] += Decimal(row["quantity"]) * Decimal(row["unit_price_cents"]) / 100
+    with (data / "orders.csv").open() as orders:
+        for row in csv.DictReader(orders):
+            revenue[row["region"]] += Decimal(row["quantity"]) * Decimal(row["unit_price_cents"]) / 100
     for region, amount in revenue.items():
         assert f"| {region} | {amount:,.2f} | {amount / sum(revenue.values()):.1%} |" in text
     assert f"5,000 orders, revenue {sum(revenue.values()):,.2f}." in text
