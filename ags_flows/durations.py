@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from datetime import timedelta
 
@@ -10,7 +11,7 @@ from ags_flows.errors import ConfigurationError
 MINIMUM_SECONDS = 30
 MAXIMUM_SECONDS = 24 * 3600
 
-_FORM = re.compile(r"(?:(?P<hours>\d+)h)?(?:(?P<minutes>\d+)m)?(?:(?P<seconds>\d+)s)?")
+_FORM = re.compile(r"(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,9})s)?|(\d{1,9})", re.ASCII)
 
 
 def parse_duration(value: str | int | float | timedelta, *, field: str = "timeout") -> int:
@@ -56,14 +57,11 @@ def _seconds(value: object) -> int | None:
     if isinstance(value, bool):
         return None
     if isinstance(value, (int, float)):
-        return int(value)
+        return int(value) if math.isfinite(value) else None
     if not isinstance(value, str):
         return None
-    text = value.strip()
-    if text.isdecimal():
-        return int(text)
-    match = _FORM.fullmatch(text)
-    if not match or not text:
+    match = _FORM.fullmatch(value.strip())
+    if not match or not any(match.groups()):
         return None
-    hours, minutes, seconds = (int(part or 0) for part in match.groups())
-    return hours * 3600 + minutes * 60 + seconds
+    hours, minutes, seconds, bare = (int(part or 0) for part in match.groups())
+    return hours * 3600 + minutes * 60 + seconds + bare

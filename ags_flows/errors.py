@@ -17,6 +17,7 @@ AGSFlowsError
 ├── InstanceFailedError         the instance failed to start
 ├── InstanceGoneError           the instance ended while it was needed
 ├── WaitTimeoutError            it did not become ready in time
+│   └── WaitCancelledError      whoever waited was told to stop
 ├── TokenExpiredError     (r)   the access token was refused, also after a refresh
 ├── CommandFailedError          exit code other than 0, when `check=True`
 ├── CommandTimeoutError         the command ran into its time limit and was killed
@@ -152,6 +153,10 @@ class InstanceGoneError(AGSFlowsError):
 
 class WaitTimeoutError(AGSFlowsError, TimeoutError):
     """A tool or an instance did not become ready within the time that was given."""
+
+
+class WaitCancelledError(WaitTimeoutError):
+    """A wait was ended from outside before its time. What was waited for goes on."""
 
 
 class TokenExpiredError(AGSFlowsError):

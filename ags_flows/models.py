@@ -68,6 +68,13 @@ def _check_image(image: str) -> str:
     return image
 
 
+def _check_image_of_mount(image: str) -> str:
+    last = _check_image(image).rsplit("/", 1)[-1]
+    if ":" not in last and "@" not in last:
+        raise ValueError(f"{image!r} needs a tag or a digest: AGS mounts no image without")
+    return image
+
+
 def _check_cpu(cpu: Any) -> str:
     text = str(cpu)
     if not _CPU.fullmatch(text):
@@ -151,7 +158,7 @@ class ImageSource(Value):
     """A directory of an image, as storage: how envd gets into a custom image."""
 
     kind: Literal["image"] = "image"
-    image: Image
+    image: Annotated[str, BeforeValidator(_check_image_of_mount)]
     image_registry_type: ImageRegistryType = "enterprise"
     subpath: str = "/"
 
@@ -173,12 +180,49 @@ class CfsSource(Value):
     path: str = Field(default="/", pattern="^/")
 
 
+class AgentBucketSource(Value):
+    """A space of an AgentBucket library."""
+
+    kind: Literal["agent-bucket"] = "agent-bucket"
+    library_id: str = Field(min_length=1)
+    space_id: str = Field(min_length=1)
+    access_domain: str | None = None
+
+
+class VolumeSource(Value):
+    """A volume of AGS, by its id (`vol-...`) or its name."""
+
+    kind: Literal["volume"] = "volume"
+    volume_id: str | None = None
+    name: str | None = None
+
+    @model_validator(mode="after")
+    def _named_once(self) -> Self:
+        if bool(self.volume_id) == bool(self.name):
+            raise ValueError("a volume is named by volume_id or by name, and not by both")
+        return self
+
+
+class VolumeTemplateSource(Value):
+    """A volume that is made from a template; instances with an equal `reuse_key` share one."""
+
+    kind: Literal["volume-template"] = "volume-template"
+    name: str = Field(min_length=1)
+    reuse_key: str | None = None
+
+
+MountSource = Annotated[
+    ImageSource | CosSource | CfsSource | AgentBucketSource | VolumeSource | VolumeTemplateSource,
+    Field(discriminator="kind"),
+]
+
+
 class StorageMount(Value):
     """Storage that every instance of the tool finds at `mount_path`."""
 
     name: str = Field(min_length=1)
     mount_path: MountPath
-    source: Annotated[ImageSource | CosSource | CfsSource, Field(discriminator="kind")]
+    source: MountSource
     readonly: bool = False
 
 
@@ -191,10 +235,48 @@ class MountOption(Value):
     readonly: bool | None = None
 
 
+class Dns(Value):
+    """Name resolution in a container, as in `resolv.conf`."""
+
+    servers: tuple[str, ...] = ()
+    searches: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
+
+
+class Security(Value):
+    """What a container's root may do. AGS runs containers privileged unless `privileged` is False."""
+
+    privileged: bool | None = None
+    add_capabilities: tuple[str, ...] = ()
+    drop_capabilities: tuple[str, ...] = ()
+
+
+class Logs(Value):
+    """Files below `/logs` that are collected, and the CLS topic that they are sent to (which needs a role)."""
+
+    files: tuple[Annotated[str, Field(pattern=r"^/logs/[^/\x00]+$")], ...] = Field(default=(), max_length=10)
+    topic_id: str | None = None
+
+
+class Computer(Value):
+    """What a tool of type `osworld` or `waa` runs."""
+
+    osworld_version: str | None = None
+    waa_image_id: str | None = None
+
+
+CONTAINER_FIELDS = ("image", "image_registry_type", "command", "args", "env", "ports", "probe", "dns", "security")
+"""Fields of a `ToolSpec` that describe its container."""
+
+CONTAINER_TYPES = ("custom", "swebench")
+"""Types of tools whose container is the user's own."""
+
+
 class ToolSpec(Value):
     """A sandbox tool to create: everything that CreateSandboxTool takes.
 
-    `image=None` takes the default image of the configuration, for tools of type `custom`.
+    `image=None` takes the default image of the configuration, for tools of type `custom`. For these, `resources=None`
+    means those of `Resources()`; for others, what AGS gives to the type.
 
     Example:
         ```python
@@ -210,8 +292,12 @@ class ToolSpec(Value):
     args: tuple[str, ...] = ()
     env: dict[str, str] = Field(default_factory=dict)
     ports: tuple[Port, ...] = ()
-    resources: Resources = Resources()
+    resources: Resources | None = None
     probe: Probe | None = None
+    dns: Dns | None = None
+    security: Security | None = None
+    computer: Computer | None = None
+    logs: Logs | None = None
     network: Network = Network()
     mounts: tuple[StorageMount, ...] = Field(default=(), max_length=10)
     tags: dict[str, str] = Field(default_factory=dict)
@@ -222,8 +308,8 @@ class ToolSpec(Value):
 
     @model_validator(mode="after")
     def _container_fields_need_a_container(self) -> Self:
-        if self.type != "custom":
-            given = [name for name in ("image", "command", "args", "env", "ports", "probe") if getattr(self, name)]
+        if self.type not in CONTAINER_TYPES:
+            given = [name for name in CONTAINER_FIELDS if getattr(self, name)]
             if given:
                 raise ValueError(f"{', '.join(given)}: only for tools of type 'custom', not {self.type!r}")
         if self.persistent and self.default_timeout:
@@ -231,6 +317,9 @@ class ToolSpec(Value):
         names = [mount.name for mount in self.mounts]
         if len(set(names)) != len(names):
             raise ValueError(f"mounts: names must differ, got {', '.join(names)}")
+        paths = [mount.mount_path.rstrip("/") for mount in self.mounts]
+        if len(set(paths)) != len(paths):
+            raise ValueError(f"mounts: mount paths must differ, got {', '.join(paths)}")
         return self
 
 
@@ -245,6 +334,8 @@ class CustomConfiguration(Value):
     ports: tuple[Port, ...] = ()
     resources: Resources | None = None
     probe: Probe | None = None
+    dns: Dns | None = None
+    security: Security | None = None
 
 
 class Answer(BaseModel):

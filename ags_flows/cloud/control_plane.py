@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import itertools
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from ags_flows.cloud import wire
+from ags_flows.cloud.arguments import check_client_token, check_instance_id, check_metadata, is_tool_id
 from ags_flows.cloud.connection import Connection
+from ags_flows.cloud.paging import by_offset, by_token, chunks, take
 from ags_flows.cloud.transport import Transport
-from ags_flows.errors import ConfigurationError, ConflictError, InvalidRequestError, NotFoundError
+from ags_flows.errors import ConfigurationError, ConflictError, InvalidRequestError, NotFoundError, ServiceError
 from ags_flows.models import (
-    TOOL_NAME,
     AccessToken,
+    Computer,
     CustomConfiguration,
     Instance,
     MountOption,
@@ -26,13 +27,10 @@ from ags_flows.models import (
 
 R = TypeVar("R")
 
-PAGE = 100
-"""The most items that AGS gives at once, and the most ids that one request may name."""
-
-LAST_OFFSET = 10_000
-"""Paging by offset ends here."""
-
 KEPT_CLIENTS = 32
+AUTH_MODES = ("DEFAULT", "TOKEN", "PUBLIC", "NONE")
+
+_ENDED = ("STOPPING", "STOPPED", "FAILED", "STARTING_FAILED", "FORK_FAILED")
 
 
 class ControlPlane:
@@ -74,8 +72,8 @@ class ControlPlane:
 
     def create_tool(self, spec: ToolSpec, *, client_token: str | None = None) -> str:
         """Create a tool and return its id. It becomes ACTIVE, or FAILED, later."""
-        parameters = {**wire.tool_to_wire(spec), **wire.present(ClientToken=client_token)}
-        return str(self.call("CreateSandboxTool", parameters)["ToolId"])
+        parameters = {**wire.tool_to_wire(spec), **wire.present(ClientToken=check_client_token(client_token))}
+        return str(_part(self.call("CreateSandboxTool", parameters), "CreateSandboxTool", "ToolId"))
 
     def get_tool(self, tool: str) -> Tool:
         """Return a tool by id or by name.
@@ -107,8 +105,6 @@ class ControlPlane:
         AGS has changed its filters before: what it answers is checked again here, and a filter by name that it
         refuses is replaced by reading all.
         """
-        if ids is not None and not ids:
-            return []
         conditions = wire.present(ToolName=name, ToolType=type, Status=status)
         filters = [{"Name": key, "Values": [value]} for key, value in conditions.items()]
         filters += [{"Name": "Tag", "Values": [f"{key}={value}"]} for key, value in (tags or {}).items()]
@@ -121,12 +117,7 @@ class ControlPlane:
                 and all(tool.tags.get(key) == value for key, value in (tags or {}).items())
             )
 
-        try:
-            return _take(filter(matches, self._tools(filters, ids)), limit)
-        except InvalidRequestError as error:
-            if not filters or error.code not in ("InvalidParameter.Filters", "InvalidParameter"):
-                raise
-            return _take(filter(matches, self._tools([], ids)), limit)
+        return _filtered(filters, lambda kept: take(filter(matches, self._tools(kept, ids)), limit))
 
     def update_tool(
         self,
@@ -136,8 +127,13 @@ class ControlPlane:
         tags: Mapping[str, str] | None = None,
         network: Network | None = None,
         custom: CustomConfiguration | None = None,
+        computer: Computer | None = None,
     ) -> None:
-        """Change what AGS lets change: description, tags (replaced as a whole), network, container."""
+        """Change what AGS lets change: description, tags (replaced as a whole), network, container, computer.
+
+        Raises:
+            ConfigurationError: Nothing is given to change.
+        """
         parameters: dict[str, Any] = {"ToolId": tool_id}
         if description is not None:
             parameters["Description"] = description
@@ -147,19 +143,30 @@ class ControlPlane:
             parameters["NetworkConfiguration"] = wire.network_to_wire(network)
         if custom is not None:
             parameters["CustomConfiguration"] = wire.custom_to_wire(custom)
+        if computer is not None:
+            parameters["ComputerConfiguration"] = wire.computer_to_wire(computer)
         if len(parameters) == 1:
             raise ConfigurationError(
-                "Nothing to update.", hint="Give description, tags, network or custom; the rest is fixed for good."
+                "Nothing to update.",
+                hint="Give description, tags, network, custom or computer; the rest of a tool is fixed.",
             )
         self.call("UpdateSandboxTool", parameters)
 
     def delete_tool(self, tool: str) -> None:
-        """Delete a tool by id or name; one that is gone already is a success."""
+        """Delete a tool by id or name; one that is gone, or being deleted, is a success.
+
+        Raises:
+            ConflictError: Instances of it still live.
+        """
         try:
             tool_id = tool if is_tool_id(tool) else self.get_tool(tool).id
             self.call("DeleteSandboxTool", {"ToolId": tool_id})
         except NotFoundError:
             return
+        except ConflictError:
+            known = self.list_tools(ids=[tool_id])
+            if known and known[0].status != "DELETING":
+                raise
 
     # Instances
 
@@ -176,22 +183,43 @@ class ControlPlane:
         snapshot_id: str | None = None,
         source_instance_id: str | None = None,
     ) -> Instance:
-        """Start an instance of a tool (by id or name), of a snapshot, or as a clone of a live instance."""
+        """Start an instance of a tool (by id or name), of a snapshot, or as a clone of a live instance.
+
+        Args:
+            tool: A tool's id or name.
+            timeout: `30s` to `24h`, or seconds; by default the tool's.
+            metadata: Names and values to find it by.
+            client_token: At most 64 characters; AGS makes no second instance for the same one.
+            custom: What it has different from its tool.
+            mount_options: Changes to the tool's mounts.
+            auth_mode: `TOKEN`, `PUBLIC` (only envd needs the token) or `NONE`.
+            snapshot_id: Start from this snapshot.
+            source_instance_id: Clone this live instance.
+
+        Returns:
+            The instance, often still STARTING.
+
+        Raises:
+            ConfigurationError: An argument breaks a rule; nothing was sent.
+        """
         if not (tool or snapshot_id or source_instance_id):
             raise ConfigurationError("No tool is given.", hint="Give a tool's id or name, or a snapshot.")
+        if auth_mode is not None and auth_mode not in AUTH_MODES:
+            raise ConfigurationError(f"auth_mode={auth_mode!r} is unknown.", hint=f"Known: {', '.join(AUTH_MODES)}.")
         named = {} if not tool else {"ToolId" if is_tool_id(tool) else "ToolName": tool}
         parameters = wire.present(
             **named,
             Timeout=wire.timeout_to_wire(timeout),
-            Metadata=wire.pairs(metadata or {}),
-            ClientToken=client_token,
+            Metadata=wire.pairs(check_metadata(metadata)),
+            ClientToken=check_client_token(client_token),
             CustomConfiguration=wire.custom_to_wire(custom) if custom else None,
             MountOptions=[wire.mount_option_to_wire(option) for option in mount_options],
             AuthMode=auth_mode,
             SnapshotId=snapshot_id,
-            SourceInstanceId=source_instance_id,
+            SourceInstanceId=check_instance_id(source_instance_id) if source_instance_id else None,
         )
-        return wire.instance_from_wire(self.call("StartSandboxInstance", parameters)["Instance"])
+        answer = self.call("StartSandboxInstance", parameters)
+        return wire.instance_from_wire(_part(answer, "StartSandboxInstance", "Instance"))
 
     def get_instance(self, instance_id: str) -> Instance:
         """Return an instance as it is now; ended ones stay known for a while.
@@ -219,52 +247,68 @@ class ControlPlane:
     ) -> list[Instance]:
         """Return the instances, all of them unless `limit` is given; conditions must all hold.
 
-        AGS has no filter for metadata: those are compared here.
+        `tool` is an id or a name, also of a tool that is gone. AGS has no filter for metadata: those are compared
+        here. RUNNING instances that AGS finds UNHEALTHY are listed for either state.
         """
-        if ids is not None and not ids:
-            return []
         wanted = dict(metadata or {})
-        tool_id = self.get_tool(tool).id if tool and not is_tool_id(tool) else tool
-        filters = [{"Name": "Status", "Values": [status]}] if status else []
+        by_id = tool is not None and is_tool_id(tool)
+        conditions = wire.present(Status=status, ToolName=None if by_id else tool)
+        filters = [{"Name": key, "Values": [value]} for key, value in conditions.items()]
+        shown = {status, "UNHEALTHY"} if status == "RUNNING" else {status}
 
         def matches(instance: Instance) -> bool:
-            return wanted.items() <= instance.metadata.items()
+            return (
+                wanted.items() <= instance.metadata.items()
+                and (tool is None or tool == (instance.tool_id if by_id else instance.tool_name))
+                and (status is None or instance.status in shown)
+            )
 
-        return _take(filter(matches, self._instances(filters, ids, tool_id)), limit)
+        def read(kept: list[dict[str, Any]]) -> list[Instance]:
+            return take(filter(matches, self._instances(kept, ids, tool if by_id else None)), limit)
+
+        return _filtered(filters, read)
 
     def update_instance(
         self, instance_id: str, *, timeout: str | int | None = None, metadata: Mapping[str, str] | None = None
     ) -> None:
-        """Restart the countdown of the timeout, or change metadata. Only RUNNING instances can be changed."""
-        parameters = wire.present(
-            InstanceId=instance_id, Timeout=wire.timeout_to_wire(timeout), Metadata=wire.pairs(metadata or {})
-        )
-        self.call("UpdateSandboxInstance", parameters)
+        """Restart the countdown of the timeout, or add metadata.
+
+        Raises:
+            ConfigurationError: Neither is given.
+            ConflictError: The instance is not RUNNING.
+        """
+        changes = wire.present(Timeout=wire.timeout_to_wire(timeout), Metadata=wire.pairs(check_metadata(metadata)))
+        if not changes:
+            raise ConfigurationError("Nothing to update.", hint="Give a timeout, or metadata.")
+        self.call("UpdateSandboxInstance", {"InstanceId": check_instance_id(instance_id), **changes})
 
     def pause_instance(self, instance_id: str, *, memory: bool = True) -> None:
         """Pause an instance; it becomes PAUSED later. Without `memory` only its disk is kept."""
-        self.call("PauseSandboxInstance", {"InstanceId": instance_id, "Memory": memory})
+        self.call("PauseSandboxInstance", {"InstanceId": check_instance_id(instance_id), "Memory": memory})
 
     def resume_instance(self, instance_id: str, *, timeout: str | int | None = None) -> None:
         """Resume a paused instance; without a timeout AGS gives it five minutes."""
-        parameters = wire.present(InstanceId=instance_id, Timeout=wire.timeout_to_wire(timeout))
+        named = {"InstanceId": check_instance_id(instance_id)}
+        parameters = {**named, **wire.present(Timeout=wire.timeout_to_wire(timeout))}
         self.call("ResumeSandboxInstance", parameters)
 
     def stop_instance(self, instance_id: str) -> None:
         """Stop an instance for good. One that is stopped, stopping or unknown is a success."""
+        named = {"InstanceId": check_instance_id(instance_id)}
         try:
-            self.call("StopSandboxInstance", {"InstanceId": instance_id})
+            self.call("StopSandboxInstance", named)
         except NotFoundError:
             return
         except (ConflictError, InvalidRequestError):
             # What AGS answers to a second stop is not documented: the state decides.
             known = self.list_instances(ids=[instance_id])
-            if known and known[0].status not in ("STOPPING", "STOPPED", "FAILED", "STARTING_FAILED"):
+            if known and known[0].status not in _ENDED:
                 raise
 
     def acquire_token(self, instance_id: str) -> AccessToken:
         """Return an access token for one instance's data plane."""
-        fields = self.call("AcquireSandboxInstanceToken", {"InstanceId": instance_id})
+        fields = self.call("AcquireSandboxInstanceToken", {"InstanceId": check_instance_id(instance_id)})
+        _part(fields, "AcquireSandboxInstanceToken", "Token")
         return wire.token_from_wire(instance_id, fields)
 
     # Snapshots and quotas
@@ -280,17 +324,18 @@ class ControlPlane:
     ) -> Snapshot:
         """Save an instance's disk, and its memory if asked."""
         parameters = {
-            "InstanceId": instance_id,
+            "InstanceId": check_instance_id(instance_id),
             "SnapshotName": name,
             "Memory": memory,
-            **wire.present(Tags=wire.pairs(tags or {}, "Key"), ClientToken=client_token),
+            **wire.present(Tags=wire.pairs(tags or {}, "Key"), ClientToken=check_client_token(client_token)),
         }
-        return wire.snapshot_from_wire(self.call("CreateSandboxSnapshot", parameters)["Snapshot"])
+        answer = self.call("CreateSandboxSnapshot", parameters)
+        return wire.snapshot_from_wire(_part(answer, "CreateSandboxSnapshot", "Snapshot"))
 
     def list_snapshots(self) -> list[Snapshot]:
         """Return all snapshots."""
-        pages = self._by_token("DescribeSandboxSnapshotList", {}, "SnapshotSet")
-        return [wire.snapshot_from_wire(fields) for fields in pages]
+        listed = by_token(self.call, "DescribeSandboxSnapshotList", {}, "SnapshotSet")
+        return [wire.snapshot_from_wire(fields) for fields in listed]
 
     def delete_snapshot(self, snapshot_id: str) -> None:
         """Delete a snapshot; one that is gone already is a success."""
@@ -304,53 +349,35 @@ class ControlPlane:
         return self.call("DescribeQuotaOverview")
 
     def _tools(self, filters: list[dict[str, Any]], ids: Sequence[str] | None) -> Iterator[Tool]:
-        for chunk in _chunks(ids):
-            offset = 0
-            while offset <= LAST_OFFSET:
-                parameters = wire.present(Filters=filters, ToolIds=chunk, Limit=PAGE)
-                page = self.call("DescribeSandboxToolList", {**parameters, "Offset": offset})
-                items = page.get("SandboxToolSet") or []
-                yield from (wire.tool_from_wire(fields) for fields in items)
-                offset += len(items)
-                if len(items) < PAGE:
-                    break
+        for chunk in chunks(ids):
+            parameters = wire.present(Filters=filters, ToolIds=chunk)
+            for fields in by_offset(self.call, "DescribeSandboxToolList", parameters, "SandboxToolSet"):
+                yield wire.tool_from_wire(fields)
 
     def _instances(
         self, filters: list[dict[str, Any]], ids: Sequence[str] | None, tool_id: str | None
     ) -> Iterator[Instance]:
-        for chunk in _chunks(ids):
+        for instance_id in ids or ():
+            check_instance_id(instance_id)
+        for chunk in chunks(ids):
             parameters = wire.present(Filters=filters, InstanceIds=chunk, ToolId=tool_id)
-            for fields in self._by_token("DescribeSandboxInstanceList", parameters, "InstanceSet"):
+            for fields in by_token(self.call, "DescribeSandboxInstanceList", parameters, "InstanceSet"):
                 yield wire.instance_from_wire(fields)
 
-    def _by_token(self, action: str, parameters: dict[str, Any], field: str) -> Iterator[dict[str, Any]]:
-        """Read all pages by NextToken, which has no last offset and is not disturbed by what comes and goes."""
-        token: str | None = None
-        while True:
-            page = self.call(action, {**parameters, "MaxResults": PAGE, **wire.present(NextToken=token)})
-            yield from page.get(field) or []
-            token = page.get("NextToken") or None
-            if token is None:
-                return
+
+def _filtered(filters: list[dict[str, Any]], read: Callable[[list[dict[str, Any]]], list[R]]) -> list[R]:
+    """Read with filters, and without them where AGS refuses one: what it may filter by has changed before."""
+    try:
+        return read(filters)
+    except InvalidRequestError as error:
+        if not filters or error.code not in ("InvalidParameter.Filters", "InvalidParameter"):
+            raise
+        return read([])
 
 
-def is_tool_id(tool: str) -> bool:
-    """Whether a reference is an id: `sdt-` and lower-case letters and digits. Names may not begin so."""
-    if not TOOL_NAME.fullmatch(tool):
-        raise ConfigurationError(
-            f"{tool!r} is neither a tool's id nor a tool's name.",
-            hint="Names have 1 to 50 letters, digits, '_' or '-'; ids begin with 'sdt-'.",
-        )
-    return tool.startswith("sdt-")
-
-
-def _chunks(ids: Sequence[str] | None) -> Iterator[list[str]]:
-    if ids is None:
-        yield []
-        return
-    for start in range(0, len(ids), PAGE):
-        yield list(ids[start : start + PAGE])
-
-
-def _take(items: Iterator[R], limit: int | None) -> list[R]:
-    return list(itertools.islice(items, limit))
+def _part(answer: Mapping[str, Any], action: str, name: str) -> Any:
+    """Return one field of an answer, which is nothing without it."""
+    part = answer.get(name)
+    if not part:
+        raise ServiceError(f"{action}: the answer has no {name}.", request_id=answer.get("RequestId"))
+    return part

@@ -72,31 +72,40 @@ FAMILIES: dict[str, Meaning] = {
     "ClientNetworkError": Meaning(UnreachableError, None),
     "ServerNetworkError": Meaning(UnreachableError, None),
     "ClientParamsError": Meaning(InvalidRequestError, _PARAMETER),
+    "ClientError": Meaning(InvalidRequestError, _PARAMETER),
+    "InvalidCredential": Meaning(CredentialsError, _KEYS),
 }
 """By the part of a code before its first dot."""
 
 CODES: dict[str, Meaning] = {
-    "AuthFailure.SignatureFailure": Meaning(CredentialsError, f"{_KEYS} A wrong clock has the same effect."),
+    "AuthFailure.SignatureFailure": Meaning(CredentialsError, f"{_KEYS} Check this machine's clock too."),
     "AuthFailure.SignatureExpire": Meaning(CredentialsError, "Set this machine's clock: it is off by minutes."),
     "AuthFailure.SecretIdNotFound": Meaning(CredentialsError, _KEYS),
     "AuthFailure.TokenFailure": Meaning(CredentialsError, "The temporary keys have expired: get new ones."),
     "AuthFailure.UnauthorizedOperation": Meaning(CredentialsError, _PERMISSION),
     "AuthFailure.Registry": Meaning(CredentialsError, _REGISTRY),
+    "MissingParameter.VPCParameters": Meaning(
+        InvalidRequestError, "Network mode VPC needs both subnet_ids and security_group_ids."
+    ),
     "MissingParameter.RoleArn": Meaning(InvalidRequestError, _ROLE),
     "InvalidParameterValue.RoleArn": Meaning(InvalidRequestError, _ROLE),
     "InvalidParameterValue.Image": Meaning(InvalidRequestError, _REGISTRY),
+    "InvalidParameterValue.OffsetTooLarge": Meaning(InvalidRequestError, "Narrow the list down by name, tag or state."),
     "InvalidParameterValue.Timeout": Meaning(InvalidRequestError, "AGS takes timeouts from 30s to 24h."),
     "InvalidParameterValue.SandboxTool": Meaning(
-        ConflictError, "The name is taken: use that tool, or choose another name."
+        ConflictError, "The name may be taken: use that tool (ensure_tool), or choose another name."
     ),
     "FailedOperation.DuplicateRequest": Meaning(DuplicateRequestError, "What the first request made is adopted."),
     "FailedOperation.RequestInProgress": Meaning(DuplicateRequestError, "What the first request makes is adopted."),
     "FailedOperation.PrecacheFailed": Meaning(InvalidRequestError, _REGISTRY),
     "FailedOperation.StorageMount": Meaning(InvalidRequestError, "Check the mounts and that role_arn may use them."),
     "LimitExceeded.SandboxInstance": Meaning(
-        QuotaExceededError, "Stop instances first, or ask for more: a new account may run 10 at once."
+        QuotaExceededError,
+        "Stop instances first (`ags-flows ps` shows them, `ags-flows reap` ends what nobody owns), or ask for a higher "
+        "quota: a new account may run 10 at once.",
     ),
-    "ResourceInUse.SandboxTool": Meaning(ConflictError, "Stop its instances first."),
+    "LimitExceeded.APIKeyQuota": Meaning(QuotaExceededError, "Delete an API key first; they count across regions."),
+    "ResourceInUse.SandboxTool": Meaning(ConflictError, "Stop its instances first, and wait until they are STOPPED."),
     "ResourceNotFound.Image": Meaning(NotFoundError, _REGISTRY),
     "ResourceUnavailable.ImagePreheating": Meaning(ServiceError, "The image is being made ready; it is retried."),
     "ResourceUnavailable.SandboxTool": Meaning(ConflictError, "Wait until the tool is ACTIVE (wait_tool_active)."),
@@ -114,7 +123,14 @@ def meaning_of(code: str) -> Meaning:
     return CODES.get(code) or FAMILIES.get(code.split(".", 1)[0]) or Meaning(InvalidRequestError, None)
 
 
-def map_error(action: str, code: str, message: str, request_id: str | None, url: str) -> AGSFlowsError:
+def map_error(
+    action: str,
+    code: str,
+    message: str,
+    request_id: str | None,
+    url: str,
+    retry_after: float | None = None,
+) -> AGSFlowsError:
     """Return our error for one of the control plane.
 
     Args:
@@ -123,27 +139,55 @@ def map_error(action: str, code: str, message: str, request_id: str | None, url:
         message: What it said; system errors say no more than "Internal server error".
         request_id: Where the server was reached.
         url: The control plane's address, for errors of the network.
+        retry_after: Seconds, where the answer named them.
     """
     meaning = meaning_of(code)
     if request_id is None and (found := _REQUEST_IN_MESSAGE.search(message or "")):
         request_id = found[1]
     if meaning.error is UnreachableError:
-        return UnreachableError(
-            f"{action}: no answer from {url} ({_cause(message)}).", hint=_network_hint(url), code=code
-        )
+        cause = _cause(message)
+        return UnreachableError(f"{action}: no answer from {url} ({cause}).", hint=_network_hint(url, cause), code=code)
     text = f"{action}: {(message or 'no message').strip().rstrip('.')}."
-    return meaning.error(text, hint=meaning.hint, code=code, request_id=request_id)
+    return meaning.error(text, hint=meaning.hint, code=code, request_id=request_id, retry_after=retry_after)
 
 
-def _network_hint(url: str) -> str:
+def map_status(action: str, status: int, body: str, retry_after: float | None, url: str) -> AGSFlowsError:
+    """Return our error for an HTTP status other than 200: AGS answers its errors with 200, gateways do not."""
+    shown = " ".join(body.split())[:200]
+    text = f"{action}: {url} answered with HTTP status {status}" + (f": {shown}." if shown else ".")
+    code = f"HTTP.{status}"
+    if status == 429:
+        return ThrottledError(text, hint=FAMILIES["RequestLimitExceeded"].hint, code=code, retry_after=retry_after)
+    if status >= 500 or status == 408:
+        return ServiceError(text, hint=_AGAIN, code=code, retry_after=retry_after)
+    hint = "Check http_endpoint, and whether a proxy or a gateway answers in its place."
+    return InvalidRequestError(text, hint=hint, code=code)
+
+
+def _network_hint(url: str, cause: str) -> str:
     if url.startswith("http://"):
         return "Is the emulator running there (`ags-flows emulator`), and is AGS_ENDPOINT its address?"
+    if "CERTIFICATE" in cause:
+        return "Who answers there has another certificate: check the endpoint, and proxies that open TLS."
+    if "resolution" in cause.lower() or "not known" in cause:
+        return "Check the endpoint's spelling, and this machine's DNS."
     return "Check the network, the proxy variables, and the endpoint."
+
+
+_CAUSES = (
+    "Connection refused",
+    "CERTIFICATE_VERIFY_FAILED",
+    "Name or service not known",
+    "Temporary failure in name resolution",
+    "Connection reset by peer",
+    "Remote end closed connection without response",
+    "timed out",
+)
 
 
 def _cause(message: str) -> str:
     """Return the innermost cause of a network error, which the HTTP library wraps several times."""
-    for known in ("Connection refused", "timed out", "Name or service not known", "CERTIFICATE_VERIFY_FAILED"):
+    for known in _CAUSES:
         if known.lower() in message.lower():
             return known
     return " ".join(message.split())[-200:]

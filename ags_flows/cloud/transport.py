@@ -2,34 +2,59 @@
 
 from __future__ import annotations
 
-import json
+import os
 import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
 from ags_flows.cloud.connection import Connection
-from ags_flows.cloud.error_mapping import map_error
-from ags_flows.errors import ConfigurationError, ServiceError
+from ags_flows.cloud.error_mapping import map_error, map_status
+from ags_flows.errors import AGSFlowsError, ConfigurationError, ServiceError, UnreachableError
+
+MOST_KEPT = 16
+"""Connections that are kept when nobody uses them; more are opened while more threads call at once."""
+
+KEPT_FOR = 50.0
+"""Seconds after which an unused connection is not trusted any more: gateways drop idle ones without a word."""
 
 
 class Transport:
-    """Signs and sends requests of one account in one region. Thread-safe: each thread has a connection of its own.
+    """Signs and sends requests of one account in one region. Thread-safe.
 
-    The SDK opens a connection, with its TCP and TLS handshakes, for every call unless it is told not to.
+    The SDK opens a connection, with its TCP and TLS handshakes, for every call unless it is told to keep it alive,
+    and one of its clients serves one thread at a time. So there is a stack of clients: each call takes the one that
+    was used last, or a new one when all are in use.
     """
 
     def __init__(self, connection: Connection) -> None:
-        """Check the keys; nothing is opened before the first call.
+        """Check keys and address; nothing is opened before the first call.
 
         Raises:
             CredentialsError: There are no keys.
+            ConfigurationError: The endpoint is no address.
         """
         self.connection = connection
         self._keys = connection.require_keys()
-        self._local = threading.local()
+        self._address = urlsplit(connection.control_url)
+        try:
+            usable = self._address.scheme in ("http", "https") and self._address.hostname and self._address.port != 0
+        except ValueError:
+            usable = False
+        if not usable:
+            raise ConfigurationError(
+                f"http_endpoint={connection.endpoint!r} is no address.",
+                hint="Write a host, or a URL such as http://127.0.0.1:8600.",
+            )
+        self._idle: list[_Client] = []
+        self._lock = threading.Lock()
+        self._process = os.getpid()
 
     def call(self, action: str, parameters: dict[str, Any]) -> dict[str, Any]:
-        """Return the fields of the answer to one action.
+        """Return the fields of the answer to one action. It is sent once: nothing is repeated in here.
 
         Raises:
             AGSFlowsError: The one that `error_mapping` gives for the code.
@@ -37,52 +62,131 @@ class Transport:
         from tencentcloud.common.exception.tencent_cloud_sdk_exception import TencentCloudSDKException
 
         url = self.connection.control_url
-        try:
-            answer = self._client().call_json(action, parameters)
-        except TencentCloudSDKException as error:
-            # Raised from None: the SDK's chain repeats the same text, and its frames hold the keys.
-            raise map_error(action, error.code or "", error.message or "", error.requestId or None, url) from None
-        except (json.JSONDecodeError, UnicodeDecodeError):
-            raise ServiceError(
-                f"{action}: {url} answered with something that is not the Cloud API's JSON.",
-                hint="Check http_endpoint, and whether a proxy answers in its place.",
-            ) from None
-        fields = answer.get("Response")
+        failure: AGSFlowsError | None = None
+        with self._client() as client:
+            try:
+                answer = client.sdk.call_json(action, parameters)
+            except TencentCloudSDKException as error:
+                failure = self._failure(action, error, client)
+            except OSError as error:
+                # The SDK reads the body outside of its own error handling; errors of `requests` are OSErrors.
+                failure = map_error(action, "ServerNetworkError", str(error), None, url)
+            except (ValueError, KeyError, TypeError) as error:
+                if not client.status:
+                    raise ConfigurationError(f"{action}: the parameters are not JSON: {error}.") from None
+                failure = ServiceError(
+                    f"{action}: {url} answered with something that is not the Cloud API's JSON.",
+                    hint="Check http_endpoint, and whether a proxy answers in its place.",
+                )
+            if isinstance(failure, UnreachableError):
+                client.used = 0.0
+        if failure is not None:
+            # Raised outside of the handlers: the SDK's chain repeats the text, and its frames hold the keys.
+            raise failure
+        return self._fields(action, answer)
+
+    def close(self) -> None:
+        """Close all connections that nobody uses; the next call opens one again."""
+        with self._lock:
+            surplus, self._idle = self._idle, []
+        for client in surplus:
+            client.close()
+
+    def _failure(self, action: str, error: Any, client: _Client) -> AGSFlowsError:
+        url, message = self.connection.control_url, error.message or ""
+        if isinstance(message, bytes):
+            message = message.decode(errors="replace")
+        if client.status != 200 and error.code == "ServerNetworkError":
+            return map_status(action, client.status, message, client.retry_after, url)
+        return map_error(action, error.code or "", message, error.requestId or None, url, client.retry_after)
+
+    def _fields(self, action: str, answer: Any) -> dict[str, Any]:
+        fields = answer.get("Response") if isinstance(answer, dict) else None
         if not isinstance(fields, dict):
-            raise ServiceError(f"{action}: the answer of {url} has no Response.")
+            raise ServiceError(f"{action}: the answer of {self.connection.control_url} has no Response.")
+        error = fields.get("Error")
+        if isinstance(error, dict):
+            # The SDK overlooks errors when the content type has a charset.
+            code, message = str(error.get("Code") or ""), str(error.get("Message") or "")
+            raise map_error(action, code, message, fields.get("RequestId"), self.connection.control_url)
         return fields
 
-    def _client(self) -> Any:
-        client = getattr(self._local, "client", None)
-        if client is None:
-            client = self._local.client = self._make_client()
-        return client
+    @contextmanager
+    def _client(self) -> Iterator[_Client]:
+        client = self._take() or self._make_client()
+        client.status, client.retry_after = 0, None
+        client.used = time.monotonic()
+        try:
+            yield client
+        except BaseException:
+            # Interrupted in the middle of an answer, maybe: what is left of it must not be read by the next call.
+            client.used = 0.0
+            raise
+        finally:
+            with self._lock:
+                kept = client.used > 0 and len(self._idle) < MOST_KEPT and self._process == os.getpid()
+                if kept:
+                    self._idle.append(client)
+            if not kept:
+                client.close()
 
-    def _make_client(self) -> Any:
+    def _take(self) -> _Client | None:
+        with self._lock:
+            if self._process != os.getpid():
+                # A fork: the parent goes on using these connections.
+                self._idle, self._process = [], os.getpid()
+            fresh = [client for client in self._idle if time.monotonic() - client.used < KEPT_FOR]
+            stale = [client for client in self._idle if client not in fresh]
+            self._idle = fresh
+            taken = self._idle.pop() if self._idle else None
+        for client in stale:
+            client.close()
+        return taken
+
+    def _make_client(self) -> _Client:
         from tencentcloud.ags.v20250920.ags_client import AgsClient
         from tencentcloud.common.credential import Credential
         from tencentcloud.common.profile.client_profile import ClientProfile
         from tencentcloud.common.profile.http_profile import HttpProfile
 
-        address = urlsplit(self.connection.control_url)
-        if address.scheme not in ("http", "https") or not address.netloc:
-            raise ConfigurationError(
-                f"http_endpoint={self.connection.endpoint!r} is no address.",
-                hint="Write a host, or a URL such as http://127.0.0.1:8600.",
-            )
         profile = HttpProfile(
-            protocol=address.scheme,
-            endpoint=address.netloc,
-            reqTimeout=int(self.connection.request_timeout),
+            protocol=self._address.scheme,
+            endpoint=self._address.netloc,
+            reqTimeout=self.connection.request_timeout,
             keepAlive=True,
         )
         if not self.connection.verify_tls:
             profile.certification = False
         token = self.connection.session_token
         credential = Credential(*self._keys, token.get_secret_value() if token else None)
-        client = AgsClient(credential, self.connection.region, ClientProfile(httpProfile=profile))
-        if address.hostname in ("127.0.0.1", "::1", "localhost"):
+        client = _Client(AgsClient(credential, self.connection.region, ClientProfile(httpProfile=profile)))
+        if self._address.hostname in ("127.0.0.1", "::1", "localhost"):
             # A proxy for the outside cannot reach this machine's loopback interface.
-            client.request.conn._session.trust_env = False
-            client.request.conn.proxy = None
+            client.session.trust_env = False
+            client.sdk.request.conn.proxy = None
         return client
+
+
+@dataclass(eq=False)
+class _Client:
+    """A client of the SDK with its connection, and what the SDK does not tell of the last answer."""
+
+    sdk: Any
+    used: float = 0.0
+    status: int = 0
+    retry_after: float | None = None
+    session: Any = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.session = self.sdk.request.conn._session
+        self.session.hooks["response"].append(self._note)
+
+    def close(self) -> None:
+        self.session.close()
+
+    def _note(self, response: Any, **_: Any) -> None:
+        self.status = response.status_code
+        try:
+            self.retry_after = max(0.0, float(response.headers.get("Retry-After")))
+        except (TypeError, ValueError):
+            self.retry_after = None

@@ -10,15 +10,19 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 
 from ags_flows.cloud.control_plane import ControlPlane
 from ags_flows.errors import (
     AGSFlowsError,
+    ConfigurationError,
     InstanceFailedError,
     InstanceGoneError,
+    InvalidRequestError,
+    NotFoundError,
     ToolFailedError,
+    WaitCancelledError,
     WaitTimeoutError,
 )
 from ags_flows.models import Instance, Tool
@@ -29,18 +33,23 @@ GROWTH = 1.5
 UNKNOWN_FOR = 15.0
 """Seconds that a fresh id may be missing from the list before it counts as gone."""
 
-_FAILED = frozenset(
-    {
-        "FAILED",
-        "STARTING_FAILED",
-        "STOPPING_FAILED",
-        "STOP_FAILED",
-        "PAUSE_FAILED",
-        "RESUME_FAILED",
-        "FORK_FAILED",
-    }
-)
-_ENDED = frozenset({"STOPPING", "STOPPED"})
+_BROKEN = frozenset({"FAILED", "STARTING_FAILED", "FORK_FAILED"})
+"""States that nothing leads out of: the instance never ran, or its sandbox died."""
+
+_FAILED = {
+    "RUNNING": _BROKEN | {"STOPPING_FAILED", "STOP_FAILED", "PAUSE_FAILED", "RESUME_FAILED"},
+    "PAUSED": _BROKEN | {"STOPPING_FAILED", "STOP_FAILED", "PAUSE_FAILED", "RESUME_FAILED"},
+    "STOPPED": frozenset({"STOPPING_FAILED", "STOP_FAILED"}),
+}
+"""What can no longer become the goal."""
+
+_REACHED = {
+    "RUNNING": frozenset({"RUNNING"}),
+    "PAUSED": frozenset({"PAUSED"}),
+    "STOPPED": _BROKEN | {"STOPPED"},
+}
+
+_ENDING = frozenset({"STOPPING", "STOPPED"})
 
 R = TypeVar("R", Tool, Instance)
 
@@ -57,8 +66,10 @@ def wait_tool_active(
         cancelled: Ends the wait within a second when set.
 
     Raises:
-        ToolFailedError: It is FAILED; with AGS's StatusReason.
-        WaitTimeoutError: It was not ACTIVE in time.
+        ToolFailedError: It is FAILED; with AGS's StatusReason. Or it is being deleted.
+        NotFoundError: AGS does not know it.
+        WaitTimeoutError: It was not ACTIVE in time; describe calls that failed for a while are no reason to give up.
+        WaitCancelledError: `cancelled` was set.
     """
 
     def settled(tool: Tool) -> bool:
@@ -83,6 +94,7 @@ def wait_instance_running(
         InstanceFailedError: It failed to start, and never will.
         InstanceGoneError: It was stopped or ran into its timeout.
         WaitTimeoutError: It was not RUNNING in time.
+        WaitCancelledError: `cancelled` was set.
     """
     return wait_instance_status(control, instance_id, goal="RUNNING", timeout=timeout, cancelled=cancelled)
 
@@ -98,38 +110,82 @@ def wait_instance_status(
     """Return the instance once it has the state `goal`: RUNNING, PAUSED or STOPPED.
 
     Right after a resume AGS may still answer PAUSED, right after a pause RUNNING: neither is taken for a failure,
-    except a RUNNING that follows a PAUSING, which is a pause that was rolled back.
+    unless what was asked for had begun before. UNHEALTHY is waited out. An instance that failed, or that AGS does not
+    know (any more), counts as STOPPED.
+
+    Args:
+        control: The control plane.
+        instance_id: The instance.
+        goal: The state.
+        timeout: Seconds.
+        cancelled: Ends the wait within a second when set.
+
+    Raises:
+        ConfigurationError: It is no state to wait for.
+        InstanceFailedError: The goal cannot be reached any more.
+        InstanceGoneError: It is being stopped, was stopped, or is not known to AGS.
+        WaitTimeoutError: It was not reached in time.
+        WaitCancelledError: `cancelled` was set.
     """
-    seen: set[str] = set()
+    if goal not in _REACHED:
+        raise ConfigurationError(f"goal={goal!r} is no state to wait for.", hint=f"Known: {', '.join(_REACHED)}.")
+    began = False
+    underway = {"PAUSED": {"PAUSING"}, "RUNNING": {"STARTING", "RESUMING"}}.get(goal, set())
+    fallen_back = {"PAUSED": {"RUNNING"}, "RUNNING": {"PAUSING", "PAUSED"}}.get(goal, set())
 
     def settled(instance: Instance) -> bool:
+        nonlocal began
         status = instance.status
-        if status == goal or (goal == "RUNNING" and status == "UNHEALTHY"):
-            if not (goal == "PAUSED" and status == "RUNNING"):
-                return True
-        if status in _FAILED:
+        if status in _REACHED[goal]:
+            return True
+        reason = f" ({instance.stop_reason})" if instance.stop_reason else ""
+        if status in _FAILED[goal]:
             raise InstanceFailedError(
-                f"Instance {instance.id} is {status} instead of {goal}.",
-                hint="Check the tool's image, command and probe; AGS starts no instance whose probe fails.",
+                f"Instance {instance.id} is {status}{reason} instead of {goal}.",
+                hint=_FAILURE_HINTS.get(status, "Stop it and start another one."),
             )
-        if goal != "STOPPED" and status in _ENDED:
-            reason = f" ({instance.stop_reason})" if instance.stop_reason else ""
-            raise InstanceGoneError(f"Instance {instance.id} is {status}{reason} instead of {goal}.")
-        if goal == "PAUSED" and status == "RUNNING" and "PAUSING" in seen:
-            raise InstanceFailedError(f"Instance {instance.id} could not be paused: it is RUNNING again.")
-        seen.add(status)
+        if goal != "STOPPED" and status in _ENDING:
+            raise InstanceGoneError(
+                f"Instance {instance.id} is {status}{reason} instead of {goal}.",
+                hint="Somebody stopped it, or it ran into its timeout: start another one.",
+            )
+        if began and status in fallen_back:
+            raise InstanceFailedError(
+                f"Instance {instance.id} is {status} again instead of {goal}.",
+                hint="AGS took it back, or somebody else paused or resumed it meanwhile.",
+            )
+        began = began or status in underway
         return False
 
     watch = _watch(control, "instance", lambda ids: control.list_instances(ids=ids))
     try:
-        return watch.wait(instance_id, settled, timeout, cancelled)
+        return watch.wait(instance_id, settled, timeout, cancelled, patience=0.0 if goal == "STOPPED" else UNKNOWN_FOR)
     except InstanceGoneError:
         if goal != "STOPPED":
             raise
         return Instance(id=instance_id, tool_id="", status="STOPPED")
 
 
-@dataclass
+_START = "Check the tool's image, command and probe: AGS starts no instance whose probe fails."
+
+_FAILURE_HINTS = {
+    "STARTING_FAILED": _START,
+    "FAILED": _START,
+    "PAUSE_FAILED": "It may still run: look at it, and stop it if it does not.",
+    "RESUME_FAILED": "Resume it once more, or start another one.",
+}
+
+
+@dataclass(eq=False)
+class _Look(Generic[R]):
+    """What the last poll said of one resource: in which round, what was found, or why it could not be asked."""
+
+    round: int
+    found: R | None = None
+    trouble: AGSFlowsError | None = None
+
+
+@dataclass(eq=False)
 class _Watch(Generic[R]):
     """All waits for one kind of resource of one connection."""
 
@@ -137,9 +193,9 @@ class _Watch(Generic[R]):
     describe: Callable[[Sequence[str]], list[R]]
     changed: threading.Condition = field(default_factory=threading.Condition)
     waiting: dict[str, int] = field(default_factory=dict)
-    seen: dict[str, tuple[int, R | None]] = field(default_factory=dict)
-    trouble: AGSFlowsError | None = None
+    looks: dict[str, _Look[R]] = field(default_factory=dict)
     round: int = 0
+    polling: bool = False
     joined: bool = False
     thread: threading.Thread | None = None
 
@@ -149,81 +205,119 @@ class _Watch(Generic[R]):
         settled: Callable[[R], bool],
         timeout: float,
         cancelled: threading.Event | None,
+        *,
+        patience: float = UNKNOWN_FOR,
     ) -> R:
         started = time.monotonic()
-        self._join(resource_id)
-        looked, last = self.round, "unknown"
+        looked, last, trouble = self._join(resource_id), "unknown", None
         try:
             while True:
-                with self.changed:
-                    # One notification a round, and one for whoever joins or leaves: a wait may end without news.
-                    if self.round == looked:
-                        self.changed.wait(timeout=min(1.0, max(0.01, timeout)))
-                    fresh, looked = self.round > looked, self.round
-                    resource = self.seen.get(resource_id, (0, None))[1] if fresh else None
-                    trouble = self.trouble
-                waited = time.monotonic() - started
-                if trouble is not None and not trouble.retryable:
-                    raise trouble
-                if resource is not None:
-                    last = resource.status
-                    if settled(resource):
-                        return resource
-                elif fresh and trouble is None and waited > UNKNOWN_FOR:
-                    raise InstanceGoneError(f"AGS does not know the {self.kind} {resource_id} (any more).")
                 if cancelled is not None and cancelled.is_set():
-                    raise InstanceGoneError(f"The wait for {self.kind} {resource_id} was cancelled.")
+                    raise WaitCancelledError(f"The wait for the {self.kind} {resource_id} ({last}) was cancelled.")
+                look = self._next(resource_id, looked, started + timeout - time.monotonic())
+                waited = time.monotonic() - started
+                if look is not None:
+                    looked, trouble = look.round, look.trouble
+                    if look.found is not None:
+                        last = look.found.status
+                        if settled(look.found):
+                            return look.found
+                    elif trouble is not None and not trouble.retryable:
+                        raise trouble
+                    elif trouble is None and (last != "unknown" or waited >= patience):
+                        # It was listed and is not any more, or it has been missing for long.
+                        raise self._missing(resource_id)
                 if waited >= timeout:
-                    why = f" The last answer was an error: {trouble}" if trouble else ""
+                    why = f" The last look at it failed: {trouble}" if trouble else ""
                     raise WaitTimeoutError(
                         f"The {self.kind} {resource_id} is still {last} after {waited:.0f} s.{why}",
-                        hint="Give it more time with startup_timeout, or look at it in the console of AGS.",
+                        hint="Give it more time (startup_timeout), or look at it in the console of AGS.",
                     )
         finally:
             self._leave(resource_id)
 
-    def _join(self, resource_id: str) -> None:
+    def _missing(self, resource_id: str) -> AGSFlowsError:
+        text = f"AGS does not know the {self.kind} {resource_id} (any more)."
+        if self.kind == "tool":
+            return NotFoundError(text, hint="Check the id and the region, or create it anew.")
+        return InstanceGoneError(text, hint="It has ended, or belongs to another region: start another one.")
+
+    def _next(self, resource_id: str, looked: int, left: float) -> _Look[R] | None:
+        """Return the next look at a resource, None when there is none within a second, or in the time that is left."""
+
+        def news() -> bool:
+            look = self.looks.get(resource_id)
+            return look is not None and look.round > looked
+
+        with self.changed:
+            # The thread may be gone with a fork: every waiter sees to it.
+            self._start()
+            self.changed.wait_for(news, timeout=max(0.0, min(1.0, left)))
+            return self.looks[resource_id] if news() else None
+
+    def _join(self, resource_id: str) -> int:
         with self.changed:
             self.waiting[resource_id] = self.waiting.get(resource_id, 0) + 1
-            self.seen.pop(resource_id, None)
             self.joined = True
-            if self.thread is None:
-                self.thread = threading.Thread(target=self._poll, name=f"ags-wait-{self.kind}", daemon=True)
-                self.thread.start()
+            self._start()
             self.changed.notify_all()
+            # A poll that is on its way may have seen what was before.
+            return self.round + self.polling
 
     def _leave(self, resource_id: str) -> None:
         with self.changed:
             self.waiting[resource_id] -= 1
             if not self.waiting[resource_id]:
                 del self.waiting[resource_id]
-                self.seen.pop(resource_id, None)
-            self.changed.notify_all()
+                self.looks.pop(resource_id, None)
+            if not self.waiting:
+                self.changed.notify_all()
+
+    def _start(self) -> None:
+        if self.thread is None or not self.thread.is_alive():
+            self.thread = threading.Thread(target=self._poll, name=f"ags-wait-{self.kind}", daemon=True)
+            self.thread.start()
 
     def _poll(self) -> None:
-        interval = FIRST_INTERVAL
+        interval, polled = FIRST_INTERVAL, 0.0
         while True:
             with self.changed:
+                while self.waiting:
+                    if self.joined:
+                        # Soon, but not at once: many that join one after another share a poll.
+                        interval, self.joined = FIRST_INTERVAL, False
+                    left = polled + interval - time.monotonic()
+                    if left <= 0:
+                        break
+                    self.changed.wait(timeout=left)
                 if not self.waiting:
                     self.thread = None
                     return
-                if self.joined:
-                    interval, self.joined = FIRST_INTERVAL, False
-                ids = list(self.waiting)
-            try:
-                found, trouble = {resource.id: resource for resource in self.describe(ids)}, None
-            except AGSFlowsError as error:
-                found, trouble = {}, error
-            except Exception as error:  # noqa: BLE001 - a fault of ours must reach the waiters, not end the thread
-                found, trouble = {}, AGSFlowsError(f"Looking for {self.kind}s failed: {error!r}")
+                ids, self.polling = list(self.waiting), True
+            polled = time.monotonic()
+            found = self._look(ids)
             with self.changed:
-                self.round += 1
-                self.trouble = trouble
-                self.seen = {one: (self.round, found.get(one)) for one in ids}
+                self.round, self.polling = self.round + 1, False
+                for one in self.waiting:
+                    if one in found:
+                        self.looks[one] = replace(found[one], round=self.round)
                 self.changed.notify_all()
-                # Nobody left: wake at once and end, instead of sleeping through the interval.
-                self.changed.wait_for(lambda: self.joined or not self.waiting, timeout=interval)
             interval = min(LAST_INTERVAL, interval * GROWTH)
+
+    def _look(self, ids: Sequence[str]) -> dict[str, _Look[R]]:
+        try:
+            found = {resource.id: resource for resource in self.describe(ids)}
+            return {one: _Look(0, found.get(one)) for one in ids}
+        except (InvalidRequestError, ConfigurationError) as error:
+            if len(ids) == 1:
+                return {ids[0]: _Look(0, trouble=error)}
+            # One id that AGS takes for none must not end the waits for all others.
+            return {one: look for each in ids for one, look in self._look([each]).items()}
+        except AGSFlowsError as error:
+            return {one: _Look(0, trouble=error) for one in ids}
+        except Exception as error:  # noqa: BLE001 - a fault of ours must reach the waiters, not end the thread
+            mine = AGSFlowsError(f"Looking for {self.kind}s failed: {error!r}")
+            return {one: _Look(0, trouble=mine) for one in ids}
 
 
 _watches: dict[tuple[int, str], tuple[ControlPlane, _Watch[Tool] | _Watch[Instance]]] = {}
@@ -234,5 +328,5 @@ def _watch(control: ControlPlane, kind: str, describe: Callable[[Sequence[str]],
     with _watches_lock:
         for key in [key for key, (_, watch) in _watches.items() if not watch.waiting and watch.thread is None]:
             del _watches[key]
-        known = _watches.setdefault((id(control), kind), (control, _Watch(kind, describe)))  # type: ignore[arg-type]
+        known = _watches.setdefault((id(control), kind), (control, _Watch(kind, describe)))
         return known[1]  # type: ignore[return-value]

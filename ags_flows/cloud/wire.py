@@ -7,7 +7,7 @@ missing values, times with `Z` or an offset and up to nine digits of a second.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime, timezone
 from typing import Any
 
@@ -18,24 +18,30 @@ from ags_flows.errors import ConfigurationError
 from ags_flows.models import (
     AccessToken,
     CfsSource,
+    Computer,
     CosSource,
     CustomConfiguration,
+    Dns,
     ImageSource,
     Instance,
+    Logs,
     MountOption,
+    MountSource,
     Network,
-    Port,
     Probe,
     Resources,
+    Security,
     Snapshot,
     StorageMount,
     Tool,
     ToolSpec,
+    VolumeSource,
+    VolumeTemplateSource,
 )
 
 Fields = dict[str, Any]
 
-_TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d+))?(Z|[+-]\d\d:?\d\d)?")
+_TIME = re.compile(r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d)(?:\.(\d+))?(Z|[+-]\d\d:?\d\d)?", re.ASCII | re.IGNORECASE)
 
 
 def pairs(values: Mapping[str, str], name: str = "Name") -> list[Fields]:
@@ -59,22 +65,11 @@ def tool_to_wire(spec: ToolSpec) -> Fields:
     Raises:
         ConfigurationError: A tool of type `custom` has no image.
     """
-    custom: Fields | None = None
+    resources, registry = spec.resources, spec.image_registry_type
     if spec.type == "custom":
         if not spec.image:
             raise ConfigurationError(f"Tool {spec.name!r} has no image.", hint="Give image=..., such as 'python:3.11'.")
-        custom = container_to_wire(
-            spec.image,
-            spec.image_registry_type or "enterprise",
-            spec.command,
-            spec.args,
-            spec.env,
-            spec.ports,
-            spec.resources,
-            spec.probe,
-        )
-    elif spec.resources != Resources():
-        custom = {"Resources": resources_to_wire(spec.resources)}
+        resources, registry = resources or Resources(), registry or "enterprise"
     return present(
         ToolName=spec.name,
         ToolType=spec.type,
@@ -84,51 +79,60 @@ def tool_to_wire(spec: ToolSpec) -> Fields:
         Tags=pairs(spec.tags, "Key"),
         RoleArn=spec.role_arn,
         StorageMounts=[mount_to_wire(mount) for mount in spec.mounts],
-        CustomConfiguration=custom,
+        CustomConfiguration=_container(spec, registry, resources),
+        ComputerConfiguration=computer_to_wire(spec.computer) if spec.computer else None,
+        LogConfiguration=logs_to_wire(spec.logs) if spec.logs else None,
         Persistent=spec.persistent or None,
     )
 
 
 def custom_to_wire(custom: CustomConfiguration) -> Fields:
-    """Return the CustomConfiguration of one instance."""
-    return container_to_wire(
-        custom.image,
-        custom.image_registry_type,
-        custom.command,
-        custom.args,
-        custom.env,
-        custom.ports,
-        custom.resources,
-        custom.probe,
-    )
+    """Return the CustomConfiguration of one instance, or of a tool that is updated."""
+    return _container(custom, custom.image_registry_type, custom.resources)
 
 
-def container_to_wire(
-    image: str | None,
-    registry_type: str | None,
-    command: Sequence[str],
-    args: Sequence[str],
-    env: Mapping[str, str],
-    ports: Sequence[Port],
-    resources: Resources | None,
-    probe: Probe | None,
-) -> Fields:
-    """Return a CustomConfiguration; it means the same on a tool and on an instance."""
+def _container(described: ToolSpec | CustomConfiguration, registry: str | None, resources: Resources | None) -> Fields:
     return present(
-        Image=image,
-        ImageRegistryType=registry_type,
-        Command=list(command),
-        Args=list(args),
-        Env=pairs(env),
-        Ports=[{"Name": port.name, "Port": port.port, "Protocol": port.protocol} for port in ports],
+        Image=described.image,
+        ImageRegistryType=registry,
+        Command=list(described.command),
+        Args=list(described.args),
+        Env=pairs(described.env),
+        Ports=[{"Name": port.name, "Port": port.port, "Protocol": port.protocol} for port in described.ports],
         Resources=resources_to_wire(resources) if resources else None,
-        Probe=probe_to_wire(probe) if probe else None,
+        Probe=probe_to_wire(described.probe) if described.probe else None,
+        DNSConfig=dns_to_wire(described.dns) if described.dns else None,
+        SecurityContext=security_to_wire(described.security) if described.security else None,
     )
 
 
 def resources_to_wire(resources: Resources) -> Fields:
     """Return ResourceConfiguration."""
     return present(CPU=resources.cpu, Memory=resources.memory, Storage=resources.storage)
+
+
+def dns_to_wire(dns: Dns) -> Fields:
+    """Return DNSConfig."""
+    return present(Servers=list(dns.servers), Searches=list(dns.searches), Options=list(dns.options))
+
+
+def security_to_wire(security: Security) -> Fields:
+    """Return SecurityContext."""
+    capabilities = present(Add=list(security.add_capabilities), Drop=list(security.drop_capabilities))
+    return present(Privileged=security.privileged, Capabilities=capabilities)
+
+
+def computer_to_wire(computer: Computer) -> Fields:
+    """Return ComputerConfiguration."""
+    return present(
+        OSWorldConfiguration=present(Version=computer.osworld_version),
+        WAAConfiguration=present(ImageId=computer.waa_image_id),
+    )
+
+
+def logs_to_wire(logs: Logs) -> Fields:
+    """Return LogConfiguration."""
+    return present(CLSConfig=present(TopicId=logs.topic_id), LogSources=present(Files=list(logs.files)))
 
 
 def probe_to_wire(probe: Probe) -> Fields:
@@ -151,25 +155,31 @@ def network_to_wire(network: Network) -> Fields:
 
 def mount_to_wire(mount: StorageMount) -> Fields:
     """Return StorageMount with its source."""
-    source = mount.source
-    storage: Fields
-    if isinstance(source, ImageSource):
-        storage = {
-            "Image": present(
-                Reference=source.image, ImageRegistryType=source.image_registry_type, SubPath=source.subpath
-            )
-        }
-    elif isinstance(source, CosSource):
-        storage = {"Cos": present(Endpoint=source.endpoint, BucketName=source.bucket, BucketPath=source.path)}
-    else:
-        assert isinstance(source, CfsSource)
-        storage = {"Cfs": present(FileSystemId=source.file_system_id, Path=source.path)}
     return {
         "Name": mount.name,
         "MountPath": mount.mount_path,
         "ReadOnly": mount.readonly,
-        "StorageSource": storage,
+        **_source(mount.source),
     }
+
+
+def _source(source: MountSource) -> Fields:
+    if isinstance(source, VolumeSource):
+        return {"Volume": present(VolumeId=source.volume_id, VolumeName=source.name)}
+    if isinstance(source, VolumeTemplateSource):
+        return {"VolumeTemplate": present(VolumeTemplateName=source.name, ReuseKey=source.reuse_key)}
+    storage: Fields
+    if isinstance(source, ImageSource):
+        registry = source.image_registry_type
+        storage = {"Image": present(Reference=source.image, ImageRegistryType=registry, SubPath=source.subpath)}
+    elif isinstance(source, CosSource):
+        storage = {"Cos": present(Endpoint=source.endpoint, BucketName=source.bucket, BucketPath=source.path)}
+    elif isinstance(source, CfsSource):
+        storage = {"Cfs": present(FileSystemId=source.file_system_id, Path=source.path)}
+    else:
+        place = present(LibraryId=source.library_id, SpaceId=source.space_id, AccessDomain=source.access_domain)
+        storage = {"AgentBucket": place}
+    return {"StorageSource": storage}
 
 
 def mount_option_to_wire(option: MountOption) -> Fields:
@@ -177,24 +187,44 @@ def mount_option_to_wire(option: MountOption) -> Fields:
     return present(Name=option.name, MountPath=option.mount_path, SubPath=option.subpath, ReadOnly=option.readonly)
 
 
+def status_from_wire(fields: Fields) -> str:
+    """Return the state; one that is not known yet is passed on as it is, in upper case."""
+    return (fields.get("Status") or "UNKNOWN").upper()
+
+
+def tags_from_wire(fields: Fields) -> dict[str, str]:
+    """Return the tags without those of AGS itself (prefix `qcs`), which nobody else can set or copy."""
+    tags = {tag.get("Key") or "": tag.get("Value") or "" for tag in fields.get("Tags") or []}
+    return {key: value for key, value in tags.items() if key and not key.startswith("qcs")}
+
+
+def seconds_from_wire(value: Any) -> int | None:
+    """Return seconds, None for no limit; a duration in words is understood too."""
+    if isinstance(value, str):
+        try:
+            return parse_duration(value)
+        except ConfigurationError:
+            return None
+    return int(value) if value else None
+
+
 def tool_from_wire(fields: Fields) -> Tool:
-    """Return a tool; system tags (prefix `qcs`) are AGS's own and are left out."""
+    """Return a tool."""
     custom = fields.get("CustomConfiguration") or {}
     network = fields.get("NetworkConfiguration") or {}
-    tags = {tag["Key"]: tag.get("Value") or "" for tag in fields.get("Tags") or [] if tag.get("Key")}
     return Tool(
         id=fields["ToolId"],
         name=fields.get("ToolName") or "",
         type=fields.get("ToolType") or "custom",
-        status=fields.get("Status") or "UNKNOWN",
+        status=status_from_wire(fields),
         status_reason=fields.get("StatusReason") or None,
         image=custom.get("Image") or None,
         description=fields.get("Description") or "",
-        tags={key: value for key, value in tags.items() if not key.startswith("qcs")},
+        tags=tags_from_wire(fields),
         network_mode=network.get("NetworkMode") or None,
         role_arn=fields.get("RoleArn") or None,
         persistent=bool(fields.get("Persistent")),
-        default_timeout=fields.get("DefaultTimeoutSeconds") or None,
+        default_timeout=seconds_from_wire(fields.get("DefaultTimeoutSeconds")),
         created_at=time_from_wire(fields.get("CreateTime")),
         updated_at=time_from_wire(fields.get("UpdateTime")),
     )
@@ -202,20 +232,19 @@ def tool_from_wire(fields: Fields) -> Tool:
 
 def instance_from_wire(fields: Fields) -> Instance:
     """Return an instance. Metadata comes as Name and Value, in older answers as Key and Value."""
-    metadata = {
-        (item.get("Name") or item.get("Key") or ""): item.get("Value") or "" for item in fields.get("Metadata") or []
-    }
+    listed = fields.get("Metadata") or []
+    metadata = {item.get("Name") or item.get("Key") or "": item.get("Value") or "" for item in listed}
     reason = fields.get("StopReason")
     return Instance(
         id=fields["InstanceId"],
         tool_id=fields.get("ToolId") or "",
         tool_name=fields.get("ToolName") or "",
-        status=fields.get("Status") or "UNKNOWN",
+        status=status_from_wire(fields),
         stop_reason=reason.lower() if reason else None,
         metadata=metadata,
         auth_mode=fields.get("AuthMode") or None,
         persistent=bool(fields.get("Persistent")),
-        timeout=fields.get("TimeoutSeconds") or None,
+        timeout=seconds_from_wire(fields.get("TimeoutSeconds")),
         expires_at=time_from_wire(fields.get("ExpiresAt")),
         created_at=time_from_wire(fields.get("CreateTime")),
         updated_at=time_from_wire(fields.get("UpdateTime")),
@@ -239,19 +268,23 @@ def snapshot_from_wire(fields: Fields) -> Snapshot:
         id=fields["SnapshotId"],
         name=fields.get("SnapshotName") or "",
         instance_id=fields.get("SourceInstanceId") or None,
-        status=fields.get("Status") or "UNKNOWN",
+        status=status_from_wire(fields),
         memory=bool(fields.get("MemoryIncluded")),
-        tags={tag["Key"]: tag.get("Value") or "" for tag in fields.get("Tags") or []},
+        tags=tags_from_wire(fields),
         created_at=time_from_wire(fields.get("CreateTime")),
     )
 
 
 def time_from_wire(text: str | None) -> datetime | None:
-    """Return an aware time, None for none; a form that is not understood counts as none."""
+    """Return an aware time in UTC, None for none; a form that is not understood counts as none."""
     match = _TIME.fullmatch(text.strip()) if text else None
-    if not match:
+    if not match or match[1].startswith("0001-"):
+        # Services in Go write their zero time, of the year 1, for none.
         return None
-    seconds, fraction, offset = match.groups()
+    day, seconds, fraction, offset = match.groups()
     digits = (fraction or "0")[:6].ljust(6, "0")
-    zone = "+00:00" if offset in (None, "Z") else offset if ":" in offset else f"{offset[:3]}:{offset[3:]}"
-    return datetime.fromisoformat(f"{seconds}.{digits}{zone}").astimezone(timezone.utc)
+    zone = "+00:00" if offset in (None, "Z", "z") else offset if ":" in offset else f"{offset[:3]}:{offset[3:]}"
+    try:
+        return datetime.fromisoformat(f"{day}T{seconds}.{digits}{zone}").astimezone(timezone.utc)
+    except (ValueError, OverflowError):
+        return None

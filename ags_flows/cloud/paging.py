@@ -1,0 +1,80 @@
+"""Lists of AGS, read to their end: by token where AGS has one, else by offset."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any, TypeVar
+
+from ags_flows.errors import ConfigurationError, InvalidRequestError, UnsupportedError
+
+Call = Callable[[str, Mapping[str, Any]], Mapping[str, Any]]
+R = TypeVar("R")
+
+PAGE = 100
+"""The most items that AGS gives at once, and the most ids that one request may name."""
+
+LAST_OFFSET = 10_000
+"""Paging by offset ends here."""
+
+
+def by_token(call: Call, action: str, parameters: Mapping[str, Any], field: str) -> Iterator[dict[str, Any]]:
+    """Read all pages by NextToken, which has no last offset and is not disturbed by what comes and goes.
+
+    Token paging came to the list of instances in 2026: where AGS does not know it yet, offsets are used.
+    """
+    token: str | None = None
+    while True:
+        more = {"NextToken": token} if token else {}
+        try:
+            page = call(action, {**parameters, "MaxResults": PAGE, **more})
+        except InvalidRequestError as error:
+            if token is None and (error.code or "").startswith("UnknownParameter"):
+                yield from by_offset(call, action, parameters, field)
+                return
+            raise
+        items = page.get(field) or []
+        yield from items
+        token = page.get("NextToken") or None
+        if token is None or not items:
+            return
+
+
+def by_offset(call: Call, action: str, parameters: Mapping[str, Any], field: str) -> Iterator[dict[str, Any]]:
+    """Read all pages by Offset.
+
+    Raises:
+        UnsupportedError: There is more than AGS shows this way.
+    """
+    offset = 0
+    while offset <= LAST_OFFSET:
+        items = call(action, {**parameters, "Offset": offset, "Limit": PAGE}).get(field) or []
+        yield from items
+        offset += len(items)
+        if len(items) < PAGE:
+            return
+    raise UnsupportedError(
+        f"{action}: AGS lists no more than the first {offset}, and there are more.",
+        hint="Narrow the list down by name, type, state or tag.",
+    )
+
+
+def chunks(ids: Sequence[str] | None) -> Iterator[list[str]]:
+    """Return the ids in parts that one request can name; without ids one part that names none."""
+    if ids is None:
+        yield []
+        return
+    distinct = list(dict.fromkeys(ids))
+    for start in range(0, len(distinct), PAGE):
+        yield distinct[start : start + PAGE]
+
+
+def take(items: Iterator[R], limit: int | None) -> list[R]:
+    """Return the first `limit` items, all for None; no page is read that is not needed.
+
+    Raises:
+        ConfigurationError: The limit is negative.
+    """
+    if limit is not None and limit < 0:
+        raise ConfigurationError(f"limit={limit} is negative.", hint="Leave it out to get all.")
+    return list(islice(items, limit))
