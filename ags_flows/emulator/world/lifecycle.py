@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from . import configuration
 from .instance import ENDED, Instance
 from .machine import Machine
-from .power import launched, plan_of
+from .power import launched, plan_of, unshaken
 from .readiness import NotReady, get_ready
 from .refusal import Refusal
 from .snapshots import Snapshot
@@ -369,7 +369,7 @@ class Course:
         machine, instance.machine = instance.machine, None
         if machine is not None:
             try:
-                await machine.stop()
+                await unshaken(machine.stop())
             except Exception as error:
                 logger.error("instance %s: its sandbox did not stop cleanly", instance.instance_id, exc_info=error)
 
@@ -396,7 +396,7 @@ async def _cancelled(task: asyncio.Task[None] | None) -> None:
     if task is None or task.done() or task is asyncio.current_task():
         return
     task.cancel()
-    await asyncio.wait([task])
+    await unshaken(asyncio.wait([task]))
 
 
 def _fresh(directory: Path) -> Path:

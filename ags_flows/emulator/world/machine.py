@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import socket
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -169,10 +170,11 @@ class SandboxMachine:
         Raises:
             OSError: when the sandbox cannot be made.
         """
+        # In a thread: these packages take half a second to import, once.
+        await asyncio.to_thread(_import_parts, plan.interprets)
         from ..envd import Envd
         from ..sandbox import Bind, Sandbox, SandboxSpec
 
-        binds = [Bind(mount.source, mount.target, mount.readonly) for mount in plan.mounts]
         sandbox: Any = await Sandbox.start(
             SandboxSpec(
                 sandbox_id=plan.sandbox_id,
@@ -180,18 +182,22 @@ class SandboxMachine:
                 network=plan.network,
                 storage_bytes=plan.storage_bytes,
                 memory_bytes=plan.memory_bytes,
-                binds=tuple(binds),
+                binds=tuple(Bind(mount.source, mount.target, mount.readonly) for mount in plan.mounts),
                 hostname=plan.sandbox_id[:12],
                 seed=plan.seed,
             )
         )
-        code = None
-        if plan.interprets:
-            from ..code_interpreter import CodeInterpreter
+        try:
+            code = None
+            if plan.interprets:
+                from ..code_interpreter import CodeInterpreter
 
-            code = CodeInterpreter(sandbox, access=plan.tokens, env=dict(plan.env))
-        envd = Envd(sandbox, access=plan.tokens, version=plan.envd_version, env=dict(plan.env))
-        return cls(plan, sandbox, envd, code)
+                code = CodeInterpreter(sandbox, access=plan.tokens, env=dict(plan.env))
+            envd = Envd(sandbox, access=plan.tokens, version=plan.envd_version, env=dict(plan.env))
+            return cls(plan, sandbox, envd, code)
+        except BaseException:
+            await sandbox.stop()
+            raise
 
     def connect(self, port: int) -> socket.socket:
         """Return a connection to a port inside; blocking."""
@@ -256,6 +262,12 @@ class SandboxMachine:
     async def fill_disk(self, full: bool) -> None:
         """Make the file system full, or as it was."""
         await asyncio.to_thread(self._sandbox.fill_disk, full)
+
+
+def _import_parts(interprets: bool) -> None:
+    importlib.import_module("..envd", __package__)
+    if interprets:
+        importlib.import_module("..code_interpreter", __package__)
 
 
 def _process(process: Any) -> dict[str, Any]:

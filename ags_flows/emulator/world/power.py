@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Awaitable
 from pathlib import Path
+from typing import TypeVar
 
 from . import configuration, mounts
 from .instance import Instance
 from .machine import Launch, Machine, Plan
 from .refusal import Refusal
 from .settings import Settings
+
+T = TypeVar("T")
 
 
 def plan_of(instance: Instance, settings: Settings, seed: Path | None) -> Plan:
@@ -50,11 +54,30 @@ async def launched(launch: Launch, plan: Plan) -> Machine:
     try:
         return await asyncio.shield(launching)
     except asyncio.CancelledError:
-        await asyncio.wait([launching])
-        if not launching.cancelled() and launching.exception() is None:
-            with contextlib.suppress(Exception):
-                await launching.result().stop()
+        with contextlib.suppress(Exception):
+            await unshaken(_launched_in_vain(launching))
         raise
+
+
+async def unshaken(work: Awaitable[T]) -> T:
+    """Finish some work however often the caller is cancelled meanwhile; the cancellation follows then."""
+    task = asyncio.ensure_future(work)
+    cancelled = False
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError:
+            cancelled = True
+    if cancelled:
+        if not task.cancelled():
+            task.exception()
+        raise asyncio.CancelledError
+    return task.result()
+
+
+async def _launched_in_vain(launching: asyncio.Future[Machine]) -> None:
+    machine = await launching
+    await machine.stop()
 
 
 async def copied(source: Path, target: Path) -> None:
