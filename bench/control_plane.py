@@ -81,8 +81,10 @@ def tls_in_front_of(url: str) -> Iterator[str]:
             threading.Thread(target=relay, args=(plain,), daemon=True).start()
 
     def relay(plain: socket.socket) -> None:
+        plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         with suppress(OSError), context.wrap_socket(plain, server_side=True) as inner:
             with socket.create_connection((str(target.hostname), int(target.port or 80))) as outer:
+                outer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 back = threading.Thread(target=pump, args=(outer, inner), daemon=True)
                 back.start()
                 pump(inner, outer)
