@@ -7,6 +7,7 @@ to the Cloud API; ``GET /`` of a browser to the status page; all else to E2B's A
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import time
 from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
@@ -17,9 +18,12 @@ from .cloudapi.api import CloudApi
 from .controls import Controls
 from .e2b.api import E2bApi
 from .e2b.reply import Reply
+from .gateway import Gateway
+from .gateway.routing import route_of
 from .journal import Journal
 from .status.page import page
 from .world.faults import Fault
+from .world.refusal import Refusal
 from .world.world import World
 
 Scope = MutableMapping[str, Any]
@@ -38,14 +42,14 @@ class Application:
 
     Args:
         world: The world.
-        gateway: Reaches ports of sandboxes: ``claims(scope)`` and ``app``.
+        gateway: Reaches ports of sandboxes.
         controls: The controls.
         journal: The request log.
         domain: Below which browsers reach ports of sandboxes.
     """
 
     def __init__(
-        self, world: World, gateway: Any, controls: Controls, journal: Journal, domain: str | None = None
+        self, world: World, gateway: Gateway, controls: Controls, journal: Journal, domain: str | None = None
     ) -> None:
         """Put the parts together."""
         self._world = world
@@ -59,7 +63,7 @@ class Application:
         """Answer one request."""
         if scope["type"] not in ("http", "websocket"):
             return
-        if self._gateway is not None and self._gateway.claims(scope):
+        if self._gateway.claims(scope):
             await self._to_sandbox(scope, receive, send)
             return
         if scope["type"] == "websocket":
@@ -85,12 +89,27 @@ class Application:
 
         # Only this outermost application sees the connection itself; the gateway's faults need to cut it.
         scope.setdefault("extensions", {})["ags.abort"] = {"abort": lambda: _abort(send)}
+        route = route_of(scope)
+        where = f"{route.port}-{route.instance_id}" if route is not None else ""
         try:
+            if route is not None:
+                await self._wake(route.instance_id)
             await self._gateway.app(scope, receive, noting)
         finally:
-            host = _headers(scope).get("host", "")
             operation = f"{scope.get('method', 'WS')} {scope['path'][:200]}"
-            self._journal.note("sandbox", operation, outcome, began, host[:100])
+            self._journal.note("sandbox", operation, outcome, began, where[:100])
+
+    async def _wake(self, instance_id: str) -> None:
+        """Resume a paused sandbox that is to be resumed by traffic."""
+        instance = self._world.find_instance(instance_id)
+        if instance is None or not instance.lifecycle.auto_resume:
+            return
+        instances = self._world.region(instance.region).instances
+        await instances.settle(instance)
+        if instance.status == "PAUSED":
+            with contextlib.suppress(Refusal):
+                instances.resume(instance, instance.timeout or 300)
+        await instances.settle(instance)
 
     async def _here(self, scope: Scope, receive: Receive, send: Send) -> None:
         began = time.monotonic()

@@ -33,6 +33,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, fields
 from typing import Any
 
+from .gateway import StreamFaults
 from .journal import Journal
 from .world.clock import iso
 from .world.faults import Fault
@@ -53,7 +54,7 @@ class Controls:
         journal: The request log.
     """
 
-    def __init__(self, world: World, streams: Any, journal: Journal) -> None:
+    def __init__(self, world: World, streams: StreamFaults, journal: Journal) -> None:
         """Control one emulator."""
         self._world = world
         self._streams = streams
@@ -78,7 +79,7 @@ class Controls:
             "limits": world.limits.describe(),
             "transitions": world.transitions.describe(),
             "faults": world.faults.describe(),
-            "streams": self._streams.describe() if self._streams is not None else [],
+            "streams": self._streams.describe(),
             "client_tokens": {"on_repeat": world.client_tokens.on_repeat},
             "requests": self._journal.count,
         }
@@ -105,8 +106,7 @@ class Controls:
 
     async def clear_stream_faults(self, body: Json) -> Json:
         """Forget the faults of connections to sandboxes."""
-        if self._streams is not None:
-            self._streams.clear()
+        self._streams.clear()
         return {}
 
     async def set_transition(self, body: Json) -> Json:
@@ -172,8 +172,7 @@ class Controls:
 
     async def reset(self, body: Json) -> Json:
         """Make the account as new."""
-        if self._streams is not None:
-            self._streams.clear()
+        self._streams.clear()
         await self._world.reset()
         return {}
 

@@ -20,6 +20,7 @@ import uvicorn
 
 from .application import Application
 from .controls import Controls
+from .gateway import Gateway, StreamFaults
 from .journal import Journal
 from .levers import Levers
 from .target import targets_of
@@ -220,7 +221,8 @@ class Emulator(Levers):
         world = World(settings, self._launch)
         world.limits.change(self._limits)
         journal = Journal()
-        gateway, streams = _gateway(world)
+        streams = StreamFaults()
+        gateway = Gateway(targets_of(world), streams)
         controls = Controls(world, streams, journal)
         server = uvicorn.Server(
             uvicorn.Config(
@@ -238,7 +240,7 @@ class Emulator(Levers):
                 timeout_graceful_shutdown=2,
             )
         )
-        world.open()
+        await world.open()
         self._loop, self._controls = asyncio.get_running_loop(), controls
         self._leave = leave = asyncio.Event()
         serving = asyncio.ensure_future(server.serve(sockets=[listener]))
@@ -251,8 +253,7 @@ class Emulator(Levers):
             leaving.cancel()
         finally:
             # Sandboxes first: it ends the streams, which would otherwise hold up the server's end.
-            if streams is not None:
-                streams.clear()
+            streams.clear()
             await world.close()
             server.should_exit = True
             await serving
@@ -276,15 +277,6 @@ class Emulator(Levers):
             self._lock = None
         if directory is not None and self.state is None:
             shutil.rmtree(directory, ignore_errors=True)
-
-
-def _gateway(world: World) -> tuple[Any, Any]:
-    try:
-        from .gateway import Gateway, StreamFaults
-    except ImportError:
-        return None, None
-    streams = StreamFaults()
-    return Gateway(targets_of(world), streams), streams
 
 
 def _is_loopback(host: str) -> bool:

@@ -25,6 +25,9 @@ from .transitions import Transitions
 
 logger = logging.getLogger("ags_flows.emulator")
 
+#: The longest that the start of the emulator waits for sandboxes that are started anew, in seconds.
+_REVIVAL = 30.0
+
 
 class World:
     """Everything that the emulator knows. It is used from one event loop's thread only.
@@ -50,8 +53,8 @@ class World:
         self._numbers = itertools.count(1)
         self._tasks: set[asyncio.Task[Any]] = set()
 
-    def open(self) -> None:
-        """Bring back what an earlier emulator left in the state directory; needs a running event loop."""
+    async def open(self) -> None:
+        """Bring back what an earlier emulator left in the state directory, its live sandboxes included."""
         self._rescue()
         for document in self.store.all("api_keys"):
             self.api_keys.load(document)
@@ -65,6 +68,10 @@ class World:
         for region in list(self.regions.values()):
             region.tools.build_in()
         self.region(self.settings.region)
+        # Whoever asks for one of them before it is back would be told that it is gone.
+        starting = [each.task for each in self.all_instances() if each.task is not None]
+        if starting:
+            await asyncio.wait(starting, timeout=_REVIVAL)
 
     def region(self, name: str, *, build_in: bool = True) -> Region:
         """Return a region; it comes into being when it is first named.
