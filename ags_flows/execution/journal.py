@@ -208,8 +208,9 @@ class _Following:
                     news = time.monotonic()
                     if self._ask(look_script(self._key), None, {}) == "lost":
                         raise self._unknown("its supervisor vanished without leaving an exit code")
-        for stream in self._streams.values():
-            stream.take(b"", final=True)
+            if self._ended is not None:
+                for stream in self._streams.values():
+                    stream.take(b"", final=True)
 
     def result(self, timeout: float | None, most_output: int) -> ExecResult:
         """Return the outcome, or raise what the reason of its end says."""
@@ -254,7 +255,7 @@ class _Following:
             raise self._unknown("its journal was removed") from error
         moved = self._read(self._streams["stdout"], "out", sizes.get("out", 0))
         moved |= self._read(self._streams["stderr"], "err", sizes.get("err", 0))
-        if "rc" in sizes:
+        if sizes.get("rc"):
             path = f"{self._directory}/rc"
             self._ended = self._patiently(lambda: self._plane.read(path, user=self._user)).decode()
         return moved
@@ -301,9 +302,9 @@ class _Following:
             )
         _, state, self._directory, _, _, *ended = found[0].split(" ", 5)
         inline = {line.split(" ", 1)[0]: line.split(" ", 1)[-1] for line in found[1:]}
-        if ended and ended[0].strip() and f"{MARK}-out" in inline:
+        if f"{MARK}-whole" in inline:
             for name, stream in (("out", self._streams["stdout"]), ("err", self._streams["stderr"])):
-                stream.take(base64.b64decode(inline[f"{MARK}-{name}"].strip()))
+                stream.take(base64.b64decode(inline.get(f"{MARK}-{name}", "").strip()), final=True)
             self._ended = ended[0]
         return state
 
