@@ -38,6 +38,7 @@ def upload_file(plane: DataPlane, local: Path, remote: str, *, user: str | None 
     """
     started = time.monotonic()
     size = _readable(local).st_size
+    remote = _from_home(remote)
     target = posixpath.join(remote, local.name) if remote.endswith("/") else remote
     with _beside(plane, target, user) as temporary:
         with local.open("rb") as file:
@@ -62,7 +63,7 @@ def upload_directory(plane: DataPlane, local: Path, remote: str, *, user: str | 
     started = time.monotonic()
     if not local.is_dir():
         raise TransferError(f"{local} is not a directory.")
-    target = remote.rstrip("/") or "/"
+    target = _from_home(remote).rstrip("/") or "/"
     with tempfile.TemporaryFile(prefix="ags-flows-") as file:
         files, size = _pack(local, file)
         packed = file.tell()
@@ -83,6 +84,7 @@ def download_file(plane: DataPlane, remote: str, local: Path, *, user: str | Non
         TransferError: It is a directory, or did not arrive whole.
     """
     started = time.monotonic()
+    remote = _from_home(remote)
     known = plane.stat(remote, user=user)
     if known.type == "dir":
         raise TransferError(f"{remote} is a directory.", hint="Use download_directory.")
@@ -106,6 +108,7 @@ def download_directory(plane: DataPlane, remote: str, local: Path, *, user: str 
         TransferError: An entry would end outside of `local`, or is a device; the message names it.
     """
     started = time.monotonic()
+    remote = _from_home(remote)
     if plane.stat(remote, user=user).type == "file":
         raise TransferError(f"{remote} is a file.", hint="Use download_file.")
     archive = f"/tmp/.ags_flows-{uuid.uuid4().hex}.tar"
@@ -307,6 +310,11 @@ def _umask() -> int:
         if line.startswith("Umask:"):
             return int(line.split()[1], 8)
     return 0o022
+
+
+def _from_home(remote: str) -> str:
+    """Return a path without `~/`: a quoted tilde means nothing to a shell, and relative paths begin at the home."""
+    return remote[2:] or "." if remote.startswith("~/") else remote
 
 
 def _q(path: str) -> str:
