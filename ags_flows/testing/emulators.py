@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from pydantic import SecretStr
+
 from ags_flows.blocks import AGSConfig, TencentCloudCredentials
 
 if TYPE_CHECKING:
@@ -35,5 +37,5 @@ def config_for(emulator: Emulator, **fields: Any) -> AGSConfig:
         emulator: A running one.
         **fields: Further fields of `AGSConfig`.
     """
-    keys = TencentCloudCredentials(secret_id=emulator.secret_id, secret_key=emulator.secret_key)
+    keys = TencentCloudCredentials(secret_id=SecretStr(emulator.secret_id), secret_key=SecretStr(emulator.secret_key))
     return AGSConfig(**{"http_endpoint": emulator.url, "domain": emulator.url, "credentials": keys, **fields})

@@ -1,7 +1,6 @@
 import logging
 
 from ags_flows.redaction import Redactor
-
 from ags_flows.tasks.logs import BURST, LINES_PER_SECOND, LONGEST_LINE, OutputLog
 
 
