@@ -68,6 +68,10 @@ class ControlPlane:
         """Call any action of AGS with raw parameters: for what is newer than this package."""
         return self._transport.call(action, dict(parameters or {}))
 
+    def close(self) -> None:
+        """Close the connections that nobody uses at the moment; the next call opens one again."""
+        self._transport.close()
+
     # Tools
 
     def create_tool(self, spec: ToolSpec, *, client_token: str | None = None) -> str:
