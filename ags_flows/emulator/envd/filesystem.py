@@ -7,7 +7,7 @@ import posixpath
 import stat
 import uuid
 from collections.abc import AsyncIterator, Callable
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from connectrpc.code import Code
 from connectrpc.errors import ConnectError
@@ -45,7 +45,9 @@ from .watching import Watch
 R = TypeVar("R")
 
 KEEPALIVE = 90.0
-UNREAD_EVENTS = 10_000
+
+_START: Oneof[Literal["start"], WatchDirResponse.StartEvent] = Oneof("start", WatchDirResponse.StartEvent())
+_KEEPALIVE: Oneof[Literal["keepalive"], WatchDirResponse.KeepAlive] = Oneof("keepalive", WatchDirResponse.KeepAlive())
 
 
 class Filesystem(FilesystemService):
@@ -117,23 +119,23 @@ class Filesystem(FilesystemService):
         await self._do(f"error removing {path}", lambda: self._context.files.remove(path))
         return RemoveResponse()
 
-    async def watch_dir(self, request: WatchDirRequest, ctx: Any, /) -> AsyncIterator[WatchDirResponse]:  # type: ignore[override]
+    async def watch_dir(self, request: WatchDirRequest, ctx: Any, /) -> AsyncIterator[WatchDirResponse]:
         """Stream what happens in a directory."""
         watch = await self._watch(self._path(request.path, ctx), request.recursive, request.include_entry)
         asked = ctx.request_headers.get("keepalive-ping-interval", "")
         interval = float(asked) if asked.isdigit() and int(asked) > 0 else KEEPALIVE
         self._streams.add(watch)
         try:
-            yield WatchDirResponse(event=Oneof("start", WatchDirResponse.StartEvent()))
+            yield WatchDirResponse(event=_START)
             while True:
                 try:
                     event = await asyncio.wait_for(watch.next(), interval)
                 except asyncio.TimeoutError:
-                    yield WatchDirResponse(event=Oneof("keepalive", WatchDirResponse.KeepAlive()))
+                    yield WatchDirResponse(event=_KEEPALIVE)
                     continue
                 if event is None:
                     raise ConnectError(Code.UNAVAILABLE, GONE)
-                yield WatchDirResponse(event=Oneof("filesystem", event))
+                yield WatchDirResponse(event=_seen(event))
         finally:
             self._streams.discard(watch)
             watch.close()
@@ -168,7 +170,7 @@ class Filesystem(FilesystemService):
 
         await self._do(f"path {path} not found", begin)
 
-        def describe(at: str) -> FilesystemEvent | Any:
+        def describe(at: str) -> EntryInfo:
             return entry_of(self._context, at)
 
         return Watch(self._context.files, path, recursive, describe if include_entry else None)
@@ -201,3 +203,7 @@ class Filesystem(FilesystemService):
             return await asyncio.to_thread(action)
         except OSError as error:
             raise refusal(error, what) from error
+
+
+def _seen(event: FilesystemEvent) -> Oneof[Literal["filesystem"], FilesystemEvent]:
+    return Oneof("filesystem", event)

@@ -18,7 +18,6 @@ from e2b.envd.process.process_pb import (
     ConnectResponse,
     ListRequest,
     ListResponse,
-    ProcessEvent,
     ProcessInfo,
     ProcessInput,
     ProcessSelector,
@@ -37,6 +36,7 @@ from e2b.envd.process.process_pb import (
 from protobuf import Oneof
 
 from .context import Context
+from .events import started
 from .running import GONE, Running
 
 KEEPALIVE = 90.0
@@ -78,7 +78,7 @@ class Processes(ProcessService):
             processes=[ProcessInfo(config=running.config, pid=running.pid, tag=running.tag) for running in self.all]
         )
 
-    async def start(self, request: StartRequest, ctx: Any, /) -> AsyncIterator[StartResponse]:  # type: ignore[override]
+    async def start(self, request: StartRequest, ctx: Any, /) -> AsyncIterator[StartResponse]:
         """Start a process and stream its events. A time limit of the call is one of the process."""
         running = await self._launch(request, ctx)
         limit = _seconds(ctx.timeout_ms)
@@ -87,7 +87,7 @@ class Processes(ProcessService):
         if limit is not None:
             timer = asyncio.get_running_loop().call_later(limit, running.send, signal.SIGKILL)
         try:
-            yield StartResponse(event=_started(running.pid))
+            yield StartResponse(event=started(running.pid))
             async for event in listener.events(_keepalive(ctx), limit):
                 yield StartResponse(event=event)
         finally:
@@ -95,12 +95,12 @@ class Processes(ProcessService):
         if limit is not None:
             timer.cancel()
 
-    async def connect(self, request: ConnectRequest, ctx: Any, /) -> AsyncIterator[ConnectResponse]:  # type: ignore[override]
+    async def connect(self, request: ConnectRequest, ctx: Any, /) -> AsyncIterator[ConnectResponse]:
         """Stream what a process says from now on, or only its end if that was not long ago."""
         running = self._find(request.process, ended=True)
         listener = running.listen()
         try:
-            yield ConnectResponse(event=_started(running.pid))
+            yield ConnectResponse(event=started(running.pid))
             if running.end is not None:
                 yield ConnectResponse(event=running.end)
                 return
@@ -128,10 +128,10 @@ class Processes(ProcessService):
         """Write a stream of messages in their order; the first one names the process."""
         running: Running | None = None
         async for message in request:
-            match message.event:
-                case Oneof(field="start", value=start):
+            match message.event.value if message.event is not None else None:
+                case StreamInputRequest.StartEvent() as start:
                     running = self._find(start.process)
-                case Oneof(field="data", value=data):
+                case StreamInputRequest.DataEvent() as data:
                     if running is None:
                         raise ConnectError(Code.INVALID_ARGUMENT, "input before the start of the stream")
                     await self._write(running, data.input)
@@ -238,10 +238,6 @@ def _is_directory(context: Context, path: str) -> bool:
         return stat.S_ISDIR(context.files.stat(path).st_mode)
     except OSError:
         return False
-
-
-def _started(pid: int) -> ProcessEvent:
-    return ProcessEvent(event=Oneof("start", ProcessEvent.StartEvent(pid=pid)))
 
 
 def _seconds(milliseconds: float | None) -> float | None:

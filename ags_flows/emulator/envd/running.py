@@ -6,13 +6,14 @@ import asyncio
 import signal
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from typing import Any
 
 from connectrpc.code import Code
 from connectrpc.errors import ConnectError
 from e2b.envd.process.process_pb import ProcessConfig, ProcessEvent
-from protobuf import Oneof
 
 from ..sandbox import Process
+from . import events
 
 CHUNK = 32 * 1024
 TERMINAL_CHUNK = 16 * 1024
@@ -77,7 +78,7 @@ class Listener:
             except asyncio.TimeoutError:
                 if deadline is not None and loop.time() >= deadline:
                     raise ConnectError(Code.DEADLINE_EXCEEDED, "context deadline exceeded") from None
-                yield ProcessEvent(event=Oneof("keepalive", ProcessEvent.KeepAlive()))
+                yield events.keepalive()
                 continue
             if self.lost:
                 raise ConnectError(Code.UNAVAILABLE, GONE)
@@ -137,7 +138,7 @@ class Running:
         pumps = [asyncio.ensure_future(self._pump(*stream)) for stream in self._streams()]
         killed = asyncio.ensure_future(self._killed.wait())
         try:
-            pending = set(pumps)
+            pending: set[asyncio.Task[Any]] = set(pumps)
             while pending and not killed.done():
                 _, pending = await asyncio.wait({*pending, killed}, return_when=asyncio.FIRST_COMPLETED)
                 pending -= {killed}
@@ -149,34 +150,21 @@ class Running:
             for pump in pumps:
                 pump.cancel()
             self.process.release()
-        self.end = end_event(code)
+        self.end = events.ended(code)
         for listener in list(self._listeners):
             await listener.tell(self.end)
             await listener.tell(None)
 
-    def _streams(self) -> list[tuple[asyncio.StreamReader, str, int]]:
+    def _streams(self) -> list[tuple[asyncio.StreamReader, events.Stream, int]]:
         process = self.process
         assert process.stdout is not None
         if process.stderr is None:
             return [(process.stdout, "pty", TERMINAL_CHUNK)]
         return [(process.stdout, "stdout", CHUNK), (process.stderr, "stderr", CHUNK)]
 
-    async def _pump(self, stream: asyncio.StreamReader, name: str, chunk: int) -> None:
+    async def _pump(self, stream: asyncio.StreamReader, name: events.Stream, chunk: int) -> None:
         while piece := await stream.read(chunk):
             # Whoever listens gets it; with nobody there it is lost, as envd loses it.
-            data = ProcessEvent.DataEvent(output=Oneof(name, piece))  # type: ignore[arg-type]
-            event = ProcessEvent(event=Oneof("data", data))
+            event = events.said(name, piece)
             for listener in list(self._listeners):
                 await listener.tell(event)
-
-
-def end_event(code: int) -> ProcessEvent:
-    """Return the event of an end, in the words of Go's `os.ProcessState`."""
-    if code >= 0:
-        status = f"exit status {code}"
-        end = ProcessEvent.EndEvent(exit_code=code, exited=True, status=status, error=status if code else None)
-    else:
-        name = {9: "killed", 15: "terminated", 2: "interrupt", 6: "aborted", 11: "segmentation fault", 1: "hangup"}
-        status = f"signal: {name.get(-code, str(-code))}"
-        end = ProcessEvent.EndEvent(exit_code=-1, exited=False, status=status, error=status)
-    return ProcessEvent(event=Oneof("end", end))

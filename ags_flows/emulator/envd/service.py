@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-from connectrpc.codec import proto_binary_codec, proto_json_codec
 from e2b.envd.filesystem.filesystem_connect import FilesystemASGIApplication
 from e2b.envd.process.process_connect import ProcessASGIApplication
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from ..sandbox import Sandbox
+from .codecs import codecs
 from .context import Context
 from .filesystem import Filesystem
 from .processes import Processes
@@ -24,7 +25,11 @@ Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
+LARGEST_MESSAGE = 256 << 20
+"""Bytes of one message; the SDKs send a command's whole input in one, and compressed ones unfold in memory."""
+
 _OPEN = {("GET", "/health"), ("POST", "/init")}
+_logger = logging.getLogger(__name__)
 
 
 class Access(Protocol):
@@ -67,10 +72,9 @@ class Envd:
         self._context = Context(sandbox, env or {}, default_user, default_workdir)
         self._processes = Processes(self._context)
         self._filesystem = Filesystem(self._context)
-        codecs = [proto_json_codec(), proto_binary_codec()]
-        # The size of a message is not limited: the SDKs send whole files of input in one.
-        self._process_app = ProcessASGIApplication(self._processes, read_max_bytes=None, codecs=codecs)
-        self._filesystem_app = FilesystemASGIApplication(self._filesystem, read_max_bytes=None, codecs=codecs)
+        options: dict[str, Any] = {"read_max_bytes": LARGEST_MESSAGE, "codecs": codecs()}
+        self._process_app = ProcessASGIApplication(self._processes, **options)
+        self._filesystem_app = FilesystemASGIApplication(self._filesystem, **options)
 
     @property
     def processes(self) -> list[dict[str, Any]]:
@@ -97,9 +101,9 @@ class Envd:
             if not self._may(request, method, path):
                 response: Response = answer(401, "unauthorized access, please provide a valid access token")
             elif path.startswith("/process.Process/"):
-                return await self._process_app(scope, receive, send)  # type: ignore[arg-type]
+                return await _call(self._process_app, scope, receive, send)
             elif path.startswith("/filesystem.Filesystem/"):
-                return await self._filesystem_app(scope, receive, send)  # type: ignore[arg-type]
+                return await _call(self._filesystem_app, scope, receive, send)
             else:
                 response = await self._route(request, method, path)
         except Refused as refused:
@@ -149,7 +153,6 @@ class Envd:
         return Response(status_code=204)
 
     def _metrics(self) -> dict[str, Any]:
-
         usage = self._context.sandbox.usage()
         return {
             "ts": int(time.time()),
@@ -162,3 +165,11 @@ class Envd:
             "disk_used": usage.disk_used,
             "disk_total": usage.disk_total,
         }
+
+
+async def _call(service: Any, scope: Scope, receive: Receive, send: Send) -> None:
+    try:
+        await service(scope, receive, send)
+    except Exception:
+        # It has been answered already; let through, it would cost the client its connection.
+        _logger.exception("%s failed", scope["path"])

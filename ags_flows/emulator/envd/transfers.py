@@ -18,8 +18,10 @@ from email.utils import formatdate, parsedate_to_datetime
 from typing import Any
 
 from connectrpc.errors import ConnectError
+from python_multipart.exceptions import MultipartParseError
 from starlette.background import BackgroundTask
-from starlette.datastructures import UploadFile
+from starlette.datastructures import FormData, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
 
@@ -103,12 +105,15 @@ async def upload(context: Context, request: Request) -> Response:
         await _write(context, path, user, _decoded(request, request.stream()), metadata)
         written.append(_written(path, metadata))
     elif kind == "multipart/form-data":
-        async with request.form(max_files=MOST_FILES, max_fields=MOST_FILES) as form:
+        form = await _form(request)
+        try:
             files = [part for part in form.getlist("file") if isinstance(part, UploadFile)]
             paths = _targets(context, request, files, user)
             for path, part in zip(paths, files, strict=True):
                 await _write(context, path, user, _pieces(part), metadata)
                 written.append(_written(path, metadata))
+        finally:
+            await form.close()
     else:
         raise Refused(400, f"unsupported content type: {kind or 'none'}")
     return JSONResponse(written)
@@ -204,6 +209,17 @@ async def _decoded(request: Request, pieces: AsyncIterator[bytes]) -> AsyncItera
         yield unzip.flush()
     except zlib.error as error:
         raise Refused(400, f"the content is not gzip: {error}") from error
+
+
+async def _form(request: Request) -> FormData:
+    """Return the parts of an upload; large ones are in temporary files."""
+    body = _decoded(request, request.stream())
+    try:
+        return await MultiPartParser(request.headers, body, max_files=MOST_FILES, max_fields=MOST_FILES).parse()
+    except (MultiPartException, MultipartParseError, KeyError) as error:
+        raise Refused(400, f"the body is not multipart: {error}") from error
+    except ClientDisconnect as error:
+        raise Refused(400, "the upload was broken off") from error
 
 
 async def _pieces(part: UploadFile) -> AsyncIterator[bytes]:

@@ -293,7 +293,7 @@ class NamespaceSandbox:
                 yield from ("--ro-bind", name, name)
         for bind in spec.binds:
             yield from ("--ro-bind" if bind.readonly else "--bind", str(bind.source), bind.target)
-        yield from ("--proc", "/proc", "--dev", "/dev", "--chdir", "/")
+        yield from ("--proc", "/proc", "--dev", "/dev", "--perms", "1777", "--tmpfs", "/dev/shm", "--chdir", "/")
 
     def _wait_ready(self) -> None:
         """Wait until the namespaces are whole: bubblewrap tells the id before it has mounted everything."""

@@ -88,6 +88,8 @@ def build_skeleton(target: Path, hostname: str, root: bool) -> None:
         (target / name).chmod(mode)
     for name in READ_ONLY:
         source, place = Path(name), target / name[1:]
+        if os.path.lexists(place):
+            continue
         if source.is_symlink():
             place.symlink_to(os.readlink(source))
         elif source.is_dir():
@@ -121,7 +123,7 @@ def build_skeleton(target: Path, hostname: str, root: bool) -> None:
         _copy(Path("/etc", name), target / "etc" / name)
     for name in ETC_DIRECTORIES:
         if Path(name).is_dir():
-            (target / name[1:]).mkdir()
+            (target / name[1:]).mkdir(exist_ok=True)
     (target / "opt/sandbox/bin/sudo").chmod(0o755)
     if root:
         _copy(Path("/usr/bin/su"), target / "opt/sandbox/bin/su")

@@ -148,11 +148,12 @@ class Tree:
             before = os.fstat(descriptor)
             if not stat.S_ISREG(before.st_mode):
                 raise OSError(errno.EINVAL, "not a regular file", path)
-            os.ftruncate(descriptor, 0)
-            if before.st_size == 0 and before.st_nlink == 1:
+            # Nothing that is not needed: whoever watches the directory is to see what envd would show.
+            if before.st_size > 0:
+                os.ftruncate(descriptor, 0)
+            elif before.st_nlink == 1 and before.st_mode & 0o644 != 0o644:
                 os.fchmod(descriptor, before.st_mode & 0o777 | 0o644)
-            if self._chown:
-                os.fchown(descriptor, *owner)
+            os.fchown(descriptor, *(owner if self._chown else (os.geteuid(), -1)))
             return descriptor
         except BaseException:
             os.close(descriptor)

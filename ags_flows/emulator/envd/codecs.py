@@ -1,0 +1,41 @@
+"""How messages are read: as envd reads them, unknown fields ignored; what is no message is the caller's mistake."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from connectrpc.code import Code
+from connectrpc.codec import Codec, proto_binary_codec, proto_json_codec
+from connectrpc.errors import ConnectError
+
+
+class CheckedCodec:
+    """A codec that answers garbage with invalid_argument; by itself it would be an error of the server."""
+
+    def __init__(self, codec: Codec[Any, Any]) -> None:
+        """Wrap a codec."""
+        self._codec = codec
+
+    def name(self) -> str:
+        """Return its name in content types."""
+        return self._codec.name()
+
+    def encode(self, message: Any) -> bytes:
+        """Return a message's bytes."""
+        return self._codec.encode(message)
+
+    def decode(self, data: bytes | bytearray, message_class: type[Any]) -> Any:
+        """Return the message.
+
+        Raises:
+            ConnectError: invalid_argument, for what is none.
+        """
+        try:
+            return self._codec.decode(data, message_class)
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
+            raise ConnectError(Code.INVALID_ARGUMENT, f"unmarshal message: {error}") from error
+
+
+def codecs() -> list[CheckedCodec]:
+    """Return the codecs that envd speaks."""
+    return [CheckedCodec(proto_json_codec()), CheckedCodec(proto_binary_codec())]
