@@ -49,7 +49,7 @@ def cloud_with(emulator):
     made = []
 
     def make(**options):
-        made.append(Cloud(emulator, **options))
+        made.append(Cloud(options.pop("emulator", emulator), **options))
         return made[-1]
 
     yield make
