@@ -159,7 +159,7 @@ def wait_instance_status(
 
     watch = _watch(control, "instance", lambda ids: control.list_instances(ids=ids))
     try:
-        return watch.wait(instance_id, settled, timeout, cancelled, patience=0.0 if goal == "STOPPED" else UNKNOWN_FOR)
+        return watch.wait(instance_id, settled, timeout, cancelled, patience=0.0 if goal == "STOPPED" else None)
     except InstanceGoneError:
         if goal != "STOPPED":
             raise
@@ -206,9 +206,10 @@ class _Watch(Generic[R]):
         timeout: float,
         cancelled: threading.Event | None,
         *,
-        patience: float = UNKNOWN_FOR,
+        patience: float | None = None,
     ) -> R:
         started = time.monotonic()
+        patience = UNKNOWN_FOR if patience is None else patience
         looked, last, trouble = self._join(resource_id), "unknown", None
         try:
             while True:

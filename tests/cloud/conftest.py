@@ -1,4 +1,4 @@
-"""A Cloud API that answers what a test says and counts what reaches it; and control planes of it and of the emulator."""
+"""A Cloud API that answers what a test says and counts what reaches it, and control planes: of it, of the emulator."""
 
 import json
 import threading
