@@ -128,7 +128,7 @@ def test_metadata_is_added_to(cloud):
 
 
 def test_a_persistent_instance_has_no_timeout(cloud, emulator):
-    tool = {"ToolName": "forever", "ToolType": "code-interpreter", "NetworkConfiguration": PUBLIC, "Persistent": True}
+    tool = {"ToolName": "forever", "ToolType": "browser", "NetworkConfiguration": PUBLIC, "Persistent": True}
     emulator.transition("tool.create", "at_once")
     cloud("CreateSandboxTool", **tool)
     instance_id = running(cloud, ToolName="forever")
@@ -140,9 +140,7 @@ def test_a_persistent_instance_has_no_timeout(cloud, emulator):
 
 def test_a_tool_in_use_cannot_be_deleted(cloud, emulator):
     emulator.transition("tool.create", "at_once")
-    tool_id = cloud("CreateSandboxTool", ToolName="used", ToolType="code-interpreter", NetworkConfiguration=PUBLIC)[
-        "ToolId"
-    ]
+    tool_id = cloud("CreateSandboxTool", ToolName="used", ToolType="browser", NetworkConfiguration=PUBLIC)["ToolId"]
     instance_id = running(cloud, ToolId=tool_id)
     assert refusal(cloud, "DeleteSandboxTool", ToolId=tool_id) == "ResourceInUse.SandboxTool"
     cloud("StopSandboxInstance", InstanceId=instance_id)
