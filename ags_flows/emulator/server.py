@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import errno
 import fcntl
 import ipaddress
 import logging
@@ -12,6 +13,7 @@ import shutil
 import socket
 import tempfile
 import threading
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -34,6 +36,8 @@ logger = logging.getLogger("ags_flows.emulator")
 #: The port that the command line uses unless it is told another.
 DEFAULT_PORT = 8600
 _BACKLOG = 4096
+_PREFIX = "ags-emulator-"
+_YOUNG = 60.0
 
 
 class Emulator(Levers):
@@ -260,15 +264,14 @@ class Emulator(Levers):
 
     def _directory(self) -> Path:
         if self.state is None:
-            return Path(tempfile.mkdtemp(prefix="ags-emulator-"))
+            _sweep()
+            directory = Path(tempfile.mkdtemp(prefix=_PREFIX))
+            self._lock = _locked(directory)
+            return directory
         self.state.mkdir(parents=True, exist_ok=True, mode=0o700)
-        lock = os.open(self.state / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            os.close(lock)
-            raise OSError(error.errno, f"the state directory {self.state} is in use by another emulator") from error
-        self._lock = lock
+        self._lock = _locked(self.state)
+        if self._lock is None:
+            raise OSError(errno.EBUSY, f"the state directory {self.state} is in use by another emulator")
         return self.state
 
     def _release(self, directory: Path | None) -> None:
@@ -277,6 +280,32 @@ class Emulator(Levers):
             self._lock = None
         if directory is not None and self.state is None:
             shutil.rmtree(directory, ignore_errors=True)
+
+
+def _locked(directory: Path) -> int | None:
+    """Return a descriptor that holds a directory for this emulator, or None when another one holds it."""
+    lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(lock)
+        return None
+    return lock
+
+
+def _sweep() -> None:
+    """Remove the temporary directories of emulators that were killed."""
+    for directory in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        try:
+            # One that has just been made may not be locked yet.
+            if time.time() - directory.stat().st_mtime < _YOUNG or directory.stat().st_uid != os.geteuid():
+                continue
+            lock = _locked(directory)
+        except OSError:
+            continue
+        if lock is not None:
+            shutil.rmtree(directory, ignore_errors=True)
+            os.close(lock)
 
 
 def _is_loopback(host: str) -> bool:

@@ -35,6 +35,18 @@ def test_it_is_ready_within_a_second_and_leaves_no_thread_and_no_directory(tmp_p
     emulator.stop()
 
 
+def test_what_a_killed_emulator_left_behind_is_swept_away_by_the_next(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with Emulator() as alive:
+        [held] = tmp_path.iterdir()
+        (tmp_path / "ags-emulator-stale" / "machines").mkdir(parents=True)
+        for each in tmp_path.iterdir():
+            os.utime(each, (0, 0))
+        with Emulator():
+            assert held.exists() and not (tmp_path / "ags-emulator-stale").exists()
+        assert httpx.get(f"{alive.url}/health").status_code == 200
+
+
 def test_it_can_be_started_again_and_beside_others():
     first, second = Emulator(), Emulator()
     with first, second:
