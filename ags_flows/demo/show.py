@@ -45,7 +45,7 @@ def run_demo(directory: Path, console: Console) -> int:
             console.print("[yellow]Interrupted: sandbox and servers are stopped.[/]")
             return 130
         except (UnreachableError, FileExistsError) as error:
-            console.print(f"[red]{error}[/]", highlight=False)
+            console.print(f"[red]{error}[/]", highlight=False, soft_wrap=True)
             return 1
 
 

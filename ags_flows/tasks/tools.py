@@ -8,20 +8,22 @@ from ags_flows.blocks import AGSConfig
 from ags_flows.cloud.waiting import wait_tool_active as _wait_tool_active
 from ags_flows.errors import ConfigurationError, NotFoundError, ToolFailedError
 from ags_flows.execution.creation import create_tool_once
-from ags_flows.models import Network, Tool, ToolSpec
+from ags_flows.models import Network, Resources, Tool, ToolSpec
 from ags_flows.tasks.caller import identify
 from ags_flows.tasks.logs import run_logger
 from ags_flows.tasks.retries import sandbox_task
 
 
 def resolve_spec(spec: ToolSpec, config: AGSConfig) -> ToolSpec:
-    """Return the spec with the configuration's image, role and mount where it has none of its own."""
+    """Return the spec with the configuration's image, resources, role and mount where it has none of its own."""
     update: dict[str, object] = {}
     if spec.type == "custom":
         if spec.image is None:
             update["image"] = config.image
         if spec.image_registry_type is None:
             update["image_registry_type"] = config.image_registry_type
+        if spec.resources is None:
+            update["resources"] = Resources(cpu=config.cpu, memory=config.memory)
         if not spec.mounts and config.mounts():
             update["mounts"] = config.mounts()
     if spec.role_arn is None and config.role_arn:
@@ -44,7 +46,7 @@ def create_tool(spec: ToolSpec, step: str = "", config: AGSConfig | None = None)
     A retry, of the task or of the flow run, finds the tool that an earlier attempt created and returns that.
 
     Args:
-        spec: The tool. Image, role and mount default to the configuration's.
+        spec: The tool. Image, resources, role and mount default to the configuration's.
         step: Tells identical calls in one flow run apart.
         config: Where AGS is; by default from the environment.
 
