@@ -91,9 +91,9 @@ def _follow(directory: Path, console: Console, environment: dict[str, str]) -> i
         with _step(console, "Running the job") as step, (directory / "flow.log").open("wb") as log:
             for line in process.stdout:
                 log.write(line)
-                console.print(
-                    "    " + line.decode(errors="replace").rstrip(), style="dim", markup=False, highlight=False
-                )
+                text = _short(line.decode(errors="replace").rstrip())
+                if not text.endswith("Finished in state Completed()"):
+                    console.print(f"    {text}", style="dim", markup=False, highlight=False, soft_wrap=True)
             code = process.wait()
             if code == 0:
                 step("The job is done")
