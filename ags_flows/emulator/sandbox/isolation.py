@@ -9,6 +9,8 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from .cgroup import limits_memory
+
 PROBE_TIMEOUT = 10.0
 
 
@@ -37,7 +39,12 @@ def isolation() -> Isolation:
         limits.append(f"No namespaces here ({why}): sandboxes are plain directories and see this machine's files.")
     elif not root:
         limits.append("Not root: `user` and `root` are the same user inside a sandbox, and storage sizes are not kept.")
-    limits.append("Memory and CPU of sandboxes are not limited.")
+    if limits_memory():
+        limits.append("CPU of sandboxes is not limited.")
+    else:
+        limits.append("Memory and CPU of sandboxes are not limited: no control group with memory can be made here.")
+    if bwrap is not None:
+        limits.append("Sandboxes reach other machines by HTTP and HTTPS through a proxy, not by other protocols.")
     return Isolation(bwrap, root, tuple(limits))
 
 

@@ -20,7 +20,9 @@ _TIOCGPTPEER = 0x5441
 
 # Says its id on a descriptor, goes to its directory ($1), and becomes the command. Bash, since dash knows descriptors
 # of one digit only; -p, so that no BASH_ENV of the command's environment is read here.
-_ENTER = 'echo $$ >&{said}; exec {said}>&-; cd -- "$1" || exit 1; shift; exec "$@"'
+_ENTER = '{counted}echo $$ >&{said}; exec {said}>&-; cd -- "$1" || exit 1; shift; exec "$@"'
+# Goes into the sandbox's control group. Kernels before 5.16 refuse that to other users: then it is stopped by signals.
+_COUNTED = "{{ echo 0 >&{cgroup}; }} 2>/dev/null; exec {cgroup}>&-; "
 
 
 class Process:
@@ -40,6 +42,7 @@ class Process:
         self.stderr: asyncio.StreamReader | None = None
         self.returncode: int | None = None
         self._popen = popen
+        self._inner: int | None = None
         self._stdin: int | None = None
         self._terminal: int | None = None
         self._transports: list[asyncio.BaseTransport] = []
@@ -91,11 +94,12 @@ class Process:
 
     def signal(self, number: signal.Signals) -> bool:
         """Send a signal to the process alone, not to its children; False when it has ended."""
-        if self.returncode is not None:
+        if self.returncode is not None or self._inner is None:
             return False
-        for pid in _children(self._popen.pid) or [self._popen.pid]:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, number)
+        try:
+            signal.pidfd_send_signal(self._inner, number)
+        except ProcessLookupError:
+            return False
         return True
 
     def release(self) -> None:
@@ -117,6 +121,7 @@ async def spawn(
     cwd: str,
     stdin: Literal["pipe", "null"],
     pty: tuple[str, int, int, int] | None,
+    cgroup: int | None = None,
 ) -> Process:
     """Start a process by way of a command that enters the sandbox.
 
@@ -128,9 +133,11 @@ async def spawn(
         stdin: Whether its input can be written to.
         pty: Where terminals are made (the sandbox's own, so that they have names inside), the owner's id, columns and
             rows; or None for pipes.
+        cgroup: A descriptor; who writes `0` to it joins the sandbox's control group.
     """
     said_read, said_write = os.pipe()
-    inner = ["/bin/bash", "-p", "-c", _ENTER.format(said=said_write), "bash", cwd, *argv]
+    counted = _COUNTED.format(cgroup=cgroup) if cgroup is not None else ""
+    inner = ["/bin/bash", "-p", "-c", _ENTER.format(said=said_write, counted=counted), "bash", cwd, *argv]
     if pty is not None:
         inner = ["setsid", "--ctty", *inner]
     opened: list[int] = []
@@ -152,7 +159,7 @@ async def spawn(
                 stdout=given[1],
                 stderr=given[2],
                 env=dict(env),
-                pass_fds=[said_write],
+                pass_fds=[said_write] if cgroup is None else [said_write, cgroup],
                 start_new_session=True,
             )
         finally:
@@ -164,7 +171,6 @@ async def spawn(
             os.close(descriptor)
         raise
     process = Process(popen)
-    _watch_end(process, popen)
     if pty is not None:
         process._terminal = master
         os.set_blocking(master, False)
@@ -177,21 +183,39 @@ async def spawn(
         process.stderr = await _reader(process, err_read)
     said = await _read_line(said_read)
     process.pid = int(said) if said.isdigit() else popen.pid
+    _watch_end(process, popen, bool(enter))
     return process
 
 
-def _watch_end(process: Process, popen: subprocess.Popen[bytes]) -> None:
+def _watch_end(process: Process, popen: subprocess.Popen[bytes], entered: bool) -> None:
     """Settle the process's end when it comes: by pidfd, without a thread for each process."""
     loop = asyncio.get_running_loop()
     pidfd = os.pidfd_open(popen.pid)
 
+    def inner_ended() -> None:
+        # Where the process was stopped (SIGSTOP), nsenter has stopped itself too, and would never tell its end.
+        assert process._inner is not None
+        loop.remove_reader(process._inner)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(popen.pid, signal.SIGCONT)
+
     def ended() -> None:
         loop.remove_reader(pidfd)
         os.close(pidfd)
+        if process._inner is not None:
+            loop.remove_reader(process._inner)
+            os.close(process._inner)
+            process._inner = None
         process.returncode = popen.wait()
         if not process._ended.done():
             process._ended.set_result(process.returncode)
 
+    for pid in _children(popen.pid) if entered else [popen.pid]:
+        with contextlib.suppress(OSError):
+            process._inner = os.pidfd_open(pid)
+            if entered:
+                loop.add_reader(process._inner, inner_ended)
+            break
     loop.add_reader(pidfd, ended)
 
 

@@ -1,0 +1,308 @@
+"""One sandbox: what all kinds of it can do."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import shutil
+import signal
+import socket
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+from .egress import Egress
+from .isolation import isolation
+from .process import Process, spawn
+from .skeleton import HOME, UID
+from .spec import SandboxSpec, Usage
+from .tree import Tree, copy_tree
+
+FILLER = "/.full"
+"""The file that takes all the room of a disk that is made full."""
+
+
+class Sandbox(ABC):
+    """A sandbox of this machine, as well isolated as it can be.
+
+    Attributes:
+        spec: What it was to be.
+        files: Its files, seen from the host.
+    """
+
+    files: Tree
+
+    def __init__(self, spec: SandboxSpec) -> None:
+        """Hold the description; nothing runs yet. Use `start`."""
+        self.spec = spec
+        self._stopped = False
+        self._egress: Egress | None = None
+        self._halted: set[int] = set()
+        self._cpu: tuple[float, float] = (time.monotonic(), 0.0)
+
+    @classmethod
+    async def start(cls, spec: SandboxSpec) -> Sandbox:
+        """Start a sandbox: in namespaces where this machine has them, else in a plain directory.
+
+        Raises:
+            OSError: It could not be made.
+        """
+        from .namespace import NamespaceSandbox
+        from .plain import PlainSandbox
+
+        kind = cls
+        if cls is Sandbox:
+            kind = NamespaceSandbox if isolation().bwrap is not None else PlainSandbox
+        sandbox = kind(spec)
+        try:
+            await asyncio.to_thread(sandbox._start)
+            sandbox._watch()
+            sandbox.set_network(spec.network)
+        except BaseException:
+            await sandbox.stop()
+            raise
+        return sandbox
+
+    # What the kinds differ in.
+
+    @property
+    @abstractmethod
+    def alive(self) -> bool:
+        """Whether it is there."""
+
+    @abstractmethod
+    async def wait_dead(self) -> None:
+        """Return when it has ended, by `stop` or by itself."""
+
+    @abstractmethod
+    def connect(self, port: int) -> socket.socket:
+        """Return a connection to a port inside; blocking.
+
+        Raises:
+            ConnectionRefusedError: Nothing listens there.
+        """
+
+    @abstractmethod
+    def listen(self, port: int) -> socket.socket:
+        """Return a socket that listens on a port inside, for this process to serve; 0 takes a free port.
+
+        Raises:
+            OSError: The port is taken.
+        """
+
+    @abstractmethod
+    def _start(self) -> None:
+        """Make it, blocking; sets `files`."""
+
+    @abstractmethod
+    def _watch(self) -> None:
+        """Notice its end from now on; called on the loop."""
+
+    @abstractmethod
+    def _end(self) -> None:
+        """End every process of it and let go of what it held, but for its directory; blocking."""
+
+    @abstractmethod
+    def _pids(self) -> list[int]:
+        """Return the host's ids of its processes, without its init."""
+
+    @abstractmethod
+    def _enter(self, user: str) -> list[str]:
+        """Return the command by which another enters it as a user."""
+
+    @abstractmethod
+    def _place(self, path: str) -> str:
+        """Return where a process of it finds a path."""
+
+    @property
+    @abstractmethod
+    def _terminals(self) -> str:
+        """Where terminals are made."""
+
+    @property
+    @abstractmethod
+    def _source(self) -> Path:
+        """Where its writable file system is on the host."""
+
+    # What they share.
+
+    @property
+    @abstractmethod
+    def base_env(self) -> dict[str, str]:
+        """What every process of it finds in its environment, before anything else."""
+
+    def home(self, user: str) -> str | None:
+        """Return the home of a user, None for one that is not there."""
+        return HOME.get(user)
+
+    def owner(self, user: str) -> tuple[int, int]:
+        """Return the ids that files of a user have on the host."""
+        number = UID[user]
+        return (number, number) if isolation().root else (os.getuid(), os.getgid())
+
+    def name_of(self, number: int) -> str:
+        """Return the name of a user or group by its id on the host, or the number."""
+        if not isolation().root and number in (os.getuid(), os.getgid()):
+            return "user"
+        return next((name for name, known in UID.items() if known == number), str(number))
+
+    async def spawn(
+        self,
+        argv: Sequence[str],
+        *,
+        user: str = "user",
+        env: Mapping[str, str] | None = None,
+        cwd: str | None = None,
+        stdin: Literal["pipe", "null"] = "null",
+        pty: tuple[int, int] | None = None,
+    ) -> Process:
+        """Start a process.
+
+        Args:
+            argv: The command.
+            user: `user` or `root`.
+            env: Added to `base_env`, HOME, USER and LOGNAME.
+            cwd: Working directory, by default the user's home.
+            stdin: Whether its input can be written to.
+            pty: Columns and rows of a terminal, or None for pipes.
+
+        Raises:
+            KeyError: There is no such user.
+            OSError: The sandbox has ended.
+        """
+        if not self.alive:
+            raise OSError(errno.ESRCH, "the sandbox has ended")
+        home = HOME[user]
+        own = {"HOME": self._place(home), "USER": user, "LOGNAME": user}
+        return await spawn(
+            self._enter(user),
+            argv,
+            env={**self.base_env, **(self._egress.environment if self._egress else {}), **own, **(env or {})},
+            cwd=self._place(cwd or home),
+            stdin=stdin,
+            pty=(self._terminals, self.owner(user)[0], *pty) if pty else None,
+            cgroup=self._cgroup_descriptor,
+        )
+
+    @property
+    def _cgroup_descriptor(self) -> int | None:
+        """What a process writes to in order to be counted with the sandbox."""
+        return None
+
+    def set_network(self, allowed: bool) -> None:
+        """Let it reach other machines through a proxy, or not; what is open is cut. On the loop, as `start` is.
+
+        Programs that began without the network do not know of the proxy.
+        """
+        if self._egress is not None and not allowed:
+            self._egress.close()
+            self._egress = None
+        elif self._egress is None and allowed and self.alive:
+            self._egress = Egress(self.listen(0))
+
+    async def freeze(self) -> None:
+        """Stop every process of it in its tracks."""
+        await asyncio.to_thread(self._halt)
+
+    async def thaw(self) -> None:
+        """Let them go on."""
+        for pid in self._halted:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+        self._halted.clear()
+
+    async def save(self, target: Path) -> None:
+        """Copy its writable file system to a directory of the host, with owners, modes and links."""
+        await asyncio.to_thread(copy_tree, self._source, target)
+
+    def processes(self) -> list[tuple[int, list[str]]]:
+        """Return its processes: the id inside, and the command; blocking."""
+        found = []
+        for pid in self._pids():
+            with contextlib.suppress(OSError, IndexError, ValueError):
+                status = Path(f"/proc/{pid}/status").read_text(errors="replace")
+                inside = next(line for line in status.splitlines() if line.startswith("NSpid:")).split()[-1]
+                command = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
+                found.append((int(inside), command.rstrip("\0").split("\0")))
+        return sorted(found)
+
+    def usage(self) -> Usage:
+        """Return what it uses now; blocking."""
+        now, cpu, memory, processes = time.monotonic(), 0.0, 0, 0
+        page, tick = os.sysconf("SC_PAGE_SIZE"), os.sysconf("SC_CLK_TCK")
+        for pid in self._pids():
+            with contextlib.suppress(OSError, IndexError, ValueError):
+                fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+                cpu += (int(fields[11]) + int(fields[12])) / tick
+                memory += int(fields[21]) * page
+                processes += 1
+        before, used = self._cpu
+        self._cpu = (now, cpu)
+        percent = max(0.0, (cpu - used) / max(now - before, 1e-3) * 100)
+        disk = os.statvfs(self._source) if self.alive else os.statvfs("/")
+        total = disk.f_blocks * disk.f_frsize
+        return Usage(
+            cpu_percent=percent,
+            memory_used=memory,
+            memory_total=self.spec.memory_bytes or os.sysconf("SC_PHYS_PAGES") * page,
+            disk_used=total - disk.f_bfree * disk.f_frsize,
+            disk_total=total,
+            processes=processes,
+        )
+
+    def fill_disk(self, full: bool) -> None:
+        """Make every write fail for want of space, or no more; processes meet it where the storage has a size."""
+        self.files.full = False
+        if self.spec.storage_bytes and isolation().root:
+            if full:
+                descriptor = self.files.create(FILLER, (0, 0))
+                try:
+                    room = os.fstatvfs(descriptor)
+                    with contextlib.suppress(OSError):
+                        os.posix_fallocate(descriptor, 0, max(1, room.f_bfree * room.f_frsize))
+                finally:
+                    os.close(descriptor)
+            else:
+                self.files.remove(FILLER)
+        self.files.full = full
+
+    async def stop(self) -> None:
+        """End every process of it and remove its directory; once more is a success."""
+        if self._stopped:
+            return
+        self._stopped = True
+        if self._egress is not None:
+            self._egress.close()
+            self._egress = None
+        await asyncio.to_thread(self._remove)
+
+    def _remove(self) -> None:
+        try:
+            self._end()
+        finally:
+            if hasattr(self, "files"):
+                self.files.close()
+            shutil.rmtree(self.spec.directory, ignore_errors=True)
+
+    def _halt(self) -> None:
+        """Stop by signals what no control group has stopped, and remember it: others were stopped before."""
+        # A process may fork while it is being stopped: again, until nobody new is found.
+        for _ in range(10):
+            fresh = [pid for pid in self._pids() if pid not in self._halted and not self._rests(pid)]
+            if not fresh:
+                return
+            for pid in fresh:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGSTOP)
+            self._halted.update(fresh)
+
+    def _rests(self, pid: int) -> bool:
+        """Whether a process is stopped already, or has ended."""
+        try:
+            return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0] in "TtZX"
+        except (OSError, IndexError):
+            return True

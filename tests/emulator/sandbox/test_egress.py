@@ -1,0 +1,107 @@
+"""The way out of a sandbox."""
+
+import asyncio
+import http.server
+import socket
+import threading
+
+import pytest
+
+from ags_flows.emulator.sandbox import egress, isolation
+
+pytestmark = pytest.mark.skipif(isolation().bwrap is None, reason="no namespaces here")
+
+
+class Page(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self):
+        body = f"{self.command} {self.path} {self.headers['Host']}".encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.fixture
+def other_machine(monkeypatch):
+    """A web server that stands for another machine: there is no other one here."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Page) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        port = server.server_address[1]
+
+        async def reach(host, asked):
+            assert host == "other.machine"
+            return await asyncio.open_connection("127.0.0.1", port)
+
+        monkeypatch.setattr(egress, "_reach", reach)
+        yield f"http://other.machine:{port}"
+        server.shutdown()
+
+
+def test_plain_requests_and_tunnels_get_through(started, other_machine):
+    sandbox = started()
+    plain = started.shell(sandbox, f"curl -sS {other_machine}/a?b=1")
+    tunnel = started.shell(sandbox, f"curl -sS --proxytunnel {other_machine}/c")
+    large = started.shell(sandbox, f"head -c 3000000 /dev/zero | curl -sS --data-binary @- {other_machine}/ | wc -c")
+
+    assert plain == (0, f"GET /a?b=1 {other_machine[7:]}")
+    assert tunnel == (0, f"GET /c {other_machine[7:]}")
+    assert large == (0, "3000000\n")
+
+
+def test_without_network_there_is_no_way_out(started, other_machine):
+    sandbox = started(network=False)
+
+    assert started.shell(sandbox, "env | grep -ci proxy")[1] == "0\n"
+    assert started.shell(sandbox, f"curl -sS -m 3 {other_machine}/")[0] != 0
+
+
+def test_the_network_is_switched_while_the_sandbox_runs(started, other_machine):
+    sandbox = started(network=False)
+
+    async def change(allowed):
+        sandbox.set_network(allowed)
+        sandbox.set_network(allowed)
+
+    started.run(change(True))
+    assert started.shell(sandbox, f"curl -sS {other_machine}/")[0] == 0
+    started.run(change(False))
+    assert started.shell(sandbox, f"curl -sS -m 3 {other_machine}/")[0] != 0
+
+
+@pytest.mark.parametrize(
+    "name", ["localhost", "127.0.0.1", "127.1.2.3", "0.0.0.0", "[::1]", "[::ffff:127.0.0.1]", "169.254.169.254"]
+)
+def test_this_machine_is_not_reached_through_it(started, name):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        sandbox = started()
+        code, out = started.shell(sandbox, f"curl -sS --noproxy '' -m 5 http://{name}:{port}/")
+        tunnel, _ = started.shell(sandbox, f"curl -sS --noproxy '' -p -m 5 http://{name}:{port}/")
+        server.settimeout(0.05)
+        with pytest.raises(OSError):
+            server.accept()
+
+    assert "is this machine" in out
+    assert tunnel != 0
+
+
+def test_garbage_and_unknown_hosts_get_an_answer(started):
+    sandbox = started()
+    talk = "exec 3<>/dev/tcp/127.0.0.1/${{http_proxy##*:}}; printf '{}\\r\\n\\r\\n' >&3; head -1 <&3"
+
+    assert "400" in started.shell(sandbox, talk.format("GARBAGE"))[1]
+    assert "400" in started.shell(sandbox, talk.format("GET /relative HTTP/1.1"))[1]
+    assert "400" in started.shell(sandbox, talk.format("CONNECT nowhere HTTP/1.1"))[1]
+    assert "502" in started.shell(sandbox, talk.format("CONNECT host.invalid:443 HTTP/1.1"))[1]

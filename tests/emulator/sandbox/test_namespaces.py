@@ -1,0 +1,305 @@
+"""Sandboxes in namespaces: what is their own, what is shared, how they begin and end."""
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from ags_flows.emulator.sandbox import Bind, isolation
+
+pytestmark = pytest.mark.skipif(isolation().bwrap is None, reason="no namespaces here")
+needs_root = pytest.mark.skipif(not isolation().root, reason="needs root")
+
+
+def test_every_sandbox_has_processes_names_and_ports_of_its_own(started):
+    one, two = started(), started()
+    serve = "python3 -m http.server 8000 --bind 127.0.0.1 -d /tmp >/dev/null 2>&1 & echo $(hostname) > /tmp/index.html"
+    for sandbox in (one, two):
+        started.shell(sandbox, serve)
+    pages = []
+    for sandbox in (one, two):
+        for _ in range(100):
+            try:
+                connection = sandbox.connect(8000)
+                break
+            except ConnectionRefusedError:
+                time.sleep(0.05)
+        with connection:
+            connection.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            pages.append(b"".join(iter(lambda c=connection: c.recv(4096), b"")).split()[-1])
+
+    assert pages == [b"s0", b"s2"]
+    with pytest.raises(ConnectionRefusedError):
+        one.connect(8001)
+
+
+def test_the_host_can_listen_inside(started):
+    sandbox = started()
+    with sandbox.listen(7777) as listener:
+        code, out = started.shell(sandbox, "exec 3<>/dev/tcp/127.0.0.1/7777 && echo hello >&3 && echo sent")
+        connection, _ = listener.accept()
+        with connection:
+            assert connection.recv(100) == b"hello\n"
+        assert (code, out) == (0, "sent\n")
+        with pytest.raises(OSError):
+            sandbox.listen(7777)
+
+
+def test_nothing_of_the_host_is_seen_but_its_programs(started):
+    sandbox = started()
+    seen = started.shell(
+        sandbox, "ls / /home /root; mount | cut -d' ' -f1,3; ls /tmp; cat /etc/passwd; ps aux", user="root"
+    )[1]
+
+    assert str(Path.home()) == "/root" or Path.home().name not in seen
+    assert str(sandbox.spec.directory) not in seen
+    assert started.shell(sandbox, "ls -A /home")[1] == "user\n"
+    assert "nobody" in seen
+
+
+def test_the_hosts_programs_cannot_be_changed(started):
+    sandbox = started()
+    code, out = started.shell(
+        sandbox, "touch /usr/bin/mine; mount -o remount,rw /usr; touch /usr/bin/mine", user="root"
+    )
+
+    assert code != 0
+    assert "Read-only file system" in out
+    assert not Path("/usr/bin/mine").exists()
+
+
+@pytest.mark.parametrize("tool", ["bash", "tar", "python3", "git", "curl"])
+def test_the_usual_programs_are_there(started, tool):
+    import shutil
+
+    if tool != "python3" and shutil.which(tool) is None:
+        pytest.skip("the host has none")
+    assert started.shell(started(), f"{tool} --version")[0] == 0
+
+
+@needs_root
+def test_users_are_real(started):
+    sandbox = started()
+
+    assert started.shell(sandbox, "id -un; id -u; touch /root/x", user="user")[1].startswith("user\n1000\n")
+    assert started.shell(sandbox, "id -un; id -u", user="root")[1] == "root\n0\n"
+    assert started.shell(sandbox, "touch ~/mine && stat -c %U ~/mine", user="user")[1] == "user\n"
+    assert started.shell(sandbox, "cat /root/.bashrc")[0] != 0
+    with pytest.raises(KeyError):
+        started.run(sandbox.spawn(["true"], user="stranger"))
+
+
+@needs_root
+def test_root_inside_has_no_power_over_the_host(started):
+    sandbox = started()
+    code, out = started.shell(
+        sandbox,
+        "date -s 2001-01-01; mknod /tmp/disk b 8 0; chroot /proc/1/root true; mount -t tmpfs none /mnt;"
+        "echo 1 > /proc/sys/kernel/panic; sysctl -w kernel.hostname=x; echo done",
+        user="root",
+    )
+
+    assert out.count("done") == 1
+    assert time.time() > psutil.boot_time()
+    for word in ("date: cannot set", "mknod: ", "mount: "):
+        assert word in out
+
+
+def test_directories_of_the_host_appear_where_they_are_bound(started, tmp_path):
+    (tmp_path / "data").mkdir(mode=0o777)
+    (tmp_path / "data").chmod(0o777)
+    (tmp_path / "data" / "in").write_text("given")
+    binds = (Bind(tmp_path / "data", "/mnt/rw"), Bind(tmp_path / "data", "/deep/in/ro", readonly=True))
+    sandbox = started(binds=binds)
+    code, out = started.shell(sandbox, "cat /deep/in/ro/in; echo out > /mnt/rw/out; touch /deep/in/ro/x")
+
+    assert code != 0
+    assert out.startswith("given")
+    assert (tmp_path / "data" / "out").read_text() == "out\n"
+    assert sandbox.files.names("/mnt/rw") == ["in", "out"]
+
+
+def test_what_was_saved_begins_another_sandbox(started, tmp_path):
+    first = started()
+    started.shell(
+        first, "mkdir ~/kept; echo x > ~/kept/a; ln -s a ~/kept/link; chmod 640 ~/kept/a; echo r > ~/root-owned"
+    )
+    started.run(first.save(tmp_path / "saved"))
+    second = started(seed=tmp_path / "saved")
+    third = started(seed=tmp_path / "saved", storage_bytes=64 << 20)
+
+    for sandbox in (second, third):
+        assert started.shell(sandbox, "cat ~/kept/link; stat -c %U:%a ~/kept/a; id -un")[1] == "x\nuser:640\nuser\n"
+    started.shell(second, "echo changed > ~/kept/a")
+    assert started.shell(first, "cat ~/kept/a")[1] == "x\n"
+
+
+def test_frozen_processes_stand_still_and_go_on(started):
+    sandbox = started()
+
+    async def scenario():
+        process = await sandbox.spawn(["/bin/bash", "-c", "(while :; do echo x; sleep 0.02; done) & wait"])
+        await process.stdout.read(10)
+        await sandbox.freeze()
+        await asyncio.sleep(0.1)
+        while True:
+            try:
+                await asyncio.wait_for(process.stdout.read(65536), 0.2)
+            except asyncio.TimeoutError:
+                break
+        await asyncio.sleep(0.2)
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(process.stdout.read(1), 0.2)
+        await sandbox.thaw()
+        assert await asyncio.wait_for(process.stdout.read(2), 5) == b"x\n"
+        await sandbox.freeze()
+        process.release()
+
+    started.run(scenario())
+    started.run(sandbox.stop())
+    assert not sandbox.spec.directory.exists()
+
+
+def test_a_job_that_was_stopped_before_stays_so_after_thawing(started):
+    sandbox = started()
+
+    async def scenario():
+        stopped = await sandbox.spawn(["/bin/bash", "-c", "kill -STOP $$; exit 3"])
+        await asyncio.sleep(0.1)
+        await sandbox.freeze()
+        await sandbox.thaw()
+        await asyncio.sleep(0.1)
+        assert stopped.returncode is None
+        again = await sandbox.spawn(["/bin/bash", "-c", f"kill -CONT {stopped.pid}"])
+        assert await again.wait() == 0
+        assert await asyncio.wait_for(stopped.wait(), 5) == 3
+        for process in (stopped, again):
+            process.release()
+
+    async def killed():
+        process = await sandbox.spawn(["/bin/bash", "-c", "kill -STOP $$; exit 3"])
+        await asyncio.sleep(0.1)
+        assert process.signal(signal.SIGKILL)
+        assert await asyncio.wait_for(process.wait(), 5) == -9
+        process.release()
+
+    started.run(killed())
+
+    started.run(scenario())
+
+
+def test_the_end_of_its_first_process_is_noticed(started):
+    sandbox = started()
+    os.kill(sandbox._init, 9)
+    started.run(sandbox.wait_dead())
+
+    assert not sandbox.alive
+    with pytest.raises(OSError):
+        started.run(sandbox.spawn(["true"]))
+    with pytest.raises(ConnectionRefusedError):
+        sandbox.connect(80)
+
+
+def test_its_keeper_does_not_go_with_other_sleepers(started):
+    sandbox = started()
+    started.shell(sandbox, "pkill sleep; killall sleep; true", user="root")
+
+    assert sandbox.alive
+
+
+def test_usage_and_processes_are_told(started):
+    sandbox = started()
+    process = started.run(sandbox.spawn(["/bin/bash", "-c", "while :; do :; done"]))
+    sandbox.usage()
+    time.sleep(0.3)
+    usage = sandbox.usage()
+    listed = dict(sandbox.processes())
+
+    assert usage.cpu_percent > 10
+    assert 0 < usage.memory_used < usage.memory_total
+    assert 0 < usage.disk_used < usage.disk_total
+    assert listed[process.pid][0] == "/bin/bash"
+    process.release()
+
+
+@needs_root
+def test_a_disk_of_a_size_can_be_full_and_empty_again(started):
+    sandbox = started(storage_bytes=16 << 20)
+    sandbox.fill_disk(True)
+    full = started.shell(sandbox, "echo x > ~/x && echo y")
+    sandbox.fill_disk(False)
+
+    assert "No space left" in full[1]
+    assert started.shell(sandbox, "head -c 1000000 /dev/zero > ~/x && echo y")[1] == "y\n"
+    assert started.shell(sandbox, "head -c 17000000 /dev/zero > ~/x")[0] != 0
+
+
+def test_hundreds_come_and_go_and_nothing_is_left(started, tmp_path):
+    def counts():
+        mounts = len(Path("/proc/self/mountinfo").read_text().splitlines())
+        return mounts, len(psutil.Process().children(recursive=True)), psutil.Process().num_fds()
+
+    async def wave():
+        sandboxes = await asyncio.gather(*[started.start() for _ in range(15)])
+        done = await asyncio.gather(
+            *[started.command(one, "echo x > ~/x; sleep 50 >/dev/null 2>&1 & echo y") for one in sandboxes]
+        )
+        assert [code for code, _ in done] == [0] * 15
+        await asyncio.gather(*[one.stop() for one in sandboxes])
+        started.sandboxes.clear()
+
+    started.run(wave())
+    before = counts()
+    for _ in range(13):
+        started.run(wave())
+
+    assert counts() == before
+    assert list(tmp_path.iterdir()) == []
+    group = [path for path in Path("/sys/fs/cgroup").glob(f"**/ags-flows-{os.getpid()}-*")]
+    assert group == []
+
+
+def test_a_start_that_fails_leaves_nothing(started, tmp_path):
+    with pytest.raises(OSError):
+        started(binds=(Bind(tmp_path / "missing", "/mnt/x"),))
+
+    assert not (tmp_path / "s0").exists()
+    assert psutil.Process().children(recursive=True) == []
+
+
+def test_sandboxes_die_with_the_process_that_made_them(tmp_path):
+    script = f"""
+import asyncio, os, sys
+from pathlib import Path
+from ags_flows.emulator.sandbox import Sandbox, SandboxSpec
+async def main():
+    sandbox = await Sandbox.start(SandboxSpec(sandbox_id="x", directory=Path({str(tmp_path)!r}) / "x"))
+    await sandbox.spawn(["sleep", "1000"])
+    print(sandbox._init, flush=True)
+    await asyncio.sleep(100)
+asyncio.run(main())
+"""
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as process:
+        init = int(process.stdout.readline())
+        process.kill()
+    deadline = time.monotonic() + 5
+    while psutil.pid_exists(init) and time.monotonic() < deadline:
+        time.sleep(0.02)
+
+    assert not psutil.pid_exists(init)
+
+
+def test_a_port_of_the_host_is_not_that_of_a_sandbox(started):
+    sandbox = started()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        code, _ = started.shell(sandbox, f"exec 3<>/dev/tcp/127.0.0.1/{port}")
+
+    assert code != 0
