@@ -16,8 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from .cgroup import Cgroup
+from .entering import connect_inside, listen_inside, remount_inside
 from .isolation import isolation
-from .network import connect_inside, listen_inside
 from .sandbox import Sandbox
 from .skeleton import ETC_DIRECTORIES, PATH, PYTHON, READ_ONLY, UID, build_skeleton, python_prefix
 from .spec import SandboxSpec
@@ -31,6 +31,7 @@ CAPABILITIES = (
 """What root may do inside: what containers give it by default. The rest would reach the host's clock, disks, kernel."""
 
 _READY = "init"
+_MS_NODEV, _MS_REMOUNT, _MS_BIND = 0x4, 0x20, 0x1000
 
 
 class NamespaceSandbox(Sandbox):
@@ -150,9 +151,13 @@ class NamespaceSandbox(Sandbox):
 
     def _allow_su(self) -> None:
         """Let setuid programs work on the sandbox's own file system: bubblewrap mounts all without."""
-        options = f"remount,suid,nodev{f',size={self.spec.storage_bytes}' if self._in_memory else ',bind'}"
-        enter = ["nsenter", "--target", str(self._init), "-m", "--", "mount", "-o", options, "/"]
-        subprocess.run(enter, check=False, capture_output=True, stdin=subprocess.DEVNULL)
+        if self._in_memory:
+            flags, data = _MS_REMOUNT | _MS_NODEV, f"size={self.spec.storage_bytes}"
+        else:
+            flags, data = _MS_REMOUNT | _MS_NODEV | _MS_BIND, ""
+        # Where the kernel refuses it, all works but for `sudo`.
+        with contextlib.suppress(OSError):
+            remount_inside(self._init, "/", flags, data)
 
     def _fill(self, root: Path) -> None:
         if self.spec.seed is not None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
-import shutil
 import sys
 from pathlib import Path
 
@@ -54,6 +55,7 @@ _BASHRC = """\
 case $- in *i*) ;; *) return ;; esac
 PS1='\\u@\\h:\\w\\$ '
 """
+_LOGIN = '[ -n "$BASH" ] && [ -f ~/.bashrc ] && . ~/.bashrc'
 # The host's sudo, if there is one, has no setuid bit here; su is a copy that has it, and PAM asks nobody.
 _SUDO = """\
 #!/bin/bash
@@ -84,8 +86,7 @@ def build_skeleton(target: Path, hostname: str, root: bool) -> None:
         root: Whether users have ids of their own; else both are the one that is mapped.
     """
     for name, mode in _DIRECTORIES.items():
-        (target / name).mkdir(exist_ok=True)
-        (target / name).chmod(mode)
+        _make_directory(target / name, mode)
     for name in READ_ONLY:
         source, place = Path(name), target / name[1:]
         if os.path.lexists(place):
@@ -94,43 +95,60 @@ def build_skeleton(target: Path, hostname: str, root: bool) -> None:
             place.symlink_to(os.readlink(source))
         elif source.is_dir():
             place.mkdir(exist_ok=True)
+    for name in ETC_DIRECTORIES:
+        if os.path.isdir(name):
+            _make_directory(target / name[1:], 0o755)
+    named = {"etc/hostname": hostname, "etc/hosts": f"127.0.0.1 localhost {hostname}\n::1 localhost"}
+    for name, text in named.items():
+        _write(target / name, f"{text}\n".encode(), 0o644)
+    for name, data, mode in _files(root):
+        if isinstance(data, str):
+            os.symlink(data, target / name)
+        else:
+            _write(target / name, data, mode)
+    if root:
+        for name in _OF_USER:
+            os.chown(target / name, UID["user"], UID["user"])
+
+
+@functools.cache
+def _files(root: bool) -> list[tuple[str, bytes | str, int]]:
+    """Return what is the same in all sandboxes: name, content or the aim of a link, mode."""
     # With one id for both, the first line decides what `whoami` says.
     ids = UID if root else dict.fromkeys(UID, 0)
     users = [f"{name}:x:{ids[name]}:{ids[name]}::{HOME[name]}:/bin/bash" for name in ("user", "root")]
-    files = {
+    texts = {
         "etc/passwd": "\n".join([*(users[::-1] if root else users), "nobody:x:65534:65534::/nonexistent:/bin/false"]),
         "etc/group": "\n".join(
             [f"root:x:0:\nuser:x:{ids['user']}:" if root else "user:x:0:\nroot:x:0:", "nogroup:x:65534:"]
         ),
-        "etc/hostname": hostname,
-        "etc/hosts": f"127.0.0.1 localhost {hostname}\n::1 localhost",
         "etc/resolv.conf": "nameserver 127.0.0.1",
         "etc/nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns",
         "etc/profile": _PROFILE,
         "etc/shells": "/bin/sh\n/bin/bash",
         "etc/os-release": _os_release(),
         "home/user/.bashrc": _BASHRC,
-        "home/user/.profile": '[ -n "$BASH" ] && [ -f ~/.bashrc ] && . ~/.bashrc',
+        "home/user/.profile": _LOGIN,
+        "root/.bashrc": _BASHRC,
+        "root/.profile": _LOGIN,
         "etc/pam.d/su": _PAM,
         "etc/pam.d/su-l": _PAM,
-        "opt/sandbox/bin/sudo": _SUDO,
-        "root/.bashrc": _BASHRC,
-        "root/.profile": '[ -n "$BASH" ] && [ -f ~/.bashrc ] && . ~/.bashrc',
     }
-    for name, text in files.items():
-        (target / name).write_text(text.rstrip("\n") + "\n", encoding="utf-8")
-    for name in ETC_FILES:
-        _copy(Path("/etc", name), target / "etc" / name)
-    for name in ETC_DIRECTORIES:
-        if Path(name).is_dir():
-            (target / name[1:]).mkdir(exist_ok=True)
-    (target / "opt/sandbox/bin/sudo").chmod(0o755)
+    files: list[tuple[str, bytes | str, int]] = [
+        (name, text.rstrip("\n").encode() + b"\n", 0o644) for name, text in texts.items()
+    ]
+    files.append(("opt/sandbox/bin/sudo", _SUDO.encode(), 0o755))
+    copied = [("/etc/" + name, "etc/" + name, 0o644) for name in ETC_FILES]
     if root:
-        _copy(Path("/usr/bin/su"), target / "opt/sandbox/bin/su")
-        if (target / "opt/sandbox/bin/su").exists():
-            (target / "opt/sandbox/bin/su").chmod(0o4755)
-        for name in _OF_USER:
-            os.chown(target / name, UID["user"], UID["user"])
+        copied.append(("/usr/bin/su", "opt/sandbox/bin/su", 0o4755))
+    for source, name, mode in copied:
+        # Names of certificates and libraries, nothing that is private; what is unreadable is left out.
+        with contextlib.suppress(OSError):
+            if os.path.islink(source) and not mode & 0o4000:
+                files.append((name, os.readlink(source), mode))
+            else:
+                files.append((name, Path(source).read_bytes(), mode))
+    return files
 
 
 def python_prefix() -> Path | None:
@@ -138,16 +156,19 @@ def python_prefix() -> Path | None:
     return None if Path("/usr/bin/python3").exists() else Path(sys.base_prefix)
 
 
-def _copy(source: Path, target: Path) -> None:
-    """Copy a part of the host's /etc: names of certificates and libraries, nothing that is private."""
+def _make_directory(path: Path, mode: int) -> None:
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(path, mode)
+    os.chmod(path, mode)
+
+
+def _write(path: Path, data: bytes, mode: int) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
-        if source.is_symlink():
-            target.symlink_to(os.readlink(source))
-        elif source.is_file():
-            shutil.copyfile(source, target)
-    except (OSError, shutil.Error):
-        # Unreadable for this user: the sandbox is without it.
-        return
+        os.write(descriptor, data)
+        os.fchmod(descriptor, mode)
+    finally:
+        os.close(descriptor)
 
 
 def _os_release() -> str:

@@ -1,4 +1,4 @@
-"""Sockets in a sandbox's network namespace, made for a process that is not in it."""
+"""What is done in a sandbox's namespaces for a process that is not in them: sockets, mounts."""
 
 from __future__ import annotations
 
@@ -11,13 +11,16 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from typing import TypeVar
 
 from .isolation import isolation
+
+R = TypeVar("R")
 
 CONNECT_TIMEOUT = 10.0
 BACKLOG = 128
 
-_CLONE_NEWNET = 0x40000000
+_CLONE_FS, _CLONE_NEWNS, _CLONE_NEWNET = 0x200, 0x20000, 0x40000000
 _libc = ctypes.CDLL(None, use_errno=True)
 
 # Makes a socket inside of a network namespace and hands it over, for whoever may not enter it by a thread.
@@ -48,7 +51,9 @@ def connect_inside(init: int, port: int) -> socket.socket:
     """
     try:
         if isolation().root:
-            connection = _by_thread(init, lambda: socket.create_connection(("127.0.0.1", port), CONNECT_TIMEOUT))
+            connection = _in_thread(
+                init, "net", _CLONE_NEWNET, lambda: socket.create_connection(("127.0.0.1", port), CONNECT_TIMEOUT)
+            )
         else:
             connection = _by_process(init, "connect", port)
     except OSError as error:
@@ -64,33 +69,52 @@ def listen_inside(init: int, port: int) -> socket.socket:
         OSError: The port is taken.
     """
     if isolation().root:
-        return _by_thread(init, lambda: socket.create_server(("127.0.0.1", port), backlog=BACKLOG))
+        return _in_thread(
+            init, "net", _CLONE_NEWNET, lambda: socket.create_server(("127.0.0.1", port), backlog=BACKLOG)
+        )
     return _by_process(init, "listen", port)
 
 
-def _by_thread(init: int, make: Callable[[], socket.socket]) -> socket.socket:
-    """Make it in a thread that enters the network namespace and ends there: a namespace belongs to a thread."""
-    made: list[socket.socket] = []
+def remount_inside(init: int, target: str, flags: int, data: str) -> None:
+    """Change the options of a mount in the namespaces of a process; for root only.
+
+    Raises:
+        OSError: The kernel refuses it.
+    """
+
+    def remount() -> None:
+        if _libc.mount(None, target.encode(), None, ctypes.c_ulong(flags), data.encode()) != 0:
+            raise OSError(ctypes.get_errno(), "mount", target)
+
+    _in_thread(init, "mnt", _CLONE_NEWNS, remount)
+
+
+def _in_thread(init: int, name: str, kind: int, work: Callable[[], R]) -> R:
+    """Do something in a thread that enters a namespace and ends there: namespaces belong to threads."""
+    done: list[R] = []
     failed: list[OSError] = []
 
-    def work() -> None:
+    def enter() -> None:
         try:
-            namespace = os.open(f"/proc/{init}/ns/net", os.O_RDONLY)
+            namespace = os.open(f"/proc/{init}/ns/{name}", os.O_RDONLY)
             try:
-                if _libc.setns(namespace, _CLONE_NEWNET) != 0:
+                # The file system's root is shared by all threads, until one of them asks for its own.
+                if kind == _CLONE_NEWNS and _libc.unshare(_CLONE_FS) != 0:
+                    raise OSError(ctypes.get_errno(), "unshare")
+                if _libc.setns(namespace, kind) != 0:
                     raise OSError(ctypes.get_errno(), "setns")
             finally:
                 os.close(namespace)
-            made.append(make())
+            done.append(work())
         except OSError as error:
             failed.append(error)
 
-    thread = threading.Thread(target=work)
+    thread = threading.Thread(target=enter)
     thread.start()
     thread.join()
-    if not made:
+    if failed:
         raise failed[0]
-    return made[0]
+    return done[0]
 
 
 def _by_process(init: int, what: str, port: int) -> socket.socket:
