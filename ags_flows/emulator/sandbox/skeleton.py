@@ -96,7 +96,8 @@ def build_skeleton(target: Path, hostname: str, root: bool) -> None:
         elif source.is_dir():
             place.mkdir(exist_ok=True)
     for name in ETC_DIRECTORIES:
-        if os.path.isdir(name):
+        # In a tmpfs it is there already: the host's, read-only.
+        if os.path.isdir(name) and not (target / name[1:]).exists():
             _make_directory(target / name[1:], 0o755)
     named = {"etc/hostname": hostname, "etc/hosts": f"127.0.0.1 localhost {hostname}\n::1 localhost"}
     for name, text in named.items():
