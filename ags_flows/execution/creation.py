@@ -12,7 +12,7 @@ from datetime import datetime, timezone
 from typing import TypeVar
 
 from ags_flows.cloud.control_plane import ControlPlane
-from ags_flows.errors import AGSFlowsError, ConflictError, DuplicateRequestError, InstanceFailedError
+from ags_flows.errors import AGSFlowsError, ConflictError, DuplicateRequestError, InstanceFailedError, ToolFailedError
 from ags_flows.models import Instance, Tool, ToolSpec
 from ags_flows.ownership import LIVE, MANAGED_BY, Identity, Owner, generation_of, label
 
@@ -22,6 +22,7 @@ GENERATIONS = 20
 
 _NAME_TAKEN = "InvalidParameterValue.SandboxTool"
 _LOOKS = 20
+_LOOKS_FOR_A_TOOL = 3
 _T = TypeVar("_T")
 
 
@@ -84,33 +85,52 @@ def find_instances(
     return newest, max(used, default=-1) + 1
 
 
-def create_tool_once(control: ControlPlane, spec: ToolSpec, identity: Identity) -> tuple[str, bool]:
+def create_tool_once(control: ControlPlane, spec: ToolSpec, identity: Identity) -> tuple[Tool, bool]:
     """Create a tool, or adopt the one that an earlier attempt of the same step created.
 
     Returns:
-        The tool's id, and whether it was adopted.
+        The tool, and whether it was adopted.
 
     Raises:
         ConflictError: A tool of that name exists and is not this step's.
+        ToolFailedError: Every generation is gone already, which only a fault can explain.
     """
     tags = {**spec.tags, "managed-by": MANAGED_BY, IDENTITY_TAG: identity.key}
     labelled = spec.model_copy(update={"tags": tags})
-    try:
-        return control.create_tool(labelled, client_token=identity.client_token()), False
-    except AGSFlowsError as error:
-        if not isinstance(error, ConflictError) and error.code != _NAME_TAKEN:
-            raise
-        existing = _look(lambda: _tool_named(control, spec.name), looks=3)
-        if existing and existing.tags.get(IDENTITY_TAG) == identity.key:
-            return existing.id, True
-        if existing:
-            raise ConflictError(
-                f"There is a tool named {spec.name!r} already ({existing.id}, {existing.status}).",
-                hint="Pass its name instead of a ToolSpec to use it, call ensure_tool, or choose another name.",
-                code=error.code,
-                request_id=error.request_id,
-            ) from error
-        raise
+    for generation in range(GENERATIONS):
+        try:
+            created = control.create_tool(labelled, client_token=identity.client_token(generation))
+        except AGSFlowsError as error:
+            if not isinstance(error, ConflictError) and error.code != _NAME_TAKEN:
+                raise
+            existing = _adopt_tool(control, spec.name, identity, error)
+            if existing is None:
+                # The token is used up, and what it made is gone.
+                continue
+            return existing, True
+        # A replayed ClientToken answers with the tool that it made, also when that was deleted since: a run that
+        # failed and cleaned up is retried with a tool of the next generation.
+        found = _look(lambda: control.list_tools(ids=[created]), looks=_LOOKS_FOR_A_TOOL)  # noqa: B023
+        if found and found[0].status != "DELETING":
+            return found[0], False
+    raise ToolFailedError(f"{GENERATIONS} tools of the same step are all gone.", hint="Give the tool another name.")
+
+
+def _adopt_tool(control: ControlPlane, name: str, identity: Identity, error: AGSFlowsError) -> Tool | None:
+    """Return the tool of a name that is taken, if it is this step's; None after a duplicate of what is gone."""
+    existing = _look(lambda: _tool_named(control, name), looks=_LOOKS_FOR_A_TOOL)
+    if existing is None:
+        if isinstance(error, DuplicateRequestError):
+            return None
+        raise error
+    if existing.tags.get(IDENTITY_TAG) != identity.key:
+        raise ConflictError(
+            f"There is a tool named {name!r} already ({existing.id}, {existing.status}).",
+            hint="Pass its name instead of a ToolSpec to use it, call ensure_tool, or choose another name.",
+            code=error.code,
+            request_id=error.request_id,
+        ) from error
+    return existing
 
 
 def _tool_named(control: ControlPlane, name: str) -> Tool | None:

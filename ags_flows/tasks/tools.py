@@ -66,8 +66,7 @@ def create_tool(spec: ToolSpec, step: str = "", config: AGSConfig | None = None)
     control = config.control_plane()
     resolved = resolve_spec(spec, config)
     identity = identify(f"create_tool/{step}", resolved.model_dump(mode="json"))
-    created, adopted = create_tool_once(control, resolved, identity)
-    tool = control.get_tool(created)
+    tool, adopted = create_tool_once(control, resolved, identity)
     run_logger().info("%s tool %s (%s)", "Found" if adopted else "Created", tool.name, tool.id)
     return tool
 
@@ -89,7 +88,7 @@ def ensure_tool(spec: ToolSpec, config: AGSConfig | None = None) -> Tool:
     known = control.list_tools(name=spec.name)
     if not known:
         identity = identify("ensure_tool", resolved.model_dump(mode="json"))
-        known = [control.get_tool(create_tool_once(control, resolved, identity)[0])]
+        known = [create_tool_once(control, resolved, identity)[0]]
         run_logger().info("Created tool %s (%s)", known[0].name, known[0].id)
     tool = known[0]
     if resolved.image and tool.image and tool.image != resolved.image:
