@@ -1,0 +1,51 @@
+"""The flows that the tests of resilience serve, in processes of their own."""
+
+import sys
+from pathlib import Path
+
+from prefect import flow, serve
+
+from ags_flows import sandbox_session
+from ags_flows.flows import provision_and_run, stop_sandboxes
+from ags_flows.models import ToolSpec
+
+
+@flow(name="counting", on_cancellation=[stop_sandboxes], log_prints=True)
+def counting(tool: str, lines: int = 10, pause: float = 0.3, target: str = "", after: float = 0.0) -> int:
+    """Count aloud in a sandbox, step by step; each line is also written to a file, to be counted later."""
+    with sandbox_session(ToolSpec(name=tool, image="python:3.11"), lease="1m") as sandbox:
+        sandbox.write("first.txt", "written")
+        sandbox.run("echo first >> steps")
+        command = f"for i in $(seq {lines}); do echo line $i; echo $i >> counted; sleep {pause}; done; exit 0"
+        result = sandbox.run(command, check=True)
+        sandbox.run("echo last >> steps")
+        if after:
+            sandbox.run(f"sleep {after}")
+        if target:
+            sandbox.run("cat steps counted > all")
+            sandbox.download("all", target)
+            Path(target + ".out").write_text(result.stdout)
+    return result.exit_code
+
+
+@flow(name="chaotic", on_cancellation=[stop_sandboxes])
+def chaotic(tool: str, target: str, secret: str, lines: int = 8, pause: float = 0.25) -> None:
+    """Steps of every kind, each of which leaves a trace that can be counted afterwards."""
+    source = Path(target + ".in")
+    source.write_text("uploaded\n" * 1000)
+    with sandbox_session(ToolSpec(name=tool, image="python:3.11"), lease="1m") as sandbox:
+        sandbox.upload(source, "up/in.txt")
+        sandbox.run("echo first >> steps", check=True)
+        command = f"for i in $(seq {lines}); do echo line $i $PASSWORD; echo $i >> counted; sleep {pause}; done"
+        result = sandbox.run(command, secrets={"PASSWORD": secret}, check=True)
+        sandbox.run("echo second >> steps", check=True)
+        sandbox.run("echo second >> steps", check=True)
+        sandbox.run("cat steps counted > up/all", check=True)
+        sandbox.download("up", target)
+    Path(target + ".out").write_text(result.stdout)
+
+
+if __name__ == "__main__":
+    served = [each.to_deployment("served") for each in (counting, chaotic, provision_and_run)]
+    serve(*served, limit=6)
+    sys.exit(0)

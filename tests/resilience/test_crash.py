@@ -1,0 +1,72 @@
+"""A flow that dies anywhere loses nothing, does nothing twice, and leaves nothing running."""
+
+import signal
+
+import pytest
+from prefect.client.schemas.objects import StateType
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300), pytest.mark.xdist_group("stage")]
+
+
+def expected(lines):
+    return [str(number) for number in range(1, lines + 1)]
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["SIGKILL", "SIGTERM"])
+def test_a_killed_flow_goes_on_after_a_retry_where_it_was(stage, tmp_path, number):
+    target = tmp_path / "all"
+    run = stage.start("counting", tool=f"killed-{number.name}", lines=30, target=str(target))
+    instance = stage.sandbox(run)
+    stage.wait_until(lambda: len(stage.counted(instance)) >= 3, 30)
+    stage.kill(run, number)
+    assert stage.ended(run).type is StateType.CRASHED
+    assert stage.control.get_instance(instance.id).status == "RUNNING"
+    stage.retry(run)
+    state = stage.ended(run)
+    assert state.type is StateType.COMPLETED, stage.log(run)
+    assert target.read_text().split() == ["first", "last", *expected(30)]
+    assert (tmp_path / "all.out").read_text() == "".join(f"line {number}\n" for number in range(1, 31))
+    log = stage.log(run)
+    assert f"Adopted instance {instance.id}" in log
+    assert "Attached to the command that an earlier attempt started" in log
+    assert stage.live() == []
+    assert stage.tools() == []
+
+
+def test_a_cancelled_run_stops_its_sandbox_and_deletes_its_tool_within_ten_seconds(stage):
+    run = stage.start("counting", tool="cancelled", lines=1000)
+    instance = stage.sandbox(run)
+    stage.wait_until(lambda: len(stage.counted(instance)) >= 2, 30)
+    stage.cancel(run)
+    stage.wait_until(lambda: not stage.live(), 10)
+    assert stage.ended(run).type is StateType.CANCELLED
+    stage.wait_until(lambda: not stage.tools(), 5)
+
+
+def test_a_run_that_dies_after_its_sandbox_ended_runs_anew_in_a_new_one(stage, tmp_path):
+    target = tmp_path / "all"
+    run = stage.start("counting", tool="renewed", lines=12, target=str(target))
+    first = stage.sandbox(run)
+    stage.wait_until(lambda: len(stage.counted(first)) >= 2, 30)
+    stage.kill(run)
+    stage.ended(run)
+    stage.control.stop_instance(first.id)
+    stage.retry(run)
+    second = stage.sandbox(run)
+    assert second.id != first.id
+    assert stage.ended(run).type is StateType.COMPLETED, stage.log(run)
+    assert target.read_text().split() == ["first", "last", *expected(12)]
+    assert stage.live() == [] and stage.tools() == []
+
+
+def test_a_sandbox_whose_owner_was_killed_and_never_came_back_is_gone_with_its_lease(stage):
+    run = stage.start("counting", tool="left", lines=1000)
+    instance = stage.sandbox(run)
+    stage.wait_until(lambda: stage.counted(instance), 30)
+    stage.kill(run)
+    stage.ended(run)
+    stage.advance(61)
+    stage.wait_until(lambda: stage.control.get_instance(instance.id).status == "STOPPED", 10)
+    assert stage.control.get_instance(instance.id).stop_reason == "timeout"
+    for tool in stage.tools():
+        stage.control.delete_tool(tool)
