@@ -13,7 +13,7 @@ import re
 import stat
 import time
 import zlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from email.utils import formatdate, parsedate_to_datetime
 from typing import Any
 
@@ -191,7 +191,7 @@ def _write_all(descriptor: int, piece: bytes) -> None:
         rest = rest[os.write(descriptor, rest) :]
 
 
-async def _decoded(request: Request, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def _decoded(request: Request, pieces: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
     encoding = request.headers.get("content-encoding", "identity").strip().lower()
     if encoding in ("", "identity"):
         async for piece in pieces:

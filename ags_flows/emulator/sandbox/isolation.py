@@ -38,7 +38,7 @@ def isolation() -> Isolation:
     if bwrap is None:
         limits.append(f"No namespaces here ({why}): sandboxes are plain directories and see this machine's files.")
     elif not root:
-        limits.append("Not root: `user` and `root` are the same user inside a sandbox, and storage sizes are not kept.")
+        limits.append("Not root: `user` and `root` are the same user inside a sandbox.")
     if limits_memory():
         limits.append("CPU of sandboxes is not limited.")
     else:

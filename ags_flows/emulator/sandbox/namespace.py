@@ -86,8 +86,8 @@ class NamespaceSandbox(Sandbox):
 
     @property
     def _in_memory(self) -> bool:
-        """Whether its file system is a tmpfs of a size, for which only root can set one."""
-        return self.spec.storage_bytes is not None and isolation().root
+        """Whether its file system is a tmpfs, which is what can have a size."""
+        return self.spec.storage_bytes is not None
 
     @property
     def _cgroup_descriptor(self) -> int | None:

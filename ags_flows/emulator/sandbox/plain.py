@@ -79,6 +79,10 @@ class PlainSandbox(Sandbox):
         self._ended.set()
 
     @property
+    def _sized(self) -> bool:
+        return False
+
+    @property
     def _terminals(self) -> str:
         return "/dev/ptmx"
 
@@ -109,12 +113,14 @@ class PlainSandbox(Sandbox):
 
     def _end(self) -> None:
         deadline = time.monotonic() + END_TIMEOUT
-        while pids := self._pids():
+        quiet = 0
+        # Who is just executing a program has no environment for a moment: seen nobody twice is seen nobody.
+        while quiet < 2 and time.monotonic() < deadline:
+            pids = self._pids()
+            quiet = 0 if pids else quiet + 1
             for pid in pids:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-            if time.monotonic() > deadline:
-                return
             time.sleep(0.01)
 
     def _pids(self) -> list[int]:

@@ -131,6 +131,11 @@ class Sandbox(ABC):
     # What they share.
 
     @property
+    def _sized(self) -> bool:
+        """Whether its storage is limited to the size that was asked for."""
+        return True
+
+    @property
     @abstractmethod
     def base_env(self) -> dict[str, str]:
         """What every process of it finds in its environment, before anything else."""
@@ -257,9 +262,9 @@ class Sandbox(ABC):
     def fill_disk(self, full: bool) -> None:
         """Make every write fail for want of space, or no more; processes meet it where the storage has a size."""
         self.files.full = False
-        if self.spec.storage_bytes and isolation().root:
+        if self.spec.storage_bytes and self._sized:
             if full:
-                descriptor = self.files.create(FILLER, (0, 0))
+                descriptor = self.files.create(FILLER, self.owner("root"))
                 try:
                     room = os.fstatvfs(descriptor)
                     with contextlib.suppress(OSError):

@@ -56,7 +56,8 @@ case $- in *i*) ;; *) return ;; esac
 PS1='\\u@\\h:\\w\\$ '
 """
 _LOGIN = '[ -n "$BASH" ] && [ -f ~/.bashrc ] && . ~/.bashrc'
-# The host's sudo, if there is one, has no setuid bit here; su is a copy that has it, and PAM asks nobody.
+# Where all users are one there is no su, and nothing to become. The host's sudo, if there is one, has no setuid bit
+# here; su is a copy that has it, and PAM asks nobody.
 _SUDO = """\
 #!/bin/bash
 user=root login=
@@ -71,7 +72,7 @@ while [ $# -gt 0 ]; do
   esac
 done
 [ $# -gt 0 ] || set -- bash
-if [ "$(id -un)" = "$user" ] && [ -z "$login" ]; then exec "$@"; fi
+if [ "$(id -un)" = "$user" ] && [ -z "$login" ] || [ ! -e /opt/sandbox/bin/su ]; then exec "$@"; fi
 exec /opt/sandbox/bin/su $login -s /bin/bash "$user" -c 'exec "$0" "$@"' -- "$@"
 """
 _PAM = "auth sufficient pam_permit.so\naccount sufficient pam_permit.so\nsession sufficient pam_permit.so"
@@ -158,9 +159,14 @@ def python_prefix() -> Path | None:
 
 
 def _make_directory(path: Path, mode: int) -> None:
-    with contextlib.suppress(FileExistsError):
+    try:
         os.mkdir(path, mode)
-    os.chmod(path, mode)
+    except FileExistsError:
+        # Something may be mounted there, which is not ours to change.
+        with contextlib.suppress(PermissionError):
+            os.chmod(path, mode)
+    else:
+        os.chmod(path, mode)
 
 
 def _write(path: Path, data: bytes, mode: int) -> None:

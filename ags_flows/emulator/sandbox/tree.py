@@ -10,6 +10,7 @@ import ctypes
 import errno
 import os
 import posixpath
+import re
 import stat
 import subprocess
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from pathlib import Path
 _OPENAT2 = 437
 _RESOLVE_NO_MAGICLINKS = 0x02
 _RESOLVE_IN_ROOT = 0x10
+_ATTRIBUTES = re.compile(r"cp: .*: (Read-only file system|Operation not permitted)")
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -219,7 +221,7 @@ class Tree:
 def copy_tree(source: Path, target: Path) -> None:
     """Copy one file system with owners, links and modes, without what is mounted in it.
 
-    Mount points of the target are read-only, and only their attributes would be copied: that failure is none.
+    Mount points of the target are not ours to change, and only their attributes would be copied: that failure is none.
     """
     target.mkdir(parents=True, exist_ok=True)
     done = subprocess.run(
@@ -229,6 +231,6 @@ def copy_tree(source: Path, target: Path) -> None:
         stdin=subprocess.DEVNULL,
         env={"PATH": os.defpath, "LC_ALL": "C"},
     )
-    problems = [line for line in done.stderr.splitlines() if not line.endswith("Read-only file system")]
+    problems = [line for line in done.stderr.splitlines() if not _ATTRIBUTES.fullmatch(line)]
     if done.returncode != 0 and problems:
         raise OSError(errno.EIO, f"copy of {source}: {problems[-1]}")

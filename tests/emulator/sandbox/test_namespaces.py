@@ -229,7 +229,6 @@ def test_usage_and_processes_are_told(started):
     process.release()
 
 
-@needs_root
 def test_a_disk_of_a_size_can_be_full_and_empty_again(started):
     sandbox = started(storage_bytes=16 << 20)
     sandbox.fill_disk(True)

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import time
 
 import psutil
 import pytest
@@ -39,7 +40,13 @@ def test_files_are_those_of_the_directory(started):
 def test_stopping_takes_all_processes_and_files(started):
     sandbox = started(PlainSandbox)
     started.shell(sandbox, "setsid sleep 1000.5 >/dev/null 2>&1 & setsid setsid sleep 1001.5 >/dev/null 2>&1 &")
-    assert len(sandbox.processes()) == 2
+    commands = []
+    for _ in range(200):
+        commands = [command for _, command in sandbox.processes()]
+        if sorted(commands) == [["sleep", "1000.5"], ["sleep", "1001.5"]]:
+            break
+        time.sleep(0.02)
+    assert sorted(commands) == [["sleep", "1000.5"], ["sleep", "1001.5"]]
     started.run(sandbox.stop())
     started.run(sandbox.wait_dead())
 
