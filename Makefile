@@ -26,6 +26,9 @@ lint: $(READY)
 types: $(READY)
 	$(BIN)/mypy
 
+chaos: $(READY)
+	CHAOS_RUNS=$${CHAOS_RUNS:-200} $(BIN)/python -m pytest tests/resilience/test_chaos.py -s
+
 bench: $(READY)
 	@$(BIN)/python -m bench
 

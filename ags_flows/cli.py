@@ -48,6 +48,19 @@ def demo(
     sys.exit(run_demo(directory, Console()))
 
 
+@app.command()
+def automations(
+    minutes: Annotated[float, typer.Option(help="How long heartbeats may be missing: three of them at least.")] = 9.0,
+) -> None:
+    """Let the Prefect server mark runs as crashed whose runner and engine were both killed. Safe to repeat."""
+    from datetime import timedelta
+
+    from ags_flows.automations import LOST_RUNS, sync_automations
+
+    created = sync_automations(timedelta(minutes=minutes))
+    Console().print(f"{'Created' if created else 'Brought up to date'}: {LOST_RUNS}", highlight=False)
+
+
 def _fail(message: str) -> None:
     Console(stderr=True).print(f"[red]{message}[/]", highlight=False)
     sys.exit(1)

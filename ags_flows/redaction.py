@@ -45,7 +45,7 @@ class Redactor:
 
 
 class StreamRedactor:
-    """Masks secrets in a stream, also those that are cut across pieces: it holds back what could be the start of one."""
+    """Masks secrets in a stream, also those cut across pieces: it holds back what could be the start of one."""
 
     def __init__(self, redactor: Redactor, longest: int) -> None:
         """Start empty."""

@@ -13,7 +13,7 @@ LAYERS = [
     {"errors"},
     {"durations", "output", "ownership", "redaction"},
     {"models"},
-    {"settings"},
+    {"automations", "settings"},
     {"cloud"},
     {"blocks"},
     {"execution"},

@@ -70,3 +70,28 @@ def test_a_sandbox_whose_owner_was_killed_and_never_came_back_is_gone_with_its_l
     assert stage.control.get_instance(instance.id).stop_reason == "timeout"
     for tool in stage.tools():
         stage.control.delete_tool(tool)
+
+
+def test_a_run_whose_runner_and_engine_were_killed_is_marked_crashed_and_can_be_retried(stage, tmp_path):
+    from datetime import timedelta
+
+    from ags_flows.automations import LOST_RUNS, sync_automations
+
+    sync_automations(timedelta(seconds=45))
+    assert not sync_automations(timedelta(seconds=45))
+    assert len(stage.api.read_automations_by_name(LOST_RUNS)) == 1
+    target = tmp_path / "all"
+    run = stage.start("counting", tool="lost", lines=12, target=str(target))
+    instance = stage.sandbox(run)
+    stage.wait_until(lambda: len(stage.counted(instance)) >= 2, 30)
+    engines = stage.engines(run)
+    stage.runner.kill()
+    stage.runner.wait()
+    for process in engines:
+        process.kill()
+    assert stage.state(run).type is StateType.RUNNING
+    stage.serve()
+    assert stage.ended(run, timeout=120).type is StateType.CRASHED
+    stage.retry(run)
+    assert stage.ended(run).type is StateType.COMPLETED, stage.log(run)
+    assert target.read_text().split() == ["first", "last", *expected(12)]
