@@ -45,18 +45,7 @@ class Stage:
         self.runner = None
 
     @staticmethod
-    def calmly(look):
-    """Look again when a fault that was meant for a flow met the test."""
-    for _ in range(20):
-        try:
-            return look()
-        except AGSFlowsError as error:
-            if not error.retryable:
-                raise
-    return look()
-
-
-def wait_until(condition, timeout):
+    def wait_until(condition, timeout):
         return wait_until(condition, timeout)
 
     def serve(self):
@@ -160,6 +149,17 @@ def wait_until(condition, timeout):
 
 
 FLOWS = ("counting", "chaotic", "provision-and-run")
+
+
+def calmly(look):
+    """Look again when a fault that was meant for a flow met the test."""
+    for _ in range(20):
+        try:
+            return look()
+        except AGSFlowsError as error:
+            if not error.retryable:
+                raise
+    return look()
 
 
 def wait_until(condition, timeout):
