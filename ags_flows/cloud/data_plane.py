@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -107,7 +109,9 @@ class DataPlane:
             UnreachableError: The connection was lost; the command may have run.
         """
         from e2b import CommandExitException
-        from e2b.exceptions import SandboxNotRunningException, SandboxUnreachableException, TimeoutException
+        from e2b.exceptions import TimeoutException
+
+        from ags_flows.cloud.sandbox_errors import is_lost
 
         out, err = HeadAndTail(limit), HeadAndTail(limit)
         started = time.monotonic()
@@ -131,14 +135,14 @@ class DataPlane:
                         timeout=timeout,
                         on_stdout=keep(out, on_stdout),
                         on_stderr=keep(err, on_stderr),
-                        retain_output=False,
+                        **_without_retention(sandbox.commands.run),
                     ).exit_code
                 )
             except CommandExitException as error:
                 return exit_code_of(error.exit_code, error.error)
-            except (SandboxNotRunningException, SandboxUnreachableException):
-                raise
-            except TimeoutException:
+            except TimeoutException as error:
+                if is_lost(error):
+                    raise
                 raise CommandTimeoutError(
                     f"Command ran into its limit of {timeout:g} s: {command}",
                     hint="Give it more time with timeout=..., or run it durably.",
@@ -276,7 +280,8 @@ class DataPlane:
         def get(sandbox: Any) -> bytes | None:
             from e2b.envd.api import handle_envd_api_exception
 
-            client = sandbox.files._envd_api_download
+            # Older versions have one client for all files.
+            client = getattr(sandbox.files, "_envd_api_download", None) or sandbox.files._envd_api
             headers = {"Range": f"bytes={offset}-{offset + size - 1}", "Accept-Encoding": "identity"}
             with client.stream(
                 "GET", "/files", params=parameters, headers=headers, timeout=self.connection.runtime_timeout
@@ -423,6 +428,16 @@ def exit_code_of(code: int, error: str | None) -> int:
     names = {"killed": 9, "terminated": 15, "interrupt": 2, "segmentation fault": 11, "aborted": 6, "hangup": 1}
     told = (error or "").lower()
     return 128 + next((number for name, number in names.items() if name in told), 9)
+
+
+@functools.cache
+def _keywords(function: Any) -> frozenset[str]:
+    return frozenset(inspect.signature(function).parameters)
+
+
+def _without_retention(run: Any) -> dict[str, bool]:
+    """Return the option that keeps the SDK from holding all output in memory, where this version has it."""
+    return {"retain_output": False} if "retain_output" in _keywords(run.__func__) else {}
 
 
 def _file_info(entry: Any) -> FileInfo:

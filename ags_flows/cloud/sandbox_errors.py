@@ -24,15 +24,25 @@ from ags_flows.errors import (
 _STATUS = re.compile(r"^\s*(\d{3})\b")
 _GONE = re.compile(r"(sandbox|instance)\b.*\b(not found|stopped|expired)", re.IGNORECASE | re.DOTALL)
 
+
+def _theirs(name: str) -> type[BaseException]:
+    """Return an exception of e2b, or one that is never raised where this version has none of that name."""
+    return getattr(e2b, name, _NeverRaised)
+
+
+class _NeverRaised(Exception):
+    """Stands for exceptions that older versions of e2b do not have."""
+
+
 MEANINGS: tuple[tuple[type[BaseException], type[AGSFlowsError], str | None], ...] = (
     (
         e2b.AuthenticationException,
         TokenExpiredError,
         "The token was acquired anew and refused again: check the region.",
     ),
-    (e2b.SandboxNotRunningException, InstanceGoneError, "It was stopped, or ran into its timeout."),
+    (_theirs("SandboxNotRunningException"), InstanceGoneError, "It was stopped, or ran into its timeout."),
     (e2b.SandboxNotFoundException, InstanceGoneError, "It was stopped, or ran into its timeout."),
-    (e2b.SandboxUnreachableException, UnreachableError, "It is retried."),
+    (_theirs("SandboxUnreachableException"), UnreachableError, "It is retried."),
     (e2b.TimeoutException, UnreachableError, "It is retried; runtime_timeout gives one request more time."),
     (e2b.FileNotFoundException, NotFoundError, None),
     (e2b.NotFoundException, NotFoundError, None),
@@ -43,16 +53,25 @@ MEANINGS: tuple[tuple[type[BaseException], type[AGSFlowsError], str | None], ...
     ),
     (e2b.InvalidArgumentException, InvalidRequestError, None),
     (e2b.RateLimitException, ThrottledError, "It is retried; fewer calls at once avoid it."),
-    (e2b.ServiceBusyException, ServiceError, "It is retried."),
-    (e2b.GuestUnresponsiveException, ConflictError, "Resume the instance without its memory, or start a new one."),
+    (_theirs("ServiceBusyException"), ServiceError, "It is retried."),
+    (
+        _theirs("GuestUnresponsiveException"),
+        ConflictError,
+        "Resume the instance without its memory, or start a new one.",
+    ),
     (e2b.TemplateException, UnsupportedError, "The envd in this image is too old for the SDK."),
     (e2b.BuildException, UnsupportedError, None),
     (e2b.VolumeException, UnsupportedError, None),
-    (e2b.SecretException, UnsupportedError, None),
+    (_theirs("SecretException"), UnsupportedError, None),
     (httpx.TimeoutException, UnreachableError, "It is retried; runtime_timeout gives one request more time."),
     (httpx.TransportError, UnreachableError, "It is retried."),
 )
 """In this order: the SDK derives 'not running' and 'unreachable' from 'timeout'."""
+
+
+def is_lost(error: BaseException) -> bool:
+    """Whether one of the SDK's time-outs is none: the sandbox is gone, or cannot be reached."""
+    return isinstance(error, (_theirs("SandboxNotRunningException"), _theirs("SandboxUnreachableException")))
 
 
 def map_sandbox_error(error: BaseException, instance_id: str, what: str) -> AGSFlowsError | None:

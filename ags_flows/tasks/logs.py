@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from typing import TypeAlias
 
 from prefect import get_run_logger
 from prefect.exceptions import MissingContextError
@@ -17,7 +18,7 @@ BURST = 1_000
 LONGEST_LINE = 4_000
 LONGEST_PIECE = 1 << 16
 
-Logger = logging.Logger | logging.LoggerAdapter[logging.Logger]
+Logger: TypeAlias = "logging.Logger | logging.LoggerAdapter[logging.Logger]"
 
 
 def run_logger() -> Logger:
