@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -61,8 +63,55 @@ def automations(
     Console().print(f"{'Created' if created else 'Brought up to date'}: {LOST_RUNS}", highlight=False)
 
 
+@app.command()
+def ps(
+    every: Annotated[bool, typer.Option("--all", help="Also those that have ended, and those of others.")] = False,
+) -> None:
+    """List the sandboxes that flows have started: state, tool, flow run, and when the lease ends."""
+    from ags_flows.operator import list_sandboxes
+
+    with _told():
+        Console().print(list_sandboxes(every))
+
+
+@app.command(name="exec")
+def execute(
+    instance: Annotated[str, typer.Argument(help="The instance's id.")],
+    command: Annotated[str, typer.Argument(help="Run by `bash -l -c`.")],
+    user: Annotated[str | None, typer.Option(help="`user` or `root`.")] = None,
+    timeout: Annotated[float, typer.Option(help="Seconds.")] = 60.0,
+) -> None:
+    """Run a short command in a sandbox: a look inside one that a failed run has kept."""
+    from ags_flows.operator import execute_in
+
+    with _told():
+        sys.exit(execute_in(instance, command, user, timeout, sys.stdout.write, sys.stderr.write))
+
+
+@app.command()
+def stop(instances: Annotated[list[str], typer.Argument(help="The instances' ids.")]) -> None:
+    """Stop sandboxes for good."""
+    from ags_flows.operator import stop_sandbox
+
+    with _told():
+        for instance in instances:
+            stop_sandbox(instance)
+            Console().print(f"Stopped {instance}", highlight=False)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Say what is wrong in a sentence instead of a traceback."""
+    from ags_flows.errors import AGSFlowsError
+
+    try:
+        yield
+    except AGSFlowsError as error:
+        _fail(str(error))
+
+
 def _fail(message: str) -> None:
-    Console(stderr=True).print(f"[red]{message}[/]", highlight=False)
+    Console(stderr=True).print(message, style="red", markup=False, highlight=False, soft_wrap=True)
     sys.exit(1)
 
 

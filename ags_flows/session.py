@@ -117,6 +117,7 @@ def sandbox_session(
     metadata: Mapping[str, str] | None = None,
     custom: CustomConfiguration | None = None,
     on_failure: OnFailure = "stop",
+    on_crash: OnCrash = "lease",
     delete_tool: bool | None = None,
     step: str = "",
     steps: list[Step] | None = None,
@@ -134,6 +135,8 @@ def sandbox_session(
         metadata: Your own names and values on the instance.
         custom: What this instance has different from its tool.
         on_failure: What becomes of the sandbox when the block raises: `stop`, `keep` (until the lease ends), `pause`.
+        on_crash: What becomes of it on a SIGTERM that no cancellation sent, such as from a host that goes down: left
+            to a retry, and to its `lease`, or `stop`.
         delete_tool: Delete the tool afterwards; by default only one that this session created.
         step: Tells identical sessions in one flow run apart.
         steps: A list that the steps are appended to, for a report that also tells of the end.
@@ -163,7 +166,9 @@ def sandbox_session(
     try:
         yield opening.open(tool, seconds, metadata, custom, step)
     except BaseException as error:
-        opening.close(ending_of(error), on_failure)
+        ending = ending_of(error)
+        # Without a retry to wait for, a crash is as good as a cancellation.
+        opening.close("cancelled" if ending == "crashed" and on_crash == "stop" else ending, on_failure)
         raise
     opening.close("completed", on_failure)
 
@@ -245,11 +250,13 @@ class _Opening:
         try:
             if on_failure == "pause":
                 as_step(tasks.pause_instance)(instance, config=self._config)
-                logger.warning("The run failed. Its sandbox %s is paused for a look inside.", instance.id)
+                logger.warning(
+                    "The run failed. Its sandbox is paused; resume_instance(%r) wakes it up for a look.", instance.id
+                )
                 return
             ends = as_step(tasks.get_instance)(instance, config=self._config).expires_at
             logger.warning(
-                "The run failed. Its sandbox %s is kept until %s: `ags-flows shell %s` gets you in.",
+                "The run failed. Its sandbox %s is kept until %s; look inside with: ags-flows exec %s 'ls -la'",
                 instance.id,
                 f"{ends:%H:%M:%S %Z}" if ends else "it is stopped",
                 instance.id,

@@ -17,7 +17,7 @@ LAYERS = [
     {"cloud"},
     {"blocks"},
     {"execution"},
-    {"tasks"},
+    {"operator", "tasks"},
     {"session"},
     {"flows"},
     {"testing", "demo"},

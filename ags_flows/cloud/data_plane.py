@@ -85,8 +85,8 @@ class DataPlane:
         cwd: str | None = None,
         env: Mapping[str, str] | None = None,
         timeout: float = 60.0,
-        on_stdout: Callable[[str], None] | None = None,
-        on_stderr: Callable[[str], None] | None = None,
+        on_stdout: Callable[[str], object] | None = None,
+        on_stderr: Callable[[str], object] | None = None,
         limit: int = DEFAULT_LIMIT,
     ) -> ExecResult:
         """Run a short command by `bash -l -c` and wait for it. Its output is lost when the connection is.
@@ -116,7 +116,7 @@ class DataPlane:
         out, err = HeadAndTail(limit), HeadAndTail(limit)
         started = time.monotonic()
 
-        def keep(where: HeadAndTail, tell: Callable[[str], None] | None) -> Callable[[str], None]:
+        def keep(where: HeadAndTail, tell: Callable[[str], object] | None) -> Callable[[str], None]:
             def take(text: str) -> None:
                 where.add(text.encode())
                 if tell is not None:
@@ -172,8 +172,8 @@ class DataPlane:
         timeout: float = 300.0,
         env: Mapping[str, str] | None = None,
         context: str | None = None,
-        on_stdout: Callable[[str], None] | None = None,
-        on_stderr: Callable[[str], None] | None = None,
+        on_stdout: Callable[[str], object] | None = None,
+        on_stderr: Callable[[str], object] | None = None,
     ) -> CodeResult:
         """Run code in the code interpreter.
 
@@ -185,7 +185,7 @@ class DataPlane:
         out: list[str] = []
         err: list[str] = []
 
-        def keep(where: list[str], tell: Callable[[str], None] | None) -> Callable[[Any], None]:
+        def keep(where: list[str], tell: Callable[[str], object] | None) -> Callable[[Any], None]:
             def take(message: Any) -> None:
                 where.append(message.line)
                 if tell is not None:

@@ -101,7 +101,7 @@ CODES: dict[str, Meaning] = {
     "FailedOperation.StorageMount": Meaning(InvalidRequestError, "Check the mounts and that role_arn may use them."),
     "LimitExceeded.SandboxInstance": Meaning(
         QuotaExceededError,
-        "Stop instances first (`ags-flows ps` shows them, `ags-flows reap` ends what nobody owns), or ask for a higher "
+        "Stop instances first (`ags-flows ps` shows them, `ags-flows stop` ends them), or ask for a higher "
         "quota: a new account may run 10 at once.",
     ),
     "LimitExceeded.APIKeyQuota": Meaning(QuotaExceededError, "Delete an API key first; they count across regions."),

@@ -38,6 +38,12 @@ def stop_sandboxes(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -
         logger.log(logging.WARNING, "Sandboxes of this run are left to their lease: %s", error)
 
 
+def stop_sandboxes_if_asked(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
+    """Stop the instances of a crashed run whose parameter `on_crash` is `stop`; others wait for a retry."""
+    if flow_run.parameters.get("on_crash") == "stop":
+        stop_sandboxes(flow, flow_run, state)
+
+
 def sandboxes_of(control: ControlPlane, flow_run_id: str) -> list[Instance]:
     """Return the live instances of a flow run, or of one nested in another."""
     return [

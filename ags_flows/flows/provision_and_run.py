@@ -11,9 +11,9 @@ from pydantic import Field
 
 from ags_flows.blocks import AGSConfig
 from ags_flows.errors import AGSFlowsError, ConfigurationError
-from ags_flows.flows.hooks import stop_sandboxes
+from ags_flows.flows.hooks import stop_sandboxes, stop_sandboxes_if_asked
 from ags_flows.models import ExecResult, Instance, RunReport, Step, ToolSpec
-from ags_flows.session import OnFailure, SandboxSession, sandbox_session
+from ags_flows.session import OnCrash, OnFailure, SandboxSession, sandbox_session
 from ags_flows.tasks.commands import require_success
 from ags_flows.tasks.logs import run_logger
 
@@ -22,6 +22,7 @@ from ags_flows.tasks.logs import run_logger
     name="provision-and-run",
     description="Run one command in a fresh sandbox: upload, execute, download, clean up.",
     on_cancellation=[stop_sandboxes],
+    on_crashed=[stop_sandboxes_if_asked],
 )
 def provision_and_run(
     command: str,
@@ -36,6 +37,7 @@ def provision_and_run(
     lease: str | None = None,
     check: bool = True,
     on_failure: OnFailure = "stop",
+    on_crash: OnCrash = "lease",
     delete_tool: bool | None = None,
     config: AGSConfig | None = None,
 ) -> RunReport:
@@ -57,6 +59,8 @@ def provision_and_run(
         lease: How long the sandbox outlives this process if it dies, `30s` to `24h`.
         check: Fail the run when the exit code is not 0. Downloads are tried all the same.
         on_failure: What becomes of the sandbox of a failed run: `stop`, `keep`, `pause`.
+        on_crash: What becomes of the sandbox when this process is killed: left to a retry and to its `lease`, or
+            `stop`, for runs that nobody retries.
         delete_tool: By default true for a tool that this run created.
         config: Where AGS is: an `AGSConfig` block, or by default the environment.
 
@@ -75,7 +79,13 @@ def provision_and_run(
     started = time.monotonic()
     steps: list[Step] = []
     with sandbox_session(
-        tool, lease=lease, on_failure=on_failure, delete_tool=delete_tool, steps=steps, config=config
+        tool,
+        lease=lease,
+        on_failure=on_failure,
+        on_crash=on_crash,
+        delete_tool=delete_tool,
+        steps=steps,
+        config=config,
     ) as sandbox:
         for local, remote in uploads.items():
             sandbox.upload(local, remote, user=user)
