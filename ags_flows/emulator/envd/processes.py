@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import signal
 import stat
 from collections.abc import AsyncIterator
@@ -181,7 +182,11 @@ class Processes(ProcessService):
                 pty=(size.cols or 80, size.rows or 24) if size is not None else None,
             )
         except OSError as error:
-            raise ConnectError(Code.INVALID_ARGUMENT, f"error starting process: {error.strerror or error}") from error
+            if error.errno == errno.ESRCH:
+                raise ConnectError(Code.UNAVAILABLE, GONE) from error
+            # Arguments that are too long are the caller's; too many processes or descriptors nobody's.
+            code = Code.INVALID_ARGUMENT if error.errno == errno.E2BIG else Code.RESOURCE_EXHAUSTED
+            raise ConnectError(code, f"error starting process: {error.strerror or error}") from error
         return Running(process, config, request.tag if request.has_field("tag") else None)
 
     def _pump(self, running: Running) -> None:

@@ -135,56 +135,78 @@ async def spawn(
             rows; or None for pipes.
         cgroup: A descriptor; who writes `0` to it joins the sandbox's control group.
     """
-    said_read, said_write = os.pipe()
-    counted = _COUNTED.format(cgroup=cgroup) if cgroup is not None else ""
-    inner = ["/bin/bash", "-p", "-c", _ENTER.format(said=said_write, counted=counted), "bash", cwd, *argv]
-    if pty is not None:
-        inner = ["setsid", "--ctty", *inner]
-    opened: list[int] = []
-    try:
+    with _Held() as held:
+        said_read, said_write = held.add(*os.pipe())
         if pty is not None:
-            master, slave = _terminal(*pty)
-            opened += [master]
-            given = [slave, slave, slave]
+            master, slave = held.add(*_terminal(*pty))
+            given, in_write = [slave] * 3, -1
         else:
-            out_read, out_write = os.pipe()
-            err_read, err_write = os.pipe()
-            in_read, in_write = os.pipe() if stdin == "pipe" else (os.open(os.devnull, os.O_RDONLY), None)
-            opened += [out_read, err_read, *([in_write] if in_write is not None else [])]
+            if stdin == "pipe":
+                in_read, in_write = held.add(*os.pipe())
+            else:
+                (in_read,), in_write = held.add(os.open(os.devnull, os.O_RDONLY)), -1
+            out_read, out_write = held.add(*os.pipe())
+            err_read, err_write = held.add(*os.pipe())
             given = [in_read, out_write, err_write]
+        counted = _COUNTED.format(cgroup=cgroup) if cgroup is not None else ""
+        inner = ["/bin/bash", "-p", "-c", _ENTER.format(said=said_write, counted=counted), "bash", cwd, *argv]
+        popen = subprocess.Popen(
+            [*enter, *(["setsid", "--ctty"] if pty is not None else []), *inner],
+            stdin=given[0],
+            stdout=given[1],
+            stderr=given[2],
+            env=dict(env),
+            pass_fds=[said_write] if cgroup is None else [said_write, cgroup],
+            start_new_session=True,
+        )
+        for descriptor in {*given, said_write}:
+            os.close(held.take(descriptor))
+        process = Process(popen)
         try:
-            popen = subprocess.Popen(
-                [*enter, *inner],
-                stdin=given[0],
-                stdout=given[1],
-                stderr=given[2],
-                env=dict(env),
-                pass_fds=[said_write] if cgroup is None else [said_write, cgroup],
-                start_new_session=True,
-            )
-        finally:
-            for descriptor in {*given, said_write}:
-                os.close(descriptor)
-    except BaseException:
-        os.close(said_read)
-        for descriptor in opened:
-            os.close(descriptor)
-        raise
-    process = Process(popen)
-    if pty is not None:
-        process._terminal = master
-        os.set_blocking(master, False)
-        process.stdout = await _reader(process, os.dup(master))
-    else:
-        process._stdin = in_write
-        if in_write is not None:
-            os.set_blocking(in_write, False)
-        process.stdout = await _reader(process, out_read)
-        process.stderr = await _reader(process, err_read)
-    said = await _read_line(said_read)
-    process.pid = int(said) if said.isdigit() else popen.pid
-    _watch_end(process, popen, bool(enter))
+            if pty is not None:
+                process._terminal = held.take(master)
+                os.set_blocking(master, False)
+                process.stdout = await _reader(process, os.dup(master))
+            else:
+                if in_write >= 0:
+                    process._stdin = held.take(in_write)
+                    os.set_blocking(in_write, False)
+                process.stdout = await _reader(process, held.take(out_read))
+                process.stderr = await _reader(process, held.take(err_read))
+            said = await _read_line(held.take(said_read))
+            process.pid = int(said) if said.isdigit() else popen.pid
+            _watch_end(process, popen, bool(enter))
+        except BaseException:
+            # Out of descriptors, or nobody wants it any more.
+            process.release()
+            for pid in (*_children(popen.pid), popen.pid):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            popen.wait()
+            raise
     return process
+
+
+class _Held:
+    """Descriptors on their way to an owner; those that have none in the end are closed."""
+
+    def __init__(self) -> None:
+        self._descriptors: set[int] = set()
+
+    def __enter__(self) -> _Held:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for descriptor in self._descriptors:
+            os.close(descriptor)
+
+    def add(self, *descriptors: int) -> tuple[int, ...]:
+        self._descriptors.update(descriptors)
+        return descriptors
+
+    def take(self, descriptor: int) -> int:
+        self._descriptors.remove(descriptor)
+        return descriptor
 
 
 def _watch_end(process: Process, popen: subprocess.Popen[bytes], entered: bool) -> None:
@@ -236,9 +258,12 @@ def _terminal(multiplexer: str, owner: int, cols: int, rows: int) -> tuple[int, 
 
 async def _reader(process: Process, descriptor: int) -> asyncio.StreamReader:
     reader = asyncio.StreamReader(limit=READ_LIMIT)
-    transport, _ = await asyncio.get_running_loop().connect_read_pipe(
-        lambda: _TerminalEnd(reader), os.fdopen(descriptor, "rb", 0)
-    )
+    pipe = os.fdopen(descriptor, "rb", 0)
+    try:
+        transport, _ = await asyncio.get_running_loop().connect_read_pipe(lambda: _TerminalEnd(reader), pipe)
+    except BaseException:
+        pipe.close()
+        raise
     process._transports.append(transport)
     return reader
 

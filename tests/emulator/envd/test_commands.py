@@ -253,3 +253,8 @@ def test_sudo_runs_what_it_is_given(box):
         box.commands.run("sudo -n echo test; sudo -E A=1 sh -c 'echo $A'; sudo -u root -- echo x").stdout
         == "test\n1\nx\n"
     )
+
+
+def test_a_command_that_is_too_long_is_refused(box):
+    with pytest.raises(InvalidArgumentException, match="Argument list too long"):
+        box.commands.run("x" * 200_000)

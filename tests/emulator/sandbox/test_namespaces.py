@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -302,3 +303,45 @@ def test_a_port_of_the_host_is_not_that_of_a_sandbox(started):
         code, _ = started.shell(sandbox, f"exec 3<>/dev/tcp/127.0.0.1/{port}")
 
     assert code != 0
+
+
+def test_a_process_that_cannot_be_started_leaves_nothing(started):
+    sandbox = started()
+    started.shell(sandbox, "true")
+    me = psutil.Process()
+    before = me.num_fds()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    for spare in range(1, 16):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (before + spare, hard))
+        try:
+            code, _ = started.shell(sandbox, "echo x", stdin="pipe")
+        except OSError:
+            continue
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    started.run(asyncio.sleep(0.1))
+
+    assert me.num_fds() == before
+    assert [child.name() for child in me.children()] == ["bwrap"]
+
+
+def test_a_start_that_is_given_up_leaves_nothing(started):
+    sandbox = started()
+    me = psutil.Process()
+    before = me.num_fds()
+
+    async def give_up():
+        for delay in (0, 0.0005, 0.001, 0.002, 0.004):
+            task = asyncio.ensure_future(sandbox.spawn(["sleep", "100"], stdin="pipe"))
+            await asyncio.sleep(delay)
+            task.cancel()
+            try:
+                (await task).release()
+            except asyncio.CancelledError:
+                pass
+        await sandbox.stop()
+        await asyncio.sleep(0.1)
+
+    started.run(give_up())
+    assert me.children() == []
+    assert me.num_fds() < before
