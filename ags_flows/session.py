@@ -127,7 +127,8 @@ def sandbox_session(
 
     While the block is executed, the instance's timeout is kept as a lease: renewed at half of its life by a thread
     of this process. Success, failure, Ctrl-C and cancellation stop the instance. A process that dies stops renewing,
-    and AGS ends the sandbox with the lease, unless a retry of the flow run adopts it before.
+    and AGS ends the sandbox with the lease, unless a retry of the flow run adopts it before. Where the block calls
+    Prefect's `suspend_flow_run`, the sandbox is paused, and goes on with the run after the answer.
 
     Args:
         tool: A `ToolSpec` to create, a tool, its name or its id; by default the configuration's `tool_id`.
@@ -227,6 +228,11 @@ class _Opening:
             return
         if ending == "failed" and on_failure != "stop" and self._instance is not None:
             self._preserve(self._instance, on_failure)
+            return
+        if ending == "suspended" and self._instance is not None:
+            # Memory and files stay; the run that goes on after the answer adopts it and wakes it up.
+            tasks.pause_instance.fn(self._instance, config=self._config)
+            run_logger().info("The run waits for an answer; its sandbox %s is paused.", self._instance.id)
             return
         tool = self._tool if self._delete_tool else None
         if self._instance is None and tool is None:

@@ -8,10 +8,11 @@ from typing import Literal
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import StateType
 from prefect.context import FlowRunContext
-from prefect.exceptions import TerminationSignal
+from prefect.exceptions import Pause, TerminationSignal
 
-Ending = Literal["completed", "failed", "cancelled", "crashed"]
-"""`crashed` is what may be retried: its sandbox is left for the retry to adopt, and for the lease to end."""
+Ending = Literal["completed", "failed", "cancelled", "crashed", "suspended"]
+"""`crashed` is what may be retried: its sandbox is left for the retry to adopt, and for the lease to end. A
+`suspended` run waits for an answer, perhaps for days, and goes on in another process."""
 
 
 def ending_of(error: BaseException | None) -> Ending:
@@ -22,6 +23,8 @@ def ending_of(error: BaseException | None) -> Ending:
     """
     if error is None:
         return "completed"
+    if isinstance(error, Pause):
+        return "suspended"
     if isinstance(error, TerminationSignal):
         return "cancelled" if _is_being_cancelled() else "crashed"
     if isinstance(error, (KeyboardInterrupt, CancelledError, GeneratorExit)):

@@ -4,6 +4,8 @@ import sys
 from pathlib import Path
 
 from prefect import flow, serve
+from prefect.flow_runs import suspend_flow_run
+from prefect.input import RunInput
 
 from ags_flows import sandbox_session
 from ags_flows.flows import provision_and_run, stop_sandboxes
@@ -45,7 +47,23 @@ def chaotic(tool: str, target: str, secret: str, lines: int = 8, pause: float = 
     Path(target + ".out").write_text(result.stdout)
 
 
+class Approval(RunInput):
+    """What a person is asked."""
+
+    note: str
+
+
+@flow(name="asking", on_cancellation=[stop_sandboxes])
+def asking(tool: str, target: str) -> None:
+    """Work, ask a person, and go on in the same sandbox."""
+    with sandbox_session(ToolSpec(name=tool, image="python:3.11"), lease="1m") as sandbox:
+        sandbox.run("echo before >> steps; sleep 300 > /dev/null 2>&1 & echo $! > pid", check=True)
+        answer = suspend_flow_run(wait_for_input=Approval, timeout=600)
+        sandbox.run(f"echo {answer.note} >> steps; kill -0 $(cat pid) && echo alive >> steps", check=True)
+        sandbox.download("steps", target)
+
+
 if __name__ == "__main__":
-    served = [each.to_deployment("served") for each in (counting, chaotic, provision_and_run)]
+    served = [each.to_deployment("served") for each in (counting, chaotic, asking, provision_and_run)]
     serve(*served, limit=6)
     sys.exit(0)
