@@ -10,6 +10,9 @@ from pathlib import Path
 
 FREEZE_TIMEOUT = 2.0
 REMOVE_TIMEOUT = 2.0
+PREFIX = "ags-flows-"
+YOUNG = 60.0
+"""Seconds for which a group may be empty because it has just been made."""
 
 
 @functools.cache
@@ -25,7 +28,20 @@ def own_group() -> Path | None:
     if not points or not paths:
         return None
     group = Path(points[0], paths[0].lstrip("/"))
-    return group if os.access(group / "cgroup.procs", os.W_OK) and os.access(group, os.W_OK) else None
+    if not (os.access(group / "cgroup.procs", os.W_OK) and os.access(group, os.W_OK)):
+        return None
+    _sweep(group)
+    return group
+
+
+def _sweep(group: Path) -> None:
+    """Remove the groups of processes that were killed; the kernel keeps those that are in use."""
+    for left in group.glob(f"{PREFIX}*"):
+        owner = left.name.removeprefix(PREFIX).partition("-")[0]
+        with contextlib.suppress(OSError):
+            # Young ones may belong to a process that is not seen from here, and just begins.
+            if not Path("/proc", owner).exists() and time.time() - left.stat().st_mtime > YOUNG:
+                left.rmdir()
 
 
 @functools.cache
@@ -63,7 +79,7 @@ class Cgroup:
         parent = own_group()
         if parent is None:
             return None
-        path = parent / f"ags-flows-{os.getpid()}-{name}"
+        path = parent / f"{PREFIX}{os.getpid()}-{name}"
         try:
             path.mkdir()
         except OSError:

@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import socket
+import subprocess
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -42,6 +43,7 @@ class Sandbox(ABC):
         self._stopped = False
         self._egress: Egress | None = None
         self._halted: set[int] = set()
+        self._guards: list[subprocess.Popen[bytes]] = []
         self._cpu: tuple[float, float] = (time.monotonic(), 0.0)
 
     @classmethod
@@ -215,10 +217,7 @@ class Sandbox(ABC):
 
     async def thaw(self) -> None:
         """Let them go on."""
-        for pid in self._halted:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGCONT)
-        self._halted.clear()
+        await asyncio.to_thread(self._resume)
 
     async def save(self, target: Path) -> None:
         """Copy its writable file system to a directory of the host, with owners, modes and links."""
@@ -289,6 +288,7 @@ class Sandbox(ABC):
         try:
             self._end()
         finally:
+            self._resume()
             if hasattr(self, "files"):
                 self.files.close()
             shutil.rmtree(self.spec.directory, ignore_errors=True)
@@ -304,6 +304,29 @@ class Sandbox(ABC):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGSTOP)
             self._halted.update(fresh)
+            self._guard(fresh)
+
+    def _resume(self) -> None:
+        for pid in self._halted:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+        self._halted.clear()
+        while self._guards:
+            guard = self._guards.pop()
+            guard.communicate()
+
+    def _guard(self, halted: list[int]) -> None:
+        """Let the processes that wait for halted ones go on with them, also when this process is killed before that.
+
+        nsenter stops itself when its child is stopped, and would stay so for ever.
+        """
+        waiting = [str(parent) for parent in map(_parent, halted) if _parent(parent) == os.getpid()]
+        if waiting:
+            command = ["/bin/sh", "-c", 'read end; kill -s CONT "$@" 2>/dev/null', "sh", *waiting]
+            guard = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={}
+            )
+            self._guards.append(guard)
 
     def _rests(self, pid: int) -> bool:
         """Whether a process is stopped already, or has ended."""
@@ -311,3 +334,11 @@ class Sandbox(ABC):
             return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0] in "TtZX"
         except (OSError, IndexError):
             return True
+
+
+def _parent(pid: int) -> int:
+    """Return the id of a process's parent, 0 when there is none."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[1])
+    except (OSError, IndexError, ValueError):
+        return 0

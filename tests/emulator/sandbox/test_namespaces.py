@@ -274,26 +274,33 @@ def test_a_start_that_fails_leaves_nothing(started, tmp_path):
     assert psutil.Process().children(recursive=True) == []
 
 
-def test_sandboxes_die_with_the_process_that_made_them(tmp_path):
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("groups", [False, True])
+def test_sandboxes_die_with_the_process_that_made_them(tmp_path, frozen, groups):
     script = f"""
 import asyncio, os, sys
 from pathlib import Path
-from ags_flows.emulator.sandbox import Sandbox, SandboxSpec
+from ags_flows.emulator.sandbox import Sandbox, SandboxSpec, cgroup
+if not {groups}:
+    cgroup.own_group = lambda: None
 async def main():
     sandbox = await Sandbox.start(SandboxSpec(sandbox_id="x", directory=Path({str(tmp_path)!r}) / "x"))
     await sandbox.spawn(["sleep", "1000"])
-    print(sandbox._init, flush=True)
+    if {frozen}:
+        await sandbox.freeze()
+        await asyncio.sleep(0.1)
+    print("ready", flush=True)
     await asyncio.sleep(100)
 asyncio.run(main())
 """
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as process:
-        init = int(process.stdout.readline())
+        assert process.stdout.readline() == "ready\n"
+        family = psutil.Process(process.pid).children(recursive=True)
         process.kill()
-    deadline = time.monotonic() + 5
-    while psutil.pid_exists(init) and time.monotonic() < deadline:
-        time.sleep(0.02)
+    _, alive = psutil.wait_procs(family, timeout=5)
 
-    assert not psutil.pid_exists(init)
+    assert len(family) >= 5
+    assert [one for one in alive if one.status() != psutil.STATUS_ZOMBIE] == []
 
 
 def test_a_port_of_the_host_is_not_that_of_a_sandbox(started):
