@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from connectrpc.code import Code
-from connectrpc.codec import Codec, proto_binary_codec, proto_json_codec
+from connectrpc.codec import Codec, proto_binary_codec
 from connectrpc.errors import ConnectError
 
 
@@ -36,6 +36,22 @@ class CheckedCodec:
             raise ConnectError(Code.INVALID_ARGUMENT, f"unmarshal message: {error}") from error
 
 
+class LenientJson:
+    """JSON whose unknown fields are ignored, also with versions of connectrpc that refuse them."""
+
+    def name(self) -> str:
+        """Return its name in content types."""
+        return "json"
+
+    def encode(self, message: Any) -> bytes:
+        """Return a message's bytes."""
+        return str(message.to_json()).encode()
+
+    def decode(self, data: bytes | bytearray, message_class: type[Any]) -> Any:
+        """Return the message."""
+        return message_class.from_json(data, ignore_unknown_fields=True)
+
+
 def codecs() -> list[CheckedCodec]:
     """Return the codecs that envd speaks."""
-    return [CheckedCodec(proto_json_codec()), CheckedCodec(proto_binary_codec())]
+    return [CheckedCodec(LenientJson()), CheckedCodec(proto_binary_codec())]

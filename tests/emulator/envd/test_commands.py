@@ -180,8 +180,8 @@ def test_the_end_of_a_process_can_be_asked_for_a_while_later(box):
 
 def test_a_reader_that_stalls_holds_the_command_up_and_one_that_is_gone_does_not(box):
     many = "head -c 60000000 /dev/zero; echo wrote > /tmp/"
-    stalled = box.commands.run(many + "stalled", background=True, timeout=0, retain_output=False)
-    gone = box.commands.run(many + "gone", background=True, timeout=0, retain_output=False)
+    stalled = box.commands.run(many + "stalled", background=True, timeout=0)
+    gone = box.commands.run(many + "gone", background=True, timeout=0)
     gone.disconnect()
     deadline = time.monotonic() + 10
     while not box.files.exists("/tmp/gone") and time.monotonic() < deadline:
