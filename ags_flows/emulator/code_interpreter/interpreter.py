@@ -1,0 +1,136 @@
+"""The code interpreter of one sandbox: its contexts, and who may still use them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any, Protocol
+
+from ..sandbox.plain import PlainSandbox
+from .api import Api
+from .context import Context
+from .inner import InnerServer
+from .languages import DEFAULTS, language_named
+from .places import Places, host_places, isolated_places
+
+PORT = 49999
+
+
+class Access(Protocol):
+    """Who may use the sandbox."""
+
+    def accepts(self, token: str | None) -> bool:
+        """Whether a token is good."""
+        ...
+
+
+class CodeInterpreter:
+    """Contexts, executions and their kernels, of one sandbox.
+
+    Kernels start with the first use of their context, and keep its state. Made on the event loop that serves `app`.
+
+    Args:
+        sandbox: Where the kernels run; it has been given `interpreter_binds()`.
+        access: Who may use it. The gateway has checked it where AuthMode asks for it; nothing is checked here.
+        env: The environment of all kernels.
+
+    Attributes:
+        app: The ASGI application.
+    """
+
+    def __init__(self, sandbox: Any, *, access: Access, env: Mapping[str, str] | None = None) -> None:
+        """Start to listen inside of the sandbox; start no kernel."""
+        self._sandbox = sandbox
+        self._access = access
+        self._env = {"E2B_SANDBOX": "true", **(env or {})}
+        plain = isinstance(sandbox, PlainSandbox)
+        self._places: Places = host_places() if plain else isolated_places()
+        self._zmq: Any = None
+        self._closed = False
+        self._contexts: dict[str, Context] = {}
+        self._defaults: dict[str, Context] = {}
+        for language in DEFAULTS:
+            self._defaults[language] = self._new(language, None)
+        self.app = Api(self)
+        # In a plain directory the port would be the host's own.
+        self._inner = None if plain else InnerServer(sandbox, PORT, self.app)
+
+    @property
+    def contexts(self) -> list[Context]:
+        """The contexts, in the order in which they were made."""
+        return list(self._contexts.values())
+
+    def context(self, context_id: str) -> Context | None:
+        """Return a context by its id."""
+        return self._contexts.get(context_id)
+
+    def default(self, language: str | None) -> Context:
+        """Return the default context of a language."""
+        name = language_named(language)
+        if name not in self._defaults:
+            self._defaults[name] = self._new(name, None)
+        return self._defaults[name]
+
+    async def create(self, language: str | None, cwd: str | None) -> Context:
+        """Return a new context whose kernel runs.
+
+        Raises:
+            NoKernel: There is no kernel for the language.
+            KernelFailed: It did not start.
+            OSError: The sandbox has ended, or its disk is full.
+        """
+        context = self._new(language_named(language), cwd)
+        try:
+            await context.start()
+        except BaseException:
+            await self.remove(context)
+            raise
+        return context
+
+    async def remove(self, context: Context) -> None:
+        """End a context; a default one is made anew when it is next asked for."""
+        self._contexts.pop(context.context_id, None)
+        for language, known in list(self._defaults.items()):
+            if known is context:
+                del self._defaults[language]
+        await context.close()
+
+    @property
+    def ended(self) -> bool:
+        """Whether the sandbox has ended, or is about to."""
+        return self._closed or not self._sandbox.alive
+
+    async def close(self) -> None:
+        """End all; answers that are under way break off, as they do when a sandbox is killed."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._inner is not None:
+            await self._inner.close()
+        await asyncio.gather(*(context.close(with_sandbox=True) for context in self.contexts))
+        self._contexts.clear()
+        if self._zmq is not None:
+            # Waits for the library's threads.
+            await asyncio.to_thread(self._zmq.destroy, 0)
+
+    def _new(self, language: str, cwd: str | None) -> Context:
+        context = Context(self._sandbox, self._places, language, cwd, self._env, self._zmq_context)
+        self._contexts[context.context_id] = context
+        return context
+
+    def _zmq_context(self) -> Any:
+        if self._zmq is None:
+            import zmq.asyncio
+
+            self._zmq = zmq.asyncio.Context(io_threads=1)
+        return self._zmq
+
+    async def __aenter__(self) -> CodeInterpreter:
+        """Return itself."""
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Close."""
+        with suppress(OSError):
+            await self.close()

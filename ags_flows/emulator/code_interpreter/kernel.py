@@ -1,0 +1,325 @@
+"""One live Jupyter kernel in a sandbox, reached through its ports there."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import uuid
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+from ..sandbox.plain import PlainSandbox
+from .languages import CONNECTION_FILE, Recipe
+from .relay import Relay
+
+START_TIMEOUT = 60.0
+USER = "user"
+
+_CHANNELS = ("shell", "iopub", "stdin", "control", "hb")
+_END_TIMEOUT = 5.0
+_KEPT = 4096
+# Of its own session, so that an interrupt reaches what it started; its directory may be missing.
+_START = 'cd -- "$0" 2>/dev/null; exec {session}"$@"'
+
+
+class KernelFailed(Exception):
+    """A kernel did not start; says what it printed."""
+
+
+class Execution:
+    """One request to a kernel and what comes of it.
+
+    Attributes:
+        messages: Pairs of a message's type and content; None at the end, an exception when the kernel ended before.
+        began: Whether the kernel is at it, or was.
+        ended: Whether it is done.
+    """
+
+    def __init__(self) -> None:
+        """Nothing has come yet."""
+        self.messages: asyncio.Queue[tuple[str, dict[str, Any]] | BaseException | None] = asyncio.Queue()
+        self.began = asyncio.Event()
+        self.ended = False
+
+    def take(self, kind: str, content: dict[str, Any]) -> None:
+        """Take a message."""
+        if self.ended:
+            return
+        if kind == "status":
+            if content["execution_state"] == "busy":
+                self.began.set()
+            elif content["execution_state"] == "idle":
+                self.end(None)
+        else:
+            self.messages.put_nowait((kind, content))
+
+    def end(self, reason: BaseException | None) -> None:
+        """Say that nothing more comes."""
+        if not self.ended:
+            self.ended = True
+            self.began.set()
+            self.messages.put_nowait(reason)
+
+
+class Kernel:
+    """A kernel. Use `start`."""
+
+    def __init__(self, sandbox: Any, recipe: Recipe) -> None:
+        """Hold what it is made of."""
+        self._sandbox = sandbox
+        self._recipe = recipe
+        self._name = f"kernel-{uuid.uuid4().hex[:12]}"
+        self._place = f"/tmp/.{self._name}"
+        self._process: Any = None
+        self._client: Any = None
+        self._directory = -1
+        self._relays: list[Relay] = []
+        self._tasks: list[asyncio.Task[None]] = []
+        self._running: dict[str, Execution] = {}
+        self._said = bytearray()
+        self._ready = asyncio.Event()
+        self._closing: BaseException | None = None
+        self._closed = False
+
+    @classmethod
+    async def start(cls, sandbox: Any, recipe: Recipe, *, cwd: str, env: Mapping[str, str], context: Any) -> Kernel:
+        """Return a kernel that takes requests.
+
+        Args:
+            sandbox: Where.
+            recipe: What to start.
+            cwd: Its working directory; the home where there is no such directory.
+            env: Its environment.
+            context: Of ZeroMQ.
+
+        Raises:
+            KernelFailed: It did not start.
+            OSError: The sandbox has ended, or its disk is full.
+        """
+        kernel = cls(sandbox, recipe)
+        try:
+            await asyncio.wait_for(kernel._start(cwd, env, context), START_TIMEOUT)
+        except asyncio.TimeoutError:
+            await kernel.close(KernelFailed("it did not start"))
+            raise KernelFailed(f"it did not answer within {START_TIMEOUT:g} seconds. {kernel._tail()}") from None
+        except BaseException as error:
+            await kernel.close(error)
+            raise
+        return kernel
+
+    @property
+    def alive(self) -> bool:
+        """Whether it takes requests."""
+        return self._closing is None and self._process is not None and self._process.returncode is None
+
+    def submit(self, code: str, *, silent: bool = False) -> Execution:
+        """Send code; it is executed after what was sent before.
+
+        Args:
+            code: The code.
+            silent: Whether it counts and shows nothing.
+
+        Raises:
+            ConnectionError: The kernel has ended.
+        """
+        if not self.alive:
+            raise ConnectionError("the kernel has ended")
+        number = self._client.execute(
+            code, silent=silent, store_history=not silent, allow_stdin=False, stop_on_error=False
+        )
+        execution = self._running[number] = Execution()
+        return execution
+
+    async def interrupt(self) -> None:
+        """Interrupt what it does."""
+        if not self.alive:
+            return
+        if self._recipe.by_signal:
+            await self._signal("INT")
+        else:
+            message = self._client.session.msg("interrupt_request", {})
+            self._client.control_channel.send(message)
+
+    async def close(self, reason: BaseException, *, with_sandbox: bool = False) -> None:
+        """End it; once more is a success.
+
+        Args:
+            reason: What it was executing ends with that.
+            with_sandbox: Whether the sandbox ends next, and with it all that the kernel started.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        self._stop_taking(reason)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._client is not None:
+            self._client.stop_channels()
+        for relay in self._relays:
+            await relay.close()
+        if self._directory >= 0:
+            os.close(self._directory)
+        if self._process is not None:
+            await self._kill(with_sandbox or not self._sandbox.alive)
+
+    async def _kill(self, with_sandbox: bool) -> None:
+        if not with_sandbox:
+            await self._signal("KILL")
+        self._process.signal(signal.SIGKILL)
+        if not with_sandbox:
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._process.wait(), _END_TIMEOUT)
+            with suppress(OSError):
+                await asyncio.to_thread(self._sandbox.files.remove, self._place)
+        self._process.release()
+
+    # Its start.
+
+    async def _start(self, cwd: str, env: Mapping[str, str], context: Any) -> None:
+        ports = await asyncio.to_thread(self._free_ports)
+        key = uuid.uuid4().hex
+        connection: dict[str, Any] = {f"{name}_port": port for name, port in zip(_CHANNELS, ports, strict=True)}
+        connection |= {"ip": "127.0.0.1", "transport": "tcp", "key": key, "signature_scheme": "hmac-sha256"}
+        await asyncio.to_thread(self._write, json.dumps(connection))
+        plain = isinstance(self._sandbox, PlainSandbox)
+        place = f"{self._sandbox.spec.directory}/root{self._place}" if plain else self._place
+        argv = [argument.replace(CONNECTION_FILE, f"{place}/connection.json") for argument in self._recipe.argv]
+        session = "" if plain or shutil.which("setsid") is None else "setsid "
+        own = {"IPYTHONDIR": f"{place}/ipython", "JUPYTER_RUNTIME_DIR": place}
+        self._process = await self._sandbox.spawn(
+            ["/bin/sh", "-c", _START.format(session=session), cwd, *argv],
+            user=USER,
+            env={**env, **own, **self._recipe.env},
+            stdin="null",
+        )
+        self._tasks += [
+            asyncio.ensure_future(self._drain(self._process.stdout)),
+            asyncio.ensure_future(self._drain(self._process.stderr)),
+        ]
+        await self._listening(ports[0])
+        await self._connect(connection, context)
+        self._tasks.append(asyncio.ensure_future(self._watch()))
+
+    def _free_ports(self) -> list[int]:
+        listeners = [self._sandbox.listen(0) for _ in _CHANNELS]
+        try:
+            return [int(listener.getsockname()[1]) for listener in listeners]
+        finally:
+            for listener in listeners:
+                listener.close()
+
+    def _write(self, text: str) -> None:
+        files, owner = self._sandbox.files, self._sandbox.owner(USER)
+        files.make_directories(self._place, owner)
+        with os.fdopen(files.create(f"{self._place}/connection.json", owner), "w", encoding="utf-8") as file:
+            os.fchmod(file.fileno(), 0o600)
+            file.write(text)
+
+    async def _listening(self, port: int) -> None:
+        while True:
+            if self._process.returncode is not None:
+                # What it said last is on its way.
+                await asyncio.sleep(0.1)
+                raise KernelFailed(f"it ended with code {self._process.returncode}. {self._tail()}")
+            try:
+                (await asyncio.to_thread(self._sandbox.connect, port)).close()
+                return
+            except ConnectionRefusedError:
+                await asyncio.sleep(0.02)
+
+    async def _connect(self, connection: dict[str, Any], context: Any) -> None:
+        from jupyter_client.asynchronous.client import AsyncKernelClient
+
+        # By a descriptor, since the path of a Unix socket may have 107 bytes only.
+        self._directory = os.open(self._sandbox.spec.directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        prefix = f"/proc/self/fd/{self._directory}/{self._name}"
+        for number, name in enumerate(_CHANNELS, 1):
+            if name in ("shell", "iopub", "control"):
+                port = connection[f"{name}_port"]
+                self._relays.append(await Relay.open(self._sandbox, f"{prefix}-{number}", port))
+        client: Any = AsyncKernelClient(context=context)
+        self._client = client
+        numbers = {f"{name}_port": number for number, name in enumerate(_CHANNELS, 1)}
+        client.load_connection_info({**connection, **numbers, "transport": "ipc", "ip": prefix})
+        client.start_channels(shell=True, iopub=True, stdin=False, hb=False, control=True)
+        self._tasks += [
+            asyncio.ensure_future(self._read(client.iopub_channel)),
+            asyncio.ensure_future(self._read(client.shell_channel)),
+            asyncio.ensure_future(self._read(client.control_channel)),
+        ]
+        # Its output reaches us only once it has taken our subscription: asked until an answer comes that way.
+        pause = 0.02
+        while not self._ready.is_set():
+            client.kernel_info()
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._ready.wait(), pause)
+            pause = min(1.0, pause * 1.5)
+            if self._process.returncode is not None:
+                raise KernelFailed(f"it ended with code {self._process.returncode}. {self._tail()}")
+
+    # Its life.
+
+    async def _read(self, channel: Any) -> None:
+        """Hand on what comes on a channel."""
+        while True:
+            try:
+                message = await channel.get_msg()
+            except (ValueError, KeyError, TypeError):
+                # Not signed with our key, or not a message.
+                continue
+            self._take(message)
+
+    def _take(self, message: dict[str, Any]) -> None:
+        kind, content = message["header"]["msg_type"], message["content"]
+        if kind == "status":
+            self._ready.set()
+        number = message.get("parent_header", {}).get("msg_id")
+        execution = self._running.get(number)
+        if execution is None:
+            return
+        if kind == "execute_reply":
+            # Everything else of it comes as output; this alone when the kernel did not execute it.
+            if content.get("status") == "aborted":
+                execution.end(None)
+        else:
+            execution.take(kind, content)
+        if execution.ended:
+            self._running.pop(number, None)
+
+    async def _watch(self) -> None:
+        code = await self._process.wait()
+        told = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        self._stop_taking(ConnectionError(told))
+
+    def _stop_taking(self, reason: BaseException) -> None:
+        if self._closing is None:
+            self._closing = reason
+        for execution in self._running.values():
+            execution.end(self._closing)
+        self._running.clear()
+
+    async def _drain(self, stream: Any) -> None:
+        while data := await stream.read(32768):
+            self._said += data
+            del self._said[:-_KEPT]
+
+    def _tail(self) -> str:
+        return self._said.decode(errors="replace").strip()
+
+    async def _signal(self, name: str) -> None:
+        """Send a signal to it and to all that it started and that stayed in its group."""
+        command = [
+            "/bin/sh",
+            "-c",
+            f'kill -s {name} -- "-$0" 2>/dev/null || kill -s {name} "$0"',
+            str(self._process.pid),
+        ]
+        with suppress(OSError):
+            process = await self._sandbox.spawn(command, user=USER)
+            await process.wait()
+            process.release()

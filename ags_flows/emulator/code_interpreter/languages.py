@@ -1,0 +1,148 @@
+"""The languages: how the kernel of each is started, and how it sets variables of its environment."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .places import Places, has_package
+
+ALIASES = {"js": "javascript", "ts": "typescript", "python3": "python", "py": "python", "sh": "bash"}
+DEFAULTS = ("python", "javascript")
+"""The languages whose default contexts are there from the start; their kernels start with the first use."""
+
+CONNECTION_FILE = "{connection_file}"
+
+_DENO = ("javascript", "typescript", "deno")
+_ADVICE = {
+    "bash": "the kernel bash_kernel; install it beside the emulator: pip install bash-kernel",
+    **dict.fromkeys(_DENO, "the program deno; install it beside the emulator: pip install deno"),
+    "r": 'the kernel IRkernel; install R, and in R: install.packages("IRkernel"); IRkernel::installspec(user = FALSE)',
+    "java": "a Java kernel such as IJava; install a JDK and then IJava with: python install.py --prefix /usr/local",
+    "python": "the kernel ipykernel; install it beside the emulator: pip install ipykernel",
+}
+
+
+class NoKernel(Exception):
+    """There is no kernel for a language."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a kernel is started.
+
+    Attributes:
+        argv: The command; `CONNECTION_FILE` stands for the file of that name.
+        env: Its environment, over that of the sandbox.
+        by_signal: Whether SIGINT interrupts it, and not a message.
+    """
+
+    argv: tuple[str, ...]
+    env: Mapping[str, str] = field(default_factory=dict)
+    by_signal: bool = False
+
+
+def language_named(name: str | None) -> str:
+    """Return the language that somebody means; Python unless another is named."""
+    language = (name or "python").strip().lower() or "python"
+    return ALIASES.get(language, language)
+
+
+def recipe_for(language: str, places: Places) -> Recipe:
+    """Return how the kernel of a language is started.
+
+    Raises:
+        NoKernel: There is none; says how to install it.
+    """
+    if language == "python" and has_package("ipykernel"):
+        return _of_python("ipykernel", places)
+    if language == "bash" and has_package("bash_kernel"):
+        return _of_python("bash_kernel", places)
+    if language in _DENO and places.deno is not None:
+        env = {"NO_COLOR": "1", "DENO_NO_UPDATE_CHECK": "1"}
+        return Recipe((places.deno, "jupyter", "--kernel", "--conn", CONNECTION_FILE), env)
+    if language in ("r", "java"):
+        recipe = _installed(language)
+        if recipe is not None:
+            return recipe
+    advice = _ADVICE.get(language)
+    if advice is None:
+        known = ", ".join(sorted(name for name in _ADVICE if name != "deno"))
+        raise NoKernel(f"There is no kernel for the language {language!r}. Known languages: {known}.")
+    raise NoKernel(f"The language {language!r} needs {advice}, and start the emulator again.")
+
+
+def set_variables(language: str, values: Mapping[str, str]) -> str:
+    """Return code that sets variables of the environment for one execution."""
+    if language == "python":
+        return f"__import__('_sandbox_variables').of_execution.apply({dict(values)!r})"
+    return "\n".join(_set(language, name, value) for name, value in values.items())
+
+
+def reset_variables(language: str, names: Mapping[str, str], base: Mapping[str, str]) -> str:
+    """Return code that makes those variables what they are in the sandbox, or unsets them."""
+    if language == "python":
+        return "__import__('_sandbox_variables').of_execution.restore()"
+    return "\n".join(_set(language, name, base[name]) if name in base else _unset(language, name) for name in names)
+
+
+def text_of(language: str, text: str) -> str:
+    """Return the text of a result without the quotes of a string."""
+    quotes = "\"'" if language in _DENO else "'"
+    return text[1:-1] if len(text) > 1 and text[0] in quotes and text[-1] == text[0] else text
+
+
+def _of_python(module: str, places: Places) -> Recipe:
+    argv = (places.python, f"{places.scripts}/launch.py", module, ":".join(places.packages), "-f", CONNECTION_FILE)
+    env = {"PIP_BREAK_SYSTEM_PACKAGES": "1", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+    if places.libraries is not None:
+        env["LD_LIBRARY_PATH"] = places.libraries
+    return Recipe(argv, env)
+
+
+def _installed(language: str) -> Recipe | None:
+    """Return the recipe of a kernel that is installed on the host where sandboxes see it."""
+    from jupyter_client.kernelspec import KernelSpecManager
+
+    for spec in _specifications(KernelSpecManager()):
+        if str(spec.get("language", "")).lower() != language or not spec.get("argv"):
+            continue
+        env = {str(name): str(value) for name, value in (spec.get("env") or {}).items()}
+        if language == "java":
+            env.setdefault("IJAVA_COMPILER_OPTS", "")
+        return Recipe(tuple(spec["argv"]), env, spec.get("interrupt_mode", "signal") == "signal")
+    return None
+
+
+def _specifications(manager: Any) -> list[dict[str, Any]]:
+    found = []
+    for directory in sorted(manager.find_kernel_specs().values()):
+        try:
+            found.append(json.loads(Path(directory, "kernel.json").read_text(encoding="utf-8")))
+        except (OSError, ValueError):
+            continue
+    return found
+
+
+def _set(language: str, name: str, value: str) -> str:
+    if language == "bash":
+        return f"export {shlex.quote(name)}={shlex.quote(value)}"
+    quoted, text = json.dumps(name), json.dumps(value)
+    if language == "r":
+        return f"do.call(Sys.setenv, setNames(list({text}), {quoted}))"
+    if language == "java":
+        return f"System.setProperty({quoted}, {text});"
+    return f"Deno.env.set({quoted}, {text});"
+
+
+def _unset(language: str, name: str) -> str:
+    quoted = json.dumps(name)
+    if language == "bash":
+        return f"unset {shlex.quote(name)}"
+    if language == "r":
+        return f"Sys.unsetenv({quoted})"
+    return f"System.clearProperty({quoted});" if language == "java" else f"Deno.env.delete({quoted});"
