@@ -1,0 +1,95 @@
+"""What becomes of a sandbox, by how its flow ends."""
+
+import signal
+import subprocess
+import sys
+
+import pytest
+from prefect import flow
+from prefect.client.schemas.objects import StateType
+
+from ags_flows import sandbox_session
+from ags_flows.models import ToolSpec
+
+TOOL = ToolSpec(name="ends", image="python:3.11")
+
+
+def failing(config, **options):
+    """A flow whose block raises; returns the id of its sandbox."""
+    ids = []
+
+    @flow
+    def fails():
+        with sandbox_session(TOOL, config=config, **options) as sandbox:
+            ids.append(sandbox.instance.id)
+            sandbox.run("echo evidence > left")
+            raise ValueError("on purpose")
+
+    with pytest.raises(ValueError, match="on purpose"):
+        fails()
+    return ids[0]
+
+
+@pytest.mark.usefixtures("prefect_server")
+@pytest.mark.parametrize(
+    ("on_failure", "states"), [("stop", {"STOPPING", "STOPPED"}), ("keep", {"RUNNING"}), ("pause", {"PAUSED"})]
+)
+def test_a_failed_runs_sandbox_is_stopped_kept_or_paused(ags_config, caplog, on_failure, states):
+    instance = failing(ags_config, on_failure=on_failure)
+    assert ags_config.control_plane().get_instance(instance).status in states
+    if on_failure == "keep":
+        assert f"ags-flows exec {instance}" in caplog.text
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_a_cleanup_that_fails_does_not_fail_the_run_and_is_told(ags_emulator, ags_config, caplog):
+    @flow
+    def succeeds():
+        with sandbox_session(TOOL, config=ags_config) as sandbox:
+            sandbox.run("true", check=True)
+            ags_emulator.fault("error", "StopSandboxInstance", times=None, code="InvalidParameter", message="no")
+        return "done"
+
+    assert succeeds() == "done"
+    assert "left to the lease" in caplog.text
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(200)
+@pytest.mark.xdist_group("stage")
+def test_ctrl_c_stops_the_sandbox_and_deletes_the_tool(stage):
+    code = "from job import counting; counting('interrupted', lines=1000)"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        env=stage.environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        stage.wait_until(lambda: [one for one in stage.live() if one.tool_name == "interrupted"], 60)
+        instance = next(one for one in stage.live() if one.tool_name == "interrupted")
+        stage.wait_until(lambda: stage.counted(instance), 30)
+        process.send_signal(signal.SIGINT)
+        stage.wait_until(lambda: not stage.live(), 10)
+        process.wait(30)
+    finally:
+        process.kill()
+        process.wait()
+    assert "interrupted" not in stage.tools()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(200)
+@pytest.mark.xdist_group("stage")
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["SIGKILL", "SIGTERM"])
+def test_a_crash_stops_the_sandbox_where_nobody_retries(stage, number):
+    tool = {"name": f"unretried-{number.name}", "image": "python:3.11"}
+    run = stage.start("provision-and-run", command="echo 1 > counted; sleep 1000", tool=tool, on_crash="stop")
+    instance = stage.sandbox(run)
+    stage.wait_until(lambda: stage.counted(instance), 30)
+    stage.kill(run, number)
+    assert stage.ended(run).type is StateType.CRASHED
+    stage.wait_until(lambda: not stage.live(), 15)
+    for name in stage.tools():
+        stage.control.delete_tool(name)
