@@ -127,6 +127,13 @@ class Processes(ProcessService):
 
     async def stream_input(self, request: AsyncIterator[StreamInputRequest], ctx: Any, /) -> StreamInputResponse:
         """Write a stream of messages in their order; the first one names the process."""
+        try:
+            await asyncio.wait_for(self._stream(request), _seconds(ctx.timeout_ms))
+        except asyncio.TimeoutError:
+            raise ConnectError(Code.DEADLINE_EXCEEDED, "context deadline exceeded") from None
+        return StreamInputResponse()
+
+    async def _stream(self, request: AsyncIterator[StreamInputRequest]) -> None:
         running: Running | None = None
         async for message in request:
             match message.event.value if message.event is not None else None:
@@ -136,7 +143,6 @@ class Processes(ProcessService):
                     if running is None:
                         raise ConnectError(Code.INVALID_ARGUMENT, "input before the start of the stream")
                     await self._write(running, data.input)
-        return StreamInputResponse()
 
     async def send_signal(self, request: SendSignalRequest, ctx: Any, /) -> SendSignalResponse:
         """Send KILL or TERM to the process alone, not to its children."""

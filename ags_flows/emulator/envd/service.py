@@ -84,6 +84,18 @@ class Envd:
             for running in self._processes.all
         ]
 
+    def signed(self, scope: Scope) -> bool:
+        """Whether a request's address was signed for this sandbox, be it for a time that is over.
+
+        An address that the SDKs sign names no sandbox where all sandboxes have one host: the signature tells.
+        """
+        if scope["type"] != "http" or scope["path"] != "/files":
+            return False
+        try:
+            return check_signature(Request(scope), _operation(scope["method"]), self._access.signing_tokens())
+        except Refused:
+            return True
+
     async def close(self) -> None:
         """End every stream: the sandbox is gone."""
         await self._processes.close()
@@ -115,8 +127,7 @@ class Envd:
             return True
         token = request.headers.get("x-access-token")
         if path == "/files" and token is None:
-            operation = "read" if method == "GET" else "write"
-            if check_signature(request, operation, self._access.signing_tokens()):
+            if check_signature(request, _operation(method), self._access.signing_tokens()):
                 return True
         return self._access.accepts(token)
 
@@ -165,6 +176,10 @@ class Envd:
             "disk_used": usage.disk_used,
             "disk_total": usage.disk_total,
         }
+
+
+def _operation(method: str) -> str:
+    return "read" if method in ("GET", "HEAD") else "write"
 
 
 async def _call(service: Any, scope: Scope, receive: Receive, send: Send) -> None:

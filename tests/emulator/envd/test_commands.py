@@ -1,5 +1,7 @@
 """Commands over envd, as users of the SDKs see them."""
 
+import asyncio
+import hashlib
 import threading
 import time
 
@@ -201,6 +203,45 @@ def test_input_is_sent_in_order_and_can_be_closed(box):
     handle.close_stdin()
 
     assert handle.wait().stdout == "one two threeend\n"
+
+
+def test_input_may_be_a_stream(box):
+    handle = box.commands.run("head -c 300000 | md5sum", background=True, stdin=True, timeout=0)
+    box.commands.stream_input(handle.pid, (b"x" * 1000 for _ in range(300)))
+
+    assert handle.wait().stdout.split()[0] == hashlib.md5(b"x" * 300_000).hexdigest()
+    with pytest.raises(NotFoundException):
+        box.commands.stream_input(999_999, [b"x"])
+
+
+async def _converse(box):
+    said = []
+    script = "while read line; do echo got $line; done"
+    handle = await box.commands.run(script, background=True, stdin=True, timeout=0, on_stdout=said.append)
+    async with box.commands.stream_input(handle.pid) as stream:
+        for word in ("one", "two"):
+            await stream.send(f"{word}\n")
+            for _ in range(100):
+                if said[-1:] == [f"got {word}\n"]:
+                    break
+                await asyncio.sleep(0.02)
+    await box.commands.close_stdin(handle.pid)
+    await handle.wait()
+    with pytest.raises(NotFoundException):
+        async with box.commands.stream_input(999_999) as stream:
+            await stream.send("x")
+    hanging = await box.commands.run("sleep 5", background=True, stdin=True, timeout=0)
+    stream = box.commands.stream_input(hanging.pid, timeout=0.3)
+    await stream.send("x")
+    await asyncio.sleep(0.6)
+    with pytest.raises(TimeoutException):
+        await stream.close()
+    await hanging.kill()
+    return said
+
+
+def test_a_conversation_by_one_stream_is_in_order(async_box):
+    assert asyncio.run(_converse(async_box)) == ["got one\n", "got two\n"]
 
 
 def test_without_input_there_is_none(box):

@@ -260,7 +260,7 @@ def test_hundreds_come_and_go_and_nothing_is_left(started, tmp_path):
     for _ in range(13):
         started.run(wave())
 
-    assert counts() == before
+    assert all(now <= then for now, then in zip(counts(), before, strict=True))
     assert list(tmp_path.iterdir()) == []
     group = [path for path in Path("/sys/fs/cgroup").glob(f"**/ags-flows-{os.getpid()}-*")]
     assert group == []
