@@ -14,8 +14,9 @@ WORKERS ?= 2
 demo: $(READY)
 	@$(BIN)/ags-flows demo
 
+# Prefect writes to its home while it is imported: not to that of whoever runs the tests.
 test: $(READY)
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(PYTEST_ARGS)
+	PREFECT_HOME=$(abspath $(VENV))/prefect-home $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(PYTEST_ARGS)
 
 check: lint types test
 

@@ -78,7 +78,9 @@ def prefect_server(directory: Path) -> Iterator[tuple[subprocess.Popen[bytes], s
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
-    with child(command, directory / "prefect-server.log", prefect_environment(directory)) as process:
+    # Without it the UI in the browser looks for its API at Prefect's default port, whatever port served the UI.
+    environment = {**prefect_environment(directory), "PREFECT_UI_API_URL": f"{url}/api"}
+    with child(command, directory / "prefect-server.log", environment) as process:
         yield process, url
 
 
