@@ -33,7 +33,14 @@ class InnerServer:
         from uvicorn.protocols.http.h11_impl import H11Protocol
         from uvicorn.server import ServerState
 
-        config = Config(app, loop="asyncio", lifespan="off", ws="none", log_config=None, access_log=False)
+        async def serve(scope: Any, receive: Any, send: Any) -> None:
+            try:
+                await app(scope, receive, send)
+            except ConnectionError:
+                # uvicorn gives a bound method of the object that holds the connection.
+                send.__self__.transport.abort()
+
+        config = Config(serve, loop="asyncio", lifespan="off", ws="none", log_config=None, access_log=False)
         config.load()
         state = ServerState()
         self._connections = state.connections

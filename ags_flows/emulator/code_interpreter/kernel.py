@@ -8,7 +8,7 @@ import os
 import shutil
 import signal
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -33,17 +33,24 @@ class KernelFailed(Exception):
 class Execution:
     """One request to a kernel and what comes of it.
 
+    Args:
+        lag: For how many seconds output may come after the kernel has said that it is done.
+        forget: Called at its end.
+
     Attributes:
         messages: Pairs of a message's type and content; None at the end, an exception when the kernel ended before.
         began: Whether the kernel is at it, or was.
         ended: Whether it is done.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, lag: float, forget: Callable[[], object]) -> None:
         """Nothing has come yet."""
+        self._lag = lag
+        self._forget = forget
         self.messages: asyncio.Queue[tuple[str, dict[str, Any]] | BaseException | None] = asyncio.Queue()
         self.began = asyncio.Event()
         self.ended = False
+        self._failure: dict[str, Any] | None = None
 
     def take(self, kind: str, content: dict[str, Any]) -> None:
         """Take a message."""
@@ -53,8 +60,19 @@ class Execution:
             if content["execution_state"] == "busy":
                 self.began.set()
             elif content["execution_state"] == "idle":
+                if self._lag:
+                    asyncio.get_running_loop().call_later(self._lag, self.end, None)
+                else:
+                    self.end(None)
+        elif kind == "execute_reply":
+            # All else of it comes as output: an error does not always, and one that was not executed has none.
+            if content.get("status") == "error" and self._failure is None:
+                self._failure = content
+            elif content.get("status") == "aborted":
                 self.end(None)
         else:
+            if kind == "error":
+                self._failure = {}
             self.messages.put_nowait((kind, content))
 
     def end(self, reason: BaseException | None) -> None:
@@ -62,7 +80,10 @@ class Execution:
         if not self.ended:
             self.ended = True
             self.began.set()
+            if self._failure:
+                self.messages.put_nowait(("error", self._failure))
             self.messages.put_nowait(reason)
+            self._forget()
 
 
 class Kernel:
@@ -131,7 +152,8 @@ class Kernel:
         number = self._client.execute(
             code, silent=silent, store_history=not silent, allow_stdin=False, stop_on_error=False
         )
-        execution = self._running[number] = Execution()
+        execution = Execution(self._recipe.lag, lambda: self._running.pop(number, None))
+        self._running[number] = execution
         return execution
 
     async def interrupt(self) -> None:
@@ -280,16 +302,8 @@ class Kernel:
             self._ready.set()
         number = message.get("parent_header", {}).get("msg_id")
         execution = self._running.get(number)
-        if execution is None:
-            return
-        if kind == "execute_reply":
-            # Everything else of it comes as output; this alone when the kernel did not execute it.
-            if content.get("status") == "aborted":
-                execution.end(None)
-        else:
+        if execution is not None:
             execution.take(kind, content)
-        if execution.ended:
-            self._running.pop(number, None)
 
     async def _watch(self) -> None:
         code = await self._process.wait()
@@ -299,9 +313,8 @@ class Kernel:
     def _stop_taking(self, reason: BaseException) -> None:
         if self._closing is None:
             self._closing = reason
-        for execution in self._running.values():
+        for execution in list(self._running.values()):
             execution.end(self._closing)
-        self._running.clear()
 
     async def _drain(self, stream: Any) -> None:
         while data := await stream.read(32768):

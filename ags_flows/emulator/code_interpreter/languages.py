@@ -17,6 +17,8 @@ DEFAULTS = ("python", "javascript")
 
 CONNECTION_FILE = "{connection_file}"
 
+# Deno sends output from another thread than its states: up to some milliseconds late.
+_LAG = 0.1
 _DENO = ("javascript", "typescript", "deno")
 _ADVICE = {
     "bash": "the kernel bash_kernel; install it beside the emulator: pip install bash-kernel",
@@ -39,11 +41,13 @@ class Recipe:
         argv: The command; `CONNECTION_FILE` stands for the file of that name.
         env: Its environment, over that of the sandbox.
         by_signal: Whether SIGINT interrupts it, and not a message.
+        lag: For how many seconds output may come after it has said that it is done.
     """
 
     argv: tuple[str, ...]
     env: Mapping[str, str] = field(default_factory=dict)
     by_signal: bool = False
+    lag: float = 0.0
 
 
 def language_named(name: str | None) -> str:
@@ -63,8 +67,9 @@ def recipe_for(language: str, places: Places) -> Recipe:
     if language == "bash" and has_package("bash_kernel"):
         return _of_python("bash_kernel", places)
     if language in _DENO and places.deno is not None:
-        env = {"NO_COLOR": "1", "DENO_NO_UPDATE_CHECK": "1"}
-        return Recipe((places.deno, "jupyter", "--kernel", "--conn", CONNECTION_FILE), env)
+        # It knows the certificates of browsers only; a host's network may have others.
+        env = {"NO_COLOR": "1", "DENO_NO_UPDATE_CHECK": "1", "DENO_TLS_CA_STORE": "mozilla,system"}
+        return Recipe((places.deno, "jupyter", "--kernel", "--conn", CONNECTION_FILE), env, lag=_LAG)
     if language in ("r", "java"):
         recipe = _installed(language)
         if recipe is not None:

@@ -17,6 +17,7 @@ from ..sandbox import Bind, isolation
 _ROOT = "/opt/ags"
 _VISIBLE = ("/usr", "/bin", "/lib", "/lib64")
 _OF_KERNELS = ("ipykernel", "IPython", "bash_kernel", "e2b_charts", "matplotlib", "pandas")
+_FONTS = Path("/etc/fonts")
 _INSIDE = Path(__file__).parent / "inside"
 
 
@@ -26,7 +27,7 @@ class Places:
 
     Attributes:
         python: The interpreter of kernels that are written in Python.
-        libraries: Where it finds its shared library, or None.
+        libraries: Where it finds its shared library, and nothing else is; or None.
         packages: Directories of packages.
         scripts: The directory of `launch.py`.
         deno: The program, or None.
@@ -78,10 +79,17 @@ def isolated_places() -> Places:
     if deno is not None and not _is_visible(Path(deno)):
         binds.append(Bind(Path(deno), f"{_ROOT}/bin/deno", readonly=True))
         deno = f"{_ROOT}/bin/deno"
-    shared = bool(sysconfig.get_config_var("Py_ENABLE_SHARED")) and not visible
+    libraries = None
+    library = Path(sysconfig.get_config_var("LIBDIR") or "", str(sysconfig.get_config_var("INSTSONAME")))
+    if sysconfig.get_config_var("Py_ENABLE_SHARED") and not visible and library.is_file():
+        # The interpreter looks for it at its place on the host.
+        libraries = f"{_ROOT}/lib"
+        binds.append(Bind(library, f"{libraries}/{library.name}", readonly=True))
+    if _FONTS.is_dir():
+        binds.append(Bind(_FONTS, str(_FONTS), readonly=True))
     return Places(
         python=str(root / "bin" / f"python{version}"),
-        libraries=str(root / "lib") if shared else None,
+        libraries=libraries,
         packages=tuple(packages),
         scripts=f"{_ROOT}/kernels",
         deno=deno,

@@ -78,11 +78,10 @@ class Gateway:
         """Answer one request (ASGI)."""
         route = route_of(scope)
         assert route is not None
-        abort = scope.get("extensions", {}).get("ags.abort", {}).get("abort", lambda: None)
         fault = self._faults.strike(route.instance_id, route.port, scope["path"])
         try:
             if fault is not None:
-                faulty = FaultySend(fault, self._faults, send, abort)
+                faulty = FaultySend(fault, self._faults, send, lambda: _abort(scope))
                 if fault.kind == "delay":
                     await asyncio.sleep(fault.after_seconds or 1.0)
                 elif fault.kind == "status":
@@ -136,7 +135,12 @@ class Gateway:
         app = self._built_in(route, target)
         if app is not None and scope["type"] == "http":
             path = route.path
-            await app({**scope, "path": _decoded(path), "raw_path": path.encode("latin-1")}, receive, send)
+            try:
+                await app({**scope, "path": unquote(path), "raw_path": path.encode("latin-1")}, receive, send)
+            except ConnectionError:
+                # It ended in the middle of an answer.
+                _abort(scope)
+                raise Cut from None
             return
         try:
             upstream = await asyncio.to_thread(target.connect, route.port)
@@ -151,7 +155,7 @@ class Gateway:
         except BadAnswer as error:
             await _refuse(scope, receive, send, 502, f"port {route.port} gave no HTTP answer: {error}")
         except ConnectionError:
-            scope.get("extensions", {}).get("ags.abort", {}).get("abort", lambda: None)()
+            _abort(scope)
             raise Cut from None
 
     async def _absent(
@@ -199,6 +203,6 @@ async def _disconnected(receive: Receive) -> None:
         pass
 
 
-def _decoded(path: str) -> str:
-
-    return unquote(path)
+def _abort(scope: Scope) -> None:
+    """Close the client's connection without a proper end, where the server lets us."""
+    scope.get("extensions", {}).get("ags.abort", {}).get("abort", lambda: None)()

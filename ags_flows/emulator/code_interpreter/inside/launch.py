@@ -14,8 +14,6 @@ from pathlib import Path
 def main() -> None:
     """Set the paths and run."""
     module, packages, *arguments = sys.argv[1:]
-    # Set for this process's own libraries; programs that it starts have theirs elsewhere.
-    os.environ.pop("LD_LIBRARY_PATH", None)
     here = str(Path(__file__).resolve().parent)
     sys.path = [entry for entry in sys.path if entry != here]
     # Made now, since Python looks for it at its start only: what is installed later is to be found.
