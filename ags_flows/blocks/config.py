@@ -8,7 +8,7 @@ from prefect.blocks.core import Block
 from pydantic import Field, HttpUrl, SecretStr, ValidationError, model_validator
 from typing_extensions import Self
 
-from ags_flows.blocks.credentials import TencentCloudCredentials
+from ags_flows.blocks.credentials import Secret, TencentCloudCredentials, filled
 from ags_flows.cloud.connection import DEFAULT_ENDPOINT, DEFAULT_REGION, Connection, check_domain, domain_of
 from ags_flows.durations import parse_duration
 from ags_flows.errors import ConfigurationError
@@ -70,8 +70,8 @@ class AGSConfig(Block):
     credentials: TencentCloudCredentials = Field(
         default_factory=TencentCloudCredentials, description="Keys; empty fields follow the environment."
     )
-    secret_id: SecretStr | None = Field(default=None, title="SecretId", description="Beats the credentials block.")
-    secret_key: SecretStr | None = Field(default=None, title="SecretKey", description="Beats the credentials block.")
+    secret_id: Secret = Field(default=SecretStr(""), title="SecretId", description="Beats the credentials block.")
+    secret_key: Secret = Field(default=SecretStr(""), title="SecretKey", description="Beats the credentials block.")
     http_endpoint: str = Field(
         default=DEFAULT_ENDPOINT, title="Endpoint", description="Control plane: a host, or the URL of an emulator."
     )
@@ -124,8 +124,8 @@ class AGSConfig(Block):
     def connection(self) -> Connection:
         """Return addresses and keys as one value; keys are read from the environment now, if the blocks have none."""
         secret_id, secret_key, session_token = TencentCloudCredentials(
-            secret_id=self.secret_id or self.credentials.secret_id,
-            secret_key=self.secret_key or self.credentials.secret_key,
+            secret_id=filled(self.secret_id) or self.credentials.secret_id,
+            secret_key=filled(self.secret_key) or self.credentials.secret_key,
             session_token=self.credentials.session_token,
         ).resolve()
         return Connection(

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from prefect.blocks.core import Block
-from pydantic import Field, HttpUrl, SecretStr
+from pydantic import BeforeValidator, Field, HttpUrl, SecretStr
 
 from ags_flows.settings import KeysFromEnvironment
+
+
+def _no_secret(value: object) -> object:
+    return "" if value is None else value
+
+
+Secret = Annotated[SecretStr, BeforeValidator(_no_secret)]
+"""A secret that may be empty. Not `SecretStr | None`: Prefect's forms show such fields as plain text."""
 
 
 class TencentCloudCredentials(Block):
@@ -33,14 +43,16 @@ class TencentCloudCredentials(Block):
     _documentation_url = HttpUrl("https://cloud.tencent.com/document/product/598")
     _description = "CAM keys (SecretId, SecretKey) for Tencent Cloud."
 
-    secret_id: SecretStr | None = Field(
-        default=None, title="SecretId", description="Empty: TENCENTCLOUD_SECRET_ID of whoever runs the flow."
+    secret_id: Secret = Field(
+        default=SecretStr(""), title="SecretId", description="Empty: TENCENTCLOUD_SECRET_ID of whoever runs the flow."
     )
-    secret_key: SecretStr | None = Field(
-        default=None, title="SecretKey", description="Empty: TENCENTCLOUD_SECRET_KEY of whoever runs the flow."
+    secret_key: Secret = Field(
+        default=SecretStr(""), title="SecretKey", description="Empty: TENCENTCLOUD_SECRET_KEY of whoever runs the flow."
     )
-    session_token: SecretStr | None = Field(
-        default=None, title="Session token", description="Only with temporary (STS) keys. Empty: TENCENTCLOUD_TOKEN."
+    session_token: Secret = Field(
+        default=SecretStr(""),
+        title="Session token",
+        description="Only with temporary (STS) keys. Empty: TENCENTCLOUD_TOKEN.",
     )
 
     def resolve(self) -> tuple[SecretStr | None, SecretStr | None, SecretStr | None]:
@@ -49,14 +61,14 @@ class TencentCloudCredentials(Block):
         The session token of the environment only belongs to keys that came from there too.
         """
         environment = KeysFromEnvironment()
-        own = _filled(self.secret_id) or _filled(self.secret_key)
+        own = filled(self.secret_id) or filled(self.secret_key)
         return (
-            _filled(self.secret_id) or environment.secret_id,
-            _filled(self.secret_key) or environment.secret_key,
-            _filled(self.session_token) or (None if own else environment.token),
+            filled(self.secret_id) or environment.secret_id,
+            filled(self.secret_key) or environment.secret_key,
+            filled(self.session_token) or (None if own else environment.token),
         )
 
 
-def _filled(secret: SecretStr | None) -> SecretStr | None:
+def filled(secret: SecretStr | None) -> SecretStr | None:
     """Return a secret that is one: parameters of flow runs come back from the server with masks in their place."""
     return secret if secret is not None and secret.get_secret_value().strip("*") else None

@@ -110,8 +110,8 @@ def test_a_session_token_of_the_environment_does_not_join_keys_of_a_block(monkey
 def test_keys_of_the_environment_are_not_copied_into_the_block(monkeypatch):
     monkeypatch.setenv("TENCENTCLOUD_SECRET_KEY", "env-key")
     config = AGSConfig()
-    assert config.secret_key is None
-    assert config.credentials.secret_key is None
+    assert config.secret_key.get_secret_value() == ""
+    assert config.credentials.secret_key.get_secret_value() == ""
 
 
 def test_a_mask_that_came_back_from_the_server_counts_as_empty(monkeypatch):
@@ -124,3 +124,15 @@ def test_a_mask_that_came_back_from_the_server_counts_as_empty(monkeypatch):
 def test_no_key_stands_in_the_text_of_a_block_or_a_connection():
     config = AGSConfig(secret_id="AKID-not-secret", secret_key="very-secret-key")
     assert "very-secret-key" not in repr(config) + str(config) + repr(config.connection())
+
+
+@pytest.mark.parametrize("block", [AGSConfig, TencentCloudCredentials])
+def test_forms_show_keys_as_passwords(block):
+    fields = block.model_json_schema()["properties"]
+    for name in ("secret_id", "secret_key"):
+        assert fields[name]["format"] == "password"
+        assert fields[name]["default"] == ""
+
+
+def test_no_key_may_be_said_by_none():
+    assert TencentCloudCredentials(secret_id=None).secret_id.get_secret_value() == ""
