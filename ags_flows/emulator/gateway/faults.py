@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 KINDS = ("cut", "blackhole", "status", "delay", "slow")
@@ -109,6 +110,27 @@ class StreamFaults:
         await self._cleared.wait()
 
 
+_CONTENT = ("http.response.body", "http.request", "websocket.send", "websocket.receive")
+
+
+def _content(message: Message) -> bytes:
+    """Return what a message carries; nothing of one that only opens or closes."""
+    if message["type"] not in _CONTENT:
+        return b""
+    return message.get("body") or message.get("bytes") or (message.get("text") or "").encode()
+
+
+def slow_receive(fault: StreamFault, receive: Receive) -> Receive:
+    """Return what takes a request as slowly as a fault says."""
+
+    async def slowly() -> Message:
+        message = await receive()
+        await asyncio.sleep(len(_content(message)) / max(1, fault.bytes_per_second))
+        return message
+
+    return slowly
+
+
 class FaultySend:
     """The answer of a request that a fault strikes, as it reaches the client."""
 
@@ -124,7 +146,7 @@ class FaultySend:
     async def __call__(self, message: Message) -> None:
         """Pass a message on, or what the fault leaves of it."""
         fault = self._fault
-        body = message.get("body", b"") if message["type"] == "http.response.body" else b""
+        body = _content(message)
         if fault.kind == "slow" and body:
             await asyncio.sleep(len(body) / max(1, fault.bytes_per_second))
         elif fault.kind in ("cut", "blackhole"):
@@ -133,8 +155,8 @@ class FaultySend:
                 fault.after_seconds is not None
                 and asyncio.get_running_loop().time() - self._began >= fault.after_seconds
             )
-            if late or (room is not None and len(body) >= room and message["type"] == "http.response.body"):
-                if room and body[:room]:
+            if late or (room is not None and len(body) >= room and message["type"] in _CONTENT):
+                if room and message["type"] == "http.response.body":
                     await self._send({**message, "body": body[:room], "more_body": True})
                 await self.strike()
         self._passed += len(body)

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Literal, Protocol
 from urllib.parse import unquote
 
-from .faults import Cut, FaultySend, StreamFaults
+from .faults import Cut, FaultySend, StreamFaults, slow_receive
 from .proxy import BadAnswer, forward, forward_websocket, refuse_websocket
 from .routing import ENVD_PORT, INTERPRETER_PORT, Route, route_of, token_of
 
@@ -90,6 +90,8 @@ class Gateway:
                 elif fault.kind in ("cut", "blackhole") and fault.after_bytes is None and fault.after_seconds is None:
                     await self._held(receive, faulty)
                     return
+                elif fault.kind == "slow":
+                    receive = slow_receive(fault, receive)
                 send = faulty
                 if fault.kind in ("cut", "blackhole") and fault.after_seconds is not None:
                     await self._within(fault.after_seconds, faulty, self._answer(scope, receive, send, route))

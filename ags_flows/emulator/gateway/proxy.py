@@ -50,7 +50,7 @@ async def forward(scope: Scope, receive: Receive, send: Send, path: str, upstrea
     downward = asyncio.ensure_future(_send_down(send, connection, reader))
     try:
         await asyncio.wait({upward, downward}, return_when=asyncio.FIRST_COMPLETED)
-        if not downward.done() and upward.exception() is None and upward.result():
+        if not downward.done() and upward.result():
             # The client has gone away: so does the request.
             return
         await downward
@@ -155,6 +155,7 @@ async def forward_websocket(scope: Scope, receive: Receive, send: Send, path: st
             user_agent_header=given.get(b"user-agent", b"").decode("latin-1") or None,
             compression=None,
             max_size=None,
+            ping_interval=None,
             proxy=None,
         )
     except (InvalidHandshake, OSError, EOFError, asyncio.TimeoutError) as error:
