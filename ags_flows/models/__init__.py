@@ -1,0 +1,95 @@
+"""The values that cross task boundaries: frozen, JSON-safe, without secrets.
+
+Names follow AGS (tool, instance, mount, probe); units stand in the field names. `ToolSpec` and its parts describe
+what to create and are checked when they are built, before any request; `Tool`, `Instance`, ... are what AGS answered
+and tolerate states and fields that came after this version.
+"""
+
+from ags_flows.models.answers import AccessToken, Answer, Instance, Snapshot, Tool
+from ags_flows.models.containers import Computer, Dns, Logs, Network, Port, Probe, Resources, Security
+from ags_flows.models.fields import (
+    TOOL_NAME,
+    Cpu,
+    Image,
+    ImageRegistryType,
+    Memory,
+    MountPath,
+    PortNumber,
+    Timeout,
+    ToolName,
+    check_mount_path,
+    check_tool_name,
+)
+from ags_flows.models.mounts import (
+    AgentBucketSource,
+    CfsSource,
+    CosSource,
+    ImageSource,
+    MountOption,
+    MountSource,
+    StorageMount,
+    VolumeSource,
+    VolumeTemplateSource,
+)
+from ags_flows.models.results import (
+    CleanupReport,
+    CodeError,
+    CodeResult,
+    ExecResult,
+    FileInfo,
+    RunReport,
+    Step,
+    Transfer,
+)
+from ags_flows.models.specs import CONTAINER_FIELDS, CONTAINER_TYPES, CustomConfiguration, ToolSpec
+from ags_flows.models.value import Value, explain
+
+__all__ = [
+    "AccessToken",
+    "AgentBucketSource",
+    "Answer",
+    "CONTAINER_FIELDS",
+    "CONTAINER_TYPES",
+    "CfsSource",
+    "CleanupReport",
+    "CodeError",
+    "CodeResult",
+    "Computer",
+    "CosSource",
+    "Cpu",
+    "CustomConfiguration",
+    "Dns",
+    "ExecResult",
+    "FileInfo",
+    "Image",
+    "ImageRegistryType",
+    "ImageSource",
+    "Instance",
+    "Logs",
+    "Memory",
+    "MountOption",
+    "MountPath",
+    "MountSource",
+    "Network",
+    "Port",
+    "PortNumber",
+    "Probe",
+    "Resources",
+    "RunReport",
+    "Security",
+    "Snapshot",
+    "Step",
+    "StorageMount",
+    "TOOL_NAME",
+    "Timeout",
+    "Tool",
+    "ToolName",
+    "ToolSpec",
+    "Transfer",
+    "Value",
+    "VolumeSource",
+    "VolumeTemplateSource",
+    "check_mount_path",
+    "check_tool_name",
+    "explain",
+]

@@ -1,0 +1,74 @@
+"""Types of fields with the rules of AGS: names, images, amounts, paths, ports, timeouts."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+
+from ags_flows.durations import parse_duration
+
+ImageRegistryType = Literal["enterprise", "personal", "custom", "system"]
+
+TOOL_NAME = re.compile(r"[A-Za-z0-9_-]{1,50}")
+_CPU = re.compile(r"(?:[1-9]\d*(?:\.\d+)?|0?\.\d*[1-9]\d*|[1-9]\d*m)")
+_MEMORY = re.compile(r"[1-9]\d*(?:Mi|Gi)")
+_IMAGE = re.compile(r"[A-Za-z0-9][\w.\-/:@]*", re.ASCII)
+
+
+def check_tool_name(name: str) -> str:
+    """Return `name`, or raise ValueError with the rule of AGS for names of tools."""
+    if not TOOL_NAME.fullmatch(name):
+        raise ValueError(f"{name!r} is not a tool name: 1 to 50 letters, digits, '_' or '-'")
+    return name
+
+
+def _check_image(image: str) -> str:
+    if not image.strip():
+        raise ValueError("the image name is empty: give a reference such as 'python:3.11'")
+    if not _IMAGE.fullmatch(image):
+        raise ValueError(f"{image!r} is not an image reference such as 'registry.example.com/team/name:tag'")
+    return image
+
+
+def check_image_of_mount(image: str) -> str:
+    """Return a reference that names a tag or a digest, or raise ValueError with the rule."""
+    last = _check_image(image).rsplit("/", 1)[-1]
+    if ":" not in last and "@" not in last:
+        raise ValueError(f"{image!r} needs a tag or a digest: AGS mounts no image without")
+    return image
+
+
+def _check_cpu(cpu: Any) -> str:
+    text = str(cpu)
+    if not _CPU.fullmatch(text):
+        raise ValueError(f"{cpu!r} is not an amount of CPU: write cores ('2', '0.5') or millicores ('500m')")
+    return text
+
+
+def _check_memory(memory: str) -> str:
+    if not _MEMORY.fullmatch(memory):
+        raise ValueError(f"{memory!r} is not an amount of memory: write '512Mi' or '2Gi'")
+    return memory
+
+
+def check_mount_path(path: str) -> str:
+    """Return an absolute path below `/`, or raise ValueError with the rule."""
+    if not path.startswith("/") or "\0" in path or ".." in path.split("/") or path.rstrip("/") == "":
+        raise ValueError(f"{path!r} is not a mount path: an absolute path below '/', without '..'")
+    return path
+
+
+def _check_timeout(value: Any) -> str:
+    parse_duration(value)
+    return str(value)
+
+
+ToolName = Annotated[str, BeforeValidator(check_tool_name)]
+Image = Annotated[str, BeforeValidator(_check_image)]
+Cpu = Annotated[str, BeforeValidator(_check_cpu)]
+Memory = Annotated[str, BeforeValidator(_check_memory)]
+MountPath = Annotated[str, BeforeValidator(check_mount_path)]
+PortNumber = Annotated[int, Field(ge=1, le=65535)]
+Timeout = Annotated[str, BeforeValidator(_check_timeout)]

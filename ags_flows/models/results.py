@@ -1,0 +1,118 @@
+"""What was done: commands, code, files, and whole runs."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import Field
+
+from ags_flows.models.value import Value
+
+
+class ExecResult(Value):
+    """The outcome of a command. An exit code other than 0 is a value, not an error.
+
+    `exit_code` is 128 plus the signal's number when a signal ended the command. `stdout` and `stderr` hold at most
+    the limit that was asked for (head and tail); the `_size` fields count what was written, in bytes.
+    """
+
+    command: str
+    exit_code: int
+    stdout: str = ""
+    stderr: str = ""
+    stdout_size: int = 0
+    stderr_size: int = 0
+    truncated: bool = False
+    seconds: float = 0.0
+    instance_id: str = ""
+    journal: str | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether the command succeeded."""
+        return self.exit_code == 0
+
+
+class CodeError(Value):
+    """An exception that code raised in the interpreter."""
+
+    name: str
+    value: str
+    traceback: str = ""
+
+
+class CodeResult(Value):
+    """The outcome of one execution in the code interpreter.
+
+    `results` holds one mapping of MIME-like names (`text`, `html`, `png`, `chart`, ...) to content for each rich
+    result, as the interpreter sent them.
+    """
+
+    code: str
+    language: str = "python"
+    text: str | None = None
+    stdout: str = ""
+    stderr: str = ""
+    results: tuple[dict[str, Any], ...] = ()
+    error: CodeError | None = None
+    execution_count: int | None = None
+    instance_id: str = ""
+
+    @property
+    def ok(self) -> bool:
+        """Whether no exception was raised."""
+        return self.error is None
+
+
+class FileInfo(Value):
+    """A file or a directory in a sandbox. `mode` is octal permission bits; times are aware."""
+
+    path: str
+    name: str
+    type: Literal["file", "dir", "symlink", "other"]
+    size: int = 0
+    mode: int = 0
+    owner: str = ""
+    group: str = ""
+    modified_at: datetime | None = None
+    symlink_target: str | None = None
+
+
+class Transfer(Value):
+    """What was moved between this machine and a sandbox."""
+
+    source: str
+    destination: str
+    files: int
+    size: int
+    seconds: float
+
+
+class CleanupReport(Value):
+    """What a cleanup ended, and in one sentence each what it could not."""
+
+    instance_id: str | None = None
+    tool_id: str | None = None
+    problems: tuple[str, ...] = ()
+
+
+class Step(Value):
+    """One step of a run and how long it took."""
+
+    name: str
+    seconds: float
+    status: Literal["completed", "failed", "skipped"] = "completed"
+    message: str = ""
+
+
+class RunReport(Value):
+    """What a flow did: the command's outcome, where it ran, and every step with its duration."""
+
+    result: ExecResult
+    instance_id: str
+    tool_id: str
+    tool_name: str
+    steps: tuple[Step, ...] = ()
+    downloads: dict[str, str] = Field(default_factory=dict)
+    seconds: float = 0.0

@@ -1,0 +1,37 @@
+"""The base of all values, and how a broken rule is told."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from ags_flows.errors import ConfigurationError
+
+
+class Value(BaseModel):
+    """Base of all values: frozen, and strict about names, since a mistyped field must not be dropped.
+
+    Raises:
+        ConfigurationError: A field breaks its rule; the message names field, rule and value.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def __init__(self, **data: Any) -> None:
+        """Check the fields, and speak of what is wrong in one sentence a field."""
+        try:
+            super().__init__(**data)
+        except ValidationError as error:
+            raise ConfigurationError(explain(type(self).__name__, error)) from None
+
+
+def explain(subject: str, error: ValidationError) -> str:
+    """Return pydantic's findings as one line: which field, which rule, which value."""
+    findings = []
+    for item in error.errors(include_url=False):
+        field = ".".join(str(part) for part in item["loc"]) or subject
+        message = item["msg"].removeprefix("Value error, ")
+        shown = f" (got {item['input']!r})" if item["type"] not in ("value_error", "missing") else ""
+        findings.append(f"{field}: {message}{shown}")
+    return f"{subject} is not valid. " + "; ".join(finding.rstrip(".") for finding in findings) + "."
