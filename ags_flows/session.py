@@ -150,7 +150,7 @@ def sandbox_session(
         ```python
         @flow
         def nightly():
-            with sandbox_session(tool="python-3.11") as sandbox:
+            with sandbox_session(tool="python-311") as sandbox:
                 sandbox.upload("etl.py", "etl.py")
                 sandbox.run("python etl.py", check=True)
                 sandbox.download("report.csv", "report.csv")

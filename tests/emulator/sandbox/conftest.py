@@ -1,5 +1,8 @@
 import asyncio
+import os
+from pathlib import Path
 
+import psutil
 import pytest
 
 from ags_flows.emulator.sandbox import Sandbox, SandboxSpec
@@ -46,6 +49,28 @@ class Started:
         self.loop.run_until_complete(asyncio.sleep(0))
         self.loop.run_until_complete(self.loop.shutdown_default_executor())
         self.loop.close()
+
+
+class Left:
+    """What this process has that it had not when the test began: other tests' emulators may live in it."""
+
+    def __init__(self):
+        self.before = self._now()
+
+    def new(self):
+        return [now - before for now, before in zip(self._now(), self.before, strict=True)]
+
+    def _now(self):
+        return (
+            set(Path("/proc/self/mountinfo").read_text().splitlines()),
+            set(psutil.Process().children(recursive=True)),
+            set(Path("/sys/fs/cgroup").glob(f"**/ags-flows-{os.getpid()}-*")),
+        )
+
+
+@pytest.fixture
+def left():
+    return Left()
 
 
 @pytest.fixture
