@@ -20,10 +20,12 @@ AGSFlowsError
 │   └── WaitCancelledError      whoever waited was told to stop
 ├── TokenExpiredError     (r)   the access token was refused, also after a refresh
 ├── CommandFailedError          exit code other than 0, when `check=True`
-├── CommandTimeoutError         the command ran into its time limit and was killed
+│   └── CommandTimeoutError     the command ran into its time limit and was killed
 ├── CodeFailedError             code raised an exception, when `check=True`
+│   └── CodeTimeoutError        the code ran into its time limit and was interrupted
 ├── OutcomeUnknownError         it may have run, and nobody can know
 ├── TransferError               a file or directory could not be moved whole
+│   └── TransferIncompleteError (r)  not all of it arrived, or it was changed on the way
 └── OutputTooLargeError         more output than may be held in memory
 ```
 
@@ -176,6 +178,12 @@ class TransferError(AGSFlowsError):
     """A file or a directory could not be moved whole; nothing incomplete stands at the destination."""
 
 
+class TransferIncompleteError(TransferError):
+    """Not all bytes arrived, or others than were sent: another attempt moves it whole."""
+
+    retryable = True
+
+
 class OutputTooLargeError(AGSFlowsError):
     """There is more output than may be held in memory. Redirect it to a file and download that."""
 
@@ -208,3 +216,7 @@ class CodeFailedError(AGSFlowsError):
         """Keep the result beside the message."""
         super().__init__(message, **parts)
         self.result = result
+
+
+class CodeTimeoutError(CodeFailedError):
+    """Code ran into its time limit; the interpreter interrupted it."""

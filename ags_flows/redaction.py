@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 from urllib.parse import quote, quote_plus
 
 MASK = "********"
@@ -38,6 +39,16 @@ class Redactor:
     def text(self, text: str) -> str:
         """Return text with every secret masked."""
         return self._pattern.sub(MASK, text)
+
+    def data(self, value: Any) -> Any:
+        """Return a JSON-like value with every secret in its texts masked; names of mappings stay."""
+        if isinstance(value, str):
+            return self.text(value)
+        if isinstance(value, Mapping):
+            return {name: self.data(one) for name, one in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [self.data(one) for one in value]
+        return value
 
     def stream(self) -> StreamRedactor:
         """Return a redactor for one stream of pieces."""

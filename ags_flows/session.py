@@ -8,11 +8,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
+from prefect import Task
+
 from ags_flows import tasks
 from ags_flows.blocks import AGSConfig
 from ags_flows.durations import format_duration, parse_duration
-from ags_flows.errors import AGSFlowsError, ConfigurationError
+from ags_flows.errors import AGSFlowsError, ConfigurationError, NotFoundError
 from ags_flows.execution.lease import Lease, keep_lease
+from ags_flows.execution.planes import open_plane
+from ags_flows.execution.transfer import has_magic
 from ags_flows.models import (
     CodeResult,
     CustomConfiguration,
@@ -64,11 +68,14 @@ class SandboxSession:
             return as_step(task)(self.instance, local, remote, config=self._config, **options)
 
     def download(self, remote: str, local: str | Path, **options: Any) -> Transfer:
-        """Copy a file of the sandbox, or a directory with all that is in it, to this machine."""
+        """Copy a file of the sandbox, or a directory with all that is in it, to this machine.
+
+        A pattern such as `out/*.parquet` copies what matches it into the directory `local`.
+        """
         with timed(self.steps, f"download: {remote}"):
-            is_directory = self._is_directory(remote, options.get("user"))
-            task = tasks.download_directory if is_directory else tasks.download_file
-            return as_step(task)(self.instance, remote, local, config=self._config, **options)
+            return as_step(self._how_to_download(remote, options.get("user")))(
+                self.instance, remote, local, config=self._config, **options
+            )
 
     def write(self, path: str, content: str | bytes, **options: Any) -> None:
         """Write text or bytes to a file in the sandbox."""
@@ -89,11 +96,14 @@ class SandboxSession:
         """Return the URL of a port of the sandbox, by default the configuration's."""
         return tasks.get_instance_url.fn(self.instance, port, config=self._config)
 
-    def _is_directory(self, path: str, user: str | None) -> bool:
-        from ags_flows.execution.planes import open_plane
-
+    def _how_to_download(self, remote: str, user: str | None) -> Task[..., Transfer]:
         plane = open_plane(self._config.connection(), self.instance.id).plane
-        return plane.stat(path, user=user).type == "dir"
+        try:
+            is_directory = plane.stat(remote, user=user).type == "dir"
+        except NotFoundError:
+            # A name that has these characters may also be a file's.
+            return tasks.download_files if has_magic(remote) else tasks.download_file
+        return tasks.download_directory if is_directory else tasks.download_file
 
 
 @contextmanager

@@ -1,7 +1,8 @@
-"""How much memory the upload of a large file takes."""
+"""Files up and down: how much memory large ones take, and how fast many small ones go."""
 
 from __future__ import annotations
 
+import os
 import tempfile
 import threading
 import time
@@ -10,29 +11,62 @@ from pathlib import Path
 
 import psutil
 
-from ags_flows.tasks import upload_file
-from bench.figure import Figure
+from ags_flows.execution.planes import open_plane
+from ags_flows.tasks import download_file, upload_directory, upload_file
+from bench.figure import Figure, seconds
 from bench.sandbox import running_sandbox
 
-SIZE = 500 * 1024 * 1024
+MEGABYTE = 1_000_000
+FILES = 1_000
+FILE_SIZE = 4_096
 
 
 def figures() -> Iterator[Figure]:
-    """Upload 500 MB and watch the resident memory of this process."""
-    with running_sandbox() as (config, instance), tempfile.TemporaryDirectory() as directory:
-        small, large = Path(directory) / "small", Path(directory) / "large"
-        small.write_bytes(bytes(1 << 20))
-        with large.open("wb") as file:
-            file.truncate(SIZE)
+    """Move 500 MB and 2 GB and watch the resident memory of this process; send 1,000 files of 4 KB in three ways."""
+    with running_sandbox() as (config, instance), tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        small, large, back = directory / "small", directory / "large", directory / "back"
+        small.write_bytes(bytes(MEGABYTE))
         upload_file.fn(instance, small, "/tmp/small", config=config)
-        moved = []
-        growth = peak_growth(lambda: moved.append(upload_file.fn(instance, large, "/tmp/large", config=config)))
-        speed = f"{SIZE / 1e6 / moved[0].seconds:.0f} MB/s"
-        yield Figure("upload of 500 MB: growth of memory", growth / 1e6, "MB", 64.0, detail=speed)
+        download_file.fn(instance, "/tmp/small", small, config=config)
+        for size, told in ((500 * MEGABYTE, "500 MB"), (2_000 * MEGABYTE, "2 GB")):
+            # Holes would be quick to read: the content is real.
+            block = os.urandom(MEGABYTE)
+            with large.open("wb") as file:
+                for _ in range(size // MEGABYTE):
+                    file.write(block)
+            sent, growth = watched(lambda: upload_file.fn(instance, large, "/tmp/large", config=config))
+            speed = f"{size / 1e6 / sent.seconds:.0f} MB/s"
+            yield Figure(f"upload of {told}: growth of memory", growth / 1e6, "MB", 64.0, detail=speed)
+        got, growth = watched(lambda: download_file.fn(instance, "/tmp/large", back, config=config))
+        speed = f"{size / 1e6 / got.seconds:.0f} MB/s"
+        yield Figure(f"download of {told}: growth of memory", growth / 1e6, "MB", 64.0, detail=speed)
+        large.unlink()
+        back.unlink()
+
+        tree = directory / "tree"
+        tree.mkdir()
+        for number in range(FILES):
+            (tree / f"{number}.bin").write_bytes(os.urandom(FILE_SIZE))
+        sandbox = open_plane(config.connection(), instance.id).plane.sandbox
+        entries = [{"path": f"/tmp/theirs/{path.name}", "data": path.read_bytes()} for path in tree.iterdir()]
+        turns = iter(range(100))
+        ours = min(
+            seconds(lambda: upload_directory.fn(instance, tree, f"/tmp/ours{next(turns)}", config=config))
+            for _ in range(3)
+        )
+        theirs = min(seconds(lambda: sandbox.files.write_files(entries)) for _ in range(3))
+        single = seconds(
+            lambda: [sandbox.files.write(f"/tmp/single/{one['path'][12:]}", one["data"]) for one in entries]
+        )
+        yield Figure(
+            "1,000 files of 4 KB: one at a time / upload_directory", single / ours, "x", 5.0, True, f"{ours:.2f} s"
+        )
+        yield Figure("1,000 files of 4 KB: upload_directory / write_files of e2b", ours / theirs, "x", 1.0)
 
 
-def peak_growth(action: Callable[[], object]) -> int:
-    """Return by how many bytes the resident memory of this process grew at its peak."""
+def watched(action: Callable[[], object]) -> tuple[object, int]:
+    """Return what an action gives, and by how many bytes the resident memory of this process grew at its peak."""
     process, done = psutil.Process(), threading.Event()
     before = peak = process.memory_info().rss
 
@@ -45,8 +79,8 @@ def peak_growth(action: Callable[[], object]) -> int:
     watcher = threading.Thread(target=watch)
     watcher.start()
     try:
-        action()
+        result = action()
     finally:
         done.set()
         watcher.join()
-    return peak - before
+    return result, peak - before

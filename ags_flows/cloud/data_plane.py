@@ -1,9 +1,10 @@
-"""Files, commands and code in one sandbox, over the e2b SDK attached by access token."""
+"""Files and commands in one sandbox, over the e2b SDK attached by access token."""
 
 from __future__ import annotations
 
 import functools
 import inspect
+import io
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -16,10 +17,8 @@ from ags_flows.errors import (
     CommandTimeoutError,
     NotFoundError,
     TokenExpiredError,
-    UnreachableError,
-    UnsupportedError,
 )
-from ags_flows.models import AccessToken, CodeError, CodeResult, ExecResult, FileInfo
+from ags_flows.models import AccessToken, ExecResult, FileInfo
 from ags_flows.output import HeadAndTail
 
 R = TypeVar("R")
@@ -31,7 +30,6 @@ REFRESH_BEFORE = timedelta(seconds=60)
 REFRESH_PAUSE = 30.0
 """Seconds between two early refreshes, for tokens that live shorter than a minute."""
 
-INTERPRETER_PORT = 49999
 DEFAULT_LIMIT = 1 << 20
 
 
@@ -64,18 +62,21 @@ class DataPlane:
         self._lock = threading.RLock()
         self._token: AccessToken | None = None
         self._acquired = 0.0
-        self._sandbox: Any = None
-        self._interpreter: Any = None
+        self._attached: dict[type[Any], Any] = {}
 
     @property
     def sandbox(self) -> Any:
         """The live `e2b.Sandbox`: for what this class has no method for. It has no API key."""
-        with self._lock:
-            if self._sandbox is None:
-                from e2b import Sandbox
+        from e2b import Sandbox
 
-                self._sandbox = self._attach(Sandbox)
-            return self._sandbox
+        return self.attached(Sandbox)
+
+    def attached(self, sandbox_class: type[Any]) -> Any:
+        """Return the live object of a sandbox class of the SDK, one for each class, its token always the newest."""
+        with self._lock:
+            if sandbox_class not in self._attached:
+                self._attached[sandbox_class] = self._attach(sandbox_class)
+            return self._attached[sandbox_class]
 
     def run(
         self,
@@ -162,73 +163,16 @@ class DataPlane:
                 instance_id=self.instance_id,
             )
 
-        return result(self._call("run a command", execute))
+        return result(self.call("run a command", execute))
 
-    def run_code(
+    def write(
         self,
-        code: str,
+        path: str,
+        data: bytes | str | IO[bytes] | io.BufferedIOBase,
         *,
-        language: str = "python",
-        timeout: float = 300.0,
-        env: Mapping[str, str] | None = None,
-        context: str | None = None,
-        on_stdout: Callable[[str], object] | None = None,
-        on_stderr: Callable[[str], object] | None = None,
-    ) -> CodeResult:
-        """Run code in the code interpreter.
-
-        Raises:
-            UnsupportedError: The tool has no code interpreter, or not this language.
-        """
-        from e2b_code_interpreter import Context
-
-        out: list[str] = []
-        err: list[str] = []
-
-        def keep(where: list[str], tell: Callable[[str], object] | None) -> Callable[[Any], None]:
-            def take(message: Any) -> None:
-                where.append(message.line)
-                if tell is not None:
-                    tell(message.line)
-
-            return take
-
-        def execute(_sandbox: Any) -> Any:
-            chosen: dict[str, Any] = {"language": language}
-            if context is not None:
-                chosen = {"context": Context(context_id=context, language=language, cwd="")}
-            return self._code_interpreter().run_code(
-                code,
-                envs=dict(env or {}),
-                timeout=timeout,
-                on_stdout=keep(out, on_stdout),
-                on_stderr=keep(err, on_stderr),
-                **chosen,
-            )
-
-        try:
-            execution = self._call("run code", execute)
-        except (UnreachableError, NotFoundError) as error:
-            if isinstance(error, UnreachableError) and "not open" not in str(error):
-                raise
-            raise UnsupportedError(
-                f"The sandbox {self.instance_id} has no code interpreter (port {INTERPRETER_PORT}): {error.message}",
-                hint="Use a tool of type code-interpreter, or upload the code and execute it as a command.",
-            ) from error
-        failure = execution.error
-        return CodeResult(
-            code=code,
-            language=language,
-            text=execution.text,
-            stdout="".join(out),
-            stderr="".join(err),
-            results=tuple(dict(one.raw) for one in execution.results),
-            error=CodeError(name=failure.name, value=failure.value, traceback=failure.traceback) if failure else None,
-            execution_count=execution.execution_count,
-            instance_id=self.instance_id,
-        )
-
-    def write(self, path: str, data: bytes | str | IO[bytes], *, user: str | None = None, timeout: float = 0) -> None:
+        user: str | None = None,
+        timeout: float = 0,
+    ) -> None:
         """Write a file, parents included. A stream is sent as it is read; rewind it before a second attempt.
 
         Args:
@@ -240,11 +184,28 @@ class DataPlane:
         limit = timeout or self.connection.runtime_timeout
 
         def send(sandbox: Any) -> None:
-            if hasattr(data, "seek"):
+            if isinstance(data, (bytes, str)):
+                sandbox.files.write(path, data, user=user, request_timeout=limit)
+            else:
                 data.seek(0)
-            sandbox.files.write(path, data, user=user, request_timeout=limit)
+                self._send(sandbox, path, data, user, limit)
 
-        self._call(f"write {path}", send)
+        self.call(f"write {path}", send)
+
+    def _send(self, sandbox: Any, path: str, data: Any, user: str | None, limit: float) -> None:
+        """Stream a file. The SDK's own method gives a stream no deadline at all."""
+        from e2b.envd.api import handle_envd_api_exception
+
+        answer = sandbox.files._envd_api.post(
+            "/files",
+            content=data,
+            params={"path": path, **({"username": user} if user else {})},
+            headers={"Content-Type": "application/octet-stream"},
+            timeout=limit,
+        )
+        error = handle_envd_api_exception(answer)
+        if error:
+            raise error
 
     def read(self, path: str, *, user: str | None = None) -> bytes:
         """Return a file's content.
@@ -252,11 +213,11 @@ class DataPlane:
         Raises:
             NotFoundError: There is none.
         """
-        return self._call(f"read {path}", lambda sandbox: bytes(sandbox.files.read(path, format="bytes", user=user)))
+        return self.call(f"read {path}", lambda sandbox: bytes(sandbox.files.read(path, format="bytes", user=user)))
 
     def read_stream(self, path: str, *, user: str | None = None, idle: float = 60.0) -> Iterator[bytes]:
         """Give a file's content in pieces; `idle` seconds without one are an error."""
-        stream = self._call(
+        stream = self.call(
             f"read {path}",
             lambda sandbox: sandbox.files.read(path, format="stream", user=user, stream_idle_timeout=idle),
         )
@@ -298,11 +259,11 @@ class DataPlane:
                     raise error
                 return None
 
-        return self._call(f"read {path}", get)
+        return self.call(f"read {path}", get)
 
     def list(self, path: str, *, depth: int = 1, user: str | None = None) -> list[FileInfo]:
         """Return what is in a directory, down to `depth` levels."""
-        entries = self._call(f"list {path}", lambda sandbox: sandbox.files.list(path, depth=depth, user=user))
+        entries = self.call(f"list {path}", lambda sandbox: sandbox.files.list(path, depth=depth, user=user))
         return [_file_info(entry) for entry in entries]
 
     def stat(self, path: str, *, user: str | None = None) -> FileInfo:
@@ -311,31 +272,31 @@ class DataPlane:
         Raises:
             NotFoundError: There is nothing.
         """
-        return _file_info(self._call(f"stat {path}", lambda sandbox: sandbox.files.get_info(path, user=user)))
+        return _file_info(self.call(f"stat {path}", lambda sandbox: sandbox.files.get_info(path, user=user)))
 
     def exists(self, path: str, *, user: str | None = None) -> bool:
         """Whether there is something at a path."""
-        return bool(self._call(f"stat {path}", lambda sandbox: sandbox.files.exists(path, user=user)))
+        return bool(self.call(f"stat {path}", lambda sandbox: sandbox.files.exists(path, user=user)))
 
     def make_dir(self, path: str, *, user: str | None = None) -> bool:
         """Make a directory with its parents; False when it was there already."""
-        return bool(self._call(f"make {path}", lambda sandbox: sandbox.files.make_dir(path, user=user)))
+        return bool(self.call(f"make {path}", lambda sandbox: sandbox.files.make_dir(path, user=user)))
 
     def move(self, source: str, target: str, *, user: str | None = None) -> None:
         """Move a file or a directory; an existing file is replaced at once."""
-        self._call(f"move {source}", lambda sandbox: sandbox.files.rename(source, target, user=user))
+        self.call(f"move {source}", lambda sandbox: sandbox.files.rename(source, target, user=user))
 
     def remove(self, path: str, *, user: str | None = None) -> None:
         """Remove a file, or a directory with all that is in it; nothing there is a success."""
         try:
-            self._call(f"remove {path}", lambda sandbox: sandbox.files.remove(path, user=user))
+            self.call(f"remove {path}", lambda sandbox: sandbox.files.remove(path, user=user))
         except NotFoundError:
             return
 
     def is_alive(self) -> bool:
         """Whether the sandbox answers."""
         try:
-            return bool(self._call("look", lambda sandbox: sandbox.is_running(request_timeout=5.0)))
+            return bool(self.call("look", lambda sandbox: sandbox.is_running(request_timeout=5.0)))
         except AGSFlowsError:
             return False
 
@@ -346,18 +307,16 @@ class DataPlane:
     def close(self) -> None:
         """Let go of the sandbox object and its token. Connections belong to a pool of the process."""
         with self._lock:
-            self._sandbox = self._interpreter = self._token = None
+            self._attached.clear()
+            self._token = None
 
-    def _code_interpreter(self) -> Any:
-        with self._lock:
-            if self._interpreter is None:
-                from e2b_code_interpreter import Sandbox
+    def call(self, what: str, action: Callable[[Any], R]) -> R:
+        """Do something with the live sandbox: with a fresh token, once more after a 401, errors as ours.
 
-                self._interpreter = self._attach(Sandbox)
-            return self._interpreter
-
-    def _call(self, what: str, action: Callable[[Any], R]) -> R:
-        """Do something with the live sandbox, with a fresh token, once more after a 401."""
+        Args:
+            what: What is being done, such as `read /tmp/x`, for the message of an error.
+            action: Gets the live `e2b.Sandbox`.
+        """
         self._refresh_in_time()
         used = self._token
         try:
@@ -416,9 +375,8 @@ class DataPlane:
                 return
             self._token = None
             fresh = self._current_token().token.get_secret_value()
-            for sandbox in (self._sandbox, self._interpreter):
-                if sandbox is not None:
-                    swap_token(sandbox, fresh)
+            for sandbox in self._attached.values():
+                swap_token(sandbox, fresh)
 
 
 def exit_code_of(code: int, error: str | None) -> int:

@@ -6,6 +6,7 @@ and tolerate states and fields that came after this version.
 """
 
 from ags_flows.models.answers import AccessToken, Answer, Instance, Snapshot, Tool
+from ags_flows.models.code import Chart, CodeContext, CodeError, CodeResult, RichResult
 from ags_flows.models.containers import Computer, Dns, Logs, Network, Port, Probe, Resources, Security
 from ags_flows.models.fields import (
     TOOL_NAME,
@@ -33,8 +34,6 @@ from ags_flows.models.mounts import (
 )
 from ags_flows.models.results import (
     CleanupReport,
-    CodeError,
-    CodeResult,
     ExecResult,
     FileInfo,
     RunReport,
@@ -51,7 +50,9 @@ __all__ = [
     "CONTAINER_FIELDS",
     "CONTAINER_TYPES",
     "CfsSource",
+    "Chart",
     "CleanupReport",
+    "CodeContext",
     "CodeError",
     "CodeResult",
     "Computer",
@@ -75,6 +76,7 @@ __all__ = [
     "PortNumber",
     "Probe",
     "Resources",
+    "RichResult",
     "RunReport",
     "Security",
     "Snapshot",

@@ -1,9 +1,9 @@
-"""What was done: commands, code, files, and whole runs."""
+"""What was done: commands, files, and whole runs."""
 
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
@@ -34,37 +34,6 @@ class ExecResult(Value):
         return self.exit_code == 0
 
 
-class CodeError(Value):
-    """An exception that code raised in the interpreter."""
-
-    name: str
-    value: str
-    traceback: str = ""
-
-
-class CodeResult(Value):
-    """The outcome of one execution in the code interpreter.
-
-    `results` holds one mapping of MIME-like names (`text`, `html`, `png`, `chart`, ...) to content for each rich
-    result, as the interpreter sent them.
-    """
-
-    code: str
-    language: str = "python"
-    text: str | None = None
-    stdout: str = ""
-    stderr: str = ""
-    results: tuple[dict[str, Any], ...] = ()
-    error: CodeError | None = None
-    execution_count: int | None = None
-    instance_id: str = ""
-
-    @property
-    def ok(self) -> bool:
-        """Whether no exception was raised."""
-        return self.error is None
-
-
 class FileInfo(Value):
     """A file or a directory in a sandbox. `mode` is octal permission bits; times are aware."""
 
@@ -80,13 +49,17 @@ class FileInfo(Value):
 
 
 class Transfer(Value):
-    """What was moved between this machine and a sandbox."""
+    """What was moved between this machine and a sandbox.
+
+    `files` and `size` (bytes) count everything, `unchanged` the files that were there already and not sent again.
+    """
 
     source: str
     destination: str
     files: int
     size: int
     seconds: float
+    unchanged: int = 0
 
 
 class CleanupReport(Value):

@@ -5,11 +5,18 @@ Prefect, `task.fn(...)` is the plain function.
 """
 
 from ags_flows.tasks.cleanup import cleanup
-from ags_flows.tasks.code import run_code
+from ags_flows.tasks.code import (
+    create_code_context,
+    list_code_contexts,
+    remove_code_context,
+    restart_code_context,
+    run_code,
+)
 from ags_flows.tasks.commands import exec_command
 from ags_flows.tasks.files import (
     download_directory,
     download_file,
+    download_files,
     list_files,
     read_file,
     remove_path,
@@ -43,25 +50,30 @@ from ags_flows.tasks.tools import (
 __all__ = [
     "acquire_token",
     "cleanup",
+    "create_code_context",
     "create_snapshot",
     "create_tool",
     "delete_snapshot",
     "delete_tool",
     "download_directory",
     "download_file",
+    "download_files",
     "ensure_tool",
     "exec_command",
     "extend_instance",
     "get_instance",
     "get_instance_url",
     "get_tool",
+    "list_code_contexts",
     "list_files",
     "list_instances",
     "list_snapshots",
     "list_tools",
     "pause_instance",
     "read_file",
+    "remove_code_context",
     "remove_path",
+    "restart_code_context",
     "resume_instance",
     "run_code",
     "start_instance",

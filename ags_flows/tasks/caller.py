@@ -36,7 +36,8 @@ _lock = threading.Lock()
 def identify(step: str, arguments: Any) -> Identity:
     """Return the identity of the step that is being executed.
 
-    Outside a flow run every call is a step of its own: there is nothing that could run it again.
+    Outside of runs every call is a step of its own: there is nothing that could run it again. A task run without a
+    flow is retried by itself alone.
 
     Args:
         step: The task's name, with the step's own name where the caller gave one.
@@ -45,7 +46,8 @@ def identify(step: str, arguments: Any) -> Identity:
     parameters = fingerprint(arguments)
     run = _flow_run()
     if run is None:
-        return Identity(f"local-{uuid.uuid4()}", step, parameters)
+        context = TaskRunContext.get()
+        return Identity(f"local-{context.task_run.id if context else uuid.uuid4()}", step, parameters)
     occurrence = _occurrence((str(run.id), run.run_count or 0), step, parameters)
     return Identity(str(run.id), step, parameters, occurrence)
 
@@ -73,10 +75,10 @@ def is_first_attempt() -> bool:
     A run that was suspended and resumed has a run count of 1 again, but has been running for some time before.
     """
     run, context = _flow_run(), TaskRunContext.get()
-    if run is None:
-        return True
     if context is not None and (context.task_run.run_count or 0) > 1:
         return False
+    if run is None:
+        return True
     return (run.run_count or 0) <= 1 and not run.total_run_time
 
 

@@ -1,68 +1,161 @@
-"""The task that runs code in the code interpreter."""
+"""Tasks that run code in the code interpreter of a sandbox."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 from ags_flows.blocks import AGSConfig
+from ags_flows.cloud.code_interpreter import CodeInterpreter, check_language
 from ags_flows.errors import CodeFailedError
+from ags_flows.execution.cells import run_once
 from ags_flows.execution.planes import open_plane
-from ags_flows.models import CodeResult, Instance
+from ags_flows.models import CodeContext, CodeResult, Instance
 from ags_flows.redaction import Redactor
+from ags_flows.tasks.artifacts import show_results
+from ags_flows.tasks.caller import identify
 from ags_flows.tasks.instances import instance_id
 from ags_flows.tasks.logs import OutputLog, run_logger
 from ags_flows.tasks.retries import sandbox_task
+from ags_flows.tasks.secrets import load_secrets
 
 DEFAULT_TIMEOUT = 300.0
+DEFAULT_LIMIT = 1 << 20
 
 
-@sandbox_task("run code", "language")
+@sandbox_task("run code", "code")
 def run_code(
     instance: Instance | str,
     code: str,
     language: str = "python",
     timeout: float = DEFAULT_TIMEOUT,
     env: Mapping[str, str] | None = None,
-    context: str | None = None,
+    secrets: Mapping[str, str] | None = None,
+    context: CodeContext | str | None = None,
     check: bool = False,
+    limit: int = DEFAULT_LIMIT,
+    artifacts: bool = True,
+    step: str = "",
     config: AGSConfig | None = None,
 ) -> CodeResult:
-    """Run code in the code interpreter of a sandbox, with charts, tables and images as results.
+    """Run code in the code interpreter of a sandbox, with pictures, tables and charts as results.
 
     Variables live on between calls in the same sandbox. Only tools of type `code-interpreter` have an interpreter.
+    The same sandbox never runs the cell of one step twice: a retry gets the result of the first time. In a flow run,
+    pictures, tables and texts become artifacts, and output goes to the run's log.
 
     Args:
         instance: The instance or its id.
         code: The code.
         language: `python`, `javascript`, `typescript`, `bash`, `r` or `java`.
-        timeout: Seconds.
+        timeout: Seconds; then the code is interrupted.
         env: Environment of this execution.
-        context: The id of a context of its own, instead of the language's default one.
+        secrets: Environment from Prefect Secret blocks: variable name to name of the block. The values are masked in
+            log, result and artifacts.
+        context: A context of its own (of `create_code_context`), instead of the language's default one; its language
+            is used.
         check: Raise when the code raised.
+        limit: How many bytes of each stream the result may hold; head and tail of longer output.
+        artifacts: Whether results are shown as artifacts of the flow run.
+        step: Tells identical calls in one flow run apart, where their order may change between attempts.
         config: Where AGS is; by default from the environment.
+
+    Returns:
+        The outcome. An exception of the code is a value, unless `check=True`.
 
     Raises:
         CodeFailedError: With `check=True`, when the code raised an exception.
-        UnsupportedError: The tool has no code interpreter.
+        CodeTimeoutError: The time limit was reached.
+        OutcomeUnknownError: It may have run, and nobody can know; it is not repeated.
+        UnsupportedError: The tool has no code interpreter, or not this language.
+
+    Example:
+        ```python
+        result = run_code(instance, "import math; math.factorial(20)")
+        assert result.text == "2432902008176640000"
+        ```
     """
-    config = config or AGSConfig()
-    plane, _ = open_plane(config.connection(), instance_id(instance))
-    log = OutputLog(run_logger(), Redactor(()))
-    try:
-        result = plane.run_code(
+    if isinstance(context, CodeContext):
+        language = context.language
+    check_language(language)
+    hidden = load_secrets(secrets)
+    redactor = Redactor(hidden.values())
+    reference = instance_id(instance)
+    plane, _ = open_plane((config or AGSConfig()).connection(), reference)
+    context_id = context.id if isinstance(context, CodeContext) else context
+    environment = {**(env or {}), **hidden}
+    log = OutputLog(run_logger(), redactor)
+
+    def execute() -> CodeResult:
+        return CodeInterpreter(plane).run(
             code,
             language=language,
+            context=context_id,
             timeout=timeout,
-            env=env,
-            context=context,
+            env=environment,
             on_stdout=log.reader("stdout"),
             on_stderr=log.reader("stderr"),
+            limit=limit,
         )
+
+    identity = identify(f"run_code/{step}", {"code": code, "context": context_id, "env": environment})
+    try:
+        result = run_once(plane, identity.within(reference), execute)
     finally:
         log.close()
+    result = CodeResult.model_validate(redactor.data(result.model_dump()))
+    if artifacts:
+        show_results(result)
     if result.error is None:
         return result
     run_logger().warning("The code raised %s: %s", result.error.name, result.error.value)
     if check:
         raise CodeFailedError(f"The code raised {result.error.name}: {result.error.value}", result=result)
     return result
+
+
+@sandbox_task("create context", "language")
+def create_code_context(
+    instance: Instance | str, language: str = "python", cwd: str | None = None, config: AGSConfig | None = None
+) -> CodeContext:
+    """Make a context of the code interpreter: variables that no other context sees.
+
+    Args:
+        instance: The instance or its id.
+        language: `python`, `javascript`, `typescript`, `bash`, `r` or `java`.
+        cwd: Working directory, by default the user's home.
+        config: Where AGS is; by default from the environment.
+
+    Raises:
+        UnsupportedError: The tool has no code interpreter, or not this language.
+    """
+    return _interpreter(instance, config).create_context(language, cwd)
+
+
+@sandbox_task("list contexts", "instance")
+def list_code_contexts(instance: Instance | str, config: AGSConfig | None = None) -> list[CodeContext]:
+    """Return the contexts of a sandbox's code interpreter, the default ones of languages too."""
+    return _interpreter(instance, config).list_contexts()
+
+
+@sandbox_task("restart context", "context")
+def restart_code_context(instance: Instance | str, context: CodeContext | str, config: AGSConfig | None = None) -> None:
+    """Forget all variables of a context.
+
+    Raises:
+        NotFoundError: There is no such context.
+    """
+    _interpreter(instance, config).restart_context(context if isinstance(context, str) else context.id)
+
+
+@sandbox_task("remove context", "context")
+def remove_code_context(instance: Instance | str, context: CodeContext | str, config: AGSConfig | None = None) -> None:
+    """End a context.
+
+    Raises:
+        NotFoundError: There is no such context.
+    """
+    _interpreter(instance, config).remove_context(context if isinstance(context, str) else context.id)
+
+
+def _interpreter(instance: Instance | str, config: AGSConfig | None) -> CodeInterpreter:
+    return CodeInterpreter(open_plane((config or AGSConfig()).connection(), instance_id(instance)).plane)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from prefect.blocks.system import Secret
-
 from ags_flows.blocks import AGSConfig
 from ags_flows.errors import CommandFailedError
 from ags_flows.execution.journal import run_durable
@@ -16,6 +14,7 @@ from ags_flows.tasks.caller import identify
 from ags_flows.tasks.instances import instance_id
 from ags_flows.tasks.logs import OutputLog, run_logger
 from ags_flows.tasks.retries import sandbox_task
+from ags_flows.tasks.secrets import load_secrets
 
 DEFAULT_LIMIT = 1 << 20
 SHOWN_OF_A_FAILURE = 2_000
@@ -77,7 +76,7 @@ def exec_command(
     config = config or AGSConfig()
     reference = instance_id(instance)
     plane, cancelled = open_plane(config.connection(), reference)
-    hidden = {name: str(Secret.load(block).get()) for name, block in (secrets or {}).items()}  # type: ignore[union-attr]
+    hidden = load_secrets(secrets)
     redactor = Redactor(hidden.values())
     environment = {**(env or {}), **hidden}
     log = OutputLog(run_logger(), redactor) if log_output else None

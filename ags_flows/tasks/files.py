@@ -10,8 +10,10 @@ from ags_flows.execution import transfer
 from ags_flows.execution.planes import open_plane
 from ags_flows.models import FileInfo, Instance, Transfer
 from ags_flows.tasks.instances import instance_id
-from ags_flows.tasks.logs import run_logger
+from ags_flows.tasks.logs import ProgressLog, run_logger
 from ags_flows.tasks.retries import sandbox_task
+
+DEFAULT_LIMIT = 64 << 20
 
 
 def _plane(instance: Instance | str, config: AGSConfig | None) -> DataPlane:
@@ -21,7 +23,13 @@ def _plane(instance: Instance | str, config: AGSConfig | None) -> DataPlane:
 def _told(moved: Transfer) -> Transfer:
     size, speed = moved.size / 1e6, moved.size / 1e6 / max(moved.seconds, 1e-3)
     files = f"{moved.files:,} files, " if moved.files != 1 else ""
-    run_logger().info("%s -> %s: %s%.1f MB, %.0f MB/s", moved.source, moved.destination, files, size, speed)
+    if moved.unchanged == moved.files:
+        told = f"{files}{size:.1f} MB, unchanged: not sent again"
+    elif moved.unchanged:
+        told = f"{files}of which {moved.unchanged:,} unchanged, {size:.1f} MB"
+    else:
+        told = f"{files}{size:.1f} MB, {speed:.0f} MB/s"
+    run_logger().info("%s -> %s: %s", moved.source, moved.destination, told)
     return moved
 
 
@@ -35,6 +43,8 @@ def upload_file(
 ) -> Transfer:
     """Copy a local file into a sandbox, whole or not at all. Parent directories are made, the mode is kept.
 
+    A file that the sandbox has already, with this content and mode, is not sent again.
+
     Args:
         instance: The instance or its id.
         local: A file on this machine.
@@ -45,7 +55,11 @@ def upload_file(
     Raises:
         TransferError: The file cannot be read, or did not arrive whole.
     """
-    return _told(transfer.upload_file(_plane(instance, config), Path(local), remote, user=user))
+    return _told(
+        transfer.upload_file(
+            _plane(instance, config), Path(local), remote, user=user, progress=ProgressLog(f"upload of {local}")
+        )
+    )
 
 
 @sandbox_task("upload", "local")
@@ -56,8 +70,26 @@ def upload_directory(
     user: str | None = None,
     config: AGSConfig | None = None,
 ) -> Transfer:
-    """Copy a local directory with all that is in it into a sandbox; modes, links and empty directories are kept."""
-    return _told(transfer.upload_directory(_plane(instance, config), Path(local), remote, user=user))
+    """Copy a local directory with all that is in it into a sandbox; modes, links and empty directories are kept.
+
+    What is in `local` is in `remote` afterwards, beside what was there. Files that the sandbox has already, with their
+    content and mode, are not sent again.
+
+    Args:
+        instance: The instance or its id.
+        local: A directory on this machine.
+        remote: Absolute path, or relative to the user's home. It is made with its parents.
+        user: Who owns it in the sandbox: `user` (default) or `root`.
+        config: Where AGS is; by default from the environment.
+
+    Raises:
+        TransferError: It cannot be read, or has something that is no file, directory or link.
+    """
+    return _told(
+        transfer.upload_directory(
+            _plane(instance, config), Path(local), remote, user=user, progress=ProgressLog(f"upload of {local}")
+        )
+    )
 
 
 @sandbox_task("download", "remote")
@@ -74,7 +106,11 @@ def download_file(
         NotFoundError: There is no such file in the sandbox.
         TransferError: It did not arrive whole.
     """
-    return _told(transfer.download_file(_plane(instance, config), remote, Path(local), user=user))
+    return _told(
+        transfer.download_file(
+            _plane(instance, config), remote, Path(local), user=user, progress=ProgressLog(f"download of {remote}")
+        )
+    )
 
 
 @sandbox_task("download", "remote")
@@ -91,7 +127,43 @@ def download_directory(
         NotFoundError: There is no such directory in the sandbox.
         TransferError: An entry would end outside of `local`, or is a device; the message names it.
     """
-    return _told(transfer.download_directory(_plane(instance, config), remote, Path(local), user=user))
+    return _told(
+        transfer.download_directory(
+            _plane(instance, config), remote, Path(local), user=user, progress=ProgressLog(f"download of {remote}")
+        )
+    )
+
+
+@sandbox_task("download", "pattern")
+def download_files(
+    instance: Instance | str,
+    pattern: str,
+    local: str | Path,
+    user: str | None = None,
+    config: AGSConfig | None = None,
+) -> Transfer:
+    """Copy the files of a sandbox that match a pattern to a directory of this machine.
+
+    Args:
+        instance: The instance or its id.
+        pattern: As Bash has them: `out/*.parquet`, `logs/**/*.log` for directories of any depth.
+        local: A directory; it is made. Names in it begin where the pattern does: `out/*.csv` gives `a.csv`.
+        user: `user` (default) or `root`.
+        config: Where AGS is; by default from the environment.
+
+    Raises:
+        NotFoundError: Nothing matches.
+        TransferError: An entry would end outside of `local`, or is a device; the message names it.
+
+    Example:
+        ```python
+        download_files(instance, "out/*.parquet", "results")
+        ```
+    """
+    progress = ProgressLog(f"download of {pattern}")
+    return _told(
+        transfer.download_matching(_plane(instance, config), pattern, Path(local), user=user, progress=progress)
+    )
 
 
 @sandbox_task("write", "path")
@@ -107,13 +179,27 @@ def write_file(
 
 
 @sandbox_task("read", "path")
-def read_file(instance: Instance | str, path: str, user: str | None = None, config: AGSConfig | None = None) -> bytes:
+def read_file(
+    instance: Instance | str,
+    path: str,
+    user: str | None = None,
+    limit: int = DEFAULT_LIMIT,
+    config: AGSConfig | None = None,
+) -> bytes:
     """Return the content of a file in a sandbox.
+
+    Args:
+        instance: The instance or its id.
+        path: Absolute path, or relative to the user's home.
+        user: `user` (default) or `root`.
+        limit: The most bytes that are taken into memory.
+        config: Where AGS is; by default from the environment.
 
     Raises:
         NotFoundError: There is no such file.
+        OutputTooLargeError: It has more than `limit` bytes.
     """
-    return _plane(instance, config).read(path, user=user)
+    return transfer.read_file(_plane(instance, config), path, limit, user=user)
 
 
 @sandbox_task("list", "path")

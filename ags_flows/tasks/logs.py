@@ -17,6 +17,7 @@ LINES_PER_SECOND = 100
 BURST = 1_000
 LONGEST_LINE = 4_000
 LONGEST_PIECE = 1 << 16
+PROGRESS_EVERY = 10.0
 
 Logger: TypeAlias = "logging.Logger | logging.LoggerAdapter[logging.Logger]"
 
@@ -27,6 +28,34 @@ def run_logger() -> Logger:
         return get_run_logger()
     except MissingContextError:
         return logging.getLogger("ags_flows")
+
+
+class ProgressLog:
+    """Says how far a long transfer is: every ten seconds, so that short ones say nothing.
+
+    Args:
+        what: Such as `upload of data.csv`.
+        clock: Seconds that only grow.
+    """
+
+    def __init__(self, what: str, clock: Callable[[], float] = time.monotonic) -> None:
+        """Start now."""
+        self._what = what
+        self._clock = clock
+        self._logger = run_logger()
+        self._started = self._told = clock()
+
+    def __call__(self, done: int, total: int) -> None:
+        """Take how many bytes have been moved, and of how many."""
+        now = self._clock()
+        if now - self._told < PROGRESS_EVERY:
+            return
+        self._told = now
+        speed = done / max(now - self._started, 1e-3)
+        share = 100 * done // max(total, 1)
+        self._logger.info(
+            "%s: %.0f of %.0f MB (%s %%), %.0f MB/s", self._what, done / 1e6, total / 1e6, share, speed / 1e6
+        )
 
 
 class OutputLog:

@@ -6,8 +6,15 @@ import tarfile
 
 import pytest
 
-from ags_flows.errors import NotFoundError, TransferError
-from ags_flows.execution.transfer import download_directory, download_file, upload_directory, upload_file
+from ags_flows.errors import NotFoundError, OutputTooLargeError, TransferError, TransferIncompleteError
+from ags_flows.execution.transfer import (
+    download_directory,
+    download_file,
+    download_matching,
+    read_file,
+    upload_directory,
+    upload_file,
+)
 
 
 def test_a_binary_file_comes_back_as_it_went_with_its_mode(plane, tmp_path):
@@ -139,3 +146,105 @@ def test_a_sandbox_whose_tar_lies_cannot_write_outside(plane, tmp_path, name):
         plane.run("sed -i '/tmp.bin/d' ~/.profile")
     assert not target.exists()
     assert not (tmp_path / "escape").exists()
+
+
+def test_a_file_that_is_there_already_is_not_sent_again(plane, tmp_path):
+    source = tmp_path / "f"
+    source.write_bytes(os.urandom(100_000))
+    assert upload_file(plane, source, "/tmp/again/f").unchanged == 0
+    before = plane.stat("/tmp/again/f").modified_at
+    assert upload_file(plane, source, "/tmp/again/f").unchanged == 1
+    assert plane.stat("/tmp/again/f").modified_at == before
+    changed = bytearray(source.read_bytes())
+    changed[50_000] ^= 1
+    source.write_bytes(changed)
+    assert upload_file(plane, source, "/tmp/again/f").unchanged == 0
+    source.chmod(0o755)
+    assert upload_file(plane, source, "/tmp/again/f").unchanged == 0
+    assert plane.read("/tmp/again/f") == bytes(changed)
+    assert plane.stat("/tmp/again/f").mode == 0o755
+
+
+def test_of_a_directory_only_what_has_changed_is_sent_again(plane, tmp_path):
+    source = tmp_path / "source"
+    (source / "sub").mkdir(parents=True)
+    for number in range(20):
+        (source / "sub" / f"file {number}\n").write_text(f"content {number}")
+    os.link(source / "sub" / "file 3\n", source / "hard")
+    (source / "link").symlink_to("hard")
+    assert upload_directory(plane, source, "/tmp/incremental").unchanged == 0
+    (source / "sub" / "file 7\n").write_text("another")
+    (source / "sub" / "file 8\n").chmod(0o700)
+    (source / "new").write_text("new")
+    again = upload_directory(plane, source, "/tmp/incremental")
+    assert (again.files, again.unchanged) == (23, 19)
+    assert plane.read("/tmp/incremental/sub/file 7\n") == b"another"
+    assert plane.stat("/tmp/incremental/sub/file 8\n").mode == 0o700
+    assert plane.read("/tmp/incremental/new") == b"new"
+    assert plane.read("/tmp/incremental/link") == b"content 3"
+    assert plane.run("ls -d /tmp/.ags_flows*").exit_code != 0
+
+
+def test_what_matches_a_pattern_is_downloaded(plane, tmp_path):
+    plane.run("mkdir -p 'glob/a b/c' && cd glob && touch 1.csv 2.csv 3.txt 'a b/4.csv' 'a b/c/5.csv' -- '-x.csv'")
+    assert download_matching(plane, "~/glob/*.csv", tmp_path / "one").files == 3
+    assert sorted(path.name for path in (tmp_path / "one").iterdir()) == ["-x.csv", "1.csv", "2.csv"]
+    download_matching(plane, "/home/user/glob/**/*.csv", tmp_path / "all")
+    assert (tmp_path / "all" / "a b" / "c" / "5.csv").is_file()
+    download_matching(plane, "glob/a*/[0-9].csv", tmp_path / "one")
+    assert (tmp_path / "one" / "a b" / "4.csv").is_file()
+    assert (tmp_path / "one" / "1.csv").is_file()
+    for pattern in ("glob/*.parquet", "no/such/*", "glob/$(touch hacked)*"):
+        with pytest.raises(NotFoundError):
+            download_matching(plane, pattern, tmp_path / "none")
+    assert not plane.exists("glob/hacked")
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_target_in_the_way_is_named(plane, tmp_path):
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "f").write_text("x")
+    plane.run("mkdir -p way && touch way/file")
+    with pytest.raises(TransferError, match="way/file is there already, and is not a directory"):
+        upload_directory(plane, tmp_path / "d", "way/file")
+    with pytest.raises(TransferError, match="d/f is there already, and is not a directory"):
+        download_directory(plane, "way", tmp_path / "d" / "f")
+    with pytest.raises(TransferError, match="way is a directory. Use download_directory"):
+        download_file(plane, "way", tmp_path / "x")
+    with pytest.raises(TransferError, match="way/file is a file. Use download_file"):
+        download_directory(plane, "way/file", tmp_path / "x")
+    with pytest.raises(TransferError, match="is not a file. Use upload_directory"):
+        upload_file(plane, tmp_path / "d", "x")
+
+
+def test_a_file_that_changes_under_the_download_is_not_taken_for_whole(plane, tmp_path):
+    plane.run("head -c 3000000 /dev/urandom > changing")
+    seen = []
+
+    def change(done, total):
+        if not seen:
+            plane.run("printf x | dd of=changing bs=1 seek=10 conv=notrunc 2>/dev/null; echo more >> changing")
+        seen.append((done, total))
+
+    with pytest.raises(TransferIncompleteError, match="changed meanwhile"):
+        download_file(plane, "changing", tmp_path / "x", progress=change)
+    assert list(tmp_path.iterdir()) == []
+    assert seen[-1][0] >= 3_000_000
+
+
+def test_a_file_that_only_grows_is_whole_up_to_what_came(plane, tmp_path):
+    plane.run("head -c 3000000 /dev/urandom > growing")
+    done = []
+
+    def grow(*_):
+        if not done:
+            done.append(plane.run("echo more >> growing"))
+
+    assert download_file(plane, "growing", tmp_path / "x", progress=grow).size >= 3_000_000
+
+
+def test_a_file_that_is_too_large_for_memory_is_refused(plane):
+    plane.run("head -c 1000 /dev/zero > large")
+    assert len(read_file(plane, "large", 1000)) == 1000
+    with pytest.raises(OutputTooLargeError, match="more than 999 bytes. Download it"):
+        read_file(plane, "large", 999)

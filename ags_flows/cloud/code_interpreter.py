@@ -1,0 +1,216 @@
+"""Code in one sandbox, over the e2b code interpreter SDK on an attached data plane."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from ags_flows.cloud.data_plane import DataPlane
+from ags_flows.errors import (
+    CodeTimeoutError,
+    ConfigurationError,
+    NotFoundError,
+    OutcomeUnknownError,
+    UnreachableError,
+    UnsupportedError,
+)
+from ags_flows.models import Chart, CodeContext, CodeError, CodeResult, RichResult
+from ags_flows.output import HeadAndTail
+
+R = TypeVar("R")
+
+PORT = 49999
+LANGUAGES = ("bash", "java", "javascript", "python", "r", "typescript")
+DEFAULT_LIMIT = 1 << 20
+
+_CHART_PARTS = ("type", "title", "elements")
+
+
+class CodeInterpreter:
+    """The code interpreter of one sandbox. Only tools of type `code-interpreter` have one.
+
+    Args:
+        plane: The sandbox.
+    """
+
+    def __init__(self, plane: DataPlane) -> None:
+        """Open nothing yet."""
+        self.plane = plane
+
+    def run(
+        self,
+        code: str,
+        *,
+        language: str = "python",
+        context: str | None = None,
+        timeout: float = 300.0,
+        env: Mapping[str, str] | None = None,
+        on_stdout: Callable[[str], object] | None = None,
+        on_stderr: Callable[[str], object] | None = None,
+        limit: int = DEFAULT_LIMIT,
+    ) -> CodeResult:
+        """Run code once, and wait for it.
+
+        Args:
+            code: The code.
+            language: One of `LANGUAGES`.
+            context: The id of a context, instead of the language's default one.
+            timeout: Seconds; then the interpreter interrupts the code.
+            env: Environment of this execution.
+            on_stdout: Gets pieces of text as they come.
+            on_stderr: The same for stderr.
+            limit: How many bytes of each stream are kept: head and tail of longer output.
+
+        Returns:
+            The outcome; an exception of the code is a value.
+
+        Raises:
+            ConfigurationError: There is no such language.
+            CodeTimeoutError: The time limit was reached.
+            OutcomeUnknownError: The connection was lost after the code was sent.
+            UnsupportedError: The tool has no code interpreter, or not this language.
+        """
+        from e2b_code_interpreter import Context
+
+        check_language(language)
+        out, err = HeadAndTail(limit), HeadAndTail(limit)
+        chosen: dict[str, Any] = {"language": language}
+        if context is not None:
+            chosen = {"context": Context(context_id=context, language=language, cwd="")}
+
+        def execute(sandbox: Any) -> Any:
+            return sandbox.run_code(
+                code,
+                envs=dict(env or {}),
+                timeout=timeout,
+                on_stdout=_reader(out, on_stdout),
+                on_stderr=_reader(err, on_stderr),
+                **chosen,
+            )
+
+        try:
+            execution = self._call("run code", execute)
+        except UnreachableError as error:
+            if _was_never_sent(error):
+                raise
+            if "Execution timed out" in str(error):
+                raise CodeTimeoutError(
+                    f"The code ran into its limit of {timeout:g} s.", hint="Give it more time with timeout=..."
+                ) from error
+            raise OutcomeUnknownError(
+                f"The connection was lost while code was running: {error.message}",
+                hint="It may have run, in part or whole. Look into the sandbox, or run it anew in a fresh one.",
+            ) from error
+        failure = execution.error
+        return CodeResult(
+            code=code,
+            language=language,
+            text=execution.text,
+            stdout=out.text(),
+            stderr=err.text(),
+            truncated=out.truncated or err.truncated,
+            results=tuple(_rich(one) for one in execution.results),
+            error=CodeError(name=failure.name, value=failure.value, traceback=failure.traceback) if failure else None,
+            execution_count=execution.execution_count,
+            instance_id=self.plane.instance_id,
+        )
+
+    def create_context(self, language: str = "python", cwd: str | None = None) -> CodeContext:
+        """Make a context of its own: variables that no other context sees.
+
+        Args:
+            language: One of `LANGUAGES`.
+            cwd: Working directory, by default the user's home.
+        """
+        check_language(language)
+        made = self._call("create a context", lambda one: one.create_code_context(language=language, cwd=cwd))
+        return _context(made)
+
+    def list_contexts(self) -> list[CodeContext]:
+        """Return all contexts, the default ones of languages too."""
+        return [_context(one) for one in self._call("list contexts", lambda one: one.list_code_contexts())]
+
+    def restart_context(self, context: str) -> None:
+        """Forget all variables of a context."""
+        self._call("restart a context", lambda one: one.restart_code_context(context))
+
+    def remove_context(self, context: str) -> None:
+        """End a context."""
+        self._call("remove a context", lambda one: one.remove_code_context(context))
+
+    def _call(self, what: str, action: Callable[[Any], R]) -> R:
+        from e2b_code_interpreter import Sandbox
+
+        try:
+            return self.plane.call(what, lambda _: action(self.plane.attached(Sandbox)))
+        except (UnreachableError, NotFoundError) as error:
+            if not self._is_missing(error):
+                raise
+            raise UnsupportedError(
+                f"The sandbox {self.plane.instance_id} has no code interpreter (port {PORT}): {error.message}",
+                hint="Use a tool of type code-interpreter, or upload the code and execute it as a command.",
+            ) from error
+
+    def _is_missing(self, error: UnreachableError | NotFoundError) -> bool:
+        """Whether an answer is the gateway's, for a port that nothing listens on, or another program's on this port."""
+        told = str(error)
+        if isinstance(error, NotFoundError):
+            return "ontext" not in told
+        # The SDK takes every 502 for the sandbox's end.
+        return "not open" in told or ("likely due to sandbox timeout" in told and self.plane.is_alive())
+
+
+def check_language(language: str) -> None:
+    """Refuse a language that no code interpreter has, before any request.
+
+    Raises:
+        ConfigurationError: Names it, and those that there are.
+    """
+    if language not in LANGUAGES:
+        raise ConfigurationError(f"language: {language!r} is unknown.", hint=f"It is one of {', '.join(LANGUAGES)}.")
+
+
+def _was_never_sent(error: BaseException) -> bool:
+    import httpx
+
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)):
+            return True
+        cause = cause.__cause__ or cause.__context__
+    return False
+
+
+def _reader(where: HeadAndTail, tell: Callable[[str], object] | None) -> Callable[[Any], None]:
+    def take(message: Any) -> None:
+        where.add(message.line.encode())
+        if tell is not None:
+            tell(message.line)
+
+    return take
+
+
+def _context(one: Any) -> CodeContext:
+    return CodeContext(id=one.id, language=one.language, cwd=one.cwd or "")
+
+
+def _rich(one: Any) -> RichResult:
+    chart = one.chart.to_dict() if one.chart is not None else None
+    names = ("text", "html", "markdown", "svg", "png", "jpeg", "pdf", "latex", "javascript")
+    return RichResult(
+        **{name: getattr(one, name) for name in names},
+        json_value=one.json,
+        table=one.data,
+        chart=chart and _chart(chart),
+        extra=dict(one.extra or {}),
+        is_main=bool(one.is_main_result),
+    )
+
+
+def _chart(raw: Mapping[str, Any]) -> Chart:
+    return Chart(
+        type=str(getattr(raw["type"], "value", raw["type"]) or "unknown"),
+        title=raw.get("title"),
+        elements=tuple(dict(element) for element in raw.get("elements") or ()),
+        axes={name: value for name, value in raw.items() if name not in _CHART_PARTS and value is not None},
+    )

@@ -1,0 +1,158 @@
+"""Code in the interpreter of a real sandbox, through the task."""
+
+import pytest
+from prefect import flow
+from prefect.artifacts import Artifact
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
+from prefect.runtime import flow_run
+
+from ags_flows.errors import (
+    CodeFailedError,
+    CodeTimeoutError,
+    ConfigurationError,
+    OutcomeUnknownError,
+    UnsupportedError,
+)
+from ags_flows.models import Instance, ToolSpec
+from ags_flows.tasks import (
+    create_code_context,
+    create_tool,
+    exec_command,
+    list_code_contexts,
+    remove_code_context,
+    restart_code_context,
+    run_code,
+    start_instance,
+    wait_instance_running,
+    wait_tool_active,
+)
+
+PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR4nGP4z8DwHwAFAAH/iZk9HQAAAABJRU5ErkJggg=="
+
+
+@pytest.fixture
+def instance(ags_config):
+    return wait_instance_running.fn(start_instance.fn("code-interpreter-v1", config=ags_config), config=ags_config)
+
+
+def test_values_output_and_errors_come_back_as_values(instance, ags_config):
+    run = run_code.fn
+    assert run(instance, "x = 20", config=ags_config).text is None
+    told = run(instance, "import sys; print('out'); print('err', file=sys.stderr); x + 1", config=ags_config)
+    assert (told.text, told.stdout, told.stderr, told.ok) == ("21", "out\n", "err\n", True)
+    broken = run(instance, "1 / 0", config=ags_config)
+    assert (broken.error.name, broken.error.value) == ("ZeroDivisionError", "division by zero")
+    assert "1 / 0" in broken.error.traceback
+    with pytest.raises(CodeFailedError, match="ZeroDivisionError") as caught:
+        run(instance, "1 / 0", check=True, config=ags_config)
+    assert caught.value.result.error.name == "ZeroDivisionError"
+
+
+def test_what_is_displayed_is_typed(instance, ags_config):
+    code = f"""
+from IPython.display import HTML, Image, JSON, Markdown, display
+import base64
+display(HTML("<b>bold</b>"), Markdown("# head"), JSON({{"a": [1]}}), Image(base64.b64decode("{PNG}")))
+"last"
+"""
+    html, markdown, json, image, last = run_code.fn(instance, code, config=ags_config).results
+    assert html.html == "<b>bold</b>"
+    assert markdown.markdown == "# head"
+    assert json.json_value == {"a": [1]}
+    assert image.image().startswith(b"\x89PNG")
+    assert (last.text, last.is_main, image.is_main) == ("'last'", True, False)
+    assert "png" in image.formats()
+
+
+def test_contexts_have_variables_of_their_own(instance, ags_config):
+    run_code.fn(instance, "x = 1", config=ags_config)
+    context = create_code_context.fn(instance, cwd="/tmp", config=ags_config)
+    other = run_code.fn(instance, "import os; ('x' in dir(), os.getcwd())", context=context, config=ags_config)
+    assert other.text == "(False, '/tmp')"
+    run_code.fn(instance, "y = 1", context=context, config=ags_config)
+    restart_code_context.fn(instance, context, config=ags_config)
+    assert run_code.fn(instance, "'y' in dir()", context=context.id, config=ags_config).text == "False"
+    assert context.id in [one.id for one in list_code_contexts.fn(instance, config=ags_config)]
+    remove_code_context.fn(instance, context, config=ags_config)
+    assert context.id not in [one.id for one in list_code_contexts.fn(instance, config=ags_config)]
+
+
+def test_a_cell_that_takes_too_long_is_interrupted(instance, ags_config):
+    with pytest.raises(CodeTimeoutError, match="limit of 1 s"):
+        run_code.fn(instance, "import time; time.sleep(60)", timeout=1, config=ags_config)
+    assert run_code.fn(instance, "1 + 1", timeout=20, config=ags_config).text == "2"
+
+
+def test_an_unknown_language_is_refused_before_any_request(ags_emulator, ags_config):
+    before = len(ags_emulator.requests())
+    with pytest.raises(ConfigurationError, match="language: 'cobol' is unknown. It is one of bash, java"):
+        run_code.fn("sbi-1", "x", language="cobol", config=ags_config)
+    assert len(ags_emulator.requests()) == before
+
+
+def test_a_tool_without_an_interpreter_is_told(ags_config):
+    tool = wait_tool_active.fn(
+        create_tool.fn(ToolSpec(name="plain", image="python:3.11"), config=ags_config), config=ags_config
+    )
+    instance = wait_instance_running.fn(start_instance.fn(tool, config=ags_config), config=ags_config)
+    with pytest.raises(UnsupportedError, match="has no code interpreter .* Use a tool of type code-interpreter"):
+        run_code.fn(instance, "1", config=ags_config)
+
+
+def test_a_repeated_step_gets_the_result_of_the_first_time(instance, ags_config, prefect_server):
+    attempts = []
+
+    @flow(retries=1)
+    def flaky():
+        result = run_code(instance, "open('count', 'a').write('x'); 42", config=ags_config)
+        attempts.append(result.text)
+        if len(attempts) == 1:
+            raise RuntimeError("again")
+
+    flaky()
+    assert attempts == ["42", "42"]
+    assert exec_command.fn(instance, "cat count", durable=False, config=ags_config).stdout == "x"
+
+
+def test_a_lost_answer_is_an_unknown_outcome_and_nothing_is_repeated(
+    instance, ags_config, ags_emulator, prefect_server
+):
+    code = "import time\nopen('count', 'a').write('x')\nprint('begun', flush=True)\ntime.sleep(30)"
+
+    @flow(retries=1)
+    def cut():
+        ags_emulator.stream_fault("cut", after=10, match="/execute")
+        run_code(instance, code, config=ags_config)
+
+    with pytest.raises(OutcomeUnknownError, match="It may have run"):
+        cut()
+    assert exec_command.fn(instance, "cat count", durable=False, config=ags_config).stdout == "x"
+
+
+def test_pictures_and_tables_are_artifacts_and_secrets_are_masked(instance, ags_config, prefect_server):
+    from prefect.blocks.system import Secret
+
+    Secret(value="hunter2-hunter2").save("code-secret", overwrite=True)
+    code = f"""
+import base64, os
+from IPython.display import Image, Markdown, display
+display(Image(base64.b64decode("{PNG}")), Markdown("**" + os.environ["KEY"] + "**"))
+os.environ["KEY"]
+"""
+    ids = []
+
+    @flow
+    def draw() -> str:
+        ids.append(flow_run.id)
+        return run_code(instance, code, secrets={"KEY": "code-secret"}, config=ags_config).text
+
+    assert draw() == "'********'"
+    with get_client(sync_client=True) as client:
+        found = client.read_artifacts(artifact_filter=ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=ids)))
+    assert sorted(one.type for one in found) == ["image", "markdown"]
+    assert "hunter2" not in str(found)
+    assert f"data:image/png;base64,{PNG}" in str(found)
+
+
+assert Artifact and Instance
