@@ -175,6 +175,11 @@ class SandboxMachine:
         from ..envd import Envd
         from ..sandbox import Bind, Sandbox, SandboxSpec
 
+        binds = tuple(Bind(mount.source, mount.target, mount.readonly) for mount in plan.mounts)
+        if plan.interprets:
+            from ..code_interpreter import interpreter_binds
+
+            binds += interpreter_binds()
         sandbox: Any = await Sandbox.start(
             SandboxSpec(
                 sandbox_id=plan.sandbox_id,
@@ -182,7 +187,7 @@ class SandboxMachine:
                 network=plan.network,
                 storage_bytes=plan.storage_bytes,
                 memory_bytes=plan.memory_bytes,
-                binds=tuple(Bind(mount.source, mount.target, mount.readonly) for mount in plan.mounts),
+                binds=binds,
                 hostname=plan.sandbox_id[:12],
                 seed=plan.seed,
             )
