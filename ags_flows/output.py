@@ -9,7 +9,7 @@ class HeadAndTail:
     """Keeps the first and the last half of a limit, and counts what there was.
 
     Args:
-        limit: How many bytes may be kept, from 2.
+        limit: How many bytes may be kept; 0 keeps nothing and counts.
     """
 
     def __init__(self, limit: int) -> None:
@@ -29,7 +29,7 @@ class HeadAndTail:
             self._head.append(taken)
             self._head_room -= len(taken)
             piece = piece[len(taken) :]
-        if not piece:
+        if not piece or not self._tail_room:
             return
         self._tail.append(piece)
         self._tail_size += len(piece)
@@ -43,7 +43,8 @@ class HeadAndTail:
 
     def text(self) -> str:
         """Return all of it, or head and tail with a line between that says how much is left out."""
-        head, tail = b"".join(self._head), b"".join(self._tail)[-self._tail_room :]
+        head, tail = b"".join(self._head), b"".join(self._tail)
+        tail = tail[max(0, len(tail) - self._tail_room) :]
         if not self.truncated:
             return (head + tail).decode("utf-8", "replace")
         missing = self.size - len(head) - len(tail)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +19,7 @@ from ags_flows.execution.planes import open_plane
 from ags_flows.execution.transfer import has_magic
 from ags_flows.models import (
     CodeResult,
+    CommandHandle,
     CustomConfiguration,
     ExecResult,
     FileInfo,
@@ -28,6 +29,7 @@ from ags_flows.models import (
     ToolSpec,
     Transfer,
 )
+from ags_flows.tasks.commands import as_text
 from ags_flows.tasks.ending import Ending, ending_of
 from ags_flows.tasks.logs import run_logger
 from ags_flows.tasks.retries import as_step
@@ -51,10 +53,25 @@ class SandboxSession:
         self.steps = steps
         self._config = config
 
-    def run(self, command: str, **options: Any) -> ExecResult:
+    def run(self, command: str | Sequence[str], **options: Any) -> ExecResult:
         """Run a command. Options are those of `ags_flows.tasks.exec_command`: `timeout`, `env`, `check`, ..."""
-        with timed(self.steps, f"exec: {command}"):
+        with timed(self.steps, f"exec: {as_text(command)}"):
             return as_step(tasks.exec_command)(self.instance, command, config=self._config, **options)
+
+    def start(self, command: str | Sequence[str], **options: Any) -> CommandHandle:
+        """Start a command in the background. Options are those of `ags_flows.tasks.start_command`."""
+        with timed(self.steps, f"start: {as_text(command)}"):
+            return as_step(tasks.start_command)(self.instance, command, config=self._config, **options)
+
+    def wait(self, handle: CommandHandle, **options: Any) -> ExecResult:
+        """Wait for a command in the background. Options are those of `ags_flows.tasks.wait_command`."""
+        with timed(self.steps, f"wait for: {handle.command}"):
+            return as_step(tasks.wait_command)(handle, config=self._config, **options)
+
+    def kill(self, handle: CommandHandle) -> None:
+        """Kill a command in the background with all that it started."""
+        with timed(self.steps, f"kill: {handle.command}"):
+            as_step(tasks.kill_command)(handle, config=self._config)
 
     def run_code(self, code: str, **options: Any) -> CodeResult:
         """Run code in the code interpreter. Options are those of `ags_flows.tasks.run_code`."""

@@ -30,3 +30,10 @@ def test_head_and_tail_are_right_however_the_pieces_come(pieces, limit):
     if not kept.truncated:
         assert kept.text() == whole.decode("utf-8", "replace")
     assert sum(map(len, kept._tail)) <= limit + 40
+
+
+def test_a_limit_of_nothing_only_counts():
+    kept = HeadAndTail(0)
+    kept.add(b"abc")
+    assert (kept.size, kept.truncated) == (3, True)
+    assert kept.text() == "\n... 3 bytes left out ...\n"

@@ -29,7 +29,15 @@ from ags_flows.errors import (
     OutputTooLargeError,
     ServiceError,
 )
-from ags_flows.execution.journal_scripts import MARK, STALE, kill_script, look_script, start_script, upload_path
+from ags_flows.execution.journal_scripts import (
+    MARK,
+    STALE,
+    input_path,
+    kill_script,
+    look_script,
+    start_script,
+    upload_path,
+)
 from ags_flows.models import ExecResult
 from ags_flows.output import HeadAndTail
 
@@ -61,6 +69,7 @@ def run_durable(
     user: str | None = None,
     cwd: str | None = None,
     env: Mapping[str, str] | None = None,
+    stdin: bytes | None = None,
     timeout: float | None = None,
     on_line: Tell | None = None,
     on_note: Callable[[str], None] | None = None,
@@ -72,11 +81,12 @@ def run_durable(
 
     Args:
         plane: The sandbox.
-        command: Run by `bash -l`, its input empty.
+        command: Run by `bash -l`.
         key: Names the command in this sandbox: letters and digits.
         user: `user` (default) or `root`.
         cwd: Working directory, by default the user's home.
         env: Environment of the command; it is not written to the journal.
+        stdin: What the command reads, by default nothing.
         timeout: Seconds from its start, then its whole process group is killed. None for no limit.
         on_line: Gets `stdout` or `stderr`, and a line of it, without its end.
         on_note: Gets a sentence when something happens that a reader of the log should know.
@@ -97,13 +107,48 @@ def run_durable(
         UnreachableError: The sandbox could not be reached for two minutes; the command goes on.
     """
     following = _Following(plane, command, key, user, on_line, on_note, cancelled, limit)
-    try:
-        following.start(cwd, dict(env or {}), timeout, most_output)
-        following.follow()
-    except (KeyboardInterrupt, GeneratorExit):
-        kill_durable(plane, key, user=user)
-        raise
-    return following.result(timeout, most_output)
+    following.start(cwd, dict(env or {}), stdin, timeout, most_output)
+    return following.to_the_end(timeout, most_output)
+
+
+def start_durable(
+    plane: DataPlane,
+    command: str,
+    *,
+    key: str,
+    user: str | None = None,
+    cwd: str | None = None,
+    env: Mapping[str, str] | None = None,
+    stdin: bytes | None = None,
+    timeout: float | None = None,
+    on_note: Callable[[str], None] | None = None,
+    most_output: int = MOST_OUTPUT,
+) -> None:
+    """Start a command once, and do not wait for it. Arguments and errors are those of `run_durable`."""
+    following = _Following(plane, command, key, user, None, on_note, None, 0)
+    following.start(cwd, dict(env or {}), stdin, timeout, most_output)
+
+
+def follow_durable(
+    plane: DataPlane,
+    command: str,
+    *,
+    key: str,
+    user: str | None = None,
+    timeout: float | None = None,
+    on_line: Tell | None = None,
+    on_note: Callable[[str], None] | None = None,
+    cancelled: threading.Event | None = None,
+    limit: int = 1 << 20,
+    most_output: int = MOST_OUTPUT,
+) -> ExecResult:
+    """Attach to a command that was started before, and wait for it.
+
+    Args, returns and errors are those of `run_durable`; `command` and `timeout` are only for messages.
+    """
+    following = _Following(plane, command, key, user, on_line, on_note, cancelled, limit)
+    following.find()
+    return following.to_the_end(timeout, most_output)
 
 
 def kill_durable(plane: DataPlane, key: str, *, user: str | None = None) -> None:
@@ -168,14 +213,17 @@ class _Following:
         self._ended: str | None = None
         self._ranges = True
 
-    def start(self, cwd: str | None, env: dict[str, str], timeout: float | None, most_output: int) -> None:
+    def start(
+        self, cwd: str | None, env: dict[str, str], stdin: bytes | None, timeout: float | None, most_output: int
+    ) -> None:
         """Start the command, or find it; short ones are over when this returns."""
-        whole: str | None = self._command
-        if len(self._command.encode()) > LONGEST_SCRIPT:
+        text = self._command if stdin is None else self._feed(stdin)
+        whole: str | None = text
+        sha = hashlib.sha256(text.encode()).hexdigest()
+        if len(text.encode()) > LONGEST_SCRIPT:
             # An argument of a process is limited to 128 KiB by Linux; a longer script goes by file.
-            self._plane.write(upload_path(self._key), self._command.encode(), user=self._user)
+            self._plane.write(upload_path(self._key), text.encode(), user=self._user)
             whole = None
-        sha = hashlib.sha256(self._command.encode()).hexdigest()
         script = start_script(self._key, sha, whole, math.ceil(timeout or 0), most_output)
         deadline = time.monotonic() + STALE * 2
         while True:
@@ -190,12 +238,34 @@ class _Following:
                 if state != "started":
                     over = "has ended" if state == "done" else "still runs"
                     self._note(f"Attached to the command that an earlier attempt started; it {over}.")
+                    if stdin is not None:
+                        self._plane.remove(input_path(self._key), user=self._user)
                 return
             if time.monotonic() > deadline:
                 raise self._unknown("it was being started for too long")
             self._pause(1.0)
 
-    def follow(self) -> None:
+    def find(self) -> None:
+        """Find a command that was started before."""
+        if self._ask(look_script(self._key), None, {}) == "lost":
+            raise self._unknown("its supervisor vanished without leaving an exit code, or it never was started")
+
+    def to_the_end(self, timeout: float | None, most_output: int) -> ExecResult:
+        """Follow the command and return its outcome; Ctrl-C reaches it."""
+        try:
+            self._follow()
+        except (KeyboardInterrupt, GeneratorExit):
+            kill_durable(self._plane, self._key, user=self._user)
+            raise
+        return self._result(timeout, most_output)
+
+    def _feed(self, stdin: bytes) -> str:
+        """Upload what the command reads; return the command that opens it first and leaves nothing of it behind."""
+        path = input_path(self._key)
+        self._plane.write(path, stdin, user=self._user)
+        return f"exec <{path} && rm -f {path}\n{self._command}"
+
+    def _follow(self) -> None:
         """Read output and wait for the end."""
         interval, news = FIRST_INTERVAL, time.monotonic()
         while self._ended is None:
@@ -212,7 +282,7 @@ class _Following:
                 for stream in self._streams.values():
                     stream.take(b"", final=True)
 
-    def result(self, timeout: float | None, most_output: int) -> ExecResult:
+    def _result(self, timeout: float | None, most_output: int) -> ExecResult:
         """Return the outcome, or raise what the reason of its end says."""
         out, err = self._streams["stdout"].kept, self._streams["stderr"].kept
         code, _, why = (self._ended or "").strip().partition(" ")
@@ -232,7 +302,7 @@ class _Following:
         )
         if why == "timeout":
             raise CommandTimeoutError(
-                f"Command ran into its limit of {timeout:g} s and was killed: {self._command}",
+                f"Command ran into its limit of {timeout or 0:g} s and was killed: {self._command}",
                 hint="Give it more time with timeout=...",
                 result=result,
             )

@@ -150,6 +150,7 @@ echo "MARKER $state $D ${o:-0} ${e:-0} $rc"
 _KILL = r"""
 [ -s "$D/rc" ] && exit 0
 echo cancelled >"$D/why"
+for look in 1 2 3 4 5 6 7 8 9 10; do { [ -s "$D/child" ] || [ -s "$D/rc" ]; } && break; sleep 0.1; done
 read -r supervisor _ 2>/dev/null <"$D/pid"
 read -r child _ 2>/dev/null <"$D/child"
 [ -n "$child" ] && kill -s TERM -- "-$child" 2>/dev/null
@@ -201,3 +202,8 @@ def kill_script(key: str) -> str:
 def upload_path(key: str) -> str:
     """Return where a command is uploaded that is too long for a script."""
     return f"/tmp/.ags_flows-cmd-{key}"
+
+
+def input_path(key: str) -> str:
+    """Return where the input of a command is uploaded."""
+    return f"/tmp/.ags_flows-in-{key}"

@@ -34,6 +34,7 @@ from ags_flows.models.mounts import (
 )
 from ags_flows.models.results import (
     CleanupReport,
+    CommandHandle,
     ExecResult,
     FileInfo,
     RunReport,
@@ -55,6 +56,7 @@ __all__ = [
     "CodeContext",
     "CodeError",
     "CodeResult",
+    "CommandHandle",
     "Computer",
     "CosSource",
     "Cpu",

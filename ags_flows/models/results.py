@@ -34,6 +34,25 @@ class ExecResult(Value):
         return self.exit_code == 0
 
 
+class CommandHandle(Value):
+    """A command that runs in the background of a sandbox: enough to wait for it or to kill it, from any process.
+
+    `secrets` are variable names to names of Prefect Secret blocks, never their values.
+    """
+
+    instance_id: str
+    key: str
+    command: str
+    user: str | None = None
+    timeout: float | None = None
+    secrets: dict[str, str] = Field(default_factory=dict)
+
+    @property
+    def id(self) -> str:
+        """What names it in logs."""
+        return self.command
+
+
 class FileInfo(Value):
     """A file or a directory in a sandbox. `mode` is octal permission bits; times are aware."""
 

@@ -12,7 +12,7 @@ from ags_flows.tasks.code import (
     restart_code_context,
     run_code,
 )
-from ags_flows.tasks.commands import exec_command
+from ags_flows.tasks.commands import exec_command, kill_command, start_command, wait_command
 from ags_flows.tasks.files import (
     download_directory,
     download_file,
@@ -64,6 +64,7 @@ __all__ = [
     "get_instance",
     "get_instance_url",
     "get_tool",
+    "kill_command",
     "list_code_contexts",
     "list_files",
     "list_instances",
@@ -76,11 +77,13 @@ __all__ = [
     "restart_code_context",
     "resume_instance",
     "run_code",
+    "start_command",
     "start_instance",
     "stop_instance",
     "update_tool",
     "upload_directory",
     "upload_file",
+    "wait_command",
     "wait_instance_running",
     "wait_tool_active",
     "write_file",

@@ -1,14 +1,17 @@
-"""The task that runs a command in a sandbox."""
+"""Tasks that run commands in a sandbox, in the foreground and in the background."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import cast
 
 from ags_flows.blocks import AGSConfig
-from ags_flows.errors import CommandFailedError
-from ags_flows.execution.journal import run_durable
+from ags_flows.errors import CommandFailedError, ConfigurationError
+from ags_flows.execution.journal import follow_durable, kill_durable, run_durable, start_durable
 from ags_flows.execution.planes import open_plane
-from ags_flows.models import ExecResult, Instance
+from ags_flows.models import CommandHandle, ExecResult, Instance
 from ags_flows.redaction import Redactor
 from ags_flows.tasks.caller import identify
 from ags_flows.tasks.instances import instance_id
@@ -19,25 +22,28 @@ from ags_flows.tasks.secrets import load_secrets
 DEFAULT_LIMIT = 1 << 20
 SHOWN_OF_A_FAILURE = 2_000
 DIRECT_TIMEOUT = 60.0
+MOST_DIRECT_INPUT = 64_000
 
 
 @sandbox_task("exec", "command")
 def exec_command(
     instance: Instance | str,
-    command: str,
+    command: str | Sequence[str],
     durable: bool = True,
     timeout: float | None = None,
     env: Mapping[str, str] | None = None,
     secrets: Mapping[str, str] | None = None,
     cwd: str | None = None,
     user: str | None = None,
+    stdin: str | bytes | None = None,
+    background: bool = False,
     check: bool = False,
     limit: int = DEFAULT_LIMIT,
     log_output: bool = True,
     step: str = "",
     config: AGSConfig | None = None,
 ) -> ExecResult:
-    """Run a shell command in a sandbox; its output streams into the run's log.
+    """Run a command in a sandbox; its output streams into the run's log.
 
     A durable command (the default) belongs to the sandbox, not to this process: it runs on when the flow dies, and a
     retry of the task or of the flow run finds it, goes on with its output where it was, and never runs it a second
@@ -45,7 +51,7 @@ def exec_command(
 
     Args:
         instance: The instance or its id.
-        command: Run by `bash -l -c`.
+        command: Run by `bash -l -c`; or a program and its arguments, which no shell interprets.
         durable: See above.
         timeout: Seconds, then its whole process group is killed. Durable: None is no limit. Direct: 60 by default.
         env: Environment of the command.
@@ -53,6 +59,9 @@ def exec_command(
             values are masked in the log and in the result.
         cwd: Working directory, by default the user's home.
         user: `user` (default) or `root`.
+        stdin: What the command reads, by default nothing.
+        background: Return a `CommandHandle` at once, for `wait_command` and `kill_command`. Code that is checked for
+            types calls `start_command`, which is the same and says so.
         check: Raise when the exit code is not 0.
         limit: How many bytes of each stream the result may hold; head and tail of longer output.
         log_output: Whether the output goes to the run's log.
@@ -70,26 +79,42 @@ def exec_command(
 
     Example:
         ```python
-        result = exec_command(instance, "python etl.py --day 2026-11-22", timeout=3600)
+        result = exec_command(instance, "python3 etl.py --day 2026-11-22", timeout=3600)
+        result = exec_command(instance, ["grep", "-c", "it's", "notes.txt"])
         ```
     """
-    config = config or AGSConfig()
+    if background:
+        if not durable:
+            raise ConfigurationError("background: a command in the background is durable; got durable=False.")
+        handle = start_command.fn(
+            instance,
+            command,
+            timeout=timeout,
+            env=env,
+            secrets=secrets,
+            cwd=cwd,
+            user=user,
+            stdin=stdin,
+            step=step,
+            config=config,
+        )
+        return cast(ExecResult, handle)
+    text = as_text(command)
     reference = instance_id(instance)
-    plane, cancelled = open_plane(config.connection(), reference)
+    plane, cancelled = open_plane((config or AGSConfig()).connection(), reference)
     hidden = load_secrets(secrets)
     redactor = Redactor(hidden.values())
     environment = {**(env or {}), **hidden}
-    log = OutputLog(run_logger(), redactor) if log_output else None
-    try:
+    with _logged(redactor, log_output) as log:
         if durable:
-            arguments = {"command": command, "cwd": cwd, "user": user, "env": environment}
             result = run_durable(
                 plane,
-                command,
-                key=identify(f"exec_command/{step}", arguments).within(reference),
+                text,
+                key=_key(text, reference, cwd, user, environment, step),
                 user=user,
                 cwd=cwd,
                 env=environment,
+                stdin=_as_bytes(stdin),
                 timeout=timeout,
                 on_line=log,
                 on_note=run_logger().info,
@@ -98,7 +123,7 @@ def exec_command(
             )
         else:
             result = plane.run(
-                command,
+                text if stdin is None else _with_input(text, stdin),
                 user=user,
                 cwd=cwd,
                 env=environment,
@@ -107,19 +132,113 @@ def exec_command(
                 on_stderr=log.reader("stderr") if log else None,
                 limit=limit,
             )
-    finally:
-        if log:
-            log.close()
-    result = result.model_copy(
-        update={
-            "command": redactor.text(command),
-            "stdout": redactor.text(result.stdout),
-            "stderr": redactor.text(result.stderr),
-        }
+    return _told(result.model_copy(update={"command": text}), redactor, check)
+
+
+@sandbox_task("start", "command")
+def start_command(
+    instance: Instance | str,
+    command: str | Sequence[str],
+    timeout: float | None = None,
+    env: Mapping[str, str] | None = None,
+    secrets: Mapping[str, str] | None = None,
+    cwd: str | None = None,
+    user: str | None = None,
+    stdin: str | bytes | None = None,
+    step: str = "",
+    config: AGSConfig | None = None,
+) -> CommandHandle:
+    """Start a durable command in a sandbox and leave it to run in the background.
+
+    A retry of the task or of the flow run does not start it a second time. The handle is a value: it survives in
+    results of Prefect, and any process can wait for the command, or kill it. Arguments are those of `exec_command`.
+
+    Example:
+        ```python
+        server = start_command(instance, "python3 -m http.server 8000")
+        ...
+        kill_command(server)
+        ```
+    """
+    text = as_text(command)
+    reference = instance_id(instance)
+    plane, _ = open_plane((config or AGSConfig()).connection(), reference)
+    hidden = load_secrets(secrets)
+    redactor = Redactor(hidden.values())
+    environment = {**(env or {}), **hidden}
+    key = _key(text, reference, cwd, user, environment, step)
+    start_durable(
+        plane,
+        text,
+        key=key,
+        user=user,
+        cwd=cwd,
+        env=environment,
+        stdin=_as_bytes(stdin),
+        timeout=timeout,
+        on_note=run_logger().info,
     )
-    if not result.ok:
-        run_logger().warning("Exit code %s: %s", result.exit_code, result.command)
-    return require_success(result) if check else result
+    run_logger().info("Runs in the background of %s: %s", reference, redactor.text(text))
+    return CommandHandle(
+        instance_id=reference,
+        key=key,
+        command=redactor.text(text),
+        user=user,
+        timeout=timeout,
+        secrets=dict(secrets or {}),
+    )
+
+
+@sandbox_task("wait for", "handle")
+def wait_command(
+    handle: CommandHandle,
+    check: bool = False,
+    limit: int = DEFAULT_LIMIT,
+    log_output: bool = True,
+    config: AGSConfig | None = None,
+) -> ExecResult:
+    """Wait for a command in the background; its whole output, from the start, goes to the run's log.
+
+    Args:
+        handle: Of `start_command`.
+        check: Raise when the exit code is not 0.
+        limit: How many bytes of each stream the result may hold; head and tail of longer output.
+        log_output: Whether the output goes to the run's log.
+        config: Where AGS is; by default from the environment.
+
+    Raises:
+        CommandFailedError: With `check=True`, for an exit code other than 0.
+        CommandTimeoutError: Its time limit was reached.
+        OutcomeUnknownError: It vanished without an exit code.
+        InstanceGoneError: The sandbox ended.
+    """
+    plane, cancelled = open_plane((config or AGSConfig()).connection(), handle.instance_id)
+    redactor = Redactor(load_secrets(handle.secrets).values())
+    with _logged(redactor, log_output) as log:
+        result = follow_durable(
+            plane,
+            handle.command,
+            key=handle.key,
+            user=handle.user,
+            timeout=handle.timeout,
+            on_line=log,
+            on_note=run_logger().info,
+            cancelled=cancelled,
+            limit=limit,
+        )
+    return _told(result, redactor, check)
+
+
+@sandbox_task("kill", "handle")
+def kill_command(handle: CommandHandle, config: AGSConfig | None = None) -> None:
+    """Kill a command in the background, with its whole process group; one that has ended is left alone.
+
+    Args:
+        handle: Of `start_command`.
+        config: Where AGS is; by default from the environment.
+    """
+    plane, _ = open_plane((config or AGSConfig()).connection(), handle.instance_id)
+    kill_durable(plane, handle.key, user=handle.user)
 
 
 def require_success(result: ExecResult) -> ExecResult:
@@ -135,3 +254,63 @@ def require_success(result: ExecResult) -> ExecResult:
         f"Command ended with exit code {result.exit_code}: {result.command}" + (f"\n{told}" if told else ""),
         result=result,
     )
+
+
+def _key(
+    command: str, reference: str, cwd: str | None, user: str | None, environment: Mapping[str, str], step: str
+) -> str:
+    arguments = {"command": command, "cwd": cwd, "user": user, "env": environment}
+    return identify(f"exec_command/{step}", arguments).within(reference)
+
+
+def as_text(command: str | Sequence[str]) -> str:
+    """Return a command as a shell takes it.
+
+    Raises:
+        ConfigurationError: It is empty, or no program can be given it.
+    """
+    text = command if isinstance(command, str) else shlex.join(command)
+    if not text.strip():
+        raise ConfigurationError(f"command: it is empty (got {command!r}).")
+    if "\0" in text:
+        raise ConfigurationError("command: it has a zero byte, which no program can be given.")
+    return text
+
+
+def _as_bytes(stdin: str | bytes | None) -> bytes | None:
+    return stdin.encode() if isinstance(stdin, str) else stdin
+
+
+def _with_input(command: str, stdin: str | bytes) -> str:
+    """Return a command that reads its input from itself: the direct path is for short ones.
+
+    Raises:
+        ConfigurationError: It is too long for an argument of a process.
+    """
+    data = stdin.encode() if isinstance(stdin, str) else stdin
+    octal = "".join(f"\\{byte:03o}" for byte in data)
+    if len(octal) > MOST_DIRECT_INPUT:
+        raise ConfigurationError(
+            f"stdin: {len(data):,} bytes are too much for the direct path.", hint="Leave durable=True."
+        )
+    return f"exec < <(printf '{octal}')\n{command}"
+
+
+@contextmanager
+def _logged(redactor: Redactor, wanted: bool) -> Iterator[OutputLog | None]:
+    log = OutputLog(run_logger(), redactor) if wanted else None
+    try:
+        yield log
+    finally:
+        if log:
+            log.close()
+
+
+def _told(result: ExecResult, redactor: Redactor, check: bool) -> ExecResult:
+    """Return the result as it may be seen, and say in the log when it is a failure."""
+    result = result.model_copy(
+        update={name: redactor.text(getattr(result, name)) for name in ("command", "stdout", "stderr")}
+    )
+    if not result.ok:
+        run_logger().warning("Exit code %s: %s", result.exit_code, result.command)
+    return require_success(result) if check else result

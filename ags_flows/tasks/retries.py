@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar, cast
@@ -76,6 +77,8 @@ def as_step(function: Task[P, R]) -> Callable[P, R]:
 
 def _shorten(subject: object) -> str:
     """Return a subject in a few words: names of tools, ids of instances, the first line of a command."""
+    if isinstance(subject, (list, tuple)):
+        subject = shlex.join(map(str, subject))
     text = str(getattr(subject, "name", None) or getattr(subject, "id", None) or subject or "all")
     line = text.strip().splitlines()[0] if text.strip() else ""
     return line if len(line) <= LONGEST_SUBJECT else f"{line[: LONGEST_SUBJECT - 3]}..."

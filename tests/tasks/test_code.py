@@ -121,7 +121,7 @@ def test_a_lost_answer_is_an_unknown_outcome_and_nothing_is_repeated(
 
     @flow(retries=1)
     def cut():
-        ags_emulator.stream_fault("cut", path="/execute", after_seconds=1)
+        ags_emulator.stream_fault("cut", path="/execute", after_bytes=1)
         run_code(instance, code, config=ags_config)
 
     with pytest.raises(OutcomeUnknownError, match="It may have run"):

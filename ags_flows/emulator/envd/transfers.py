@@ -79,6 +79,10 @@ async def download(context: Context, request: Request) -> Response:
         if accepted == "gzip" and "range" not in request.headers:
             headers |= {"Content-Encoding": "gzip", "Content-Type": "application/octet-stream"}
             return StreamingResponse(_compressed(descriptor), headers=headers, background=close)
+        if "range" not in request.headers:
+            headers |= {"Content-Length": str(status.st_size), "Accept-Ranges": "bytes"}
+            content = _content(descriptor, status.st_size)
+            return StreamingResponse(content, headers=headers, media_type="application/octet-stream", background=close)
         # By the descriptor: the path itself would be resolved on the host.
         return FileResponse(
             f"/proc/self/fd/{descriptor}",
@@ -224,6 +228,13 @@ async def _form(request: Request) -> FormData:
 
 async def _pieces(part: UploadFile) -> AsyncIterator[bytes]:
     while piece := await part.read(PIECE):
+        yield piece
+
+
+async def _content(descriptor: int, size: int) -> AsyncIterator[bytes]:
+    """Give as much as was announced, also of a file that somebody writes to meanwhile, such as a log."""
+    while size and (piece := await asyncio.to_thread(os.read, descriptor, min(size, PIECE))):
+        size -= len(piece)
         yield piece
 
 
