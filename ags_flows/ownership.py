@@ -21,6 +21,9 @@ MANAGED_BY = "ags-flows"
 LIVE = frozenset({"STARTING", "RUNNING", "UNHEALTHY", "PAUSING", "PAUSED", "RESUMING"})
 """States of an instance that can still be worked in, now or after a resume."""
 
+KEPT = "kept"
+"""Metadata of a failed run's sandbox that is kept for a look inside: `keep` or `pause`."""
+
 _NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "https://pypi.org/project/ags-flows/")
 
 
@@ -67,10 +70,15 @@ class Identity:
 
 @dataclass(frozen=True)
 class Owner:
-    """The flow run, and the process, on whose behalf something is created."""
+    """The flow run, and the process, on whose behalf something is created.
+
+    The id of the flow says which Prefect server it was: a server that knows the flow, and not the run, has lost or
+    deleted the run; one that knows neither is another server.
+    """
 
     flow_run_id: str
     flow_run_name: str = ""
+    flow_id: str = ""
     deployment: str = ""
     subflow_run_id: str = ""
     host: str = ""
@@ -83,6 +91,7 @@ def label(identity: Identity, owner: Owner, created_at: datetime, generation: in
         "managed-by": MANAGED_BY,
         "flow-run-id": owner.flow_run_id,
         "flow-run-name": owner.flow_run_name,
+        "flow-id": owner.flow_id,
         "subflow-run-id": owner.subflow_run_id,
         "deployment": owner.deployment,
         "step": identity.step,
@@ -106,7 +115,10 @@ def generation_of(metadata: Mapping[str, str]) -> int:
     return int(text) if text.isdecimal() else 0
 
 
-RunState = Literal["active", "terminal", "unknown"]
+RunState = Literal["active", "terminal", "unknown", "foreign"]
+"""What a Prefect server says of a flow run: that it is not over; that it is; that it knows the run's flow and no such
+run (deleted, or lost with a database that was set back); that it knows neither, so that the run may be another
+server's."""
 
 
 def is_orphan(
@@ -120,12 +132,12 @@ def is_orphan(
 
     Args:
         metadata: What the instance carries.
-        run_state: What the Prefect server says of its flow run, re-read just before acting; `unknown` means that
-            the server answered and has no such run, never that it did not answer.
+        run_state: What the Prefect server says of its flow run, re-read just before acting; never a guess for a
+            server that did not answer.
         ended_at: When the run ended; for an unknown run, when the instance was created. Aware.
         now: The present. Aware.
         grace: How long a sandbox without an owner is left alone, for a retry to adopt.
     """
-    if not is_ours(metadata) or run_state == "active" or ended_at is None:
+    if not is_ours(metadata) or run_state in ("active", "foreign") or ended_at is None:
         return False
     return now - ended_at >= grace

@@ -29,6 +29,7 @@ from ags_flows.models import (
     ToolSpec,
     Transfer,
 )
+from ags_flows.ownership import KEPT
 from ags_flows.tasks.commands import as_text
 from ags_flows.tasks.ending import Ending, ending_of
 from ags_flows.tasks.logs import run_logger
@@ -281,6 +282,8 @@ class _Opening:
     def _preserve(self, instance: Instance, on_failure: OnFailure) -> None:
         logger = run_logger()
         try:
+            # The reaper spares it then, although its flow run is over.
+            self._config.control_plane().update_instance(instance.id, metadata={**instance.metadata, KEPT: on_failure})
             if on_failure == "pause":
                 as_step(tasks.pause_instance)(instance, config=self._config)
                 logger.warning(

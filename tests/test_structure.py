@@ -17,6 +17,7 @@ LAYERS = [
     {"cloud"},
     {"blocks"},
     {"execution"},
+    {"reaping"},
     {"operator", "tasks"},
     {"session"},
     {"flows"},

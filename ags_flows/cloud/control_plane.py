@@ -272,6 +272,10 @@ class ControlPlane:
 
         return _filtered(filters, read)
 
+    def each_instance(self) -> Iterator[Instance]:
+        """Give the instances one by one, ended ones too: a page is read when it is needed, and none is kept."""
+        return self._instances([], None, None)
+
     def update_instance(
         self, instance_id: str, *, timeout: str | int | None = None, metadata: Mapping[str, str] | None = None
     ) -> None:

@@ -32,6 +32,7 @@ from ags_flows.models.mounts import (
     VolumeSource,
     VolumeTemplateSource,
 )
+from ags_flows.models.reaping import PROTECTED, Reaped, ReapReport, ReapRules, Rule
 from ags_flows.models.results import (
     CleanupReport,
     CommandHandle,
@@ -74,11 +75,16 @@ __all__ = [
     "MountPath",
     "MountSource",
     "Network",
+    "PROTECTED",
     "Port",
     "PortNumber",
     "Probe",
+    "ReapReport",
+    "ReapRules",
+    "Reaped",
     "Resources",
     "RichResult",
+    "Rule",
     "RunReport",
     "Security",
     "Snapshot",

@@ -62,6 +62,7 @@ def owner() -> Owner:
     return Owner(
         flow_run_id=str(run.id),
         flow_run_name=run.name or "",
+        flow_id=str(run.flow_id),
         deployment=str(run.deployment_id or ""),
         subflow_run_id=str(context.flow_run.id) if context.flow_run.id != run.id else "",
         host=host,

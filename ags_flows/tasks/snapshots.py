@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from ags_flows.blocks import AGSConfig
 from ags_flows.models import Instance, Snapshot
+from ags_flows.ownership import MANAGED_BY
 from ags_flows.tasks.caller import identify
 from ags_flows.tasks.instances import instance_id
 from ags_flows.tasks.retries import sandbox_task
@@ -20,11 +21,16 @@ def create_snapshot(
     step: str = "",
     config: AGSConfig | None = None,
 ) -> Snapshot:
-    """Save an instance's disk, and its memory if asked, under a name. Start from it with `snapshot_id`."""
+    """Save an instance's disk, and its memory if asked, under a name. Start from it with `snapshot_id`.
+
+    The tag `managed-by` is added to yours: the reaper can delete such snapshots when they are old.
+    """
     control = (config or AGSConfig()).control_plane()
     reference = instance_id(instance)
     identity = identify(f"create_snapshot/{step}", {"instance": reference, "name": name})
-    return control.create_snapshot(reference, name=name, memory=memory, tags=tags, client_token=identity.client_token())
+    labelled = {**(tags or {}), "managed-by": MANAGED_BY}
+    token = identity.client_token()
+    return control.create_snapshot(reference, name=name, memory=memory, tags=labelled, client_token=token)
 
 
 @sandbox_task("list snapshots", "instance")

@@ -1,0 +1,99 @@
+"""A control plane that keeps within the API's rates: for whoever has thousands of calls to make.
+
+AGS counts requests for each action, region and account. All paced control planes of one account in this process share
+their pace; what other processes send is noticed by the answer, and waited out.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ags_flows.cloud.connection import Connection
+from ags_flows.cloud.control_plane import ControlPlane
+from ags_flows.errors import ThrottledError
+
+RATES = {"StartSandboxInstance": 100.0, "StopSandboxInstance": 100.0, "AcquireSandboxInstanceToken": 100.0}
+"""Requests a second, as AGS documents them."""
+
+OTHER_RATE = 20.0
+
+SHARE = 0.96
+"""The part of a rate that is used: requests do not arrive as evenly as they are sent."""
+
+ATTEMPTS = 8
+FIRST_PAUSE = 0.25
+
+
+class Pace:
+    """Gives out moments, evenly spaced. Thread-safe.
+
+    Args:
+        rate: How many a second.
+        clock: Seconds that only grow.
+        sleep: Waits for some seconds.
+    """
+
+    def __init__(
+        self,
+        rate: float,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        """Start with the first moment at once."""
+        self._interval = 1.0 / rate
+        self._clock = clock
+        self._sleep = sleep
+        self._next = float("-inf")
+        self._lock = threading.Lock()
+
+    def wait(self) -> None:
+        """Return when it is this caller's moment."""
+        with self._lock:
+            now = self._clock()
+            mine = max(now, self._next)
+            self._next = mine + self._interval
+        if mine > now:
+            self._sleep(mine - now)
+
+    def hold(self, seconds: float) -> None:
+        """Give out no moment for some seconds."""
+        with self._lock:
+            self._next = max(self._next, self._clock() + seconds)
+
+
+class PacedControlPlane(ControlPlane):
+    """A control plane whose calls wait for their moment, and are repeated when AGS says that there were too many.
+
+    A refused request did nothing, so that its repetition is safe.
+    """
+
+    _paces: dict[tuple[str, str, str, str], Pace] = {}
+    _paces_lock = threading.Lock()
+
+    def __init__(self, connection: Connection) -> None:
+        """Check the keys; nothing is sent."""
+        super().__init__(connection)
+        self._account = (connection.control_url, connection.region, connection.require_keys()[0])
+
+    def call(self, action: str, parameters: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Call an action at its pace."""
+        pace = self._pace(action)
+        for attempt in range(ATTEMPTS):
+            pace.wait()
+            try:
+                return super().call(action, parameters)
+            except ThrottledError as error:
+                if attempt + 1 == ATTEMPTS:
+                    raise
+                pace.hold(error.retry_after or FIRST_PAUSE * 2**attempt)
+        raise AssertionError("unreachable")
+
+    def _pace(self, action: str) -> Pace:
+        with self._paces_lock:
+            key = (*self._account, action)
+            if key not in self._paces:
+                self._paces[key] = Pace(RATES.get(action, OTHER_RATE) * SHARE)
+            return self._paces[key]

@@ -1,0 +1,146 @@
+"""The flow that ends what is left over."""
+
+from __future__ import annotations
+
+from contextlib import closing
+
+from prefect import flow
+from prefect.artifacts import create_table_artifact
+from prefect.client.orchestration import get_client
+from prefect.events import emit_event
+
+from ags_flows.blocks import AGSConfig
+from ags_flows.cloud.pace import PacedControlPlane
+from ags_flows.errors import UnreachableError
+from ags_flows.models import Reaped, ReapReport, ReapRules
+from ags_flows.reaping.owners import PrefectOwners
+from ags_flows.reaping.reaper import Reaper
+from ags_flows.tasks.logs import run_logger
+
+ARTIFACT = "reap"
+MOST_ROWS = 500
+"""Rows of the table artifact for what was stopped: the server keeps an artifact whole, and the UI shows it whole."""
+
+
+@flow(
+    name="reap",
+    description="Stop sandboxes of flow runs that are over, and what else the rules say. Nothing is stopped of which "
+    "AGS and the Prefect server do not both say that it is ours, and nobody's.",
+)
+def reap(
+    dry_run: bool = False,
+    rules: ReapRules | None = None,
+    flow_run_id: str | None = None,
+    config: AGSConfig | None = None,
+) -> ReapReport:
+    """Stop what is provably ours and provably nobody's.
+
+    An instance is ours by the metadata that ags_flows writes; it is nobody's when the Prefect server says that its
+    flow run is over, or knows the flow but not the run. Runs of flows that this server does not know may be another
+    server's: their sandboxes are spared. Both are read once more just before anything is stopped.
+
+    Args:
+        dry_run: Report what would be stopped, and stop nothing.
+        rules: Which rules hold, for how long something is spared, what is protected, how much may be stopped at most.
+        flow_run_id: Only the sandboxes of this flow run: what an automation passes for a run that crashed.
+        config: Where AGS is: an `AGSConfig` block, or by default the environment.
+
+    Returns:
+        What was stopped and why, what was spared and why.
+
+    Raises:
+        UnreachableError: AGS or the Prefect server did not answer: nothing was stopped, or the rest was left alone.
+
+    Example:
+        ```python
+        report = reap(dry_run=True, rules=ReapRules(grace_minutes=30, snapshots_days=14))
+        ```
+    """
+    config = config or AGSConfig()
+    rules = rules or ReapRules()
+    logger = run_logger()
+    with get_client(sync_client=True) as client, closing(PacedControlPlane(config.connection())) as control:
+        reaper = Reaper(
+            control,
+            PrefectOwners(client, rules.sole_server),
+            rules,
+            dry_run=dry_run,
+            flow_run_id=flow_run_id,
+            on_reaped=_tell,
+        )
+        report = reaper.run()
+    failed = sum(1 for one in report.stopped if one.problem)
+    logger.info(
+        "%s %d of %d live sandboxes and other things; spared %d%s%s",
+        "Would stop" if dry_run else "Stopped",
+        len(report.stopped) - failed,
+        report.seen,
+        sum(report.spared_count.values()),
+        f"; {failed} could not be stopped" if failed else "",
+        f"; {report.left} are left to the next run (at_most={rules.at_most})" if report.left else "",
+    )
+    create_table_artifact(key=ARTIFACT, table=_rows(report), description=_summary(report, rules, config.region))
+    if report.incomplete:
+        raise UnreachableError(f"Not all could be judged; the rest was left alone. {report.incomplete}")
+    return report
+
+
+def _tell(reaped: Reaped) -> None:
+    resource = {"prefect.resource.id": f"ags.{reaped.kind}.{reaped.id}", "prefect.resource.name": reaped.id}
+    related = []
+    if reaped.flow_run_id:
+        related.append(
+            {
+                "prefect.resource.id": f"prefect.flow-run.{reaped.flow_run_id}",
+                "prefect.resource.name": reaped.flow_run,
+                "prefect.resource.role": "owner",
+            }
+        )
+    if reaped.tool:
+        related.append({"prefect.resource.id": f"ags.tool.{reaped.tool}", "prefect.resource.role": "tool"})
+    emit_event(
+        event=f"ags.{reaped.kind}.reaped",
+        resource=resource,
+        related=related,
+        payload={"rule": reaped.rule, "reason": reaped.reason, "state": reaped.state},
+    )
+
+
+def _rows(report: ReapReport) -> list[dict[str, str]]:
+    stopped = "would stop" if report.dry_run else "stopped"
+    rows = [_row(one, "not stopped" if one.problem else stopped) for one in report.stopped[:MOST_ROWS]]
+    return rows + [_row(one, "spared") for one in report.spared]
+
+
+def _row(one: Reaped, outcome: str) -> dict[str, str]:
+    return {
+        "outcome": outcome,
+        "why": one.problem or one.reason,
+        "rule": one.rule or "",
+        "what": one.kind,
+        "id": one.id,
+        "tool": one.tool,
+        "flow run": one.flow_run or one.flow_run_id,
+        "state": one.state,
+        "age": f"{one.age_hours:.1f} h" if one.age_hours is not None else "",
+    }
+
+
+def _summary(report: ReapReport, rules: ReapRules, region: str) -> str:
+    by_rule: dict[str, int] = {}
+    for one in report.stopped:
+        name = f"{one.rule}, failed" if one.problem else str(one.rule)
+        by_rule[name] = by_rule.get(name, 0) + 1
+    lines = [
+        f"**{'Dry run in' if report.dry_run else 'Reaped in'} {region}**: {report.seen:,} live sandboxes seen, "
+        f"{len(report.stopped):,} {'would be stopped' if report.dry_run else 'to stop'}, "
+        f"{sum(report.spared_count.values()):,} of ours spared, in {report.seconds:.1f} s.",
+        "",
+        *(f"- {count:,} × {name}" for name, count in by_rule.items()),
+        *(f"- {count:,} × spared: {reason}" for reason, count in report.spared_count.items()),
+    ]
+    if report.left:
+        lines.append(f"- **{report.left:,} more are left to the next run: at_most is {rules.at_most:,}.**")
+    if report.incomplete:
+        lines.append(f"- **Not all could be judged: {report.incomplete}**")
+    return "\n".join(lines)

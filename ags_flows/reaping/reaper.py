@@ -1,0 +1,242 @@
+"""The reaper: list, judge, look again, stop."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import datetime, timezone
+from itertools import islice
+from typing import TypeVar
+
+from ags_flows.cloud.control_plane import ControlPlane
+from ags_flows.errors import AGSFlowsError, UnreachableError
+from ags_flows.models import Instance, Reaped, ReapReport, ReapRules
+from ags_flows.ownership import LIVE, is_ours
+from ags_flows.reaping.judgement import IN_QUESTION, Verdict, judge_instance, judge_snapshot, judge_tool
+from ags_flows.reaping.owners import Owned, Owners
+
+CHUNK = 100
+"""How many are looked at again, and then stopped, at once: as many as one request can name."""
+
+THREADS = 8
+SHOWN = 200
+"""How many of the spared are named; the rest is counted."""
+
+T = TypeVar("T")
+
+
+class Reaper:
+    """Stops what is provably ours and provably nobody's.
+
+    Args:
+        control: The control plane: a paced one, where there may be many.
+        owners: Knows which flow runs are over.
+        rules: What to stop.
+        dry_run: Judge, and stop nothing.
+        flow_run_id: Only instances of this flow run, or of one nested in another; no tools, no snapshots.
+        now: The present, aware.
+        on_reaped: Is told of everything that was stopped or deleted, from the thread that reaps.
+    """
+
+    def __init__(
+        self,
+        control: ControlPlane,
+        owners: Owners,
+        rules: ReapRules,
+        *,
+        dry_run: bool = False,
+        flow_run_id: str | None = None,
+        now: Callable[[], datetime] = lambda: datetime.now(timezone.utc),
+        on_reaped: Callable[[Reaped], None] = lambda reaped: None,
+    ) -> None:
+        """Do nothing yet."""
+        self._control = control
+        self._owners = owners
+        self._rules = rules
+        self._dry_run = dry_run
+        self._only = flow_run_id
+        self._now = now
+        self._on_reaped = on_reaped
+        self._doomed: list[Instance] = []
+        self._stopped: list[Reaped] = []
+        self._spared: list[Reaped] = []
+        self._spared_count: dict[str, int] = {}
+        self._last_used: dict[str, datetime] = {}
+        self._seen = self._left = 0
+        self._incomplete = ""
+
+    def run(self) -> ReapReport:
+        """Reap once.
+
+        Raises:
+            UnreachableError: AGS or the Prefect server did not answer, and nothing was stopped. What fails later
+                leaves the rest alone, and stands in the report.
+        """
+        started = time.monotonic()
+        self._judge_all()
+        # AGS lists the newest first, and gives times in whole seconds.
+        oldest_first = sorted(reversed(self._doomed), key=lambda one: one.created_at or self._now())
+        allowed = oldest_first[: self._rules.at_most]
+        self._left = len(oldest_first) - len(allowed)
+        try:
+            self._end(allowed)
+            if self._only is None:
+                self._end_tools()
+                self._end_snapshots()
+        except AGSFlowsError as error:
+            self._incomplete = str(error)
+        return ReapReport(
+            dry_run=self._dry_run,
+            stopped=tuple(self._stopped),
+            spared=tuple(self._spared),
+            spared_count=dict(sorted(self._spared_count.items(), key=lambda item: -item[1])),
+            seen=self._seen,
+            left=self._left,
+            incomplete=self._incomplete,
+            seconds=time.monotonic() - started,
+        )
+
+    def _judge_all(self) -> None:
+        known: dict[str, Owned] = {}
+        for chunk in _chunks(self._in_question()):
+            # A first look may be as old as the list is long: `_end` looks again.
+            known.update(self._owners.look_up(_runs(one for one in chunk if _run(one) not in known)))
+            for instance in chunk:
+                verdict = judge_instance(instance, known[_run(instance)], self._rules, self._now())
+                if verdict.rule is None:
+                    self._spare(_described(instance, verdict, self._now()))
+                else:
+                    self._doomed.append(instance)
+
+    def _in_question(self) -> Iterator[Instance]:
+        for instance in self._control.each_instance():
+            self._seen += instance.status in LIVE
+            last = self._last_used.get(instance.tool_id)
+            if instance.created_at is not None and (last is None or last < instance.created_at):
+                self._last_used[instance.tool_id] = instance.created_at
+            runs = (instance.metadata.get("flow-run-id"), instance.metadata.get("subflow-run-id"))
+            if instance.status in IN_QUESTION and is_ours(instance.metadata) and self._only in (None, *runs):
+                yield instance
+
+    def _end(self, doomed: list[Instance]) -> None:
+        if self._dry_run:
+            known = self._owners.look_up(_runs(doomed))
+            for instance in doomed:
+                verdict = judge_instance(instance, known[_run(instance)], self._rules, self._now())
+                self._stopped.append(_described(instance, verdict, self._now()))
+            return
+        with ThreadPoolExecutor(THREADS, thread_name_prefix="ags-reap") as pool:
+            underway: list[tuple[Reaped, Future[None]]] = []
+            try:
+                for chunk in _chunks(doomed):
+                    # Looked at while the chunk before is being stopped: the pace of stopping is kept.
+                    again = self._look_again(chunk)
+                    self._finish(underway)
+                    for instance, verdict in again:
+                        future = pool.submit(self._control.stop_instance, instance.id)
+                        underway.append((_described(instance, verdict, self._now()), future))
+            finally:
+                self._finish(underway)
+
+    def _look_again(self, doomed: list[Instance]) -> list[tuple[Instance, Verdict]]:
+        """Return what is still to be stopped, now that it comes to it: a run may have been retried meanwhile."""
+        fresh = {one.id: one for one in self._control.list_instances(ids=[one.id for one in doomed])}
+        known_still = [fresh[one.id] for one in doomed if one.id in fresh]
+        live = [one for one in known_still if one.status in IN_QUESTION and is_ours(one.metadata)]
+        known = self._owners.look_up(_runs(live))
+        judged = [(one, judge_instance(one, known[_run(one)], self._rules, self._now())) for one in live]
+        for instance, verdict in judged:
+            if verdict.rule is None:
+                self._spare(_described(instance, verdict, self._now()))
+        return [(instance, verdict) for instance, verdict in judged if verdict.rule is not None]
+
+    def _finish(self, underway: list[tuple[Reaped, Future[None]]]) -> None:
+        """Wait for what is being stopped; with an AGS that does not answer any more nothing further is tried."""
+        lost: BaseException | None = None
+        for reaped, future in underway:
+            error = future.exception()
+            if error is not None and not isinstance(error, AGSFlowsError):
+                raise error
+            self._note(reaped, error)
+            lost = error if isinstance(error, UnreachableError) else lost
+        underway.clear()
+        if lost is not None:
+            raise lost
+
+    def _end_tools(self) -> None:
+        if self._rules.tools_unused_days is None:
+            return
+        for tool in self._control.list_tools():
+            verdict = judge_tool(tool, self._last_used.get(tool.id), self._rules, self._now())
+            if verdict.rule is not None:
+                rule, reason = verdict.rule, verdict.reason
+                described = Reaped(kind="tool", id=tool.id, tool=tool.name, state=tool.status, rule=rule, reason=reason)
+                self._delete(described, lambda: self._control.delete_tool(tool.id))  # noqa: B023 - called at once
+
+    def _end_snapshots(self) -> None:
+        if self._rules.snapshots_days is None:
+            return
+        for snapshot in self._control.list_snapshots():
+            verdict = judge_snapshot(snapshot, self._rules, self._now())
+            if verdict.rule is not None and snapshot.status == "ACTIVE":
+                described = Reaped(
+                    kind="snapshot", id=snapshot.id, state=snapshot.status, rule=verdict.rule, reason=verdict.reason
+                )
+                self._delete(described, lambda: self._control.delete_snapshot(snapshot.id))  # noqa: B023
+
+    def _delete(self, reaped: Reaped, delete: Callable[[], None]) -> None:
+        if len(self._stopped) >= self._rules.at_most:
+            self._left += 1
+            return
+        if self._dry_run:
+            self._stopped.append(reaped)
+            return
+        try:
+            delete()
+        except UnreachableError:
+            raise
+        except AGSFlowsError as error:
+            self._note(reaped, error)
+            return
+        self._note(reaped, None)
+
+    def _note(self, reaped: Reaped, error: AGSFlowsError | None) -> None:
+        reaped = reaped.model_copy(update={"done": error is None, "problem": str(error or "")})
+        self._stopped.append(reaped)
+        if reaped.done:
+            self._on_reaped(reaped)
+
+    def _spare(self, spared: Reaped) -> None:
+        self._spared_count[spared.reason] = self._spared_count.get(spared.reason, 0) + 1
+        if len(self._spared) < SHOWN:
+            self._spared.append(spared)
+
+
+def _described(instance: Instance, verdict: Verdict, now: datetime) -> Reaped:
+    created = instance.created_at
+    return Reaped(
+        kind="instance",
+        id=instance.id,
+        tool=instance.tool_name,
+        flow_run_id=instance.metadata.get("flow-run-id", ""),
+        flow_run=instance.metadata.get("flow-run-name", ""),
+        state=instance.status,
+        age_hours=round((now - created).total_seconds() / 3600, 2) if created else None,
+        rule=verdict.rule,
+        reason=verdict.reason,
+    )
+
+
+def _run(instance: Instance) -> str:
+    return instance.metadata["flow-run-id"]
+
+
+def _runs(instances: Iterable[Instance]) -> dict[str, str]:
+    return {_run(one): one.metadata.get("flow-id", "") for one in instances}
+
+
+def _chunks(items: Iterable[T]) -> Iterator[list[T]]:
+    iterator = iter(items)
+    while chunk := list(islice(iterator, CHUNK)):
+        yield chunk
