@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import quote
 
 import httpx
-from prefect.artifacts import create_image_artifact, create_markdown_artifact, create_table_artifact
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.context import FlowRunContext, TaskRunContext
 from prefect.exceptions import PrefectException
 
@@ -19,7 +19,7 @@ KEY = "code-result"
 MOST = 20
 """Results of one execution that are shown; the others are in its result."""
 
-LARGEST = 2_000_000
+LARGEST = 1_000_000
 """Characters of one artifact: it is a row of the server's database."""
 
 MOST_ROWS = 500
@@ -45,19 +45,17 @@ def show_results(result: CodeResult) -> None:
 
 def _artifact(one: RichResult) -> Callable[[str], object] | None:
     """Return what creates the artifact, the richest format that the UI can show, or None for a line of text."""
-    picture = _picture(one)
-    if picture is not None:
-        return lambda title: create_image_artifact(image_url=picture, key=KEY, description=title)
     if one.table is not None:
         rows = _rows(one.table)
         return lambda title: create_table_artifact(table=rows, key=KEY, description=title)
-    text = _markdown(one)
+    text = _picture(one) or _markdown(one)
     if text is None or len(text) > LARGEST:
         return None
     return lambda title: create_markdown_artifact(markdown=text, key=KEY, description=title)
 
 
 def _picture(one: RichResult) -> str | None:
+    """Return Markdown with the picture in it: an image artifact would print the whole address under it."""
     if one.png:
         url = f"data:image/png;base64,{''.join(one.png.split())}"
     elif one.jpeg:
@@ -66,7 +64,7 @@ def _picture(one: RichResult) -> str | None:
         url = f"data:image/svg+xml,{quote(one.svg)}"
     else:
         return None
-    return url if len(url) <= LARGEST else None
+    return f"![picture]({url})"
 
 
 def _rows(table: dict[str, Any]) -> list[dict[str, Any]]:
