@@ -10,11 +10,16 @@ from ags_flows.blocks import AGSConfig, TencentCloudCredentials
 from ags_flows.errors import AGSFlowsError
 
 if TYPE_CHECKING:
+    from ags_flows.runtime import AGSRuntime
     from ags_flows.session import SandboxSession, sandbox_session
 
-__all__ = ["AGSConfig", "AGSFlowsError", "SandboxSession", "TencentCloudCredentials", "sandbox_session"]
+__all__ = ["AGSConfig", "AGSFlowsError", "AGSRuntime", "SandboxSession", "TencentCloudCredentials", "sandbox_session"]
 
-_LAZY = {"SandboxSession": "ags_flows.session", "sandbox_session": "ags_flows.session"}
+_LAZY = {
+    "AGSRuntime": "ags_flows.runtime",
+    "SandboxSession": "ags_flows.session",
+    "sandbox_session": "ags_flows.session",
+}
 
 
 def __getattr__(name: str) -> Any:

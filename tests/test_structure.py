@@ -19,7 +19,7 @@ LAYERS = [
     {"execution"},
     {"reaping"},
     {"operator", "tasks"},
-    {"session"},
+    {"runtime", "session"},
     {"flows"},
     {"testing", "demo"},
     {"cli"},

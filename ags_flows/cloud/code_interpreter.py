@@ -70,37 +70,16 @@ class CodeInterpreter:
             OutcomeUnknownError: The connection was lost after the code was sent.
             UnsupportedError: The tool has no code interpreter, or not this language.
         """
-        from e2b_code_interpreter import Context
-
-        check_language(language)
         out, err = HeadAndTail(limit), HeadAndTail(limit)
-        chosen: dict[str, Any] = {"language": language}
-        if context is not None:
-            chosen = {"context": Context(context_id=context, language=language, cwd="")}
-
-        def execute(sandbox: Any) -> Any:
-            return sandbox.run_code(
-                code,
-                envs=dict(env or {}),
-                timeout=timeout,
-                on_stdout=_reader(out, on_stdout),
-                on_stderr=_reader(err, on_stderr),
-                **chosen,
-            )
-
-        try:
-            execution = self._call("run code", execute)
-        except UnreachableError as error:
-            if _was_never_sent(error):
-                raise
-            if "Execution timed out" in str(error):
-                raise CodeTimeoutError(
-                    f"The code ran into its limit of {timeout:g} s.", hint="Give it more time with timeout=..."
-                ) from error
-            raise OutcomeUnknownError(
-                f"The connection was lost while code was running: {error.message}",
-                hint="It may have run, in part or whole. Look into the sandbox, or run it anew in a fresh one.",
-            ) from error
+        execution = self.execute(
+            code,
+            language=language,
+            context=context,
+            timeout=timeout,
+            env=env,
+            on_stdout=_reader(out, on_stdout),
+            on_stderr=_reader(err, on_stderr),
+        )
         failure = execution.error
         return CodeResult(
             code=code,
@@ -114,6 +93,47 @@ class CodeInterpreter:
             execution_count=execution.execution_count,
             instance_id=self.plane.instance_id,
         )
+
+    def execute(
+        self,
+        code: str,
+        *,
+        language: str = "python",
+        context: str | None = None,
+        timeout: float = 300.0,
+        env: Mapping[str, str] | None = None,
+        on_stdout: Callable[[Any], object] | None = None,
+        on_stderr: Callable[[Any], object] | None = None,
+    ) -> Any:
+        """Run code once, and return the SDK's own `Execution`, which holds all output.
+
+        The arguments and errors are those of `run`, except that `on_stdout` and `on_stderr` get the SDK's own messages.
+        """
+        from e2b_code_interpreter import Context
+
+        check_language(language)
+        chosen: dict[str, Any] = {"language": language}
+        if context is not None:
+            chosen = {"context": Context(context_id=context, language=language, cwd="")}
+
+        def send(sandbox: Any) -> Any:
+            return sandbox.run_code(
+                code, envs=dict(env or {}), timeout=timeout, on_stdout=on_stdout, on_stderr=on_stderr, **chosen
+            )
+
+        try:
+            return self._call("run code", send)
+        except UnreachableError as error:
+            if _was_never_sent(error):
+                raise
+            if "Execution timed out" in str(error):
+                raise CodeTimeoutError(
+                    f"The code ran into its limit of {timeout:g} s.", hint="Give it more time with timeout=..."
+                ) from error
+            raise OutcomeUnknownError(
+                f"The connection was lost while code was running: {error.message}",
+                hint="It may have run, in part or whole. Look into the sandbox, or run it anew in a fresh one.",
+            ) from error
 
     def create_context(self, language: str = "python", cwd: str | None = None) -> CodeContext:
         """Make a context of its own: variables that no other context sees.

@@ -317,7 +317,7 @@ class DataPlane:
             what: What is being done, such as `read /tmp/x`, for the message of an error.
             action: Gets the live `e2b.Sandbox`.
         """
-        self._refresh_in_time()
+        self.refresh_in_time()
         used = self._token
         try:
             return self._guard(what, lambda: action(self.sandbox))
@@ -359,7 +359,8 @@ class DataPlane:
                 self._token, self._acquired = self._acquire_token(), time.monotonic()
             return self._token
 
-    def _refresh_in_time(self) -> None:
+    def refresh_in_time(self) -> None:
+        """Acquire the token anew if it is about to expire: for who uses an attached object by themselves."""
         token = self._current_token()
         if token.expires_at is None or token.expires_at - datetime.now(timezone.utc) > REFRESH_BEFORE:
             return

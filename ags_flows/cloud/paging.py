@@ -30,7 +30,8 @@ def by_token(call: Call, action: str, parameters: Mapping[str, Any], field: str)
             page = call(action, {**parameters, "MaxResults": PAGE, **more})
         except InvalidRequestError as error:
             if token is None and (error.code or "").startswith("UnknownParameter"):
-                yield from by_offset(call, action, parameters, field)
+                older = {name: value for name, value in parameters.items() if name != "NeedTotalCount"}
+                yield from by_offset(call, action, older, field)
                 return
             raise
         items = page.get(field) or []
@@ -40,13 +41,14 @@ def by_token(call: Call, action: str, parameters: Mapping[str, Any], field: str)
             return
 
 
-def by_offset(call: Call, action: str, parameters: Mapping[str, Any], field: str) -> Iterator[dict[str, Any]]:
-    """Read all pages by Offset.
+def by_offset(
+    call: Call, action: str, parameters: Mapping[str, Any], field: str, offset: int = 0
+) -> Iterator[dict[str, Any]]:
+    """Read all pages by Offset, from the one given on.
 
     Raises:
         UnsupportedError: There is more than AGS shows this way.
     """
-    offset = 0
     while offset <= LAST_OFFSET:
         items = call(action, {**parameters, "Offset": offset, "Limit": PAGE}).get(field) or []
         yield from items

@@ -1,0 +1,30 @@
+"""`AGSRuntime`: everything in one object."""
+
+from __future__ import annotations
+
+from ags_flows.runtime.sandboxes import Sandboxes
+from ags_flows.runtime.tools import Tools
+
+
+class AGSRuntime(Tools, Sandboxes):
+    """Tools, instances and sandboxes of AGS by plain calls, without Prefect running.
+
+    It stands on the same code as the tasks: lists to their end, retries that make nothing twice, transfers that keep
+    bytes, commands that survive a lost connection. What a call of it starts belongs to the caller: stop it, or let it
+    end with its timeout. In a flow, prefer `sandbox_session`, which sees to the end by itself.
+
+    Args:
+        config: Where AGS is and the defaults; by default from the environment.
+
+    Example:
+        ```python
+        from ags_flows import AGSRuntime
+
+        runtime = AGSRuntime()
+        tool_id = runtime.create_tool("docs-facade", "python:3.11")
+        instance_id = runtime.start_instance(tool_id, timeout="5m")
+        print(runtime.get_instance_url(instance_id, 8000))
+        runtime.stop_instance(instance_id)
+        runtime.delete_tool(tool_id)
+        ```
+    """

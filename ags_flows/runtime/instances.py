@@ -1,0 +1,144 @@
+"""Instances, by plain arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ags_flows.cloud.waiting import wait_instance_running
+from ags_flows.durations import parse_duration
+from ags_flows.errors import ConfigurationError
+from ags_flows.execution.creation import start_once
+from ags_flows.execution.planes import close_plane
+from ags_flows.models import CustomConfiguration
+from ags_flows.runtime.account import Account, persistently
+from ags_flows.runtime.plain import custom_of
+from ags_flows.tasks.caller import identify, is_first_attempt, owner
+
+
+class Instances(Account):
+    """The part of `AGSRuntime` that is about instances."""
+
+    def start_instance(
+        self,
+        tool_id: str | None = None,
+        tool_name: str | None = None,
+        timeout: str | int | None = None,
+        custom_config: Mapping[str, Any] | CustomConfiguration | None = None,
+    ) -> str:
+        """Start an instance, wait until it is RUNNING, and return its id. A lost answer does not start a second one.
+
+        An instance that does not become RUNNING is stopped before the error is raised.
+
+        Args:
+            tool_id: The tool, by default the configuration's `tool_id`.
+            tool_name: The tool, by its name.
+            timeout: `30s` to `24h`, or seconds; by default the configuration's. The instance ends then.
+            custom_config: What it has different from its tool: a dict with names of `create_tool` (`image`, `command`,
+                `command_args`, `env_vars`, `ports`, `cpu`, `memory`, `probe_path`, ...), or a `CustomConfiguration`.
+
+        Raises:
+            ConfigurationError: An argument breaks a rule; nothing was sent.
+            NotFoundError: There is no such tool.
+            InstanceFailedError: It failed to start.
+            WaitTimeoutError: It was not running within `startup_timeout` of the configuration.
+
+        Example:
+            ```python
+            from ags_flows import AGSRuntime
+
+            runtime = AGSRuntime()
+            instance_id = runtime.start_instance(tool_name="code-interpreter-v1", timeout="5m")
+            runtime.stop_instance(instance_id)
+            ```
+        """
+        if tool_id and tool_name:
+            raise ConfigurationError("start_instance: give tool_id or tool_name, not both.")
+        reference = tool_id or tool_name or self.config.tool_id
+        if not reference:
+            raise ConfigurationError("No tool is given.", hint="Give tool_id or tool_name, or AGSConfig(tool_id=...).")
+        return self._start(reference, timeout or self.config.timeout, custom_of(custom_config))
+
+    def list_instances(
+        self,
+        instance_ids: Sequence[str] | None = None,
+        tool_id: str | None = None,
+        status: str | None = None,
+        limit: int | None = 20,
+        tool_name: str | None = None,
+    ) -> Any:
+        """Return instances as the SDK's `DescribeSandboxInstanceListResponse`.
+
+        Args:
+            instance_ids: These alone.
+            tool_id: Of this tool.
+            status: In this state, such as `RUNNING`.
+            limit: How many at most, any number; None for all.
+            tool_name: Of the tool of this name.
+
+        Returns:
+            `.InstanceSet`, a list of `SandboxInstance` (`.InstanceId`, `.Status`, ...), and `.TotalCount` of all that
+            match. Stopped ones stay listed for a while.
+
+        Example:
+            ```python
+            from ags_flows import AGSRuntime
+
+            running = AGSRuntime().list_instances(status="RUNNING", limit=None)
+            print(running.TotalCount, [instance.InstanceId for instance in running.InstanceSet])
+            ```
+        """
+        from ags_flows.cloud.described import describe_instances
+
+        return persistently(
+            lambda: describe_instances(
+                self.control, ids=instance_ids, tool_id=tool_id, tool_name=tool_name, status=status, limit=limit
+            )
+        )
+
+    def stop_instance(self, instance_id: str) -> None:
+        """Stop an instance for good. One that has ended already is a success."""
+        persistently(lambda: self.control.stop_instance(instance_id))
+        close_plane(self.connection, instance_id)
+
+    def acquire_token(self, instance_id: str) -> str:
+        """Return an access token for an instance's ports, to be sent as the header `X-Access-Token`.
+
+        It is a secret, and it expires: acquire it anew for long work.
+
+        Raises:
+            NotFoundError: There is no such instance.
+        """
+        return persistently(lambda: self.control.acquire_token(instance_id)).token.get_secret_value()
+
+    def get_instance_url(self, instance_id: str, port: int | None = None) -> str:
+        """Return the URL of a port of an instance, by default the configuration's `port`. It holds no token.
+
+        In the cloud it is `https://{port}-{instance}.{domain}`; an emulator has a path for it.
+        """
+        return self.connection.instance_url(instance_id, port or self.config.port)
+
+    def _start(self, tool: str, timeout: str | int, custom: CustomConfiguration | None = None) -> str:
+        parse_duration(timeout)
+        control = self.control
+        arguments = {"tool": tool, "custom": custom.model_dump(mode="json") if custom else None}
+        # One identity for all attempts of this call, and so one ClientToken.
+        identity = identify("AGSRuntime.start_instance", arguments)
+        # A repetition looks for what the attempt before may have started, although its answer was lost.
+        attempts = iter([is_first_attempt()])
+        instance, _ = persistently(
+            lambda: start_once(
+                control,
+                identity,
+                owner(),
+                lambda token, label: control.start_instance(
+                    tool=tool, timeout=timeout, metadata=label, client_token=token, custom=custom
+                ),
+                first=next(attempts, False),
+            )
+        )
+        try:
+            return wait_instance_running(control, instance.id, timeout=self.config.startup_timeout).id
+        except BaseException:
+            self.stop_instance(instance.id)
+            raise

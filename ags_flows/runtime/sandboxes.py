@@ -1,0 +1,251 @@
+"""Sandbox objects of the e2b SDK, and commands, code and files in them."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pydantic import SecretStr
+
+from ags_flows.cloud.code_interpreter import CodeInterpreter, check_language
+from ags_flows.cloud.control_plane import ControlPlane
+from ags_flows.cloud.data_plane import DataPlane
+from ags_flows.errors import ConfigurationError, CredentialsError
+from ags_flows.execution.journal import kill_durable, run_durable
+from ags_flows.execution.planes import OpenPlane, open_plane
+from ags_flows.execution.transfer import download_directory, download_file, upload_directory, upload_file
+from ags_flows.models import AccessToken, Transfer
+from ags_flows.runtime.account import persistently
+from ags_flows.runtime.background import BackgroundCommand
+from ags_flows.runtime.instances import Instances
+
+Tell = Callable[[str], object]
+
+MOST_KEPT = 64 << 20
+"""Bytes of each stream that a result holds: all that anybody reads, and no more than a machine can bear."""
+
+CODE_TIMEOUT = 300.0
+
+
+class Sandboxes(Instances):
+    """The part of `AGSRuntime` that is about sandboxes of the e2b SDK."""
+
+    def create_e2b_sandbox(self, tool_name: str, timeout: int = 600, api_key: str | None = None) -> Any:
+        """Start a sandbox and return it as an `e2b_code_interpreter.Sandbox`, which is an `e2b.Sandbox`.
+
+        With keys of Tencent Cloud no E2B API key is needed: `kill()`, `set_timeout()` and `pause()` go to AGS. With
+        `api_key` every method of the SDK works. Neither is written to the environment of the process.
+
+        Args:
+            tool_name: A tool's name or id.
+            timeout: Seconds, 30 to 86,400; the sandbox ends then.
+            api_key: An E2B API key of AGS (`ark_...`).
+
+        Raises:
+            CredentialsError: There are neither keys of Tencent Cloud nor an API key.
+            NotFoundError: There is no such tool.
+
+        Example:
+            ```python
+            from ags_flows import AGSRuntime
+
+            sandbox = AGSRuntime().create_e2b_sandbox("code-interpreter-v1")
+            print(sandbox.commands.run("echo hello").stdout)
+            print(sandbox.run_code("1 + 1").text)
+            sandbox.kill()
+            ```
+        """
+        from ags_flows.cloud import live_sandbox
+
+        connection = self.connection
+        if not self._has_keys():
+            if not api_key:
+                raise CredentialsError(
+                    "There are neither Tencent Cloud credentials nor an E2B API key.",
+                    hint="Set TENCENTCLOUD_SECRET_ID and TENCENTCLOUD_SECRET_KEY, or give api_key=...",
+                )
+            return live_sandbox.create_with_key(
+                connection, tool_name, api_key=api_key, timeout=timeout, idempotency=str(uuid.uuid4())
+            )
+        instance_id = self._start(tool_name, timeout)
+        try:
+            if api_key:
+                return live_sandbox.connect_with_key(connection, instance_id, api_key=api_key, timeout=timeout)
+            plane = open_plane(connection, instance_id).plane
+            return live_sandbox.KeylessSandbox.of(plane, ControlPlane.of(connection))
+        except BaseException:
+            self.stop_instance(instance_id)
+            raise
+
+    def execute_command_in_sandbox(
+        self,
+        sandbox: Any,
+        command: str,
+        user: str = "root",
+        background: bool = False,
+        timeout: float | None = None,
+        on_stdout: Tell | None = None,
+        on_stderr: Tell | None = None,
+    ) -> Any:
+        """Run a shell command in a sandbox. It survives a lost connection, and is never run twice.
+
+        Args:
+            sandbox: An e2b sandbox.
+            command: Run by `bash -l -c`.
+            user: `root` or `user`.
+            background: Return at once.
+            timeout: Seconds, then the command and all that it started is killed; None for no limit.
+            on_stdout: Gets each line of output as it comes, with its end.
+            on_stderr: The same for stderr.
+
+        Returns:
+            An `e2b.CommandResult` with `stdout`, `stderr`, `exit_code`; in the background a `BackgroundCommand`, whose
+            `wait()` returns that.
+
+        Raises:
+            CommandExitException: Of e2b, for an exit code other than 0; it has `stdout`, `stderr`, `exit_code` too.
+            CommandTimeoutError: The time limit was reached.
+
+        Example:
+            ```python
+            from ags_flows import AGSRuntime
+
+            runtime = AGSRuntime()
+            sandbox = runtime.create_e2b_sandbox("code-interpreter-v1")
+            server = runtime.execute_command_in_sandbox(sandbox, "python3 -m http.server 8000", background=True)
+            print(runtime.execute_command_in_sandbox(sandbox, "id -un").stdout)
+            server.kill()
+            sandbox.kill()
+            ```
+        """
+        from ags_flows.cloud import live_sandbox
+
+        if timeout is not None and timeout <= 0:
+            raise ConfigurationError(f"timeout={timeout!r} is not positive.", hint="Leave it out for no limit.")
+        plane, cancelled = self._plane(sandbox)
+        key = uuid.uuid4().hex
+
+        def tell(stream: str, line: str) -> None:
+            listener = on_stdout if stream == "stdout" else on_stderr
+            if listener is not None:
+                listener(f"{line}\n")
+
+        def run() -> Any:
+            listener = tell if on_stdout or on_stderr else None
+            result = run_durable(
+                plane,
+                command,
+                key=key,
+                user=user,
+                timeout=timeout,
+                on_line=listener,
+                cancelled=cancelled,
+                limit=MOST_KEPT,
+            )
+            return live_sandbox.command_result(result)
+
+        if background:
+            return BackgroundCommand(run, lambda: kill_durable(plane, key, user=user), command)
+        return run()
+
+    def execute_code_in_sandbox(
+        self,
+        sandbox: Any,
+        code: str,
+        language: str = "python",
+        on_stdout: Callable[[Any], object] | None = None,
+        on_stderr: Callable[[Any], object] | None = None,
+        timeout: float | None = None,
+    ) -> Any:
+        """Run code in the code interpreter of a sandbox. Variables live on between calls.
+
+        Args:
+            sandbox: A sandbox of a tool of type `code-interpreter`.
+            code: The code.
+            language: `python`, `javascript`, `typescript`, `java`, `r` or `bash`.
+            on_stdout: Gets the SDK's messages (`.line`) as they come.
+            on_stderr: The same for stderr.
+            timeout: Seconds, by default 300.
+
+        Returns:
+            An `Execution` of the SDK with `text`, `results`, `logs` and `error`; an exception of the code is a value.
+
+        Raises:
+            UnsupportedError: The tool has no code interpreter: upload the code, and execute it as a command.
+            CodeTimeoutError: The time limit was reached.
+
+        Example:
+            ```python
+            from ags_flows import AGSRuntime
+
+            runtime = AGSRuntime()
+            sandbox = runtime.create_e2b_sandbox("code-interpreter-v1")
+            runtime.execute_code_in_sandbox(sandbox, "x = 20")
+            print(runtime.execute_code_in_sandbox(sandbox, "x + 1").text)
+            sandbox.kill()
+            ```
+        """
+        check_language(language)
+        return CodeInterpreter(self._plane(sandbox).plane).execute(
+            code, language=language, on_stdout=on_stdout, on_stderr=on_stderr, timeout=timeout or CODE_TIMEOUT
+        )
+
+    def upload_file_to_sandbox(
+        self, sandbox: Any, local_path: str | Path, remote_path: str, user: str = "root"
+    ) -> Transfer:
+        """Copy a file, or a directory with all that is in it, into a sandbox: byte by byte, whole or not at all.
+
+        Args:
+            sandbox: An e2b sandbox.
+            local_path: The file or directory.
+            remote_path: Where to; a path that ends with `/` is a directory to put the file in.
+            user: Whose it will be.
+
+        Raises:
+            TransferError: It cannot be read.
+
+        Example:
+            ```python
+            from pathlib import Path
+
+            from ags_flows import AGSRuntime
+
+            runtime = AGSRuntime()
+            sandbox = runtime.create_e2b_sandbox("code-interpreter-v1")
+            Path("numbers.bin").write_bytes(bytes(range(256)))
+            runtime.upload_file_to_sandbox(sandbox, "numbers.bin", "/data/")
+            runtime.download_file_from_sandbox(sandbox, "/data/numbers.bin", "copy.bin")
+            assert Path("copy.bin").read_bytes() == bytes(range(256))
+            sandbox.kill()
+            ```
+        """
+        local, plane = Path(local_path), self._plane(sandbox).plane
+        move = upload_directory if local.is_dir() else upload_file
+        return persistently(lambda: move(plane, local, remote_path, user=user))
+
+    def download_file_from_sandbox(
+        self, sandbox: Any, remote_path: str, local_path: str | Path, user: str = "root"
+    ) -> Transfer:
+        """Copy a file of a sandbox, or a directory with all that is in it, to this machine.
+
+        Raises:
+            NotFoundError: There is nothing at `remote_path`.
+        """
+        local, plane = Path(local_path), self._plane(sandbox).plane
+        move = download_directory if plane.stat(remote_path, user=user).type == "dir" else download_file
+        return persistently(lambda: move(plane, remote_path, local, user=user))
+
+    def _has_keys(self) -> bool:
+        return bool(self.connection.secret_id and self.connection.secret_key)
+
+    def _plane(self, sandbox: Any) -> OpenPlane:
+        from ags_flows.cloud.live_sandbox import token_of
+
+        instance_id = str(sandbox.sandbox_id)
+        if self._has_keys():
+            return open_plane(self.connection, instance_id)
+        token = AccessToken(instance_id=instance_id, token=SecretStr(token_of(sandbox)))
+        return OpenPlane(DataPlane(self.connection, instance_id, lambda: token), threading.Event())
