@@ -5,6 +5,7 @@
 | `TENCENTCLOUD_SECRET_ID`, `TENCENTCLOUD_SECRET_KEY` | CAM keys |
 | `TENCENTCLOUD_TOKEN` | third part of temporary (STS) keys |
 | `TENCENTCLOUD_ROLE_ARN` | role for private registries and mounts |
+| `E2B_API_KEY` | key for the E2B-compatible API |
 | `AGS_ENDPOINT` | control plane; a URL of an emulator points the data plane there too |
 | `AGS_REGION`, or `TENCENTCLOUD_REGION` | region |
 | `AGS_DOMAIN`, `AGS_TIMEOUT`, `AGS_IMAGE`, ... | any other field of `AGSConfig`, in upper case |
@@ -26,6 +27,14 @@ class KeysFromEnvironment(BaseSettings):
     secret_id: SecretStr | None = None
     secret_key: SecretStr | None = None
     token: SecretStr | None = None
+
+
+class E2BFromEnvironment(BaseSettings):
+    """Key of the E2B-compatible API. An empty variable counts as not set."""
+
+    model_config = SettingsConfigDict(env_prefix="E2B_", env_ignore_empty=True, extra="ignore")
+
+    api_key: SecretStr | None = None
 
 
 class ConfigFromEnvironment(BaseSettings):
@@ -62,3 +71,8 @@ class ConfigFromEnvironment(BaseSettings):
 def config_from_environment() -> dict[str, Any]:
     """Return the fields of `AGSConfig` that the environment sets."""
     return ConfigFromEnvironment().model_dump(exclude_none=True)
+
+
+def e2b_key_from_environment() -> SecretStr | None:
+    """Return the E2B API key that the environment has, if any."""
+    return E2BFromEnvironment().api_key

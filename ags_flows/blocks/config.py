@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal
 
 from prefect.blocks.core import Block
-from pydantic import Field, HttpUrl, SecretStr, ValidationError, model_validator
+from pydantic import Field, HttpUrl, SecretStr, field_serializer, model_validator
 from typing_extensions import Self
 
-from ags_flows.blocks.credentials import Secret, TencentCloudCredentials, filled
+from ags_flows.blocks.credentials import LOGO, Secret, TencentCloudCredentials, filled
+from ags_flows.blocks.explained import Explained
 from ags_flows.cloud.connection import DEFAULT_ENDPOINT, DEFAULT_REGION, Connection, check_domain, domain_of
 from ags_flows.durations import parse_duration
-from ags_flows.errors import ConfigurationError
 from ags_flows.models import (
     Cpu,
     Image,
@@ -22,7 +22,6 @@ from ags_flows.models import (
     PortNumber,
     StorageMount,
     Timeout,
-    explain,
 )
 from ags_flows.settings import config_from_environment
 
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
     from ags_flows.cloud.control_plane import ControlPlane
 
 
-class AGSConfig(Block):
+class AGSConfig(Explained, Block):
     """Where AGS is, with which keys, and the defaults of tools and instances.
 
     An argument beats the environment, the environment beats the default. Secrets are the exception: they stay
@@ -63,49 +62,95 @@ class AGSConfig(Block):
 
     _block_type_name = "AGS Config"
     _block_type_slug = "ags-config"
+    _logo_url = LOGO
     _documentation_url = HttpUrl("https://cloud.tencent.com/document/product/1814")
     _description = "Tencent Cloud Agent Sandbox (AGS): endpoint, region, keys, defaults of sandboxes."
 
     type: Literal["tencentags"] = Field(default="tencentags", description="The kind of sandbox service, constant.")
     credentials: TencentCloudCredentials = Field(
-        default_factory=TencentCloudCredentials, description="Keys; empty fields follow the environment."
+        default_factory=TencentCloudCredentials,
+        title="Credentials",
+        description="Keys, or how to get them. Without: the environment's, of whoever runs the flow.",
     )
-    secret_id: Secret = Field(default=SecretStr(""), title="SecretId", description="Beats the credentials block.")
-    secret_key: Secret = Field(default=SecretStr(""), title="SecretKey", description="Beats the credentials block.")
+    secret_id: Secret = Field(
+        default=SecretStr(""), title="SecretId", description="Beats the credentials. Leave empty, if those are used."
+    )
+    secret_key: Secret = Field(
+        default=SecretStr(""), title="SecretKey", description="Beats the credentials. Leave empty, if those are used."
+    )
+    region: str = Field(
+        default=DEFAULT_REGION,
+        pattern=r"^[a-z0-9-]+$",
+        title="Region",
+        description="Region of AGS, such as ap-guangzhou or ap-shanghai.",
+    )
     http_endpoint: str = Field(
-        default=DEFAULT_ENDPOINT, title="Endpoint", description="Control plane: a host, or the URL of an emulator."
+        default=DEFAULT_ENDPOINT,
+        title="Endpoint",
+        description="Control plane: a host, or the URL of an emulator (http://127.0.0.1:8600).",
+    )
+    domain: str = Field(
+        default="",
+        title="Domain",
+        description="Data plane. Leave empty: it follows the region, or the emulator in the endpoint.",
     )
     skip_ssl_verify: bool = Field(
         default=False, title="Skip TLS verification", description="Do not check certificates."
     )
-    region: str = Field(default=DEFAULT_REGION, pattern=r"^[a-z0-9-]+$", description="Region of AGS.")
-    domain: str = Field(default="", description="Data plane. Empty: derived from region or endpoint.")
-    tool_id: str = Field(default="", title="Tool id", description="An existing tool to use where none is named.")
-    image: Image = Field(default="python:3.11", description="Image of tools that name none.")
-    image_registry_type: ImageRegistryType = Field(default="enterprise", description="Kind of that image's registry.")
-    timeout: Timeout = Field(default="1h", description="Timeout of an instance: 30s to 24h, such as 5m or 1h30m.")
-    lease: Timeout = Field(default="10m", description="How long a sandbox outlives a flow that died.")
-    port: PortNumber = Field(default=8000, description="Port of URLs that name none.")
-    startup_timeout: float = Field(default=180.0, gt=0, description="Seconds to wait for a tool or an instance.")
-    runtime_timeout: float = Field(default=60.0, gt=0, description="Seconds for one request to a sandbox.")
-    cpu: Cpu = Field(default="1", description="Cores of tools that name none.")
-    memory: Memory = Field(default="1Gi", description="Memory of tools that name none.")
-    role_arn: str = Field(default="", title="Role ARN", description="CAM role, for private registries and mounts.")
-    mount_name: str = Field(default="", description="Name of an image mount; empty for none.")
-    mount_image: str = Field(default="", description="Image that is mounted as storage.")
-    mount_image_registry_type: ImageRegistryType = Field(
-        default="enterprise", description="Kind of the mounted image's registry."
+    tool_id: str = Field(
+        default="", title="Tool", description="Id (or name) of an existing tool, used where none is named."
     )
-    mount_path: MountPath = Field(default="/nix", description="Where the image is mounted in the sandbox.")
-    image_subpath: str = Field(default="/nix", description="Which path of the image is mounted.")
-    mount_readonly: bool = Field(default=False, description="Mount it read-only.")
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """Check the fields, and speak of what is wrong in one sentence a field."""
-        try:
-            super().__init__(*args, **kwargs)
-        except ValidationError as error:
-            raise ConfigurationError(explain("AGSConfig", error)) from None
+    timeout: Timeout = Field(
+        default="1h",
+        title="Instance: timeout",
+        description="Of instances that nobody keeps alive: 30s to 24h, such as 5m or 1h30m.",
+    )
+    lease: Timeout = Field(
+        default="10m",
+        title="Instance: lease",
+        description="How long a sandbox outlives a flow that died, 30s to 24h; it is renewed while the flow lives.",
+    )
+    port: PortNumber = Field(default=8000, title="Instance: port", description="Port of URLs that name none.")
+    startup_timeout: float = Field(
+        default=180.0, gt=0, title="Wait for start", description="Seconds to wait for a tool or an instance."
+    )
+    runtime_timeout: float = Field(
+        default=60.0, gt=0, title="Request timeout", description="Seconds for one request to a sandbox."
+    )
+    image: Image = Field(default="python:3.11", title="New tools: image", description="Where a tool names none.")
+    image_registry_type: ImageRegistryType = Field(
+        default="enterprise",
+        title="New tools: registry type",
+        description="Where the image lies: enterprise (TCR), personal (CCR), custom or system.",
+    )
+    cpu: Cpu = Field(default="1", title="New tools: CPU", description="Cores, such as 2, 0.5 or 500m.")
+    memory: Memory = Field(default="1Gi", title="New tools: memory", description="Such as 512Mi or 2Gi.")
+    role_arn: str = Field(
+        default="",
+        title="New tools: role ARN",
+        description="CAM role of sandboxes, which private registries and mounts need: "
+        "qcs::cam::uin/100000000001:roleName/ags.",
+    )
+    mount_name: str = Field(
+        default="",
+        title="Image mount: name",
+        description="An image that new tools mount as storage, such as one with envd; empty for none.",
+    )
+    mount_image: str = Field(
+        default="", title="Image mount: image", description="With a tag, such as registry.example.com/team/envd:v1."
+    )
+    mount_image_registry_type: ImageRegistryType = Field(
+        default="enterprise", title="Image mount: registry type", description="Where the mounted image lies."
+    )
+    mount_path: MountPath = Field(
+        default="/nix", title="Image mount: path in the sandbox", description="Where the image is mounted."
+    )
+    image_subpath: str = Field(
+        default="/nix", title="Image mount: path in the image", description="Which directory of the image is mounted."
+    )
+    mount_readonly: bool = Field(
+        default=False, title="Image mount: read-only", description="The sandbox may not write to it."
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -121,13 +166,15 @@ class AGSConfig(Block):
             raise ValueError("mount_name and mount_image belong together: give both or none")
         return self
 
+    @field_serializer("domain")
+    def _only_a_domain_of_its_own(self, domain: str) -> str:
+        # A saved domain that only follows the region would disagree with it as soon as somebody changes the region.
+        return "" if domain == domain_of(self.http_endpoint, self.region) else domain
+
     def connection(self) -> Connection:
         """Return addresses and keys as one value; keys are read from the environment now, if the blocks have none."""
-        secret_id, secret_key, session_token = TencentCloudCredentials(
-            secret_id=filled(self.secret_id) or self.credentials.secret_id,
-            secret_key=filled(self.secret_key) or self.credentials.secret_key,
-            session_token=self.credentials.session_token,
-        ).resolve()
+        credentials = self._whose_keys()
+        secret_id, secret_key, session_token = credentials.resolve()
         return Connection(
             endpoint=self.http_endpoint,
             region=self.region,
@@ -135,9 +182,17 @@ class AGSConfig(Block):
             secret_id=secret_id,
             secret_key=secret_key,
             session_token=session_token,
+            key_source=credentials.key_source(),
             verify_tls=not self.skip_ssl_verify,
             runtime_timeout=self.runtime_timeout,
         )
+
+    def _whose_keys(self) -> TencentCloudCredentials:
+        own = {name: key for name in ("secret_id", "secret_key") if (key := filled(getattr(self, name)))}
+        if not own:
+            return self.credentials
+        method = "assume-role" if self.credentials.method == "assume-role" else "keys"
+        return self.credentials.model_copy(update={**own, "method": method})
 
     def control_plane(self) -> ControlPlane:
         """Return the client of tools and instances, one per account and region in this process."""

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
+from ags_flows.cloud.keys import KeySource
 from ags_flows.errors import ConfigurationError, CredentialsError
 
 DEFAULT_ENDPOINT = "ags.tencentcloudapi.com"
@@ -24,6 +25,7 @@ class Connection:
         secret_id: CAM SecretId, None when there is none.
         secret_key: CAM SecretKey.
         session_token: The third part of temporary (STS) keys.
+        key_source: How temporary keys are got instead, from these keys or without any.
         verify_tls: Whether certificates are checked.
         request_timeout: Seconds for one request to the control plane (AGS needs up to 60).
         runtime_timeout: Seconds for one request to a sandbox.
@@ -35,6 +37,7 @@ class Connection:
     secret_id: SecretStr | None = None
     secret_key: SecretStr | None = None
     session_token: SecretStr | None = None
+    key_source: KeySource = KeySource()
     verify_tls: bool = True
     request_timeout: float = 60.0
     runtime_timeout: float = 60.0

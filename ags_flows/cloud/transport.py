@@ -9,10 +9,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from ags_flows.cloud.connection import Connection
 from ags_flows.cloud.error_mapping import map_error, map_status
+from ags_flows.cloud.keys import Credential, credential_of
 from ags_flows.errors import AGSFlowsError, ConfigurationError, ServiceError, UnreachableError
 
 MOST_KEPT = 16
@@ -38,17 +39,8 @@ class Transport:
             ConfigurationError: The endpoint is no address.
         """
         self.connection = connection
-        self._keys = connection.require_keys()
-        self._address = urlsplit(connection.control_url)
-        try:
-            usable = self._address.scheme in ("http", "https") and self._address.hostname and self._address.port != 0
-        except ValueError:
-            usable = False
-        if not usable:
-            raise ConfigurationError(
-                f"http_endpoint={connection.endpoint!r} is no address.",
-                hint="Write a host, or a URL such as http://127.0.0.1:8600.",
-            )
+        self._credential = credential_of(connection)
+        address_of(connection)
         self._idle: list[_Client] = []
         self._lock = threading.Lock()
         self._process = os.getpid()
@@ -63,6 +55,8 @@ class Transport:
 
         url = self.connection.control_url
         failure: AGSFlowsError | None = None
+        # Temporary keys are renewed here, where a failure can be told from one of the action.
+        self._credential.get_credential_info()
         with self._client() as client:
             try:
                 answer = client.sdk.call_json(action, parameters)
@@ -144,27 +138,46 @@ class Transport:
         return taken
 
     def _make_client(self) -> _Client:
-        from tencentcloud.ags.v20250920.ags_client import AgsClient
-        from tencentcloud.common.credential import Credential
-        from tencentcloud.common.profile.client_profile import ClientProfile
-        from tencentcloud.common.profile.http_profile import HttpProfile
-
-        profile = HttpProfile(
-            protocol=self._address.scheme,
-            endpoint=self._address.netloc,
-            reqTimeout=self.connection.request_timeout,
-            keepAlive=True,
-        )
-        if not self.connection.verify_tls:
-            profile.certification = False
-        token = self.connection.session_token
-        credential = Credential(*self._keys, token.get_secret_value() if token else None)
-        client = _Client(AgsClient(credential, self.connection.region, ClientProfile(httpProfile=profile)))
-        if self._address.hostname in ("127.0.0.1", "::1", "localhost"):
+        client = _Client(sdk_client(self.connection, self._credential))
+        if address_of(self.connection).hostname in ("127.0.0.1", "::1", "localhost"):
             # A proxy for the outside cannot reach this machine's loopback interface.
             client.session.trust_env = False
             client.sdk.request.conn.proxy = None
         return client
+
+
+def sdk_client(connection: Connection, credential: Credential, keep_alive: bool = True) -> Any:
+    """Return the SDK's own client of AGS."""
+    from tencentcloud.ags.v20250920.ags_client import AgsClient
+    from tencentcloud.common.profile.client_profile import ClientProfile
+    from tencentcloud.common.profile.http_profile import HttpProfile
+
+    address = address_of(connection)
+    profile = HttpProfile(
+        protocol=address.scheme, endpoint=address.netloc, reqTimeout=connection.request_timeout, keepAlive=keep_alive
+    )
+    if not connection.verify_tls:
+        profile.certification = False
+    return AgsClient(credential, connection.region, ClientProfile(httpProfile=profile))
+
+
+def address_of(connection: Connection) -> SplitResult:
+    """Return the control plane's address.
+
+    Raises:
+        ConfigurationError: It is none.
+    """
+    address = urlsplit(connection.control_url)
+    try:
+        usable = address.scheme in ("http", "https") and address.hostname and address.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ConfigurationError(
+            f"http_endpoint={connection.endpoint!r} is no address.",
+            hint="Write a host, or a URL such as http://127.0.0.1:8600.",
+        )
+    return address
 
 
 @dataclass(eq=False)

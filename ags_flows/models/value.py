@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ags_flows.errors import ConfigurationError
+
+_SECRET = re.compile(r"secret|token|password|api_key")
 
 
 class Value(BaseModel):
@@ -32,6 +35,7 @@ def explain(subject: str, error: ValidationError) -> str:
     for item in error.errors(include_url=False):
         field = ".".join(str(part) for part in item["loc"]) or subject
         message = item["msg"].removeprefix("Value error, ")
-        shown = f" (got {item['input']!r})" if item["type"] not in ("value_error", "missing") else ""
+        told = item["type"] not in ("value_error", "missing") and not _SECRET.search(field)
+        shown = f" (got {item['input']!r})" if told else ""
         findings.append(f"{field}: {message}{shown}")
     return f"{subject} is not valid. " + "; ".join(finding.rstrip(".") for finding in findings) + "."

@@ -1,0 +1,85 @@
+"""Blocks as documents of a Prefect server: saved, changed, and of older versions."""
+
+import httpx
+import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import BlockDocumentCreate, BlockSchemaCreate
+from prefect.plugins import load_prefect_collections
+from prefect.settings import PREFECT_API_URL
+
+from ags_flows import AGSConfig, TencentCloudCredentials
+from ags_flows.errors import ConfigurationError
+
+pytestmark = pytest.mark.usefixtures("prefect_server")
+
+
+def document(name, slug="ags-config"):
+    with get_client(sync_client=True) as client:
+        return client.read_block_document_by_name(name, slug)
+
+
+def change(name, **data):
+    """What the form of the Prefect UI does: send fields that changed."""
+    url = f"{PREFECT_API_URL.value()}/block_documents/{document(name).id}"
+    httpx.patch(url, json={"data": data, "merge_existing_data": True}, trust_env=False).raise_for_status()
+
+
+def test_blocks_register_by_themselves():
+    assert "ags_flows" in load_prefect_collections()
+    with get_client(sync_client=True) as client:
+        for block in (AGSConfig, TencentCloudCredentials):
+            block.register_type_and_schema()
+            known = client.read_block_type_by_slug(block.get_block_type_slug())
+            assert "import" in known.code_example
+            assert known.description.endswith(".")
+
+
+def test_a_saved_block_keeps_its_fields_and_follows_its_credentials(monkeypatch):
+    keys = TencentCloudCredentials(secret_id="first", secret_key="very-secret")
+    keys.save("followed-keys")
+    saved = AGSConfig(region="ap-shanghai", timeout="20m", credentials=TencentCloudCredentials.load("followed-keys"))
+    saved.save("followed")
+    monkeypatch.setenv("AGS_TIMEOUT", "5m")
+    loaded = AGSConfig.load("followed")
+    assert (loaded.region, loaded.timeout) == ("ap-shanghai", "20m")
+    TencentCloudCredentials(secret_id="second", secret_key="very-secret").save("followed-keys", overwrite=True)
+    assert AGSConfig.load("followed").connection().require_keys() == ("second", "very-secret")
+    with get_client(sync_client=True) as client:
+        shown = client.read_block_document_by_name("followed-keys", "tencent-cloud-credentials", include_secrets=False)
+    assert "very-secret" not in shown.model_dump_json()
+
+
+def test_a_region_that_is_changed_in_the_form_takes_the_domain_with_it():
+    AGSConfig(region="ap-shanghai").save("moved")
+    change("moved", region="ap-beijing")
+    assert AGSConfig.load("moved").domain == "ap-beijing.tencentags.com"
+
+
+def test_a_domain_of_its_own_stays():
+    AGSConfig(http_endpoint="http://127.0.0.1:8600", domain="http://127.0.0.1:8700").save("own-domain")
+    assert AGSConfig.load("own-domain").domain == "http://127.0.0.1:8700"
+
+
+def test_a_wrong_field_of_a_document_is_told_with_its_rule():
+    AGSConfig().save("spoilt")
+    change("spoilt", timeout="10s")
+    with pytest.raises(ConfigurationError, match=r"timeout.*30s to 24h"):
+        AGSConfig.load("spoilt")
+
+
+def test_a_document_of_an_older_version_loads_and_is_upgraded_by_saving_it():
+    AGSConfig.register_type_and_schema()
+    text = {"type": "string", "default": ""}
+    older = {"title": "AGSConfig", "type": "object", "properties": {"region": text, "secret_id": text, "gone": text}}
+    with get_client(sync_client=True) as client:
+        kind = client.read_block_type_by_slug("ags-config")
+        schema = client.create_block_schema(BlockSchemaCreate(fields=older, block_type_id=kind.id, capabilities=[]))
+        data = {"region": "ap-shanghai", "secret_id": "old-id", "gone": "x"}
+        made = BlockDocumentCreate(name="upgraded", data=data, block_schema_id=schema.id, block_type_id=kind.id)
+        client.create_block_document(made)
+    config = AGSConfig.load("upgraded")
+    assert (config.region, config.domain) == ("ap-shanghai", "ap-shanghai.tencentags.com")
+    assert (config.timeout, config.secret_id.get_secret_value()) == ("1h", "old-id")
+    config.save("upgraded", overwrite=True)
+    assert document("upgraded").data["lease"] == "10m"
+    assert AGSConfig.load("upgraded").region == "ap-shanghai"
