@@ -10,14 +10,14 @@ from typing import Any
 class BackgroundCommand:
     """A running command. It belongs to the sandbox: it goes on when this process ends, and ends with the sandbox."""
 
-    def __init__(self, run: Callable[[], Any], kill: Callable[[], None], command: str) -> None:
-        """Follow `run` in a thread; `kill` ends the command."""
+    def __init__(self, follow: Callable[[], Any], kill: Callable[[], None], command: str) -> None:
+        """Follow it in a thread with `follow`, which returns its outcome; `kill` ends it."""
         self.command = command
-        self._run = run
+        self._follow = follow
         self._kill = kill
         self._outcome: Any = None
         self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._follow, name="ags-background-command", daemon=True)
+        self._thread = threading.Thread(target=self._wait_for_it, name="ags-background-command", daemon=True)
         self._thread.start()
 
     @property
@@ -46,8 +46,8 @@ class BackgroundCommand:
         """End the command and everything that it started."""
         self._kill()
 
-    def _follow(self) -> None:
+    def _wait_for_it(self) -> None:
         try:
-            self._outcome = self._run()
+            self._outcome = self._follow()
         except BaseException as error:  # noqa: BLE001 - told to whoever waits
             self._error = error

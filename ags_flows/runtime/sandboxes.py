@@ -14,7 +14,7 @@ from ags_flows.cloud.code_interpreter import CodeInterpreter, check_language
 from ags_flows.cloud.control_plane import ControlPlane
 from ags_flows.cloud.data_plane import DataPlane
 from ags_flows.errors import ConfigurationError, CredentialsError
-from ags_flows.execution.journal import kill_durable, run_durable
+from ags_flows.execution.journal import follow_durable, kill_durable, run_durable, start_durable
 from ags_flows.execution.planes import OpenPlane, open_plane
 from ags_flows.execution.transfer import download_directory, download_file, upload_directory, upload_file
 from ags_flows.models import AccessToken, Transfer
@@ -126,30 +126,25 @@ class Sandboxes(Instances):
         if timeout is not None and timeout <= 0:
             raise ConfigurationError(f"timeout={timeout!r} is not positive.", hint="Leave it out for no limit.")
         plane, cancelled = self._plane(sandbox)
-        key = uuid.uuid4().hex
 
         def tell(stream: str, line: str) -> None:
             listener = on_stdout if stream == "stdout" else on_stderr
             if listener is not None:
                 listener(f"{line}\n")
 
-        def run() -> Any:
-            listener = tell if on_stdout or on_stderr else None
-            result = run_durable(
-                plane,
-                command,
-                key=key,
-                user=user,
-                timeout=timeout,
-                on_line=listener,
-                cancelled=cancelled,
-                limit=MOST_KEPT,
-            )
+        listener = tell if on_stdout or on_stderr else None
+        known: dict[str, Any] = {"key": uuid.uuid4().hex, "user": user, "timeout": timeout}
+        following: dict[str, Any] = {"on_line": listener, "cancelled": cancelled, "limit": MOST_KEPT}
+        if not background:
+            result = run_durable(plane, command, **known, **following)
             return live_sandbox.command_result(result)
 
-        if background:
-            return BackgroundCommand(run, lambda: kill_durable(plane, key, user=user), command)
-        return run()
+        def follow() -> Any:
+            result = follow_durable(plane, command, **known, **following)
+            return live_sandbox.command_result(result)
+
+        start_durable(plane, command, **known)
+        return BackgroundCommand(follow, lambda: kill_durable(plane, known["key"], user=user), command)
 
     def execute_code_in_sandbox(
         self,
