@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 PIP_FLAGS := --disable-pip-version-check --quiet
 WORKERS ?= 2
 
-.PHONY: demo test check lint types bench chaos clean
+.PHONY: demo test check lint types bench chaos notebooks clean
 
 demo: $(READY)
 	@$(BIN)/ags-flows demo
@@ -32,6 +32,10 @@ chaos: $(READY)
 
 bench: $(READY)
 	@$(BIN)/python -m bench
+
+# Their outputs anew, after a change of what they show.
+notebooks: $(READY)
+	@$(BIN)/python examples/execute.py examples/*.ipynb
 
 clean:
 	rm -rf $(VENV) .demo .bench

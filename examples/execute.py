@@ -23,7 +23,9 @@ def execute(path: Path, environment: Mapping[str, str], directory: str | Path) -
         directory: Where it runs and writes.
     """
     notebook = nbformat.read(path, as_version=4)
-    client = NotebookClient(notebook, timeout=180, resources={"metadata": {"path": str(directory)}})
+    client = NotebookClient(
+        notebook, timeout=180, coalesce_streams=True, resources={"metadata": {"path": str(directory)}}
+    )
     client.execute(env={**os.environ, **environment})
     for cell in notebook.cells:
         # When a cell was executed is nobody's business, and changes every time.
