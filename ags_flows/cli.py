@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,13 +19,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+AsJson = Annotated[bool, typer.Option("--json", help="JSON instead of text.")]
+InstanceId = Annotated[str, typer.Argument(help="The instance's id.", metavar="INSTANCE")]
+User = Annotated[str | None, typer.Option(help="`user` or `root`.")]
 
-@app.callback()
-def _commands() -> None:
-    """Keep the name of a command necessary, also while there is only one."""
 
-
-@app.command()
+@app.command(rich_help_panel="On this machine")
 def emulator(
     port: Annotated[int, typer.Option(help="Port on the loopback interface; 0 takes a free one.")] = 8600,
     env_file: Annotated[Path | None, typer.Option(help="Write the export lines here, once it is ready.")] = None,
@@ -40,7 +40,7 @@ def emulator(
     sys.exit(serve(port=port, env_file=env_file, state=state, volumes=volumes, quiet=quiet))
 
 
-@app.command()
+@app.command(rich_help_panel="On this machine")
 def demo(
     directory: Annotated[Path, typer.Option(help="For data, logs and the report.")] = Path(".demo"),
 ) -> None:
@@ -50,53 +50,168 @@ def demo(
     sys.exit(run_demo(directory, Console()))
 
 
-@app.command()
+@app.command(rich_help_panel="Jobs", context_settings={"ignore_unknown_options": True})
+def run(
+    command: Annotated[list[str], typer.Argument(help="After `--`. One argument is a line for the shell.")],
+    tool: Annotated[str | None, typer.Option(help="Name or id of an existing tool.")] = None,
+    image: Annotated[str | None, typer.Option(help="Image for a tool of its own, deleted afterwards.")] = None,
+    upload: Annotated[list[str] | None, typer.Option(help="LOCAL:REMOTE, a file or a directory.")] = None,
+    download: Annotated[list[str] | None, typer.Option(help="REMOTE:LOCAL, a file, a directory or a pattern.")] = None,
+    env: Annotated[list[str] | None, typer.Option(help="NAME=VALUE for the command.")] = None,
+    secret: Annotated[list[str] | None, typer.Option(help="NAME=BLOCK: a Prefect Secret block, masked.")] = None,
+    timeout: Annotated[float | None, typer.Option(help="Seconds for the command.")] = None,
+    on_failure: Annotated[str, typer.Option(help="The sandbox of a failed run: stop, keep or pause.")] = "stop",
+    quiet: Annotated[bool, typer.Option("--quiet", help="Only the command's output, and warnings.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run a command in a sandbox of its own: output as it comes, its exit code passed on.
+
+    For example: `ags-flows run --image python:3.11 --upload data:data --download 'out/*:out' -- python3 data/job.py`
+    """
+    from ags_flows.operator.job import job_options, run_job
+    from ags_flows.operator.listing import print_json
+
+    with _told():
+        options = job_options(tool, image, upload or [], download or [], env or [], secret or [], timeout, on_failure)
+        line = command[0] if len(command) == 1 else shlex.join(command)
+        report = run_job(line, quiet, echo=not as_json, **options)
+        if as_json:
+            print_json(report.model_dump(mode="json"))
+    sys.exit(report.result.exit_code)
+
+
+@app.command(rich_help_panel="Sandboxes")
+def ps(
+    every: Annotated[bool, typer.Option("--all", help="Also those that have ended, and those of others.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """List the sandboxes that flows have started: state, tool, flow run, age, and when the lease ends."""
+    from ags_flows.operator.listing import show
+    from ags_flows.operator.sandboxes import COLUMNS, list_sandboxes
+
+    with _told():
+        show(
+            list_sandboxes(every),
+            COLUMNS,
+            title="Sandboxes",
+            as_json=as_json,
+            links={"flow run": "run url"},
+            empty="No sandboxes.",
+        )
+
+
+@app.command(name="exec", rich_help_panel="Sandboxes")
+def execute(
+    instance: InstanceId,
+    command: Annotated[str, typer.Argument(help="Run by `bash -l -c`.")],
+    user: User = None,
+    timeout: Annotated[float, typer.Option(help="Seconds.")] = 60.0,
+    as_json: AsJson = False,
+) -> None:
+    """Run a short command in a sandbox: a look inside one that a failed run has kept."""
+    from ags_flows.operator.listing import print_json
+    from ags_flows.operator.sandboxes import execute_in
+
+    with _told():
+        writers = (None, None) if as_json else (sys.stdout.write, sys.stderr.write)
+        result = execute_in(instance, command, user, timeout, *writers)
+        if as_json:
+            print_json(result.model_dump(mode="json"))
+    sys.exit(result.exit_code)
+
+
+@app.command(rich_help_panel="Sandboxes")
+def logs(
+    instance: InstanceId,
+    number: Annotated[int | None, typer.Option(help="Which command, from 1; by default the last.")] = None,
+    lines: Annotated[int, typer.Option(help="How many lines of its output, from the end.")] = 100,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the command ends.")] = False,
+    listed: Annotated[bool, typer.Option("--list", help="List the commands instead.")] = False,
+    user: User = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what the commands of a sandbox have written, whether or not anybody follows them."""
+    from ags_flows.operator import journals
+    from ags_flows.operator.listing import show
+
+    with _told():
+        commands = journals.list_commands(instance, user)
+        if listed or as_json:
+            show(commands, journals.COLUMNS, title=f"Commands of {instance}", as_json=as_json, empty="No commands.")
+            return
+        if not commands:
+            _fail(f"No durable command was started in {instance} by {user or 'user'}.")
+        if number is not None and not 1 <= number <= len(commands):
+            _fail(f"number: {number} is not in 1..{len(commands)}, the commands of this sandbox.")
+        chosen = commands[-1 if number is None else number - 1]
+        journals.follow_command(instance, chosen["journal"], lines, follow, user, sys.stdout.write, sys.stderr.write)
+
+
+@app.command(rich_help_panel="Sandboxes")
+def stop(
+    instances: Annotated[list[str], typer.Argument(help="The instances' ids.")],
+    as_json: AsJson = False,
+) -> None:
+    """Stop sandboxes for good."""
+    from ags_flows.operator.listing import print_json
+    from ags_flows.operator.sandboxes import stop_sandbox
+
+    with _told():
+        for instance in instances:
+            stop_sandbox(instance)
+            if not as_json:
+                Console().print(f"Stopped {instance}", highlight=False)
+        if as_json:
+            print_json([{"instance": instance, "stopped": True} for instance in instances])
+
+
+@app.command(rich_help_panel="Sandboxes")
+def reap(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be stopped, and stop nothing.")] = False,
+    grace: Annotated[float | None, typer.Option(help="Minutes that a sandbox without an owner is left alone.")] = None,
+    flow_run: Annotated[str | None, typer.Option(help="Only the sandboxes of this flow run (its id).")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Stop sandboxes of flow runs that are over; asks AGS and the Prefect server, and needs both."""
+    from ags_flows.operator.listing import print_json, show
+    from ags_flows.operator.reaping import COLUMNS, reap_now, rows_of, summary_of
+
+    with _told():
+        report = reap_now(dry_run, grace, flow_run)
+        if as_json:
+            print_json(report.model_dump(mode="json"))
+            return
+        show(rows_of(report), COLUMNS, title="Dry run" if dry_run else "Reaped", empty="Nothing to stop.")
+        Console(stderr=True).print(summary_of(report), highlight=False)
+
+
+@app.command(rich_help_panel="Set-up")
+def doctor(as_json: AsJson = False) -> None:
+    """Check credentials, region and domain, clock, quota, Prefect server and blocks, and say what to mend."""
+    from ags_flows.operator.doctor import COLUMNS, examine
+    from ags_flows.operator.listing import show
+
+    findings = list(examine())
+    show([finding.row() for finding in findings], COLUMNS, as_json=as_json)
+    sys.exit(1 if any(finding.verdict == "wrong" for finding in findings) else 0)
+
+
+@app.command(rich_help_panel="Set-up")
 def automations(
     minutes: Annotated[float, typer.Option(help="How long heartbeats may be missing: three of them at least.")] = 9.0,
+    as_json: AsJson = False,
 ) -> None:
     """Let the Prefect server mark runs as crashed whose runner and engine were both killed. Safe to repeat."""
     from datetime import timedelta
 
     from ags_flows.automations import LOST_RUNS, sync_automations
+    from ags_flows.operator.listing import print_json
 
     created = sync_automations(timedelta(minutes=minutes))
-    Console().print(f"{'Created' if created else 'Brought up to date'}: {LOST_RUNS}", highlight=False)
-
-
-@app.command()
-def ps(
-    every: Annotated[bool, typer.Option("--all", help="Also those that have ended, and those of others.")] = False,
-) -> None:
-    """List the sandboxes that flows have started: state, tool, flow run, and when the lease ends."""
-    from ags_flows.operator import list_sandboxes
-
-    with _told():
-        Console().print(list_sandboxes(every))
-
-
-@app.command(name="exec")
-def execute(
-    instance: Annotated[str, typer.Argument(help="The instance's id.")],
-    command: Annotated[str, typer.Argument(help="Run by `bash -l -c`.")],
-    user: Annotated[str | None, typer.Option(help="`user` or `root`.")] = None,
-    timeout: Annotated[float, typer.Option(help="Seconds.")] = 60.0,
-) -> None:
-    """Run a short command in a sandbox: a look inside one that a failed run has kept."""
-    from ags_flows.operator import execute_in
-
-    with _told():
-        sys.exit(execute_in(instance, command, user, timeout, sys.stdout.write, sys.stderr.write))
-
-
-@app.command()
-def stop(instances: Annotated[list[str], typer.Argument(help="The instances' ids.")]) -> None:
-    """Stop sandboxes for good."""
-    from ags_flows.operator import stop_sandbox
-
-    with _told():
-        for instance in instances:
-            stop_sandbox(instance)
-            Console().print(f"Stopped {instance}", highlight=False)
+    if as_json:
+        print_json([{"automation": LOST_RUNS, "created": created}])
+    else:
+        Console().print(f"{'Created' if created else 'Brought up to date'}: {LOST_RUNS}", highlight=False)
 
 
 @contextmanager

@@ -18,10 +18,10 @@ LAYERS = [
     {"blocks"},
     {"execution"},
     {"reaping"},
-    {"operator", "tasks"},
+    {"tasks"},
     {"runtime", "session"},
     {"flows"},
-    {"testing", "demo"},
+    {"testing", "demo", "operator"},
     {"cli"},
 ]
 """From the bottom up. A module imports from layers below its own, or from its own package."""

@@ -21,15 +21,15 @@ def _plane(instance: Instance | str, config: AGSConfig | None) -> DataPlane:
 
 
 def _told(moved: Transfer) -> Transfer:
-    size, speed = moved.size / 1e6, moved.size / 1e6 / max(moved.seconds, 1e-3)
-    files = f"{moved.files:,} files, " if moved.files != 1 else ""
-    if moved.unchanged == moved.files:
-        told = f"{files}{size:.1f} MB, unchanged: not sent again"
+    told = [f"{moved.files:,} files"] if moved.files != 1 else []
+    told.append(f"{moved.size:,} bytes" if moved.size < 100_000 else f"{moved.size / 1e6:,.1f} MB")
+    if moved.unchanged and moved.unchanged == moved.files:
+        told.append("unchanged: not sent again")
     elif moved.unchanged:
-        told = f"{files}of which {moved.unchanged:,} unchanged, {size:.1f} MB"
-    else:
-        told = f"{files}{size:.1f} MB, {speed:.0f} MB/s"
-    run_logger().info("%s -> %s: %s", moved.source, moved.destination, told)
+        told.append(f"{moved.unchanged:,} of them unchanged and not sent again")
+    elif moved.size > 1e6:
+        told.append(f"{moved.size / 1e6 / max(moved.seconds, 1e-3):,.0f} MB/s")
+    run_logger().info("%s -> %s: %s", moved.source, moved.destination, ", ".join(told))
     return moved
 
 

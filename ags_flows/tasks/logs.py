@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TypeAlias
 
 from prefect import get_run_logger
@@ -28,6 +30,23 @@ def run_logger() -> Logger:
         return get_run_logger()
     except MissingContextError:
         return logging.getLogger("ags_flows")
+
+
+_copy: ContextVar[Callable[[str, str], None] | None] = ContextVar("copy", default=None)
+
+
+@contextmanager
+def copied_output(to: Callable[[str, str], None]) -> Iterator[None]:
+    """Give every line of output that is logged inside to a function too, whole and masked: such as to a terminal.
+
+    Args:
+        to: Gets `stdout` or `stderr`, and a line without its end.
+    """
+    token = _copy.set(to)
+    try:
+        yield
+    finally:
+        _copy.reset(token)
 
 
 class ProgressLog:
@@ -79,10 +98,14 @@ class OutputLog:
         self._room = float(BURST)
         self._at = clock()
         self._left_out = 0
+        self._copy = _copy.get()
         self._lock = threading.Lock()
 
     def __call__(self, stream: str, line: str) -> None:
         """Log one line of `stdout` or `stderr`."""
+        line = self._redactor.text(line)
+        if self._copy is not None:
+            self._copy(stream, line)
         with self._lock:
             now = self._clock()
             self._room = min(BURST, self._room + (now - self._at) * LINES_PER_SECOND)
@@ -92,9 +115,8 @@ class OutputLog:
                 return
             self._room -= 1
             self._say_left_out()
-        line = self._redactor.text(line)
         text = line if len(line) <= LONGEST_LINE else f"{line[:LONGEST_LINE]}... ({len(line):,} characters)"
-        self._logger.info("%s%s", "! " if stream == "stderr" else "| ", text)
+        self._logger.info("%s%s", "! " if stream == "stderr" else "| ", text, extra={"is_output": True})
 
     def reader(self, stream: str) -> Callable[[str], None]:
         """Return a function that takes pieces of text, wherever they are cut, and logs whole lines."""
