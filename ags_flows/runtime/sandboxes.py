@@ -62,11 +62,7 @@ class Sandboxes(Instances):
 
         connection = self.connection
         if not self._has_keys():
-            if not api_key:
-                raise CredentialsError(
-                    "There are neither Tencent Cloud credentials nor an E2B API key.",
-                    hint="Set TENCENTCLOUD_SECRET_ID and TENCENTCLOUD_SECRET_KEY, or give api_key=...",
-                )
+            api_key = api_key or self._api_key()
             return live_sandbox.create_with_key(
                 connection, tool_name, api_key=api_key, timeout=timeout, idempotency=str(uuid.uuid4())
             )
@@ -233,8 +229,21 @@ class Sandboxes(Instances):
         move = download_directory if plane.stat(remote_path, user=user).type == "dir" else download_file
         return persistently(lambda: move(plane, remote_path, local, user=user))
 
+    def _api_key(self) -> str:
+        try:
+            return self.config.credentials.require_e2b_key()
+        except CredentialsError as error:
+            raise CredentialsError(
+                "There are neither Tencent Cloud credentials nor an E2B API key.",
+                hint="Set TENCENTCLOUD_SECRET_ID and TENCENTCLOUD_SECRET_KEY, or give api_key=...",
+            ) from error
+
     def _has_keys(self) -> bool:
-        return bool(self.connection.secret_id and self.connection.secret_key)
+        try:
+            ControlPlane.of(self.connection)
+        except CredentialsError:
+            return False
+        return True
 
     def _plane(self, sandbox: Any) -> OpenPlane:
         from ags_flows.cloud.live_sandbox import token_of

@@ -193,13 +193,14 @@ def test_code_without_a_code_interpreter_is_told_what_to_do_instead(runtime):
             runtime.execute_code_in_sandbox(sandbox, "1", language="cobol")
 
 
-def test_an_api_key_alone_is_enough_for_a_sandbox(ags_emulator):
-    config = AGSConfig(http_endpoint=ags_emulator.url)
-    runtime = AGSRuntime(config)
+def test_an_api_key_alone_is_enough_for_a_sandbox(ags_emulator, monkeypatch):
+    runtime = AGSRuntime(AGSConfig(http_endpoint=ags_emulator.url))
     with runtime.create_e2b_sandbox("base", api_key=ags_emulator.api_key) as sandbox:
         assert runtime.execute_command_in_sandbox(sandbox, "echo hi").stdout == "hi\n"
     with pytest.raises(CredentialsError, match="api_key"):
         runtime.create_e2b_sandbox("base")
+    monkeypatch.setenv("E2B_API_KEY", ags_emulator.api_key)
+    runtime.create_e2b_sandbox("base").kill()
 
 
 def test_the_token_of_a_sandbox_object_is_acquired_anew_before_it_expires(runtime, sandbox, monkeypatch):
