@@ -11,7 +11,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from ags_flows import sandbox_session
 from ags_flows.flows import stop_sandboxes
 from ags_flows.models import ToolSpec
-from ags_flows.tasks import delete_tool, ensure_tool
+from ags_flows.tasks import ensure_tool
 
 TOOL = ToolSpec(name="batch", image="python:3.11")
 COUNT = """
@@ -36,7 +36,6 @@ def batch(parts: int = 6, size: int = 1000) -> int:
     """Count the primes below `parts` times `size`."""
     ensure_tool(TOOL)
     counted = primes.map([part * size for part in range(parts)], size).result()
-    delete_tool(TOOL.name)
     print(f"{sum(counted)} primes below {parts * size}")
     return sum(counted)
 

@@ -1,0 +1,51 @@
+"""The samples of the documentation, executed as they stand there."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from ags_flows.ownership import LIVE
+
+DOCS = Path(__file__).parents[1] / "docs"
+PAGES = sorted(path for path in DOCS.rglob("*.md"))
+SAMPLE = re.compile(r"^```python( noexec)?\n(.*?)^```", re.DOTALL | re.MULTILINE)
+ETL = "open('report.csv', 'w').write('country,amount\\nCN,12\\n'); print('done')"
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch, ags_emulator):
+    """A directory with the files that samples speak of, and an environment that points to the emulator."""
+    monkeypatch.chdir(tmp_path)
+    for name, value in ags_emulator.environment.items():
+        monkeypatch.setenv(name, value)
+    (tmp_path / "orders").mkdir()
+    (tmp_path / "orders" / "day-1.csv").write_text("country,amount\nCN,5\nDE,7\n")
+    (tmp_path / "etl.py").write_text(ETL)
+    return tmp_path
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if SAMPLE.search(page.read_text())], ids=lambda page: page.stem
+)
+def test_the_samples_of_a_page_run(page, workplace, prefect_server, ags_config):
+    names = {"__name__": "samples"}
+    for number, (unexecuted, code) in enumerate(SAMPLE.findall(page.read_text()), 1):
+        compiled = compile(code, f"{page.name}, sample {number}", "exec")
+        if not unexecuted:
+            exec(compiled, names)
+    left = [one for one in ags_config.control_plane().list_instances() if one.status in LIVE]
+    assert not left
+
+
+def test_every_link_leads_somewhere():
+    for page in [*PAGES, *DOCS.parent.glob("*.md")]:
+        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_every_page_is_found_from_the_readme():
+    readme = (DOCS.parent / "README.md").read_text()
+    for page in DOCS.glob("*.md"):
+        assert f"docs/{page.name}" in readme, page.name
