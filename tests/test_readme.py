@@ -9,9 +9,6 @@ from pathlib import Path
 import pytest
 from prefect.settings import PREFECT_API_URL
 
-from ags_flows.models import ToolSpec
-from ags_flows.tasks import ensure_tool
-
 README = Path(__file__).parents[1] / "README.md"
 BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
 
@@ -47,13 +44,14 @@ def test_the_ten_lines_against_the_emulator_work(execute, tmp_path):
 
 
 @pytest.mark.timeout(300)
-def test_the_flow_of_your_own_works(execute, tmp_path, ags_config):
-    ensure_tool.fn(ToolSpec(name="python-311", image="python:3.11"), config=ags_config)
-    (tmp_path / "etl.py").write_text("open('report.csv', 'w').write('a,b\\n')")
-    code = block("def nightly") + "\nnightly()\n"
-    done = execute(code)
+def test_the_flow_of_your_own_works(execute, tmp_path):
+    (tmp_path / "orders").mkdir()
+    (tmp_path / "orders" / "day-1.csv").write_text("country,amount\nCN,5\n")
+    (tmp_path / "etl.py").write_text("import os; open('report.csv', 'w').write(','.join(os.listdir('orders')))")
+    done = execute(block("def nightly"))
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "report.csv").read_text() == "a,b\n"
+    assert "| day-1.csv" in done.stderr
+    assert (tmp_path / "report.csv").read_text() == "day-1.csv"
 
 
 @pytest.mark.timeout(300)
@@ -69,3 +67,20 @@ def test_the_configuration_of_the_real_cloud_is_valid_python():
 def test_every_path_that_is_named_is_there():
     for path in re.findall(r"`(ags_flows/[\w/.]+)`", README.read_text()):
         assert (README.parent / path).exists(), path
+
+
+def skeleton(text):
+    """What must be the same in every language: headings by level, code, tables by rows, links by target."""
+    prose = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+    return {
+        "headings": re.findall(r"^(#+) ", prose, re.MULTILINE),
+        "code": re.findall(r"```.*?```", text, re.DOTALL),
+        "rows": len(re.findall(r"^\|", prose, re.MULTILINE)),
+        "bullets": len(re.findall(r"^- ", prose, re.MULTILINE)),
+        "links": [target for target in re.findall(r"\]\(([^)]+)\)", prose) if not target.startswith("README")],
+        "names": sorted(set(re.findall(r"`([^`]+)`", prose))),
+    }
+
+
+def test_the_chinese_readme_has_the_same_sections_code_and_names():
+    assert skeleton((README.parent / "README_zh.md").read_text()) == skeleton(README.read_text())
