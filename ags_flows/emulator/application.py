@@ -19,8 +19,9 @@ from .controls import Controls
 from .e2b.api import E2bApi
 from .e2b.reply import Reply
 from .gateway import Gateway
-from .gateway.routing import route_of
+from .gateway.routing import Route
 from .journal import Journal
+from .signed_addresses import PATH as SIGNED_PATH
 from .status.page import page
 from .world.faults import Fault
 from .world.refusal import Refusal
@@ -31,6 +32,7 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 _MOST_BYTES = MOST_OF_CLOUD + 1
+NAMING = "by the header E2b-Sandbox-Id or the host {port}-{sandbox}.localhost"
 
 
 class _Gone(Exception):
@@ -63,8 +65,9 @@ class Application:
         """Answer one request."""
         if scope["type"] not in ("http", "websocket"):
             return
-        if self._gateway.claims(scope):
-            await self._to_sandbox(scope, receive, send)
+        route = self._gateway.route(scope)
+        if route is not None:
+            await self._to_sandbox(route, scope, receive, send)
             return
         if scope["type"] == "websocket":
             await receive()
@@ -75,7 +78,7 @@ class Application:
         except _Gone:
             pass
 
-    async def _to_sandbox(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _to_sandbox(self, route: Route, scope: Scope, receive: Receive, send: Send) -> None:
         began = time.monotonic()
         outcome = "cut"
 
@@ -89,11 +92,9 @@ class Application:
 
         # Only this outermost application sees the connection itself; the gateway's faults need to cut it.
         scope.setdefault("extensions", {})["ags.abort"] = {"abort": lambda: _abort(send)}
-        route = route_of(scope)
-        where = f"{route.port}-{route.instance_id}" if route is not None else ""
+        where = f"{route.port}-{route.instance_id}"
         try:
-            if route is not None:
-                await self._wake(route.instance_id)
+            await self._wake(route.instance_id)
             await self._gateway.app(scope, receive, noting)
         finally:
             operation = f"{scope.get('method', 'WS')} {scope['path'][:200]}"
@@ -125,6 +126,11 @@ class Application:
         elif path == "/" and method in ("GET", "HEAD"):
             content = page(self._world, self._journal)
             await _send(send, 200, content.encode(), "text/html; charset=utf-8", {"cache-control": "no-store"})
+        elif path == SIGNED_PATH:
+            await _read(receive)
+            message = f"no sandbox has signed this address; without signature, name one: {NAMING}"
+            await _send_json(send, 401, {"code": 401, "message": message})
+            self._journal.note("sandbox", f"{method} {path}", "401", began)
         elif path == "/health" and method in ("GET", "HEAD"):
             await _send_json(send, 200, {"status": "ok"})
         else:

@@ -25,7 +25,7 @@ from .controls import Controls
 from .gateway import Gateway, StreamFaults
 from .journal import Journal
 from .levers import Levers
-from .target import targets_of
+from .target import signer_of, targets_of
 from .world.machine import Launch, SandboxMachine
 from .world.settings import API_KEY, DEFAULT_REGION, SECRET_ID, SECRET_KEY, Settings
 from .world.world import World
@@ -226,7 +226,7 @@ class Emulator(Levers):
         world.limits.change(self._limits)
         journal = Journal()
         streams = StreamFaults()
-        gateway = Gateway(targets_of(world), streams)
+        gateway = Gateway(targets_of(world), streams, signer_of(world))
         controls = Controls(world, streams, journal)
         server = uvicorn.Server(
             uvicorn.Config(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, MutableMapping
+from typing import Any, Literal
 
+from .signed_addresses import Expired, signed
 from .world.instance import Instance
 from .world.machine import Asgi
 from .world.world import World
@@ -35,6 +36,11 @@ class InstanceTarget:
         """Which ports need a token."""
         mode = self._instance.auth_mode
         return "PUBLIC" if mode == "PUBLIC" else "NONE" if mode == "NONE" else "TOKEN"
+
+    @property
+    def hides_ports(self) -> bool:
+        """Whether an E2B client has asked for ports that are not public."""
+        return (self._instance.e2b.get("network") or {}).get("allowPublicTraffic") is False
 
     def accepts(self, token: str | None) -> bool:
         """Whether the token opens the ports other than envd's."""
@@ -73,3 +79,18 @@ def targets_of(world: World) -> Callable[[str], InstanceTarget | None]:
         return InstanceTarget(instance) if instance is not None else None
 
     return lookup
+
+
+def signer_of(world: World) -> Callable[[MutableMapping[str, Any]], str | None]:
+    """Return how the gateway finds the instance that signed a request's address, be it gone or the time over."""
+
+    def find(scope: MutableMapping[str, Any]) -> str | None:
+        for instance in world.all_instances():
+            try:
+                if signed(scope, instance.tokens.signing_tokens()):
+                    return instance.instance_id
+            except Expired:
+                return instance.instance_id
+        return None
+
+    return find

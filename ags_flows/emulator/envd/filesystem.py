@@ -39,7 +39,7 @@ from protobuf import Oneof
 
 from .context import Context, refusal
 from .entries import entry_of, type_of
-from .running import GONE
+from .running import CUT_OFF
 from .watching import Watch
 
 R = TypeVar("R")
@@ -134,7 +134,7 @@ class Filesystem(FilesystemService):
                     yield WatchDirResponse(event=_KEEPALIVE)
                     continue
                 if event is None:
-                    raise ConnectError(Code.UNAVAILABLE, GONE)
+                    raise ConnectError(Code.UNAVAILABLE, CUT_OFF)
                 yield WatchDirResponse(event=_seen(event))
         finally:
             self._streams.discard(watch)

@@ -24,6 +24,8 @@ LAST_WORDS = 0.2
 """Seconds for output that is still in the pipes of a process that was killed; its children may hold them for ever."""
 
 GONE = "the sandbox was not found"
+CUT_OFF = "the connection to the sandbox ended before the stream completed"
+"""What a stream is told whose sandbox has gone meanwhile: the SDKs look then what has become of it."""
 
 
 class Listener:
@@ -81,7 +83,7 @@ class Listener:
                 yield events.keepalive()
                 continue
             if self.lost:
-                raise ConnectError(Code.UNAVAILABLE, GONE)
+                raise ConnectError(Code.UNAVAILABLE, CUT_OFF)
             if event is None:
                 return
             yield event

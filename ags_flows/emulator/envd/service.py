@@ -15,11 +15,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from ..sandbox import Sandbox
+from ..signed_addresses import Expired, signed
 from .codecs import codecs
 from .context import Context
 from .filesystem import Filesystem
 from .processes import Processes
-from .transfers import Refused, answer, check_signature, download, upload
+from .transfers import Refused, answer, download, upload
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -84,18 +85,6 @@ class Envd:
             for running in self._processes.all
         ]
 
-    def signed(self, scope: Scope) -> bool:
-        """Whether a request's address was signed for this sandbox, be it for a time that is over.
-
-        An address that the SDKs sign names no sandbox where all sandboxes have one host: the signature tells.
-        """
-        if scope["type"] != "http" or scope["path"] != "/files":
-            return False
-        try:
-            return check_signature(Request(scope), _operation(scope["method"]), self._access.signing_tokens())
-        except Refused:
-            return True
-
     async def close(self) -> None:
         """End every stream: the sandbox is gone."""
         await self._processes.close()
@@ -127,8 +116,10 @@ class Envd:
             return True
         token = request.headers.get("x-access-token")
         if path == "/files" and token is None:
-            if check_signature(request, _operation(method), self._access.signing_tokens()):
-                return True
+            try:
+                return signed(request.scope, self._access.signing_tokens()) or self._access.accepts(token)
+            except Expired as error:
+                raise Refused(401, "signature is already expired") from error
         return self._access.accepts(token)
 
     async def _route(self, request: Request, method: str, path: str) -> Response:
@@ -176,10 +167,6 @@ class Envd:
             "disk_used": usage.disk_used,
             "disk_total": usage.disk_total,
         }
-
-
-def _operation(method: str) -> str:
-    return "read" if method in ("GET", "HEAD") else "write"
 
 
 async def _call(service: Any, scope: Scope, receive: Receive, send: Send) -> None:

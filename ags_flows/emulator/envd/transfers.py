@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import errno
-import hashlib
-import hmac
 import os
 import posixpath
 import re
 import stat
-import time
 import zlib
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator
 from email.utils import formatdate, parsedate_to_datetime
 from typing import Any
 
@@ -80,8 +76,10 @@ async def download(context: Context, request: Request) -> Response:
             headers |= {"Content-Encoding": "gzip", "Content-Type": "application/octet-stream"}
             return StreamingResponse(_compressed(descriptor), headers=headers, background=close)
         if "range" not in request.headers:
-            headers |= {"Content-Length": str(status.st_size), "Accept-Ranges": "bytes"}
-            content = _content(descriptor, status.st_size)
+            # A file of /proc tells no size.
+            size = status.st_size or (None if await asyncio.to_thread(os.pread, descriptor, 1, 0) else 0)
+            headers |= {"Accept-Ranges": "bytes"} | ({} if size is None else {"Content-Length": str(size)})
+            content = _content(descriptor, size)
             return StreamingResponse(content, headers=headers, media_type="application/octet-stream", background=close)
         # By the descriptor: the path itself would be resolved on the host.
         return FileResponse(
@@ -91,9 +89,9 @@ async def download(context: Context, request: Request) -> Response:
             stat_result=status,
             background=close,
         )
-    except Refused:
+    except (Refused, OSError) as error:
         os.close(descriptor)
-        raise
+        raise error if isinstance(error, Refused) else _refusal(error, path) from error
 
 
 async def upload(context: Context, request: Request) -> Response:
@@ -121,28 +119,6 @@ async def upload(context: Context, request: Request) -> Response:
     else:
         raise Refused(400, f"unsupported content type: {kind or 'none'}")
     return JSONResponse(written)
-
-
-def check_signature(request: Request, operation: str, tokens: Sequence[str]) -> bool:
-    """Whether a signed URL is valid now.
-
-    Raises:
-        Refused: The signature has expired.
-    """
-    query = request.query_params
-    given, expiration = query.get("signature"), query.get("signature_expiration")
-    if not given:
-        return False
-    for token in tokens:
-        parts = [query.get("path", ""), operation, query.get("username", ""), token]
-        if expiration:
-            parts.append(expiration)
-        digest = base64.b64encode(hashlib.sha256(":".join(parts).encode()).digest()).decode().rstrip("=")
-        if hmac.compare_digest(f"v1_{digest}", given):
-            if expiration and expiration.isdigit() and int(expiration) < time.time():
-                raise Refused(401, "signature is already expired")
-            return True
-    return False
 
 
 def _targets(context: Context, request: Request, files: list[UploadFile], user: str) -> list[str]:
@@ -231,10 +207,10 @@ async def _pieces(part: UploadFile) -> AsyncIterator[bytes]:
         yield piece
 
 
-async def _content(descriptor: int, size: int) -> AsyncIterator[bytes]:
-    """Give as much as was announced, also of a file that somebody writes to meanwhile, such as a log."""
-    while size and (piece := await asyncio.to_thread(os.read, descriptor, min(size, PIECE))):
-        size -= len(piece)
+async def _content(descriptor: int, size: int | None) -> AsyncIterator[bytes]:
+    """Give as much as was announced, also of a file that somebody writes to meanwhile, such as a log; None: all."""
+    while size != 0 and (piece := await asyncio.to_thread(os.read, descriptor, min(size or PIECE, PIECE))):
+        size = None if size is None else size - len(piece)
         yield piece
 
 

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Literal, Protocol
 from urllib.parse import unquote
 
+from ..signed_addresses import PATH as SIGNED_PATH
 from .faults import Cut, FaultySend, StreamFaults, slow_receive
 from .proxy import BadAnswer, forward, forward_websocket, refuse_websocket
 from .routing import ENVD_PORT, INTERPRETER_PORT, Route, route_of, token_of
@@ -39,6 +40,11 @@ class GatewayTarget(Protocol):
         ...
 
     @property
+    def hides_ports(self) -> bool:
+        """Whether an E2B client has asked for ports that are not public: who has no token is forbidden to use them."""
+        ...
+
+    @property
     def envd_app(self) -> Asgi:
         """What serves port 49983; it checks tokens itself, since signed URLs need none."""
         ...
@@ -63,20 +69,35 @@ class Gateway:
     Args:
         lookup: Finds a sandbox by id.
         faults: Faults of connections.
+        signer: Finds the id of the sandbox that signed a request's address.
     """
 
-    def __init__(self, lookup: Callable[[str], GatewayTarget | None], faults: StreamFaults | None = None) -> None:
+    def __init__(
+        self,
+        lookup: Callable[[str], GatewayTarget | None],
+        faults: StreamFaults | None = None,
+        signer: Callable[[Scope], str | None] = lambda scope: None,
+    ) -> None:
         """Serve nothing before `app` is called."""
         self._lookup = lookup
         self._faults = faults or StreamFaults()
+        self._signer = signer
 
-    def claims(self, scope: Scope) -> bool:
-        """Whether a request is for a sandbox."""
-        return route_of(scope) is not None
+    def route(self, scope: Scope) -> Route | None:
+        """Return where a request goes, None when it is not for a sandbox.
+
+        An address that the SDKs sign names no sandbox where all sandboxes have one host: its signature tells.
+        """
+        route = route_of(scope)
+        if route is None and scope["type"] == "http" and scope["path"] == SIGNED_PATH:
+            signer = self._signer(scope)
+            if signer is not None:
+                return Route(signer, ENVD_PORT, SIGNED_PATH, by_sdk=True)
+        return route
 
     async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request (ASGI)."""
-        route = route_of(scope)
+        route = self.route(scope)
         assert route is not None
         fault = self._faults.strike(route.instance_id, route.port, scope["path"])
         try:
@@ -132,7 +153,10 @@ class Gateway:
             await self._absent(scope, receive, send, route, target)
             return
         if not self._may(scope, route, target):
-            await _refuse(scope, receive, send, 401, "unauthorized: a valid access token is needed")
+            status, message = 401, "unauthorized: a valid access token is needed"
+            if target.hides_ports:
+                status, message = 403, "forbidden: a valid traffic access token is needed"
+            await _refuse(scope, receive, send, status, message, sandboxId=route.instance_id)
             return
         app = self._built_in(route, target)
         if app is not None and scope["type"] == "http":
@@ -147,7 +171,8 @@ class Gateway:
         try:
             upstream = await asyncio.to_thread(target.connect, route.port)
         except OSError:
-            await _refuse(scope, receive, send, 502, f"The sandbox {route.instance_id}: port {route.port} is not open")
+            message = "The sandbox is running but port is not open"
+            await _refuse(scope, receive, send, 502, message, sandboxId=route.instance_id, port=route.port)
             return
         if scope["type"] == "websocket":
             await forward_websocket(scope, receive, send, route.path, upstream)
@@ -164,13 +189,11 @@ class Gateway:
         self, scope: Scope, receive: Receive, send: Send, route: Route, target: GatewayTarget | None
     ) -> None:
         """Say that a sandbox is gone: in E2B's words to E2B's SDKs, in AGS's to everybody else."""
-        if target is not None and target.state == "paused":
-            status, message = 502, f"The sandbox {route.instance_id} was not found: it is paused"
-        else:
-            status, message = 502, f"The sandbox {route.instance_id} was not found"
+        paused = target is not None and target.state == "paused"
+        status, message = 502, "The sandbox was not found" + (": it is paused" if paused else "")
         if not route.by_sdk:
-            status = 409 if target is not None and target.state == "paused" else 404
-            message = message.replace("The sandbox", "instance")
+            status = 409 if paused else 404
+            message = message.replace("The sandbox", f"instance {route.instance_id}")
         await _refuse(scope, receive, send, status, message, sandboxId=route.instance_id)
 
     def _may(self, scope: Scope, route: Route, target: GatewayTarget) -> bool:
@@ -189,7 +212,7 @@ class Gateway:
         return target.code_app if route.port == INTERPRETER_PORT else None
 
 
-async def _refuse(scope: Scope, receive: Receive, send: Send, status: int, message: str, **more: str) -> None:
+async def _refuse(scope: Scope, receive: Receive, send: Send, status: int, message: str, **more: str | int) -> None:
     body = json.dumps({"code": status, "message": message, **more}).encode()
     if scope["type"] == "websocket":
         await receive()

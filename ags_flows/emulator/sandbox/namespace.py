@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
@@ -115,7 +116,8 @@ class NamespaceSandbox(Sandbox):
             self._fill(root)
         read, write = os.pipe()
         # By a descriptor, so that `ps` inside does not show where things are on the host.
-        arguments = _descriptor_of("\0".join(self._options(root, in_memory)).encode())
+        boot = _descriptor_of(f"{uuid.uuid4()}\n".encode())
+        arguments = _descriptor_of("\0".join(self._options(root, in_memory, boot)).encode())
         command = [place.bwrap, "--args", str(arguments), "--info-fd", str(write), "--", *_init_command()]
         try:
             self._bwrap = subprocess.Popen(
@@ -124,15 +126,15 @@ class NamespaceSandbox(Sandbox):
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
                 env={"PATH": PATH},
-                pass_fds=[write, arguments],
+                pass_fds=[write, arguments, boot],
                 start_new_session=True,
             )
         except BaseException:
             os.close(read)
             raise
         finally:
-            os.close(write)
-            os.close(arguments)
+            for descriptor in (write, arguments, boot):
+                os.close(descriptor)
         with os.fdopen(read) as info:
             told = info.read()
         if not told:
@@ -165,7 +167,7 @@ class NamespaceSandbox(Sandbox):
         else:
             build_skeleton(root, self.spec.hostname, isolation().root)
 
-    def _options(self, root: Path, in_memory: bool) -> Iterator[str]:
+    def _options(self, root: Path, in_memory: bool, boot: int) -> Iterator[str]:
         spec = self.spec
         if not isolation().root:
             # Default mapping would nest a second user namespace, which nsenter may not enter.
@@ -195,6 +197,8 @@ class NamespaceSandbox(Sandbox):
                 yield from ("--dir", str(parent))
             yield from ("--ro-bind" if bind.readonly else "--bind", str(bind.source), bind.target)
         yield from ("--proc", "/proc", "--dev", "/dev", "--perms", "1777", "--tmpfs", "/dev/shm")
+        # Who starts anew without memory has booted, and can tell by this.
+        yield from ("--ro-bind-data", str(boot), "/proc/sys/kernel/random/boot_id")
         # By a name of its own: `pkill sleep` inside must not end the sandbox.
         yield from ("--symlink", shutil.which("sleep", path=PATH) or "/bin/sleep", f"/dev/{_READY}", "--chdir", "/")
 

@@ -140,6 +140,9 @@ def _files(root: bool) -> list[tuple[str, bytes | str, int]]:
         (name, text.rstrip("\n").encode() + b"\n", 0o644) for name, text in texts.items()
     ]
     files.append(("opt/sandbox/bin/sudo", _SUDO.encode(), 0o755))
+    if Path("/usr/bin/python3").exists():
+        # Distributions leave this name to the user; images of sandboxes have it.
+        files.append(("opt/sandbox/bin/python", "/usr/bin/python3", 0o777))
     copied = [("/etc/" + name, "etc/" + name, 0o644) for name in ETC_FILES]
     if root:
         copied.append(("/usr/bin/su", "opt/sandbox/bin/su", 0o4755))

@@ -17,7 +17,7 @@ def test_files_and_commands_work_and_end_with_the_sandbox(sandboxes):
     assert sandboxes.connect(sandbox.sandbox_id).files.read("/home/user/data/report.txt") == "figures"
     command = sandbox.commands.run("sleep 300", background=True, timeout=0)
     sandbox.kill()
-    with pytest.raises(TimeoutException, match="not found"):
+    with pytest.raises(TimeoutException, match="ended before the stream completed: The sandbox was killed"):
         command.wait()
     assert not sandbox.is_running()
 
@@ -43,6 +43,22 @@ def test_a_pause_keeps_processes_and_memory(sandboxes):
     assert sandbox.is_running() and pid in [each.pid for each in sandbox.commands.list()]
 
 
+def test_a_pause_without_memory_keeps_files_and_boots_anew(sandboxes):
+    sandbox = sandboxes.create("base")
+    sandbox.files.write("kept.txt", "kept")
+    command = sandbox.commands.run("sleep 300", background=True, timeout=0)
+    before = sandbox.files.read("/proc/sys/kernel/random/boot_id")
+    assert len(before.strip()) == 36
+    assert sandbox.pause(keep_memory=False)
+    assert not sandbox.is_running()
+    with pytest.raises(TimeoutException):
+        command.wait()
+    sandbox.connect()
+    assert sandbox.files.read("kept.txt") == "kept"
+    assert sandbox.commands.list() == []
+    assert sandbox.files.read("/proc/sys/kernel/random/boot_id") != before
+
+
 def test_traffic_resumes_a_sandbox_that_asked_for_it(sandboxes):
     sandbox = sandboxes.create("base", timeout=60, lifecycle={"on_timeout": "pause", "auto_resume": True})
     sandbox.files.write("kept.txt", "kept")
@@ -53,7 +69,7 @@ def test_traffic_resumes_a_sandbox_that_asked_for_it(sandboxes):
 
 def test_a_port_is_reached_by_its_host_name(sandboxes, emulator):
     sandbox = sandboxes.create("base")
-    sandbox.commands.run("python3 -m http.server 8000", background=True, timeout=0)
+    sandbox.commands.run("python -m http.server 8000", background=True, timeout=0)
     host = sandbox.get_host(8000)
     assert host == f"8000-{sandbox.sandbox_id}.localhost:{emulator.port}"
     deadline = time.monotonic() + 10
@@ -61,13 +77,17 @@ def test_a_port_is_reached_by_its_host_name(sandboxes, emulator):
         assert answer.status_code == 502 and time.monotonic() < deadline
         time.sleep(0.05)
     assert "Directory listing" in answer.text
+    closed = httpx.get(emulator.url, headers={"Host": sandbox.get_host(3000)})
+    assert closed.status_code == 502
+    message = "The sandbox is running but port is not open"
+    assert closed.json() == {"code": 502, "message": message, "sandboxId": sandbox.sandbox_id, "port": 3000}
 
 
 def test_a_port_that_is_not_public_needs_the_traffic_token(sandboxes, emulator):
     sandbox = sandboxes.create("base", network={"allow_public_traffic": False})
     sandbox.commands.run("python3 -m http.server 8000", background=True, timeout=0)
     headers = {"Host": sandbox.get_host(8000)}
-    assert httpx.get(emulator.url, headers=headers).status_code in (401, 403)
+    assert httpx.get(emulator.url, headers=headers).status_code == 403
     headers["e2b-traffic-access-token"] = sandbox.traffic_access_token
     deadline = time.monotonic() + 10
     while httpx.get(emulator.url, headers=headers).status_code != 200:

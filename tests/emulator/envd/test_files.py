@@ -136,6 +136,11 @@ def test_many_files_are_written_in_one_request(box):
     assert box.files.write_files([]) == []
 
 
+def test_files_that_tell_no_size_are_read_whole(box):
+    assert box.files.read("/proc/sys/kernel/ostype") == "Linux\n"
+    assert b"processor" in box.files.read("/proc/cpuinfo", format="bytes")
+
+
 def test_bytes_arrive_as_they_are(box):
     data = os.urandom(300_000)
     box.files.write("data.bin", data)

@@ -140,25 +140,6 @@ def test_signed_addresses_end_and_cannot_be_changed(box):
     assert httpx.get(good, headers={"X-Access-Token": "wrong"}).status_code == 401
 
 
-def test_a_signature_tells_its_sandbox(served, name, box):
-    def asked(url):
-        parts = urlsplit(url)
-        scope = {
-            "type": "http",
-            "method": "GET",
-            "path": parts.path,
-            "query_string": parts.query.encode(),
-            "headers": [],
-        }
-        return served.machines[name][1].signed(scope)
-
-    good = box.download_url("signed.txt", "user")
-    assert asked(good)
-    assert asked(box.download_url("signed.txt", "user", use_signature_expiration=-10))
-    assert not asked(good.replace("signed.txt", "other.txt"))
-    assert not asked(good.replace("/files", "/health"))
-
-
 def test_environment_and_figures_are_told(http):
     figures = http.get("/metrics").json()
 

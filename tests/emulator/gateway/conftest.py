@@ -58,6 +58,7 @@ class Target:
         self.instance_id = instance_id
         self.state = "running"
         self.auth_mode = "TOKEN"
+        self.hides_ports = False
         self.code_app = None
         self.__dict__.update(changes)
 
@@ -174,7 +175,7 @@ def outside():
             connection.transport.abort()
 
         scope.setdefault("extensions", {})["ags.abort"] = {"abort": abort}
-        if not gateway.claims(scope):
+        if gateway.route(scope) is None:
             await PlainTextResponse("not for a sandbox", status_code=418)(scope, receive, send)
             return
         await gateway.app(scope, receive, send)

@@ -132,7 +132,8 @@ def test_a_port_that_nothing_listens_on_is_502(outside, target):
         port = taken.getsockname()[1]
     answer = get(outside, host=f"{port}-sbi-1.x", x_access_token=TOKEN)
     assert answer.status_code == 502
-    assert "port is not open" in answer.json()["message"] or "is not open" in answer.json()["message"]
+    assert answer.json()["message"] == "The sandbox is running but port is not open"
+    assert answer.json()["port"] == port
 
 
 def test_what_does_not_speak_http_is_502(outside, target):
