@@ -15,6 +15,7 @@ from typing import Any
 
 from .cloudapi.api import MOST_BYTES as MOST_OF_CLOUD
 from .cloudapi.api import CloudApi
+from .connection import abort, lend
 from .controls import Controls
 from .e2b.api import E2bApi
 from .e2b.reply import Reply
@@ -90,8 +91,7 @@ class Application:
                 outcome = "101"
             await send(message)
 
-        # Only this outermost application sees the connection itself; the gateway's faults need to cut it.
-        scope.setdefault("extensions", {})["ags.abort"] = {"abort": lambda: _abort(send)}
+        lend(scope, send)
         where = f"{route.port}-{route.instance_id}"
         try:
             await self._wake(route.instance_id)
@@ -229,22 +229,11 @@ async def _disconnected(receive: Receive) -> None:
 
 async def _cut(send: Send) -> None:
     """Close a request's connection at once, and let the server notice."""
-    _abort(send)
+    abort(send)
     # The end of the connection is told in the loop's next round; without it uvicorn would complain of a request
     # that was not answered.
     await asyncio.sleep(0)
     await asyncio.sleep(0)
-
-
-def _abort(send: Send) -> None:
-    """Close a request's connection at once, without an answer.
-
-    ASGI has no way to say so. uvicorn gives its outermost application a bound method of the object that holds the
-    transport; where that is not so, the end of the application without an answer makes an error of the request.
-    """
-    transport = getattr(getattr(send, "__self__", None), "transport", None)
-    if transport is not None:
-        transport.abort()
 
 
 def _named(faults: list[Fault]) -> str:

@@ -14,6 +14,7 @@ from e2b.envd.process.process_connect import ProcessASGIApplication
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from ..connection import cut
 from ..sandbox import Sandbox
 from ..signed_addresses import Expired, signed
 from .codecs import codecs
@@ -76,6 +77,7 @@ class Envd:
         options: dict[str, Any] = {"read_max_bytes": LARGEST_MESSAGE, "codecs": codecs()}
         self._process_app = ProcessASGIApplication(self._processes, **options)
         self._filesystem_app = FilesystemASGIApplication(self._filesystem, **options)
+        self._open: dict[int, Scope] = {}
 
     @property
     def processes(self) -> list[dict[str, Any]]:
@@ -86,7 +88,9 @@ class Envd:
         ]
 
     async def close(self) -> None:
-        """End every stream: the sandbox is gone."""
+        """End every request as the end of a machine does: its connections are cut."""
+        for scope in self._open.values():
+            cut(scope)
         await self._processes.close()
         await self._filesystem.close()
 
@@ -96,6 +100,13 @@ class Envd:
             if scope["type"] == "websocket":
                 await send({"type": "websocket.close", "code": 1003})
             return
+        self._open[id(scope)] = scope
+        try:
+            await self._answer(scope, receive, send)
+        finally:
+            del self._open[id(scope)]
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
         path, method = scope["path"], scope["method"]
         try:

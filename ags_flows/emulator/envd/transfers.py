@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import io
 import os
 import posixpath
 import re
@@ -26,6 +27,9 @@ from .entries import set_metadata
 
 PIECE = 1 << 18
 MOST_FILES = 10_000
+LARGEST_TEXT = 64 << 20
+"""Bytes of a part without a file name: it is held in memory."""
+
 LONGEST_KEY = 246
 MOST_METADATA = 4096
 _KEY = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
@@ -109,7 +113,7 @@ async def upload(context: Context, request: Request) -> Response:
     elif kind == "multipart/form-data":
         form = await _form(request)
         try:
-            files = [part for part in form.getlist("file") if isinstance(part, UploadFile)]
+            files = [_part(part) for part in form.getlist("file")]
             paths = _targets(context, request, files, user)
             for path, part in zip(paths, files, strict=True):
                 await _write(context, path, user, _pieces(part), metadata)
@@ -195,7 +199,8 @@ async def _form(request: Request) -> FormData:
     """Return the parts of an upload; large ones are in temporary files."""
     body = _decoded(request, request.stream())
     try:
-        return await MultiPartParser(request.headers, body, max_files=MOST_FILES, max_fields=MOST_FILES).parse()
+        limits = {"max_files": MOST_FILES, "max_fields": MOST_FILES, "max_part_size": LARGEST_TEXT}
+        return await MultiPartParser(request.headers, body, **limits).parse()
     except (MultiPartException, MultipartParseError, KeyError) as error:
         raise Refused(400, f"the body is not multipart: {error}") from error
     except ClientDisconnect as error:
@@ -233,6 +238,11 @@ def _metadata(request: Request) -> dict[str, str]:
     if sum(len(key) + len(value.encode()) for key, value in metadata.items()) > MOST_METADATA:
         raise Refused(400, f"metadata is larger than {MOST_METADATA} bytes")
     return metadata
+
+
+def _part(part: UploadFile | str) -> UploadFile:
+    """Return a part; one without a file name comes as text."""
+    return part if isinstance(part, UploadFile) else UploadFile(io.BytesIO(part.encode()))
 
 
 def _written(path: str, metadata: dict[str, str]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Literal, Protocol
 from urllib.parse import unquote
 
+from ..connection import cut
 from ..signed_addresses import PATH as SIGNED_PATH
 from .faults import Cut, FaultySend, StreamFaults, slow_receive
 from .proxy import BadAnswer, forward, forward_websocket, refuse_websocket
@@ -102,7 +103,7 @@ class Gateway:
         fault = self._faults.strike(route.instance_id, route.port, scope["path"])
         try:
             if fault is not None:
-                faulty = FaultySend(fault, self._faults, send, lambda: _abort(scope))
+                faulty = FaultySend(fault, self._faults, send, lambda: cut(scope))
                 if fault.kind == "delay":
                     await asyncio.sleep(fault.after_seconds or 1.0)
                 elif fault.kind == "status":
@@ -165,7 +166,7 @@ class Gateway:
                 await app({**scope, "path": unquote(path), "raw_path": path.encode("latin-1")}, receive, send)
             except ConnectionError:
                 # It ended in the middle of an answer.
-                _abort(scope)
+                cut(scope)
                 raise Cut from None
             return
         try:
@@ -182,7 +183,7 @@ class Gateway:
         except BadAnswer as error:
             await _refuse(scope, receive, send, 502, f"port {route.port} gave no HTTP answer: {error}")
         except ConnectionError:
-            _abort(scope)
+            cut(scope)
             raise Cut from None
 
     async def _absent(
@@ -226,8 +227,3 @@ async def _refuse(scope: Scope, receive: Receive, send: Send, status: int, messa
 async def _disconnected(receive: Receive) -> None:
     while (await receive())["type"] not in ("http.disconnect", "websocket.disconnect"):
         pass
-
-
-def _abort(scope: Scope) -> None:
-    """Close the client's connection without a proper end, where the server lets us."""
-    scope.get("extensions", {}).get("ags.abort", {}).get("abort", lambda: None)()

@@ -162,7 +162,7 @@ def test_a_sandbox_that_dies_ends_its_streams(run, emulator):
     instance_id, sandbox = run()
     command = sandbox.commands.run("sleep 300", background=True, timeout=0)
     emulator.kill_sandbox(instance_id)
-    with pytest.raises(TimeoutException, match="not found"):
+    with pytest.raises(TimeoutException, match="killed or reached its end of life"):
         command.wait()
     assert sandbox.is_running() is False
 

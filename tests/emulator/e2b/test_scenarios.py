@@ -17,7 +17,7 @@ def test_files_and_commands_work_and_end_with_the_sandbox(sandboxes):
     assert sandboxes.connect(sandbox.sandbox_id).files.read("/home/user/data/report.txt") == "figures"
     command = sandbox.commands.run("sleep 300", background=True, timeout=0)
     sandbox.kill()
-    with pytest.raises(TimeoutException, match="ended before the stream completed: The sandbox was killed"):
+    with pytest.raises(TimeoutException, match="The sandbox was killed or reached its end of life"):
         command.wait()
     assert not sandbox.is_running()
 

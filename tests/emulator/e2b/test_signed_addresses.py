@@ -26,9 +26,10 @@ def test_whoever_has_the_address_reads_the_file_of_that_sandbox(sandbox, expirat
 
 
 @pytest.mark.parametrize("user, path", [(None, "/home/user/in.txt"), ("root", "/root/in.txt")])
-def test_whoever_has_the_address_writes_the_file_of_that_sandbox(sandbox, user, path):
+@pytest.mark.parametrize("name", ["ignored", None])
+def test_whoever_has_the_address_writes_the_file_of_that_sandbox(sandbox, user, path, name):
     address = sandbox.upload_url("in.txt", user, use_signature_expiration=120)
-    answer = httpx.post(address, files={"file": ("ignored", b"sent")})
+    answer = httpx.post(address, files={"file": (name, b"sent")})
     assert (answer.status_code, answer.json()) == (200, [{"path": path, "name": "in.txt", "type": "file"}])
     assert sandbox.files.read(path, user="root") == "sent"
 
