@@ -38,9 +38,9 @@ class InstanceTarget:
         return "PUBLIC" if mode == "PUBLIC" else "NONE" if mode == "NONE" else "TOKEN"
 
     @property
-    def hides_ports(self) -> bool:
-        """Whether an E2B client has asked for ports that are not public."""
-        return (self._instance.e2b.get("network") or {}).get("allowPublicTraffic") is False
+    def by_e2b(self) -> bool:
+        """Whether an E2B client made it."""
+        return bool(self._instance.e2b)
 
     def accepts(self, token: str | None) -> bool:
         """Whether the token opens the ports other than envd's."""

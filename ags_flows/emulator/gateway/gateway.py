@@ -41,8 +41,8 @@ class GatewayTarget(Protocol):
         ...
 
     @property
-    def hides_ports(self) -> bool:
-        """Whether an E2B client has asked for ports that are not public: who has no token is forbidden to use them."""
+    def by_e2b(self) -> bool:
+        """Whether an E2B client made it: then whoever asks is answered as E2B answers."""
         ...
 
     @property
@@ -155,7 +155,7 @@ class Gateway:
             return
         if not self._may(scope, route, target):
             status, message = 401, "unauthorized: a valid access token is needed"
-            if target.hides_ports:
+            if target.by_e2b:
                 status, message = 403, "forbidden: a valid traffic access token is needed"
             await _refuse(scope, receive, send, status, message, sandboxId=route.instance_id)
             return
@@ -192,7 +192,7 @@ class Gateway:
         """Say that a sandbox is gone: in E2B's words to E2B's SDKs, in AGS's to everybody else."""
         paused = target is not None and target.state == "paused"
         status, message = 502, "The sandbox was not found" + (": it is paused" if paused else "")
-        if not route.by_sdk:
+        if not (route.by_sdk or (target is not None and target.by_e2b)):
             status = 409 if paused else 404
             message = message.replace("The sandbox", f"instance {route.instance_id}")
         await _refuse(scope, receive, send, status, message, sandboxId=route.instance_id)

@@ -81,6 +81,10 @@ def test_a_port_is_reached_by_its_host_name(sandboxes, emulator):
     assert closed.status_code == 502
     message = "The sandbox is running but port is not open"
     assert closed.json() == {"code": 502, "message": message, "sandboxId": sandbox.sandbox_id, "port": 3000}
+    sandbox.kill()
+    gone = httpx.get(emulator.url, headers={"Host": host})
+    assert gone.status_code == 502
+    assert gone.json() == {"code": 502, "message": "The sandbox was not found", "sandboxId": sandbox.sandbox_id}
 
 
 def test_a_port_that_is_not_public_needs_the_traffic_token(sandboxes, emulator):

@@ -58,7 +58,7 @@ class Target:
         self.instance_id = instance_id
         self.state = "running"
         self.auth_mode = "TOKEN"
-        self.hides_ports = False
+        self.by_e2b = False
         self.code_app = None
         self.__dict__.update(changes)
 
