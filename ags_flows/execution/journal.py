@@ -30,11 +30,13 @@ from ags_flows.errors import (
     ServiceError,
 )
 from ags_flows.execution.journal_scripts import (
+    LONGEST_VALUE,
     MARK,
     STALE,
     input_path,
     kill_script,
     look_script,
+    start_environment,
     start_script,
     upload_path,
 )
@@ -53,7 +55,6 @@ PATIENCE = 120.0
 CALL_TIMEOUT = 30.0
 PIECE = 4 << 20
 LONGEST_LINE = 1 << 16
-LONGEST_SCRIPT = 32_000
 MOST_OUTPUT = 8 << 30
 """The most bytes that a command may write to both streams together, unless another limit is given: disks are finite."""
 
@@ -218,13 +219,12 @@ class _Following:
     ) -> None:
         """Start the command, or find it; short ones are over when this returns."""
         text = self._command if stdin is None else self._feed(stdin)
-        whole: str | None = text
-        sha = hashlib.sha256(text.encode()).hexdigest()
-        if len(text.encode()) > LONGEST_SCRIPT:
-            # An argument of a process is limited to 128 KiB by Linux; a longer script goes by file.
+        uploaded = len(text.encode()) > LONGEST_VALUE
+        if uploaded:
             self._plane.write(upload_path(self._key), text.encode(), user=self._user)
-            whole = None
-        script = start_script(self._key, sha, whole, math.ceil(timeout or 0), most_output)
+        sha = hashlib.sha256(text.encode()).hexdigest()
+        script = start_script(self._key, sha, uploaded=uploaded, seconds=math.ceil(timeout or 0), output=most_output)
+        env = start_environment(None if uploaded else text, env)
         deadline = time.monotonic() + STALE * 2
         while True:
             state = self._ask(script, cwd, env)
@@ -306,9 +306,11 @@ class _Following:
                 hint="Give it more time with timeout=...",
                 result=result,
             )
-        if why == "output":
+        if why.startswith("output"):
+            # The sandbox may have allowed less: a part of its disk stays free.
+            allowed = int(why.split()[1]) if why.split()[1:] else most_output
             raise OutputTooLargeError(
-                f"Command wrote more than {most_output:,} bytes and was killed: {self._command}",
+                f"Command wrote more than {allowed:,} bytes and was killed: {self._command}",
                 hint="Redirect its output to a file in the sandbox and download that.",
             )
         return result
@@ -370,12 +372,12 @@ class _Following:
                 f"{told}",
                 hint="Durable commands need bash and coreutils, and a home or /tmp that can be written to.",
             )
-        _, state, self._directory, _, _, *ended = found[0].split(" ", 5)
+        _, state, _, _, self._directory = found[0].split(" ", 4)
         inline = {line.split(" ", 1)[0]: line.split(" ", 1)[-1] for line in found[1:]}
         if f"{MARK}-whole" in inline:
             for name, stream in (("out", self._streams["stdout"]), ("err", self._streams["stderr"])):
                 stream.take(base64.b64decode(inline.get(f"{MARK}-{name}", "").strip()), final=True)
-            self._ended = ended[0]
+            self._ended = inline[f"{MARK}-rc"]
         return state
 
     def _patiently(self, action: Callable[[], Answer]) -> Answer:

@@ -10,10 +10,12 @@ import pytest
 from ags_flows.emulator.sandbox import isolation
 from ags_flows.errors import (
     CommandTimeoutError,
+    ConfigurationError,
     ConflictError,
     InstanceGoneError,
     OutcomeUnknownError,
     OutputTooLargeError,
+    ServiceError,
 )
 from ags_flows.execution.journal import kill_durable, run_durable
 
@@ -182,3 +184,55 @@ def test_a_token_that_expires_in_the_middle_is_acquired_anew(sandbox, ags_emulat
         time.sleep(0.8)
         ags_emulator_process.expire_tokens(instance.id)
         assert following.result(timeout=20).stdout == "done\n"
+
+
+def test_nobody_sees_command_and_environment_in_the_list_of_processes(plane, key):
+    with ThreadPoolExecutor(1) as pool:
+        following = pool.submit(run_durable, plane, ": spot-me; sleep 3", key=key, env={"A_SECRET": "hunter2-in-env"})
+        while running(plane, "sleep 3") == 0:
+            time.sleep(0.1)
+        seen = plane.run("cat /proc/[0-9]*/cmdline | tr '\\0' ' '", user="root").stdout
+        assert following.result(timeout=20).exit_code == 0
+    assert "spot-me" not in seen.replace("cat /proc", "") and "hunter2" not in seen
+
+
+def test_the_environment_may_have_any_names_and_values(plane, key):
+    env = {"KEY": "k", "D": "d", "TIME": "t", "root": "r", "ODD": "it's\n$HOME `x`", "a-b": "dash", "UID": "7"}
+    result = run_durable(plane, 'printf "%s|" "$KEY" "$D" "$TIME" "$root" "$ODD"; printenv a-b', key=key, env=env)
+    assert result.stdout == "k|d|t|r|it's\n$HOME `x`|dash\n"
+
+
+def test_a_long_environment_comes_whole_and_one_too_long_is_refused(plane, key):
+    env = {f"V{number}": "x" * 60_000 for number in range(5)}
+    assert run_durable(plane, "echo ${#V0} ${#V4}", key=key, env=env).stdout == "60000 60000\n"
+    with pytest.raises(ConfigurationError, match="env: LONG has 200,000 bytes"):
+        run_durable(plane, "true", key=f"{key}2", env={"LONG": "x" * 200_000})
+
+
+def test_the_exit_code_is_kept_on_a_full_disk(sandbox, ags_emulator_process, plane, key):
+    _, instance = sandbox
+    with ThreadPoolExecutor(1) as pool:
+        following = pool.submit(run_durable, plane, "sleep 2; exit 5", key=key)
+        while running(plane, "sleep 2") == 0:
+            time.sleep(0.1)
+        ags_emulator_process.fill_disk(instance.id)
+        try:
+            assert following.result(timeout=30).exit_code == 5
+        finally:
+            ags_emulator_process.fill_disk(instance.id, False)
+
+
+def test_a_home_that_cannot_be_written_to_is_no_hindrance(plane, key):
+    plane.run("mv /home/user/.ags_flows /home/user/kept; chmod 555 /home/user", user="root")
+    try:
+        result = run_durable(plane, "echo here; exit 3", key=key)
+        assert (result.exit_code, result.stdout) == (3, "here\n")
+        assert result.journal.startswith("/tmp/.ags_flows-")
+        assert plane.stat(result.journal.split("/journal")[0]).mode == 0o700
+        plane.run("rm -rf /tmp/.ags_flows-*; mkdir -m 777 -p /tmp/.ags_flows-$(id -u user)/journal", user="root")
+        with pytest.raises(ServiceError, match="belongs to another user"):
+            run_durable(plane, "echo here", key=f"{key}2")
+    finally:
+        plane.run(
+            "rm -rf /tmp/.ags_flows-*; chmod 755 /home/user; mv /home/user/kept /home/user/.ags_flows", user="root"
+        )

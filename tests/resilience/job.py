@@ -13,9 +13,11 @@ from ags_flows.models import ToolSpec
 
 
 @flow(name="counting", on_cancellation=[stop_sandboxes], log_prints=True)
-def counting(tool: str, lines: int = 10, pause: float = 0.3, target: str = "", after: float = 0.0) -> int:
+def counting(
+    tool: str, lines: int = 10, pause: float = 0.3, target: str = "", after: float = 0.0, lease: str = "1m"
+) -> int:
     """Count aloud in a sandbox, step by step; each line is also written to a file, to be counted later."""
-    with sandbox_session(ToolSpec(name=tool, image="python:3.11"), lease="1m") as sandbox:
+    with sandbox_session(ToolSpec(name=tool, image="python:3.11"), lease=lease) as sandbox:
         sandbox.write("first.txt", "written")
         sandbox.run("echo first >> steps")
         command = f"for i in $(seq {lines}); do echo line $i; echo $i >> counted; sleep {pause}; done; exit 0"

@@ -81,7 +81,8 @@ def test_a_run_whose_runner_and_engine_were_killed_is_marked_crashed_and_can_be_
     assert not sync_automations(timedelta(seconds=45))
     assert len(stage.api.read_automations_by_name(LOST_RUNS)) == 1
     target = tmp_path / "all"
-    run = stage.start("counting", tool="lost", lines=12, target=str(target))
+    # The lease outlives the time after which heartbeats are missed.
+    run = stage.start("counting", tool="lost", lines=12, target=str(target), lease="10m")
     instance = stage.sandbox(run)
     stage.wait_until(lambda: len(stage.counted(instance)) >= 2, 30)
     engines = stage.engines(run)

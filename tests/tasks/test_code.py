@@ -117,11 +117,11 @@ def test_a_repeated_step_gets_the_result_of_the_first_time(instance, ags_config,
 def test_a_lost_answer_is_an_unknown_outcome_and_nothing_is_repeated(
     instance, ags_config, ags_emulator, prefect_server
 ):
-    code = "import time\nopen('count', 'a').write('x')\nprint('begun', flush=True)\ntime.sleep(30)"
+    code = "import time\nopen('count', 'a').write('x')\nprint('begun' * 1000, flush=True)\ntime.sleep(30)"
 
     @flow(retries=1)
     def cut():
-        ags_emulator.stream_fault("cut", path="/execute", after_bytes=1)
+        ags_emulator.stream_fault("cut", path="/execute", after_bytes=2000)
         run_code(instance, code, config=ags_config)
 
     with pytest.raises(OutcomeUnknownError, match="It may have run"):

@@ -106,7 +106,7 @@ def test_a_retried_flow_run_starts_no_second_command(instance, run, ags_config, 
     @flow(retries=1)
     def flaky():
         handle = start_command(
-            instance, "echo $WORD; echo x >> count; sleep 1", secrets={"WORD": "command-secret"}, config=ags_config
+            instance, "echo $KEY; echo x >> count; sleep 1", secrets={"KEY": "command-secret"}, config=ags_config
         )
         attempts.append(handle)
         if len(attempts) == 1:
