@@ -20,6 +20,7 @@ from ags_flows.models import (
     Memory,
     MountPath,
     PortNumber,
+    RoleArn,
     StorageMount,
     Timeout,
 )
@@ -125,7 +126,7 @@ class AGSConfig(Explained, Block):
     )
     cpu: Cpu = Field(default="1", title="New tools: CPU", description="Cores, such as 2, 0.5 or 500m.")
     memory: Memory = Field(default="1Gi", title="New tools: memory", description="Such as 512Mi or 2Gi.")
-    role_arn: str = Field(
+    role_arn: RoleArn = Field(
         default="",
         title="New tools: role ARN",
         description="CAM role of sandboxes, which private registries and mounts need: "

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from ags_flows.cloud import wire
 from ags_flows.cloud.arguments import check_client_token, check_instance_id, check_metadata, is_tool_id
 from ags_flows.cloud.connection import Connection
-from ags_flows.cloud.paging import by_offset, by_token, chunks, take
+from ags_flows.cloud.paging import by_offset, by_token, chunks, filtered, take
+from ags_flows.cloud.quotas import quota_overview, with_usage
 from ags_flows.cloud.transport import Transport
-from ags_flows.errors import ConfigurationError, ConflictError, InvalidRequestError, NotFoundError, ServiceError
+from ags_flows.errors import (
+    ConfigurationError,
+    ConflictError,
+    InvalidRequestError,
+    NotFoundError,
+    QuotaExceededError,
+    UnsupportedError,
+)
 from ags_flows.models import (
     AccessToken,
     Computer,
@@ -20,12 +28,11 @@ from ags_flows.models import (
     Instance,
     MountOption,
     Network,
+    QuotaOverview,
     Snapshot,
     Tool,
     ToolSpec,
 )
-
-R = TypeVar("R")
 
 KEPT_CLIENTS = 32
 AUTH_MODES = ("DEFAULT", "TOKEN", "PUBLIC", "NONE")
@@ -66,7 +73,11 @@ class ControlPlane:
 
     def call(self, action: str, parameters: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Call any action of AGS with raw parameters: for what is newer than this package."""
-        return self._transport.call(action, dict(parameters or {}))
+        try:
+            return self._transport.call(action, dict(parameters or {}))
+        except QuotaExceededError as error:
+            full = with_usage(self._transport.call, error)
+        raise full
 
     def close(self) -> None:
         """Close the connections that nobody uses at the moment; the next call opens one again."""
@@ -77,7 +88,7 @@ class ControlPlane:
     def create_tool(self, spec: ToolSpec, *, client_token: str | None = None) -> str:
         """Create a tool and return its id. It becomes ACTIVE, or FAILED, later."""
         parameters = {**wire.tool_to_wire(spec), **wire.present(ClientToken=check_client_token(client_token))}
-        return str(_part(self.call("CreateSandboxTool", parameters), "CreateSandboxTool", "ToolId"))
+        return str(wire.part(self.call("CreateSandboxTool", parameters), "CreateSandboxTool", "ToolId"))
 
     def get_tool(self, tool: str) -> Tool:
         """Return a tool by id or by name.
@@ -121,7 +132,7 @@ class ControlPlane:
                 and all(tool.tags.get(key) == value for key, value in (tags or {}).items())
             )
 
-        return _filtered(filters, lambda kept: take(filter(matches, self._tools(kept, ids)), limit))
+        return filtered(filters, lambda kept: take(filter(matches, self._tools(kept, ids)), limit))
 
     def update_tool(
         self,
@@ -205,6 +216,7 @@ class ControlPlane:
 
         Raises:
             ConfigurationError: An argument breaks a rule; nothing was sent.
+            UnsupportedError: AGS left out an override; the instance is stopped again.
         """
         if not (tool or snapshot_id or source_instance_id):
             raise ConfigurationError("No tool is given.", hint="Give a tool's id or name, or a snapshot.")
@@ -223,7 +235,16 @@ class ControlPlane:
             SourceInstanceId=check_instance_id(source_instance_id) if source_instance_id else None,
         )
         answer = self.call("StartSandboxInstance", parameters)
-        return wire.instance_from_wire(_part(answer, "StartSandboxInstance", "Instance"))
+        started = wire.part(answer, "StartSandboxInstance", "Instance")
+        instance = wire.instance_from_wire(started)
+        if ignored := wire.overrides_ignored(parameters, started):
+            # Better none than another one than was asked for.
+            self.stop_instance(instance.id)
+            raise UnsupportedError(
+                f"AGS started instance {instance.id} without {ignored}; it is stopped again.",
+                hint="Put it into the tool instead: create or update one with these fields.",
+            )
+        return instance
 
     def get_instance(self, instance_id: str) -> Instance:
         """Return an instance as it is now; ended ones stay known for a while.
@@ -270,7 +291,7 @@ class ControlPlane:
         def read(kept: list[dict[str, Any]]) -> list[Instance]:
             return take(filter(matches, self._instances(kept, ids, tool if by_id else None)), limit)
 
-        return _filtered(filters, read)
+        return filtered(filters, read)
 
     def each_instance(self) -> Iterator[Instance]:
         """Give the instances one by one, ended ones too: a page is read when it is needed, and none is kept."""
@@ -316,7 +337,7 @@ class ControlPlane:
     def acquire_token(self, instance_id: str) -> AccessToken:
         """Return an access token for one instance's data plane."""
         fields = self.call("AcquireSandboxInstanceToken", {"InstanceId": check_instance_id(instance_id)})
-        _part(fields, "AcquireSandboxInstanceToken", "Token")
+        wire.part(fields, "AcquireSandboxInstanceToken", "Token")
         return wire.token_from_wire(instance_id, fields)
 
     # Snapshots and quotas
@@ -338,7 +359,7 @@ class ControlPlane:
             **wire.present(Tags=wire.pairs(tags or {}, "Key"), ClientToken=check_client_token(client_token)),
         }
         answer = self.call("CreateSandboxSnapshot", parameters)
-        return wire.snapshot_from_wire(_part(answer, "CreateSandboxSnapshot", "Snapshot"))
+        return wire.snapshot_from_wire(wire.part(answer, "CreateSandboxSnapshot", "Snapshot"))
 
     def list_snapshots(self) -> list[Snapshot]:
         """Return all snapshots."""
@@ -352,9 +373,9 @@ class ControlPlane:
         except NotFoundError:
             return
 
-    def quotas(self) -> dict[str, Any]:
-        """Return quota and usage as AGS's DescribeQuotaOverview gives them."""
-        return self.call("DescribeQuotaOverview")
+    def quotas(self) -> QuotaOverview:
+        """Return quotas and usage of the account in this region."""
+        return quota_overview(self.call)
 
     def _tools(self, filters: list[dict[str, Any]], ids: Sequence[str] | None) -> Iterator[Tool]:
         for chunk in chunks(ids):
@@ -371,21 +392,3 @@ class ControlPlane:
             parameters = wire.present(Filters=filters, InstanceIds=chunk, ToolId=tool_id)
             for fields in by_token(self.call, "DescribeSandboxInstanceList", parameters, "InstanceSet"):
                 yield wire.instance_from_wire(fields)
-
-
-def _filtered(filters: list[dict[str, Any]], read: Callable[[list[dict[str, Any]]], list[R]]) -> list[R]:
-    """Read with filters, and without them where AGS refuses one: what it may filter by has changed before."""
-    try:
-        return read(filters)
-    except InvalidRequestError as error:
-        if not filters or error.code not in ("InvalidParameter.Filters", "InvalidParameter"):
-            raise
-        return read([])
-
-
-def _part(answer: Mapping[str, Any], action: str, name: str) -> Any:
-    """Return one field of an answer, which is nothing without it."""
-    part = answer.get(name)
-    if not part:
-        raise ServiceError(f"{action}: the answer has no {name}.", request_id=answer.get("RequestId"))
-    return part

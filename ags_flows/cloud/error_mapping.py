@@ -35,7 +35,12 @@ class Meaning(NamedTuple):
 _AGAIN = "It is retried; if it stays, give the RequestId to the support of AGS."
 _KEYS = "Check TENCENTCLOUD_SECRET_ID and TENCENTCLOUD_SECRET_KEY, or the TencentCloudCredentials block."
 _PERMISSION = "Give the CAM user or role the permission ags:* (or the single action)."
-_REGISTRY = "Check image, image_registry_type, and that role_arn may pull from that registry."
+IMAGE_CAUSES = (
+    "The usual causes: the image or its tag does not exist, or is not for linux/amd64; image_registry_type does not "
+    "fit the registry (enterprise: *.tencentcloudcr.com, personal: ccr.ccs.tencentyun.com, custom: others); role_arn "
+    "is missing or may not pull (it needs tcr:DescribeInstances, tcr:DescribeImages, tcr:CreateInstanceToken)."
+)
+_REGISTRY = IMAGE_CAUSES
 _PARAMETER = "Correct the argument; the same request will be refused again."
 _ROLE = "Set role_arn (or TENCENTCLOUD_ROLE_ARN): private registries, mounts and logs need a CAM role."
 
@@ -106,7 +111,9 @@ CODES: dict[str, Meaning] = {
     ),
     "LimitExceeded.APIKeyQuota": Meaning(QuotaExceededError, "Delete an API key first; they count across regions."),
     "ResourceInUse.SandboxTool": Meaning(ConflictError, "Stop its instances first, and wait until they are STOPPED."),
+    "InvalidParameterValue.ImageRegistry": Meaning(InvalidRequestError, _REGISTRY),
     "ResourceNotFound.Image": Meaning(NotFoundError, _REGISTRY),
+    "ResourceNotFound.StorageMount": Meaning(NotFoundError, "Mount options can only name mounts that the tool has."),
     "ResourceUnavailable.ImagePreheating": Meaning(ServiceError, "The image is being made ready; it is retried."),
     "ResourceUnavailable.SandboxTool": Meaning(ConflictError, "Wait until the tool is ACTIVE (wait_tool_active)."),
     "UnsupportedOperation.SandboxInstance": Meaning(

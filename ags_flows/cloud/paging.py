@@ -80,3 +80,13 @@ def take(items: Iterator[R], limit: int | None) -> list[R]:
     if limit is not None and limit < 0:
         raise ConfigurationError(f"limit={limit} is negative.", hint="Leave it out to get all.")
     return list(islice(items, limit))
+
+
+def filtered(filters: list[dict[str, Any]], read: Callable[[list[dict[str, Any]]], list[R]]) -> list[R]:
+    """Read with filters, and without them where AGS refuses one: what it may filter by has changed before."""
+    try:
+        return read(filters)
+    except InvalidRequestError as error:
+        if not filters or error.code not in ("InvalidParameter.Filters", "InvalidParameter"):
+            raise
+        return read([])

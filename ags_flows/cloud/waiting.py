@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 
 from ags_flows.cloud.control_plane import ControlPlane
+from ags_flows.cloud.error_mapping import IMAGE_CAUSES
 from ags_flows.errors import (
     AGSFlowsError,
     ConfigurationError,
@@ -76,7 +77,7 @@ def wait_tool_active(
         if tool.status == "FAILED":
             raise ToolFailedError(
                 f"Tool {tool.name!r} ({tool.id}) failed: {tool.status_reason or 'AGS gives no reason'}.",
-                hint="Check image, registry and role_arn; delete the tool and create it anew.",
+                hint=f"{IMAGE_CAUSES} Delete the tool and create it anew; ensure_tool does both.",
             )
         if tool.status == "DELETING":
             raise ToolFailedError(f"Tool {tool.name!r} ({tool.id}) is being deleted.")

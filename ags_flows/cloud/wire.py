@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import SecretStr
 
 from ags_flows.durations import format_duration, parse_duration
-from ags_flows.errors import ConfigurationError
+from ags_flows.errors import ConfigurationError, ServiceError
 from ags_flows.models import (
     AccessToken,
     CfsSource,
@@ -28,6 +28,7 @@ from ags_flows.models import (
     MountOption,
     MountSource,
     Network,
+    PrecachedImage,
     Probe,
     Resources,
     Security,
@@ -251,6 +252,27 @@ def instance_from_wire(fields: Fields) -> Instance:
     )
 
 
+def overrides_ignored(asked: Fields, started: Fields) -> str:
+    """Return which overrides of StartSandboxInstance its answer shows with other values, in words; empty for none.
+
+    What the answer does not show at all cannot be compared, and amounts come back in other units.
+    """
+    custom, shown = asked.get("CustomConfiguration") or {}, started.get("CustomConfiguration") or {}
+    ignored = [
+        f"{name}={custom[name]!r} (it has {shown[name]!r})"
+        for name in ("Image", "ImageRegistryType", "Command", "Args")
+        if custom.get(name) and shown.get(name) and custom[name] != shown[name]
+    ]
+    if custom.get("Env") and shown.get("Env"):
+        there = {item.get("Name"): item.get("Value") for item in shown["Env"]}
+        lost = [item["Name"] for item in custom["Env"] if there.get(item["Name"]) != item["Value"]]
+        ignored += [f"Env {name}" for name in lost]
+    mode, real = asked.get("AuthMode"), started.get("AuthMode")
+    if mode and real and {mode, real} not in ({mode}, {"DEFAULT", "TOKEN"}):
+        ignored.append(f"AuthMode={mode!r} (it has {real!r})")
+    return ", ".join(ignored)
+
+
 def token_from_wire(instance_id: str, fields: Fields) -> AccessToken:
     """Return an access token."""
     traffic = fields.get("TrafficToken")
@@ -273,6 +295,29 @@ def snapshot_from_wire(fields: Fields) -> Snapshot:
         tags=tags_from_wire(fields),
         created_at=time_from_wire(fields.get("CreateTime")),
     )
+
+
+def precached_from_wire(fields: Fields) -> PrecachedImage:
+    """Return an image that AGS caches."""
+    return PrecachedImage(
+        id=fields["PreCacheImageId"],
+        image=fields.get("Image") or "",
+        image_registry_type=fields.get("ImageRegistryType") or "",
+        digest=fields.get("ImageDigest") or "",
+        status=status_from_wire(fields),
+        message=fields.get("Message") or "",
+        source=fields.get("SourceType") or "",
+        size=int(fields.get("CachedImageSizeBytes") or 0),
+        created_at=time_from_wire(fields.get("CreateTime")),
+    )
+
+
+def part(answer: Mapping[str, Any], action: str, name: str) -> Any:
+    """Return one field of an answer, which is nothing without it."""
+    part = answer.get(name)
+    if not part:
+        raise ServiceError(f"{action}: the answer has no {name}.", request_id=answer.get("RequestId"))
+    return part
 
 
 def time_from_wire(text: str | None) -> datetime | None:

@@ -5,7 +5,17 @@ what to create and are checked when they are built, before any request; `Tool`, 
 and tolerate states and fields that came after this version.
 """
 
-from ags_flows.models.answers import AccessToken, Answer, Instance, Snapshot, Tool
+from ags_flows.models.answers import (
+    AccessToken,
+    Answer,
+    EnsuredTool,
+    Instance,
+    PrecachedImage,
+    Quota,
+    QuotaOverview,
+    Snapshot,
+    Tool,
+)
 from ags_flows.models.code import Chart, CodeContext, CodeError, CodeResult, RichResult
 from ags_flows.models.containers import Computer, Dns, Logs, Network, Port, Probe, Resources, Security
 from ags_flows.models.fields import (
@@ -16,10 +26,12 @@ from ags_flows.models.fields import (
     Memory,
     MountPath,
     PortNumber,
+    RoleArn,
     Timeout,
     ToolName,
     check_mount_path,
     check_tool_name,
+    registry_type_of,
 )
 from ags_flows.models.mounts import (
     AgentBucketSource,
@@ -63,6 +75,7 @@ __all__ = [
     "Cpu",
     "CustomConfiguration",
     "Dns",
+    "EnsuredTool",
     "ExecResult",
     "FileInfo",
     "Image",
@@ -78,12 +91,16 @@ __all__ = [
     "PROTECTED",
     "Port",
     "PortNumber",
+    "PrecachedImage",
     "Probe",
+    "Quota",
+    "QuotaOverview",
     "ReapReport",
     "ReapRules",
     "Reaped",
     "Resources",
     "RichResult",
+    "RoleArn",
     "Rule",
     "RunReport",
     "Security",
@@ -102,4 +119,5 @@ __all__ = [
     "check_mount_path",
     "check_tool_name",
     "explain",
+    "registry_type_of",
 ]

@@ -1,8 +1,9 @@
-"""What AGS answers: tools, instances, snapshots, tokens."""
+"""What AGS answers: tools, instances, snapshots, images, quotas, tokens."""
 
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
@@ -32,6 +33,16 @@ class Tool(Answer):
     updated_at: datetime | None = None
 
 
+class EnsuredTool(Tool):
+    """A tool that is as it was asked for, and what that took.
+
+    `changed` names the fields that were updated in place, or that needed another tool in place of the old one.
+    """
+
+    outcome: Literal["found", "created", "updated", "replaced"] = "found"
+    changed: tuple[str, ...] = ()
+
+
 class Instance(Answer):
     """A sandbox instance as AGS describes it. Times are aware; `timeout` is in seconds, None without end."""
 
@@ -59,6 +70,50 @@ class Snapshot(Answer):
     memory: bool = False
     tags: dict[str, str] = Field(default_factory=dict)
     created_at: datetime | None = None
+
+
+class PrecachedImage(Answer):
+    """An image that AGS keeps near its machines, so that instances of it start sooner.
+
+    `source` is `EXPLICIT` for those that were asked for; AGS caches others by itself.
+    """
+
+    id: str
+    image: str
+    image_registry_type: str = ""
+    digest: str = ""
+    status: str = "UNKNOWN"
+    message: str = ""
+    source: str = ""
+    size: int = 0
+    created_at: datetime | None = None
+
+
+class Quota(Answer):
+    """How much of something there may be, and how much there is."""
+
+    limit: float
+    used: float
+
+    @property
+    def free(self) -> float:
+        """How much is left, never negative."""
+        return max(0.0, self.limit - self.used)
+
+
+class QuotaOverview(Answer):
+    """Quotas of the account in one region. None where AGS does not tell one."""
+
+    tools: Quota | None = None
+    instances: Quota | None = None
+    paused_instances: Quota | None = None
+    cpu_cores: Quota | None = None
+    memory_gib: Quota | None = None
+
+    def __str__(self) -> str:
+        """Return one line for people."""
+        told = {name: value for name in type(self).model_fields if (value := getattr(self, name)) is not None}
+        return ", ".join(f"{name.replace('_', ' ')} {q.used:g} of {q.limit:g}" for name, q in told.items())
 
 
 class AccessToken(Answer):

@@ -14,6 +14,7 @@ ImageRegistryType = Literal["enterprise", "personal", "custom", "system"]
 TOOL_NAME = re.compile(r"[A-Za-z0-9_-]{1,50}")
 _CPU = re.compile(r"(?:[1-9]\d*(?:\.\d+)?|0?\.\d*[1-9]\d*|[1-9]\d*m)")
 _MEMORY = re.compile(r"[1-9]\d*(?:Mi|Gi)")
+_ROLE = re.compile(r"qcs::cam::uin/\d+:role(Name|Id)/[\w.@+=,-]+", re.ASCII)
 _IMAGE = re.compile(r"[A-Za-z0-9][\w.\-/:@]*", re.ASCII)
 
 
@@ -38,6 +39,32 @@ def check_image_of_mount(image: str) -> str:
     if ":" not in last and "@" not in last:
         raise ValueError(f"{image!r} needs a tag or a digest: AGS mounts no image without")
     return image
+
+
+def registry_type_of(image: str) -> str | None:
+    """Return the kind of registry that an image's host belongs to, None where the host does not say."""
+    host = image.split("/", 1)[0].split(":", 1)[0]
+    if "/" not in image:
+        return None
+    if host.endswith(".tencentcloudcr.com"):
+        return "enterprise"
+    return "personal" if host.endswith("ccr.ccs.tencentyun.com") else None
+
+
+def check_registry_type(image: str | None, registry_type: str | None) -> None:
+    """Refuse the one kind of Tencent Cloud's registries for an image of the other, by ValueError with the rule."""
+    known = registry_type_of(image or "")
+    if known and registry_type in ("enterprise", "personal") and registry_type != known:
+        raise ValueError(
+            f"image_registry_type={registry_type!r} does not fit image {image!r}: that host is a registry of type "
+            f"{known!r} (enterprise: *.tencentcloudcr.com, personal: ccr.ccs.tencentyun.com)"
+        )
+
+
+def _check_role(role: str) -> str:
+    if role and not _ROLE.fullmatch(role):
+        raise ValueError(f"{role!r} is not a role: write 'qcs::cam::uin/<uin>:roleName/<name>'")
+    return role
 
 
 def _check_cpu(cpu: Any) -> str:
@@ -70,5 +97,6 @@ Image = Annotated[str, BeforeValidator(_check_image)]
 Cpu = Annotated[str, BeforeValidator(_check_cpu)]
 Memory = Annotated[str, BeforeValidator(_check_memory)]
 MountPath = Annotated[str, BeforeValidator(check_mount_path)]
+RoleArn = Annotated[str, BeforeValidator(_check_role)]
 PortNumber = Annotated[int, Field(ge=1, le=65535)]
 Timeout = Annotated[str, BeforeValidator(_check_timeout)]

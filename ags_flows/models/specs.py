@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 from typing_extensions import Self
 
 from ags_flows.models.containers import Computer, Dns, Logs, Network, Port, Probe, Resources, Security
-from ags_flows.models.fields import Image, ImageRegistryType, Timeout, ToolName
+from ags_flows.models.fields import Image, ImageRegistryType, RoleArn, Timeout, ToolName, check_registry_type
 from ags_flows.models.mounts import StorageMount
 from ags_flows.models.value import Value
 
@@ -46,13 +46,14 @@ class ToolSpec(Value):
     network: Network = Network()
     mounts: tuple[StorageMount, ...] = Field(default=(), max_length=10)
     tags: dict[str, str] = Field(default_factory=dict)
-    role_arn: str | None = None
+    role_arn: RoleArn | None = None
     description: str = Field(default="", max_length=200)
     default_timeout: Timeout | None = None
     persistent: bool = False
 
     @model_validator(mode="after")
     def _container_fields_need_a_container(self) -> Self:
+        check_registry_type(self.image, self.image_registry_type)
         if self.type not in CONTAINER_TYPES:
             given = [name for name in CONTAINER_FIELDS if getattr(self, name)]
             if given:
@@ -81,3 +82,8 @@ class CustomConfiguration(Value):
     probe: Probe | None = None
     dns: Dns | None = None
     security: Security | None = None
+
+    @model_validator(mode="after")
+    def _registry_fits(self) -> Self:
+        check_registry_type(self.image, self.image_registry_type)
+        return self

@@ -24,6 +24,7 @@ from ags_flows.tasks.files import (
     upload_file,
     write_file,
 )
+from ags_flows.tasks.images import delete_precached_image, list_precached_images, precache_image
 from ags_flows.tasks.instances import (
     acquire_token,
     extend_instance,
@@ -36,6 +37,7 @@ from ags_flows.tasks.instances import (
     stop_instance,
     wait_instance_running,
 )
+from ags_flows.tasks.quotas import get_quotas
 from ags_flows.tasks.snapshots import create_snapshot, delete_snapshot, list_snapshots
 from ags_flows.tasks.tools import (
     create_tool,
@@ -53,6 +55,7 @@ __all__ = [
     "create_code_context",
     "create_snapshot",
     "create_tool",
+    "delete_precached_image",
     "delete_snapshot",
     "delete_tool",
     "download_directory",
@@ -63,14 +66,17 @@ __all__ = [
     "extend_instance",
     "get_instance",
     "get_instance_url",
+    "get_quotas",
     "get_tool",
     "kill_command",
     "list_code_contexts",
     "list_files",
     "list_instances",
+    "list_precached_images",
     "list_snapshots",
     "list_tools",
     "pause_instance",
+    "precache_image",
     "read_file",
     "remove_code_context",
     "remove_path",

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from ags_flows.blocks import AGSConfig
+from ags_flows.cloud.control_plane import ControlPlane
 from ags_flows.cloud.waiting import wait_instance_running as _wait_instance_running
 from ags_flows.cloud.waiting import wait_instance_status
 from ags_flows.durations import parse_duration
-from ags_flows.errors import ConfigurationError
+from ags_flows.errors import ConfigurationError, ConflictError, InstanceGoneError
 from ags_flows.execution.creation import start_once
 from ags_flows.models import AccessToken, CustomConfiguration, Instance, MountOption, Tool
+from ags_flows.ownership import LIVE
 from ags_flows.tasks.caller import identify, is_first_attempt, owner
 from ags_flows.tasks.logs import run_logger
 from ags_flows.tasks.retries import sandbox_task
@@ -44,13 +46,13 @@ def start_instance(
     of the instance says whose it is, so that it can be found, adopted and reaped.
 
     Args:
-        tool: A tool, its id or its name; by default the configuration's `tool_id`.
+        tool: A tool, its id or its name; by default the configuration's `tool_id`. None for a snapshot or a clone.
         timeout: `30s` to `24h`, by default the configuration's. The instance ends then, unless it is extended.
         metadata: Your own names and values, beside those that this package writes.
         custom: What this instance has different from its tool.
         mount_options: Changes to the tool's mounts.
         auth_mode: `TOKEN` (default), `PUBLIC` (only envd needs the token), `NONE`.
-        snapshot_id: Start from this snapshot.
+        snapshot_id: Start from this snapshot, with the disk (and the memory, if it has any) of its instance.
         source_instance_id: Start as a clone of this live instance.
         step: Tells identical calls in one flow run apart.
         config: Where AGS is; by default from the environment.
@@ -60,17 +62,28 @@ def start_instance(
 
     Raises:
         NotFoundError: There is no such tool.
-        QuotaExceededError: Too many instances live; retried.
+        ConflictError: The tool is not ACTIVE.
+        QuotaExceededError: Too many instances live, with what is in use; retried.
+        UnsupportedError: AGS started it without an override; it is stopped again.
+
+    Example:
+        ```python
+        faster = CustomConfiguration(env={"MODE": "fast"}, resources=Resources(cpu="4", memory="8Gi"))
+        instance = start_instance("etl", timeout="30m", custom=faster, metadata={"day": "2026-11-22"})
+        ```
     """
     config = config or AGSConfig()
     control = config.control_plane()
-    reference = tool_id(tool or config.tool_id)
+    from_another = snapshot_id or source_instance_id
+    reference = None if from_another and tool is None else tool_id(tool or config.tool_id)
     duration = timeout or config.timeout
     parse_duration(duration)
     arguments = {
         "tool": reference,
         "metadata": dict(metadata or {}),
         "custom": custom.model_dump(mode="json") if custom else None,
+        "mounts": [option.model_dump(mode="json") for option in mount_options],
+        "auth_mode": auth_mode,
         "snapshot": snapshot_id,
         "source": source_instance_id,
     }
@@ -139,9 +152,17 @@ def list_instances(
     limit: int | None = None,
     config: AGSConfig | None = None,
 ) -> list[Instance]:
-    """Return the instances, all of them unless a `limit` is given, filtered by tool, status and metadata."""
+    """Return the instances of all pages, filtered by tool, status and metadata; conditions must all hold.
+
+    Args:
+        tool: A tool, its id or its name; also of one that is deleted.
+        status: Such as `RUNNING` or `PAUSED`.
+        metadata: Names and values that an instance must all have. AGS has no such filter: all are read.
+        limit: How many at most; all by default.
+        config: Where AGS is; by default from the environment.
+    """
     control = (config or AGSConfig()).control_plane()
-    reference = control.get_tool(tool_id(tool)).id if tool else None
+    reference = (tool.id if isinstance(tool, Tool) else tool_id(tool)) if tool else None
     return control.list_instances(tool=reference, status=status, metadata=metadata, limit=limit)
 
 
@@ -150,32 +171,88 @@ def extend_instance(instance: Instance | str, timeout: str | None = None, config
     """Restart the countdown of an instance's timeout, `30s` to `24h` from now; it can also be shortened.
 
     Raises:
+        InstanceGoneError: Its time was over before: it has ended.
         ConflictError: The instance is not RUNNING.
     """
     config = config or AGSConfig()
     control = config.control_plane()
     duration = timeout or config.timeout
     parse_duration(duration)
-    control.update_instance(instance_id(instance), timeout=duration)
-    return control.get_instance(instance_id(instance))
+    reference = instance_id(instance)
+    try:
+        control.update_instance(reference, timeout=duration)
+    except ConflictError:
+        if ended := _ended(control, reference):
+            raise ended from None
+        raise
+    return control.get_instance(reference)
 
 
 @sandbox_task("pause", "instance")
 def pause_instance(instance: Instance | str, memory: bool = True, config: AGSConfig | None = None) -> Instance:
-    """Pause an instance and wait until it is PAUSED. With `memory=False` only its disk is kept."""
+    """Pause an instance and wait until it is PAUSED. One that is paused already is a success.
+
+    Args:
+        instance: The instance or its id.
+        memory: Whether processes and memory are kept; otherwise only the disk is.
+        config: Where AGS is; by default from the environment.
+
+    Raises:
+        InstanceGoneError: It has ended.
+        ConflictError: It is in a state that cannot be paused.
+    """
     config = config or AGSConfig()
     control = config.control_plane()
-    control.pause_instance(instance_id(instance), memory=memory)
-    return wait_instance_status(control, instance_id(instance), goal="PAUSED", timeout=config.startup_timeout)
+    reference = instance_id(instance)
+    _unless(control, reference, ("PAUSING", "PAUSED"), lambda: control.pause_instance(reference, memory=memory))
+    return wait_instance_status(control, reference, goal="PAUSED", timeout=config.startup_timeout)
 
 
 @sandbox_task("resume", "instance")
 def resume_instance(instance: Instance | str, timeout: str | None = None, config: AGSConfig | None = None) -> Instance:
-    """Resume a paused instance and wait until it is RUNNING, with a new timeout (by default the configuration's)."""
+    """Resume a paused instance and wait until it is RUNNING. One that runs already is a success.
+
+    Args:
+        instance: The instance or its id.
+        timeout: The new timeout, `30s` to `24h` from now, by default the configuration's.
+        config: Where AGS is; by default from the environment.
+
+    Raises:
+        InstanceGoneError: It has ended.
+        QuotaExceededError: Too many instances run; retried.
+    """
     config = config or AGSConfig()
     control = config.control_plane()
-    control.resume_instance(instance_id(instance), timeout=timeout or config.timeout)
-    return wait_instance_status(control, instance_id(instance), goal="RUNNING", timeout=config.startup_timeout)
+    reference, duration = instance_id(instance), timeout or config.timeout
+    parse_duration(duration)
+    _unless(control, reference, ("RESUMING", "RUNNING"), lambda: control.resume_instance(reference, timeout=duration))
+    return wait_instance_status(control, reference, goal="RUNNING", timeout=config.startup_timeout)
+
+
+def _unless(control: ControlPlane, reference: str, reached: Sequence[str], change: Callable[[], None]) -> None:
+    """Change an instance's state; a refusal is none when the change was made already, as by a lost answer."""
+    try:
+        change()
+    except ConflictError:
+        if ended := _ended(control, reference):
+            raise ended from None
+        if control.get_instance(reference).status not in reached:
+            raise
+
+
+def _ended(control: ControlPlane, reference: str) -> InstanceGoneError | None:
+    """Return what to say of an instance that has ended, None for one that lives."""
+    known = next(iter(control.list_instances(ids=[reference])), None)
+    if known is not None and known.status in LIVE:
+        return None
+    if known is None:
+        told = "AGS does not know it any more"
+    else:
+        told = "its timeout was over" if known.stop_reason == "timeout" else known.stop_reason or known.status
+    return InstanceGoneError(
+        f"Instance {reference} has ended ({told}).",
+        hint="Start another one; give it a longer timeout, or use sandbox_session, which renews it.",
+    )
 
 
 @sandbox_task("stop", "instance")

@@ -8,7 +8,17 @@ from ags_flows.blocks import AGSConfig
 from ags_flows.cloud.waiting import wait_tool_active as _wait_tool_active
 from ags_flows.errors import ConfigurationError, NotFoundError, ToolFailedError
 from ags_flows.execution.creation import create_tool_once
-from ags_flows.models import Network, Resources, Tool, ToolSpec
+from ags_flows.execution.ensuring import OURS, SPEC_TAG, delete_drained, ensure
+from ags_flows.models import (
+    Computer,
+    CustomConfiguration,
+    EnsuredTool,
+    Network,
+    Resources,
+    Tool,
+    ToolSpec,
+    registry_type_of,
+)
 from ags_flows.tasks.caller import identify
 from ags_flows.tasks.logs import run_logger
 from ags_flows.tasks.retries import sandbox_task
@@ -21,14 +31,18 @@ def resolve_spec(spec: ToolSpec, config: AGSConfig) -> ToolSpec:
         if spec.image is None:
             update["image"] = config.image
         if spec.image_registry_type is None:
-            update["image_registry_type"] = config.image_registry_type
+            known = registry_type_of(spec.image or config.image)
+            update["image_registry_type"] = known or config.image_registry_type
         if spec.resources is None:
             update["resources"] = Resources(cpu=config.cpu, memory=config.memory)
         if not spec.mounts and config.mounts():
             update["mounts"] = config.mounts()
     if spec.role_arn is None and config.role_arn:
         update["role_arn"] = config.role_arn
-    return spec.model_copy(update=update)
+    if not update:
+        return spec
+    # Built anew, so that the rules hold for the configuration's part too.
+    return ToolSpec(**{**{name: getattr(spec, name) for name in spec.model_fields_set | {"name"}}, **update})
 
 
 def tool_id(tool: Tool | str) -> str:
@@ -72,31 +86,45 @@ def create_tool(spec: ToolSpec, step: str = "", config: AGSConfig | None = None)
 
 
 @sandbox_task("ensure tool", "spec")
-def ensure_tool(spec: ToolSpec, config: AGSConfig | None = None) -> Tool:
-    """Return the tool of that name, created if there is none, and wait until it is ACTIVE.
+def ensure_tool(
+    spec: ToolSpec, replace: bool = True, drain: float = 0.0, config: AGSConfig | None = None
+) -> EnsuredTool:
+    """Return the tool of that name, ACTIVE and as the spec has it: found, created, updated or replaced.
 
-    An existing tool is taken as it is, except that another image is refused: tools cannot change it in place
-    without surprising those who use them.
+    AGS changes container, description, tags, network and computer of a tool in place; running instances keep what
+    they have. Type, role, mounts, logs, default timeout and persistence need another tool in its place, and so does
+    one that is FAILED. A tool that this package did not make is taken when nothing is seen to differ, and is never
+    changed. Tags that others put on a tool stay.
+
+    Args:
+        spec: The tool. Image, resources, role and mount default to the configuration's.
+        replace: Whether the tool may be deleted and created anew for what AGS cannot change.
+        drain: Seconds that its instances have to end before it is replaced; 0 refuses while there are any.
+        config: Where AGS is; by default from the environment.
+
+    Returns:
+        The tool; `outcome` and `changed` tell what it took.
 
     Raises:
-        ConfigurationError: The existing tool has another image.
-        ToolFailedError: The tool is FAILED.
+        ConfigurationError: The tool differs, and is not ours or may not be replaced.
+        ConflictError: It is to be replaced, and instances still use it; the message names some.
+        ToolFailedError: It did not become ACTIVE; the message has AGS's reason.
+
+    Example:
+        ```python
+        tool = ensure_tool(ToolSpec(name="etl", image="python:3.11", env={"MODE": "fast"}))
+        print(tool.outcome, tool.changed)
+        ```
     """
     config = config or AGSConfig()
-    control = config.control_plane()
     resolved = resolve_spec(spec, config)
-    known = control.list_tools(name=spec.name)
-    if not known:
-        identity = identify("ensure_tool", resolved.model_dump(mode="json"))
-        known = [create_tool_once(control, resolved, identity)[0]]
-        run_logger().info("Created tool %s (%s)", known[0].name, known[0].id)
-    tool = known[0]
-    if resolved.image and tool.image and tool.image != resolved.image:
-        raise ConfigurationError(
-            f"Tool {tool.name!r} ({tool.id}) has image {tool.image!r}, not {resolved.image!r}.",
-            hint="Delete the tool, or give this one another name.",
-        )
-    return _wait_tool_active(control, tool.id, timeout=config.startup_timeout)
+    identity = identify("ensure_tool", resolved.model_dump(mode="json"))
+    tool = ensure(
+        config.control_plane(), resolved, identity, replace=replace, drain=drain, timeout=config.startup_timeout
+    )
+    changed = f": {', '.join(tool.changed)}" if tool.changed else ""
+    run_logger().info("%s tool %s (%s)%s", tool.outcome.capitalize(), tool.name, tool.id, changed)
+    return tool
 
 
 @sandbox_task("wait for tool", "tool")
@@ -138,14 +166,24 @@ def get_tool(tool: Tool | str, config: AGSConfig | None = None) -> Tool:
 @sandbox_task("list tools", "name")
 def list_tools(
     name: str | None = None,
+    type: str | None = None,
     status: str | None = None,
     tags: Mapping[str, str] | None = None,
     limit: int | None = None,
     config: AGSConfig | None = None,
 ) -> list[Tool]:
-    """Return the tools, all of them unless a `limit` is given, filtered by name, status and tags."""
+    """Return the tools of all pages, filtered by name, type, status and tags; conditions must all hold.
+
+    Args:
+        name: The whole name.
+        type: Such as `custom` or `code-interpreter`.
+        status: `CREATING`, `ACTIVE`, `DELETING` or `FAILED`.
+        tags: Names and values that a tool must all have.
+        limit: How many at most; all by default.
+        config: Where AGS is; by default from the environment.
+    """
     control = (config or AGSConfig()).control_plane()
-    return control.list_tools(name=name, status=status, tags=tags, limit=limit)
+    return control.list_tools(name=name, type=type, status=status, tags=tags, limit=limit)
 
 
 @sandbox_task("update tool", "tool")
@@ -154,27 +192,60 @@ def update_tool(
     description: str | None = None,
     tags: Mapping[str, str] | None = None,
     network: Network | None = None,
+    custom: CustomConfiguration | None = None,
+    computer: Computer | None = None,
     config: AGSConfig | None = None,
 ) -> Tool:
-    """Change what AGS lets change of a tool: description, tags (replaced as a whole), network."""
+    """Change what AGS lets change of a tool; instances that run keep what they have.
+
+    Args:
+        tool: The tool, its id or its name.
+        description: At most 200 characters.
+        tags: They replace all tags but those that this package itself needs.
+        network: How instances reach out.
+        custom: The container, as a whole.
+        computer: Of a tool of type `osworld` or `waa`.
+        config: Where AGS is; by default from the environment.
+
+    Raises:
+        ConfigurationError: Nothing is given to change.
+        NotFoundError: There is no such tool.
+        ConflictError: It is not ACTIVE.
+    """
     control = (config or AGSConfig()).control_plane()
     known = control.get_tool(tool_id(tool))
-    control.update_tool(known.id, description=description, tags=tags, network=network)
+    others = any(value is not None for value in (description, network, custom, computer))
+    kept = {name: known.tags[name] for name in OURS if name in known.tags}
+    if others and SPEC_TAG in kept:
+        # It is not any more what `ensure_tool` made of it.
+        del kept[SPEC_TAG]
+        tags = tags if tags is not None else {key: value for key, value in known.tags.items() if key not in OURS}
+    if tags is not None:
+        tags = {**tags, **kept}
+    control.update_tool(known.id, description=description, tags=tags, network=network, custom=custom, computer=computer)
     return control.get_tool(known.id)
 
 
 @sandbox_task("delete tool", "tool")
-def delete_tool(tool: Tool | str, config: AGSConfig | None = None) -> None:
+def delete_tool(tool: Tool | str, drain: float | None = None, config: AGSConfig | None = None) -> None:
     """Delete a tool. One that is gone already is a success.
 
+    Args:
+        tool: The tool, its id or its name.
+        drain: Wait that many seconds for its instances to end, and then until AGS does not know the tool any more.
+        config: Where AGS is; by default from the environment.
+
     Raises:
-        ConflictError: Instances of it still run.
+        ConflictError: Instances of it still run; after `drain` seconds, where it was given.
     """
-    control = (config or AGSConfig()).control_plane()
-    reference = tool_id(tool)
+    config = config or AGSConfig()
+    control = config.control_plane()
     try:
-        known = control.get_tool(reference)
+        known = control.get_tool(tool_id(tool))
     except NotFoundError:
         return
-    control.delete_tool(known.id)
+    if drain is None:
+        control.delete_tool(known.id)
+    else:
+        delete_drained(control, known, drain=drain, timeout=config.startup_timeout)
     run_logger().info("Deleted tool %s (%s)", known.name, known.id)

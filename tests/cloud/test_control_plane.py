@@ -15,7 +15,7 @@ from ags_flows.errors import (
     NotFoundError,
     QuotaExceededError,
 )
-from ags_flows.models import ImageSource, Network, Resources, StorageMount, ToolSpec
+from ags_flows.models import Network, Resources, ToolSpec
 
 
 @pytest.fixture(autouse=True)
@@ -177,11 +177,13 @@ def test_a_quota_is_named_with_what_to_do_and_can_be_looked_up(control, ags_emul
     ags_emulator.limits(quotas=True, instances=1)
     running(control)
     with pytest.raises(
-        QuotaExceededError, match=r"LimitExceeded\.SandboxInstance, RequestId .*Stop instances"
+        QuotaExceededError, match=r"instances 1 of 1.*LimitExceeded\.SandboxInstance, RequestId .*Stop instances"
     ) as caught:
         control.start_instance(tool="base")
     assert caught.value.retryable and caught.value.request_id
-    assert control.quotas()["AccountQuotaOverview"]["Usage"]["SandboxInstances"] == 1
+    overview = control.quotas()
+    assert (overview.instances.used, overview.instances.limit, overview.instances.free) == (1, 1, 0)
+    assert overview.tools.free > 90
 
 
 def test_wrong_keys_are_said_plainly_and_not_repeated(ags_emulator):
@@ -202,9 +204,8 @@ def test_without_keys_the_error_names_the_variables_and_the_emulator():
 
 
 def test_a_role_of_the_wrong_form_is_explained(control):
-    mount = StorageMount(name="nix", mount_path="/nix", source=ImageSource(image="tools:1", subpath="/nix"))
-    with pytest.raises(InvalidRequestError, match="RoleArn"):
-        control.create_tool(spec(role_arn="not-a-role", mounts=(mount,)))
+    with pytest.raises(ConfigurationError, match=r"role_arn: 'not-a-role' .* 'qcs::cam::uin/<uin>:roleName/<name>'"):
+        spec(role_arn="not-a-role")
 
 
 def test_any_action_can_be_called_as_it_is(control):

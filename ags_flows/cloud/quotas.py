@@ -1,0 +1,46 @@
+"""How much the account may have, and how much it has: read, and told where a quota is reached."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ags_flows.errors import AGSFlowsError, QuotaExceededError
+from ags_flows.models import Quota, QuotaOverview
+
+Call = Callable[[str, dict[str, Any]], Mapping[str, Any]]
+
+_FIELDS = {
+    "tools": "SandboxTools",
+    "instances": "SandboxInstances",
+    "paused_instances": "PausedInstances",
+    "cpu_cores": "CPUCores",
+    "memory_gib": "MemoryGiB",
+}
+
+
+def quota_overview(call: Call) -> QuotaOverview:
+    """Return quotas and usage of the account in this region."""
+    account = call("DescribeQuotaOverview", {}).get("AccountQuotaOverview") or {}
+    limits, usage = account.get("Quota") or {}, account.get("Usage") or {}
+    known = {
+        name: Quota(limit=limits[field], used=usage.get(field) or 0)
+        for name, field in _FIELDS.items()
+        if limits.get(field) is not None
+    }
+    return QuotaOverview(**known)
+
+
+def with_usage(call: Call, error: QuotaExceededError) -> QuotaExceededError:
+    """Return the refusal with the current usage, where AGS tells it: what to free is seen at once."""
+    try:
+        overview = quota_overview(call)
+    except AGSFlowsError:
+        return error
+    return type(error)(
+        f"{error.message} In use now: {overview}.",
+        hint=error.hint,
+        code=error.code,
+        request_id=error.request_id,
+        retry_after=error.retry_after,
+    )
