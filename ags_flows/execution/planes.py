@@ -9,6 +9,8 @@ from typing import NamedTuple
 from ags_flows.cloud.connection import Connection
 from ags_flows.cloud.control_plane import ControlPlane
 from ags_flows.cloud.data_plane import DataPlane
+from ags_flows.cloud.gone import telling_of_its_end
+from ags_flows.models import AccessToken
 
 MOST_OPEN = 1_000
 """An attached sandbox costs some 26 KiB and no connection of its own: the bound only stops growth without end."""
@@ -31,7 +33,7 @@ def open_plane(connection: Connection, instance_id: str) -> OpenPlane:
     with _lock:
         if key not in _open:
             control = ControlPlane.of(connection)
-            plane = DataPlane(connection, instance_id, lambda: control.acquire_token(instance_id))
+            plane = DataPlane(connection, instance_id, lambda: _token(control, instance_id))
             _open[key] = OpenPlane(plane, threading.Event())
         _open.move_to_end(key)
         found = _open[key]
@@ -51,3 +53,8 @@ def close_plane(connection: Connection, instance_id: str) -> None:
     if found is not None:
         found.cancelled.set()
         found.plane.close()
+
+
+def _token(control: ControlPlane, instance_id: str) -> AccessToken:
+    with telling_of_its_end(control, instance_id):
+        return control.acquire_token(instance_id)

@@ -74,7 +74,7 @@ def _ags(config: AGSConfig) -> Iterator[Finding]:
     tools = _asked("credentials", lambda: f"accepted; {len(control.list_tools())} tools")
     yield tools
     if tools.verdict == "ok":
-        yield _asked("quota", lambda: _quota(control.quotas()), "warning")
+        yield _asked("quota", lambda: str(control.quotas()) or "not told", "warning")
         if not config.role_arn and connection.data_url is None:
             yield Finding(
                 "role",
@@ -155,10 +155,3 @@ def _asked(check: str, ask: Callable[[], str], otherwise: Verdict = "wrong") -> 
     except AGSFlowsError as error:
         origin = f" [{error.code}]" if error.code else ""
         return Finding(check, otherwise, f"{error.message}{origin}", error.hint or "")
-
-
-def _quota(answer: dict[str, Any]) -> str:
-    overview = answer.get("AccountQuotaOverview") or {}
-    quota, usage = overview.get("Quota") or {}, overview.get("Usage") or {}
-    told = [f"{name} {usage.get(name, '?')} of {limit}" for name, limit in quota.items()]
-    return ", ".join(told) or "not told"

@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 
 from ags_flows.blocks import AGSConfig
 from ags_flows.cloud.control_plane import ControlPlane
+from ags_flows.cloud.gone import telling_of_its_end
 from ags_flows.cloud.waiting import wait_instance_running as _wait_instance_running
 from ags_flows.cloud.waiting import wait_instance_status
 from ags_flows.durations import parse_duration
-from ags_flows.errors import ConfigurationError, ConflictError, InstanceGoneError
+from ags_flows.errors import ConfigurationError, ConflictError
 from ags_flows.execution.creation import start_once
 from ags_flows.models import AccessToken, CustomConfiguration, Instance, MountOption, Tool
-from ags_flows.ownership import LIVE
 from ags_flows.tasks.caller import identify, is_first_attempt, owner
 from ags_flows.tasks.logs import run_logger
 from ags_flows.tasks.retries import sandbox_task
@@ -179,12 +179,8 @@ def extend_instance(instance: Instance | str, timeout: str | None = None, config
     duration = timeout or config.timeout
     parse_duration(duration)
     reference = instance_id(instance)
-    try:
+    with telling_of_its_end(control, reference):
         control.update_instance(reference, timeout=duration)
-    except ConflictError:
-        if ended := _ended(control, reference):
-            raise ended from None
-        raise
     return control.get_instance(reference)
 
 
@@ -231,28 +227,12 @@ def resume_instance(instance: Instance | str, timeout: str | None = None, config
 
 def _unless(control: ControlPlane, reference: str, reached: Sequence[str], change: Callable[[], None]) -> None:
     """Change an instance's state; a refusal is none when the change was made already, as by a lost answer."""
-    try:
-        change()
-    except ConflictError:
-        if ended := _ended(control, reference):
-            raise ended from None
-        if control.get_instance(reference).status not in reached:
-            raise
-
-
-def _ended(control: ControlPlane, reference: str) -> InstanceGoneError | None:
-    """Return what to say of an instance that has ended, None for one that lives."""
-    known = next(iter(control.list_instances(ids=[reference])), None)
-    if known is not None and known.status in LIVE:
-        return None
-    if known is None:
-        told = "AGS does not know it any more"
-    else:
-        told = "its timeout was over" if known.stop_reason == "timeout" else known.stop_reason or known.status
-    return InstanceGoneError(
-        f"Instance {reference} has ended ({told}).",
-        hint="Start another one; give it a longer timeout, or use sandbox_session, which renews it.",
-    )
+    with telling_of_its_end(control, reference):
+        try:
+            change()
+        except ConflictError:
+            if control.get_instance(reference).status not in reached:
+                raise
 
 
 @sandbox_task("stop", "instance")
