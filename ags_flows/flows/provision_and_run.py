@@ -70,6 +70,17 @@ def provision_and_run(
     Raises:
         CommandFailedError: The exit code was not 0, and `check` is true.
         ConfigurationError: A path to upload does not exist, or a setting is wrong; nothing was started.
+
+    Example:
+        ```python
+        report = provision_and_run(
+            "python3 etl.py > report.txt",
+            tool=ToolSpec(name="etl", image="python:3.11"),
+            uploads={"etl.py": "etl.py"},
+            downloads={"report.txt": "report.txt"},
+        )
+        assert report.result.exit_code == 0
+        ```
     """
     config = config or AGSConfig()
     uploads, downloads = uploads or {}, downloads or {}

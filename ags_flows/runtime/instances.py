@@ -97,7 +97,16 @@ class Instances(Account):
         )
 
     def stop_instance(self, instance_id: str) -> None:
-        """Stop an instance for good. One that has ended already is a success."""
+        """Stop an instance for good. One that has ended already is a success.
+
+        Example:
+            ```python
+            from ags_flows import AGSRuntime
+
+            runtime = AGSRuntime()
+            runtime.stop_instance(runtime.start_instance(tool_name="base"))
+            ```
+        """
         persistently(lambda: self.control.stop_instance(instance_id))
         close_plane(self.connection, instance_id)
 
@@ -108,6 +117,16 @@ class Instances(Account):
 
         Raises:
             NotFoundError: There is no such instance.
+
+        Example:
+            ```python
+            from ags_flows import AGSRuntime
+
+            runtime = AGSRuntime()
+            instance_id = runtime.start_instance(tool_name="base")
+            headers = {"X-Access-Token": runtime.acquire_token(instance_id)}
+            runtime.stop_instance(instance_id)
+            ```
         """
         return persistently(lambda: self.control.acquire_token(instance_id)).token.get_secret_value()
 
@@ -115,6 +134,16 @@ class Instances(Account):
         """Return the URL of a port of an instance, by default the configuration's `port`. It holds no token.
 
         In the cloud it is `https://{port}-{instance}.{domain}`; an emulator has a path for it.
+
+        Example:
+            ```python
+            from ags_flows import AGSRuntime
+
+            runtime = AGSRuntime()
+            instance_id = runtime.start_instance(tool_name="base")
+            print(runtime.get_instance_url(instance_id, 8000))
+            runtime.stop_instance(instance_id)
+            ```
         """
         return self.connection.instance_url(instance_id, port or self.config.port)
 

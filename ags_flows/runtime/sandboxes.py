@@ -224,6 +224,17 @@ class Sandboxes(Instances):
 
         Raises:
             NotFoundError: There is nothing at `remote_path`.
+
+        Example:
+            ```python
+            from ags_flows import AGSRuntime
+
+            runtime = AGSRuntime()
+            sandbox = runtime.create_e2b_sandbox("base")
+            sandbox.files.write("/home/user/report.csv", "a,b")
+            runtime.download_file_from_sandbox(sandbox, "/home/user/report.csv", "report.csv")
+            sandbox.kill()
+            ```
         """
         local, plane = Path(local_path), self._plane(sandbox).plane
         move = download_directory if plane.stat(remote_path, user=user).type == "dir" else download_file

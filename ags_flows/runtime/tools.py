@@ -213,6 +213,14 @@ class Tools(Account):
 
         Raises:
             ConflictError: Instances of it still live.
+
+        Example:
+            ```python
+            from ags_flows import AGSRuntime
+
+            runtime = AGSRuntime()
+            runtime.delete_tool(runtime.create_tool("docs-delete-tool", "python:3.11"))
+            ```
         """
         control = self.control
         try:

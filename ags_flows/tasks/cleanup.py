@@ -36,6 +36,13 @@ def cleanup(
 
     Returns:
         What was stopped and deleted, and what went wrong.
+
+    Example:
+        ```python
+        tool = ensure_tool(ToolSpec(name="etl", image="python:3.11"))
+        report = cleanup(start_instance(tool), tool)
+        assert not report.problems
+        ```
     """
     config = config or AGSConfig()
     control = config.control_plane()

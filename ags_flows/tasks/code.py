@@ -127,13 +127,25 @@ def create_code_context(
 
     Raises:
         UnsupportedError: The tool has no code interpreter, or not this language.
+
+    Example:
+        ```python
+        context = create_code_context(instance, cwd="/tmp")
+        assert run_code(instance, "import os; os.getcwd()", context=context).text == "/tmp"
+        ```
     """
     return _interpreter(instance, config).create_context(language, cwd)
 
 
 @sandbox_task("list contexts", "instance")
 def list_code_contexts(instance: Instance | str, config: AGSConfig | None = None) -> list[CodeContext]:
-    """Return the contexts of a sandbox's code interpreter, the default ones of languages too."""
+    """Return the contexts of a sandbox's code interpreter, the default ones of languages too.
+
+    Example:
+        ```python
+        print([context.language for context in list_code_contexts(instance)])
+        ```
+    """
     return _interpreter(instance, config).list_contexts()
 
 
@@ -143,6 +155,14 @@ def restart_code_context(instance: Instance | str, context: CodeContext | str, c
 
     Raises:
         NotFoundError: There is no such context.
+
+    Example:
+        ```python
+        context = create_code_context(instance)
+        run_code(instance, "x = 1", context=context)
+        restart_code_context(instance, context)
+        assert run_code(instance, "x", context=context).error.name == "NameError"
+        ```
     """
     _interpreter(instance, config).restart_context(context if isinstance(context, str) else context.id)
 
@@ -153,6 +173,11 @@ def remove_code_context(instance: Instance | str, context: CodeContext | str, co
 
     Raises:
         NotFoundError: There is no such context.
+
+    Example:
+        ```python
+        remove_code_context(instance, create_code_context(instance))
+        ```
     """
     _interpreter(instance, config).remove_context(context if isinstance(context, str) else context.id)
 

@@ -211,6 +211,12 @@ def wait_command(
         CommandTimeoutError: Its time limit was reached.
         OutcomeUnknownError: It vanished without an exit code.
         InstanceGoneError: The sandbox ended.
+
+    Example:
+        ```python
+        handle = start_command(instance, "sleep 1; echo done")
+        assert wait_command(handle).exit_code == 0
+        ```
     """
     plane, cancelled = open_plane((config or AGSConfig()).connection(), handle.instance_id)
     redactor = Redactor(load_secrets(handle.secrets).values())
@@ -236,6 +242,11 @@ def kill_command(handle: CommandHandle, config: AGSConfig | None = None) -> None
     Args:
         handle: Of `start_command`.
         config: Where AGS is; by default from the environment.
+
+    Example:
+        ```python
+        kill_command(start_command(instance, "sleep 3600"))
+        ```
     """
     plane, _ = open_plane((config or AGSConfig()).connection(), handle.instance_id)
     kill_durable(plane, handle.key, user=handle.user)

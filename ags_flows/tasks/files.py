@@ -54,6 +54,11 @@ def upload_file(
 
     Raises:
         TransferError: The file cannot be read, or did not arrive whole.
+
+    Example:
+        ```python
+        upload_file(instance, "etl.py", "bin/")  # becomes bin/etl.py
+        ```
     """
     return _told(
         transfer.upload_file(
@@ -84,6 +89,12 @@ def upload_directory(
 
     Raises:
         TransferError: It cannot be read, or has something that is no file, directory or link.
+
+    Example:
+        ```python
+        moved = upload_directory(instance, "orders", "orders")
+        print(moved.files, moved.size, moved.unchanged)
+        ```
     """
     return _told(
         transfer.upload_directory(
@@ -105,6 +116,12 @@ def download_file(
     Raises:
         NotFoundError: There is no such file in the sandbox.
         TransferError: It did not arrive whole.
+
+    Example:
+        ```python
+        write_file(instance, "report.csv", "a,b")
+        download_file(instance, "report.csv", "results/report.csv")
+        ```
     """
     return _told(
         transfer.download_file(
@@ -126,6 +143,12 @@ def download_directory(
     Raises:
         NotFoundError: There is no such directory in the sandbox.
         TransferError: An entry would end outside of `local`, or is a device; the message names it.
+
+    Example:
+        ```python
+        upload_directory(instance, "orders", "orders")
+        download_directory(instance, "orders", "copy-of-orders")
+        ```
     """
     return _told(
         transfer.download_directory(
@@ -157,6 +180,7 @@ def download_files(
 
     Example:
         ```python
+        write_file(instance, "out/a.parquet", b"PAR1")
         download_files(instance, "out/*.parquet", "results")
         ```
     """
@@ -174,7 +198,13 @@ def write_file(
     user: str | None = None,
     config: AGSConfig | None = None,
 ) -> None:
-    """Write text (as UTF-8) or bytes to a file in a sandbox."""
+    """Write text (as UTF-8) or bytes to a file in a sandbox.
+
+    Example:
+        ```python
+        write_file(instance, "settings.json", '{"rounds": 3}')
+        ```
+    """
     _plane(instance, config).write(path, content, user=user)
 
 
@@ -198,6 +228,12 @@ def read_file(
     Raises:
         NotFoundError: There is no such file.
         OutputTooLargeError: It has more than `limit` bytes.
+
+    Example:
+        ```python
+        write_file(instance, "settings.json", '{"rounds": 3}')
+        assert read_file(instance, "settings.json") == b'{"rounds": 3}'
+        ```
     """
     return transfer.read_file(_plane(instance, config), path, limit, user=user)
 
@@ -210,11 +246,24 @@ def list_files(
     user: str | None = None,
     config: AGSConfig | None = None,
 ) -> list[FileInfo]:
-    """Return what is in a directory of a sandbox, down to `depth` levels."""
+    """Return what is in a directory of a sandbox, down to `depth` levels.
+
+    Example:
+        ```python
+        upload_directory(instance, "orders", "orders")
+        print([entry.name for entry in list_files(instance, "orders")])
+        ```
+    """
     return _plane(instance, config).list(path, depth=depth, user=user)
 
 
 @sandbox_task("remove", "path")
 def remove_path(instance: Instance | str, path: str, user: str | None = None, config: AGSConfig | None = None) -> None:
-    """Remove a file, or a directory with all that is in it. A path that is gone already is a success."""
+    """Remove a file, or a directory with all that is in it. A path that is gone already is a success.
+
+    Example:
+        ```python
+        remove_path(instance, "orders")
+        ```
+    """
     _plane(instance, config).remove(path, user=user)

@@ -24,6 +24,12 @@ def create_snapshot(
     """Save an instance's disk, and its memory if asked, under a name. Start from it with `snapshot_id`.
 
     The tag `managed-by` is added to yours: the reaper can delete such snapshots when they are old.
+
+    Example:
+        ```python
+        snapshot = create_snapshot(instance, "before-the-migration")
+        delete_snapshot(snapshot)
+        ```
     """
     control = (config or AGSConfig()).control_plane()
     reference = instance_id(instance)
@@ -35,13 +41,25 @@ def create_snapshot(
 
 @sandbox_task("list snapshots", "instance")
 def list_snapshots(instance: Instance | str | None = None, config: AGSConfig | None = None) -> list[Snapshot]:
-    """Return all snapshots, or those of one instance."""
+    """Return all snapshots, or those of one instance.
+
+    Example:
+        ```python
+        print([snapshot.name for snapshot in list_snapshots()])
+        ```
+    """
     known = (config or AGSConfig()).control_plane().list_snapshots()
     return known if instance is None else [one for one in known if one.instance_id == instance_id(instance)]
 
 
 @sandbox_task("delete snapshot", "snapshot")
 def delete_snapshot(snapshot: Snapshot | str, config: AGSConfig | None = None) -> None:
-    """Delete a snapshot. One that is gone already is a success."""
+    """Delete a snapshot. One that is gone already is a success.
+
+    Example:
+        ```python
+        delete_snapshot(create_snapshot(instance, "short-lived"))
+        ```
+    """
     reference = snapshot.id if isinstance(snapshot, Snapshot) else snapshot
     (config or AGSConfig()).control_plane().delete_snapshot(reference)

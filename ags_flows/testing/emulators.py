@@ -23,6 +23,12 @@ def running_emulator(**options: Any) -> Iterator[Emulator]:
 
     Yields:
         The emulator: addresses and keys, faults on request, a clock that can be advanced.
+
+    Example:
+        ```python
+        with running_emulator() as emulator:
+            print(emulator.url)
+        ```
     """
     from ags_flows.emulator import Emulator
 
@@ -36,6 +42,12 @@ def config_for(emulator: Emulator, **fields: Any) -> AGSConfig:
     Args:
         emulator: A running one.
         **fields: Further fields of `AGSConfig`.
+
+    Example:
+        ```python
+        with running_emulator() as emulator:
+            config = config_for(emulator, startup_timeout=30)
+        ```
     """
     keys = TencentCloudCredentials(secret_id=SecretStr(emulator.secret_id), secret_key=SecretStr(emulator.secret_key))
     return AGSConfig(**{"http_endpoint": emulator.url, "domain": emulator.url, "credentials": keys, **fields})
