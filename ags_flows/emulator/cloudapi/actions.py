@@ -111,12 +111,15 @@ async def describe_sandbox_instance_list(region: Region, request: Json) -> Json:
         instances = [each for each in instances if each.tool_id == request["ToolId"]]
     for each in request.get("Filters") or []:
         if each.get("Name") == "Status":
-            unknown = [value for value in each.get("Values") or [] if value not in STATUSES]
+            values = each.get("Values") or []
+            unknown = [value for value in values if value not in STATUSES]
             if unknown:
                 raise Refusal("InvalidParameter.Filters", f"Status {unknown[0][:40]!r} is not known.")
+            if "UNHEALTHY" in values and set(values) != {"UNHEALTHY"}:
+                raise Refusal("InvalidParameter.Filters", "Status UNHEALTHY cannot be combined with others.")
     found = matching(instances, request.get("Filters"), _INSTANCE_FILTERS)
-    by_tokens = any(request.get(name) is not None for name in ("MaxResults", "NextToken", "NeedTotalCount"))
-    if by_tokens:
+    # NeedTotalCount matters with tokens only; pages by offset are always counted.
+    if request.get("MaxResults") is not None or request.get("NextToken") is not None:
         _only_tokens(request)
         page = by_token(
             found,

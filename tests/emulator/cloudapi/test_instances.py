@@ -209,6 +209,7 @@ def test_lists_are_filtered_and_paged_both_ways(cloud, emulator):
     assert cloud("DescribeSandboxInstanceList", MaxResults=3)["TotalCount"] == 0
     offset = cloud("DescribeSandboxInstanceList", Offset=6, Limit=100)
     assert (len(offset["InstanceSet"]), offset["TotalCount"]) == (2, 8)
+    assert cloud("DescribeSandboxInstanceList", Limit=2, NeedTotalCount=False)["TotalCount"] == 8
     starting = [{"Name": "Status", "Values": ["STARTING"]}, {"Name": "ToolName", "Values": ["base"]}]
     assert cloud("DescribeSandboxInstanceList", Filters=starting)["TotalCount"] == 7
     for wrong, code in (
@@ -221,6 +222,7 @@ def test_lists_are_filtered_and_paged_both_ways(cloud, emulator):
         ({"Filters": [{"Name": "Metadata", "Values": ["a"]}]}, "InvalidParameter.Filters"),
         ({"Filters": [{"Name": "Status", "Values": ["running"]}]}, "InvalidParameter.Filters"),
         ({"Filters": [{"Name": "Status"}]}, "InvalidParameter.Filters"),
+        ({"Filters": [{"Name": "Status", "Values": ["UNHEALTHY", "RUNNING"]}]}, "InvalidParameter.Filters"),
     ):
         assert refusal(cloud, "DescribeSandboxInstanceList", **wrong) == code
     token = cloud("DescribeSandboxInstanceList", MaxResults=3)["NextToken"]
