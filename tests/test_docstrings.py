@@ -47,6 +47,10 @@ def names(tmp_path, monkeypatch, ags_emulator, ags_config, prefect_server):
     }
 
 
+def test_every_public_function_shows_an_example():
+    assert [name for name, example in EXAMPLES.items() if not example] == []
+
+
 @pytest.mark.parametrize("name", [name for name, example in EXAMPLES.items() if example])
 def test_the_example_runs(name, names, ags_config):
     # Prefect's convention for the name of a block, which its own rules for names refuse.

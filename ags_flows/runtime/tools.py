@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from ags_flows.cloud.waiting import wait_instance_status, wait_tool_active
+from ags_flows.cloud.waiting import wait_tool_active
 from ags_flows.errors import ConfigurationError, ConflictError, NotFoundError
 from ags_flows.execution.creation import create_tool_once
+from ags_flows.execution.ensuring import delete_drained, users_of
 from ags_flows.models import ImageRegistryType, Network, Probe, Resources, ToolSpec
 from ags_flows.ownership import LIVE
 from ags_flows.runtime.account import Account, persistently
@@ -226,10 +227,8 @@ class Tools(Account):
         try:
             persistently(lambda: control.delete_tool(tool_id))
         except ConflictError:
-            using = persistently(lambda: control.list_instances(tool=tool_id))
-            ending = [instance for instance in using if instance.status == "STOPPING"]
-            if not ending or any(instance.status in LIVE for instance in using):
+            known = persistently(lambda: control.get_tool(tool_id))
+            if any(user.status in LIVE for user in persistently(lambda: users_of(control, known))):
                 raise
-            for instance in ending:
-                wait_instance_status(control, instance.id, goal="STOPPED", timeout=self.config.startup_timeout)
-            persistently(lambda: control.delete_tool(tool_id))
+            limit = self.config.startup_timeout
+            persistently(lambda: delete_drained(control, known, drain=limit, timeout=limit))

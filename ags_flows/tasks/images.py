@@ -47,12 +47,24 @@ def precache_image(
 
 @sandbox_task("list precached images", "image")
 def list_precached_images(image: str | None = None, config: AGSConfig | None = None) -> list[PrecachedImage]:
-    """Return all images that AGS caches, or those of one reference."""
+    """Return all images that AGS caches, or those of one reference.
+
+    Example:
+        ```python
+        print([(image.image, image.status) for image in list_precached_images()])
+        ```
+    """
     return precached((config or AGSConfig()).control_plane(), image)
 
 
 @sandbox_task("delete precached image", "image")
 def delete_precached_image(image: PrecachedImage | str, config: AGSConfig | None = None) -> None:
-    """Remove a cached image, by its id or by what `precache_image` returned. One that is gone is a success."""
+    """Remove a cached image, by its id or by what `precache_image` returned. One that is gone is a success.
+
+    Example:
+        ```python
+        delete_precached_image(precache_image("registry.example.com/team/etl:v3", registry_type="custom"))
+        ```
+    """
     reference = image.id if isinstance(image, PrecachedImage) else image
     forget_precached((config or AGSConfig()).control_plane(), reference)

@@ -69,7 +69,9 @@ def start_instance(
     Example:
         ```python
         faster = CustomConfiguration(env={"MODE": "fast"}, resources=Resources(cpu="4", memory="8Gi"))
-        instance = start_instance("etl", timeout="30m", custom=faster, metadata={"day": "2026-11-22"})
+        tool = ensure_tool(ToolSpec(name="etl", image="python:3.11"))
+        started = start_instance(tool, timeout="30m", custom=faster, metadata={"day": "2026-11-22"})
+        stop_instance(started)
         ```
     """
     config = config or AGSConfig()
@@ -125,6 +127,13 @@ def wait_instance_running(
         InstanceFailedError: It failed to start.
         InstanceGoneError: It ended before it ran.
         WaitTimeoutError: It was not running in time.
+
+    Example:
+        ```python
+        running = wait_instance_running(start_instance("base"))
+        assert running.status == "RUNNING"
+        stop_instance(running)
+        ```
     """
     config = config or AGSConfig()
     running = _wait_instance_running(
@@ -140,6 +149,11 @@ def get_instance(instance: Instance | str, config: AGSConfig | None = None) -> I
 
     Raises:
         NotFoundError: AGS knows no such instance (ended ones stay known for a while).
+
+    Example:
+        ```python
+        print(get_instance(instance).expires_at)
+        ```
     """
     return (config or AGSConfig()).control_plane().get_instance(instance_id(instance))
 
@@ -160,6 +174,12 @@ def list_instances(
         metadata: Names and values that an instance must all have. AGS has no such filter: all are read.
         limit: How many at most; all by default.
         config: Where AGS is; by default from the environment.
+
+    Example:
+        ```python
+        for one in list_instances(status="RUNNING"):
+            print(one.id, one.tool_name, one.metadata)
+        ```
     """
     control = (config or AGSConfig()).control_plane()
     reference = (tool.id if isinstance(tool, Tool) else tool_id(tool)) if tool else None
@@ -173,6 +193,12 @@ def extend_instance(instance: Instance | str, timeout: str | None = None, config
     Raises:
         InstanceGoneError: Its time was over before: it has ended.
         ConflictError: The instance is not RUNNING.
+
+    Example:
+        ```python
+        extended = extend_instance(instance, "30m")
+        assert extended.timeout == 1800
+        ```
     """
     config = config or AGSConfig()
     control = config.control_plane()
@@ -196,6 +222,12 @@ def pause_instance(instance: Instance | str, memory: bool = True, config: AGSCon
     Raises:
         InstanceGoneError: It has ended.
         ConflictError: It is in a state that cannot be paused.
+
+    Example:
+        ```python
+        pause_instance(instance)
+        resume_instance(instance, timeout="10m")
+        ```
     """
     config = config or AGSConfig()
     control = config.control_plane()
@@ -216,6 +248,12 @@ def resume_instance(instance: Instance | str, timeout: str | None = None, config
     Raises:
         InstanceGoneError: It has ended.
         QuotaExceededError: Too many instances run; retried.
+
+    Example:
+        ```python
+        pause_instance(instance, memory=False)
+        assert resume_instance(instance).status == "RUNNING"
+        ```
     """
     config = config or AGSConfig()
     control = config.control_plane()
@@ -237,14 +275,27 @@ def _unless(control: ControlPlane, reference: str, reached: Sequence[str], chang
 
 @sandbox_task("stop", "instance")
 def stop_instance(instance: Instance | str, config: AGSConfig | None = None) -> None:
-    """Stop an instance for good. One that has ended already is a success."""
+    """Stop an instance for good. One that has ended already is a success.
+
+    Example:
+        ```python
+        stop_instance(start_instance("base"))
+        ```
+    """
     (config or AGSConfig()).control_plane().stop_instance(instance_id(instance))
     run_logger().info("Stopped instance %s", instance_id(instance))
 
 
 @sandbox_task("acquire token", "instance")
 def acquire_token(instance: Instance | str, config: AGSConfig | None = None) -> AccessToken:
-    """Return an access token for one instance's data plane. The token is masked in text and never stored."""
+    """Return an access token for one instance's data plane. The token is masked in text and never stored.
+
+    Example:
+        ```python
+        token = acquire_token(instance)
+        headers = {"X-Access-Token": token.token.get_secret_value()}
+        ```
+    """
     return (config or AGSConfig()).control_plane().acquire_token(instance_id(instance))
 
 
@@ -253,6 +304,11 @@ def get_instance_url(instance: Instance | str, port: int | None = None, config: 
     """Return the URL of a port of an instance, by default the configuration's `port`. It holds no token.
 
     Requests need the access token in the header `X-Access-Token`, unless the instance's AuthMode is open.
+
+    Example:
+        ```python
+        print(get_instance_url(instance, 8000))
+        ```
     """
     config = config or AGSConfig()
     return config.connection().instance_url(instance_id(instance), port or config.port)

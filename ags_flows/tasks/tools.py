@@ -139,6 +139,12 @@ def wait_tool_active(tool: Tool | str, timeout: float | None = None, config: AGS
     Raises:
         ToolFailedError: AGS could not make it; the message has AGS's reason.
         WaitTimeoutError: It was not ready in time.
+
+    Example:
+        ```python
+        tool = create_tool(ToolSpec(name="etl", image="python:3.11"))
+        wait_tool_active(tool, timeout=300)
+        ```
     """
     config = config or AGSConfig()
     control = config.control_plane()
@@ -159,6 +165,11 @@ def get_tool(tool: Tool | str, config: AGSConfig | None = None) -> Tool:
 
     Raises:
         NotFoundError: There is none.
+
+    Example:
+        ```python
+        print(get_tool("code-interpreter-v1").status)
+        ```
     """
     return (config or AGSConfig()).control_plane().get_tool(tool_id(tool))
 
@@ -181,6 +192,12 @@ def list_tools(
         tags: Names and values that a tool must all have.
         limit: How many at most; all by default.
         config: Where AGS is; by default from the environment.
+
+    Example:
+        ```python
+        for tool in list_tools(status="ACTIVE", tags={"team": "data"}):
+            print(tool.name, tool.image)
+        ```
     """
     control = (config or AGSConfig()).control_plane()
     return control.list_tools(name=name, type=type, status=status, tags=tags, limit=limit)
@@ -211,6 +228,12 @@ def update_tool(
         ConfigurationError: Nothing is given to change.
         NotFoundError: There is no such tool.
         ConflictError: It is not ACTIVE.
+
+    Example:
+        ```python
+        tool = ensure_tool(ToolSpec(name="etl", image="python:3.11"))
+        update_tool(tool, description="Reads orders", tags={"team": "data"})
+        ```
     """
     control = (config or AGSConfig()).control_plane()
     known = control.get_tool(tool_id(tool))
@@ -237,6 +260,11 @@ def delete_tool(tool: Tool | str, drain: float | None = None, config: AGSConfig 
 
     Raises:
         ConflictError: Instances of it still run; after `drain` seconds, where it was given.
+
+    Example:
+        ```python
+        delete_tool(ensure_tool(ToolSpec(name="etl", image="python:3.11")))
+        ```
     """
     config = config or AGSConfig()
     control = config.control_plane()
