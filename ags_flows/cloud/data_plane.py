@@ -215,11 +215,17 @@ class DataPlane:
         """
         return self.call(f"read {path}", lambda sandbox: bytes(sandbox.files.read(path, format="bytes", user=user)))
 
-    def read_stream(self, path: str, *, user: str | None = None, idle: float = 60.0) -> Iterator[bytes]:
-        """Give a file's content in pieces; `idle` seconds without one are an error."""
+    def read_stream(self, path: str, *, user: str | None = None, timeout: float | None = None) -> Iterator[bytes]:
+        """Give a file's content in pieces. A minute without one is an error, which is the SDK's own limit.
+
+        Args:
+            path: Absolute, or relative to the user's home.
+            user: Who reads it.
+            timeout: Seconds for the whole file, None for no limit but that of a minute's silence.
+        """
         stream = self.call(
             f"read {path}",
-            lambda sandbox: sandbox.files.read(path, format="stream", user=user, stream_idle_timeout=idle),
+            lambda sandbox: sandbox.files.read(path, format="stream", user=user, request_timeout=timeout),
         )
         pieces = iter(stream)
         try:

@@ -84,7 +84,7 @@ def fetch(
     arrived = 0
     try:
         with target.open("wb") as file:
-            for piece in plane.read_stream(remote, user=user):
+            for piece in plane.read_stream(remote, user=user, timeout=deadline(size)):
                 file.write(piece)
                 checksum.update(piece)
                 arrived += len(piece)
