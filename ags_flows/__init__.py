@@ -8,12 +8,21 @@ from typing import TYPE_CHECKING, Any
 
 from ags_flows.blocks import AGSConfig, TencentCloudCredentials
 from ags_flows.errors import AGSFlowsError
+from ags_flows.job import SandboxJob
 
 if TYPE_CHECKING:
     from ags_flows.runtime import AGSRuntime
     from ags_flows.session import SandboxSession, sandbox_session
 
-__all__ = ["AGSConfig", "AGSFlowsError", "AGSRuntime", "SandboxSession", "TencentCloudCredentials", "sandbox_session"]
+__all__ = [
+    "AGSConfig",
+    "AGSFlowsError",
+    "AGSRuntime",
+    "SandboxJob",
+    "SandboxSession",
+    "TencentCloudCredentials",
+    "sandbox_session",
+]
 
 _LAZY = {
     "AGSRuntime": "ags_flows.runtime",

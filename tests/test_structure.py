@@ -20,6 +20,7 @@ LAYERS = [
     {"reaping"},
     {"tasks"},
     {"runtime", "session"},
+    {"job"},
     {"flows"},
     {"testing", "demo", "operator"},
     {"cli"},

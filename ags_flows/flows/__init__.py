@@ -3,5 +3,6 @@
 from ags_flows.flows.hooks import stop_sandboxes
 from ags_flows.flows.provision_and_run import provision_and_run
 from ags_flows.flows.reap import reap
+from ags_flows.flows.run_job import run_job
 
-__all__ = ["provision_and_run", "reap", "stop_sandboxes"]
+__all__ = ["provision_and_run", "reap", "run_job", "stop_sandboxes"]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import Any, TypeVar
 
 from prefect import Flow
+from prefect.blocks.core import Block
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.logging.loggers import flow_run_logger
 
@@ -13,8 +14,11 @@ from ags_flows.blocks import AGSConfig
 from ags_flows.cloud.control_plane import ControlPlane
 from ags_flows.errors import AGSFlowsError
 from ags_flows.execution.planes import close_plane
+from ags_flows.job import SandboxJob
 from ags_flows.models import Instance
 from ags_flows.ownership import LIVE, is_ours
+
+B = TypeVar("B", bound=Block)
 
 
 def stop_sandboxes(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
@@ -56,20 +60,27 @@ def sandboxes_of(control: ControlPlane, flow_run_id: str) -> list[Instance]:
 
 
 def _config_of(flow_run: FlowRun) -> AGSConfig:
-    """Return the run's own configuration where its parameters name one, else the environment's.
+    """Return the run's own configuration where its parameters name one, or a job that has one, else the environment's.
 
     Parameters that came from code hold the configuration with masked keys, which count as empty.
     """
-    given = flow_run.parameters.get("config")
-    if isinstance(given, AGSConfig):
+    config = _block(AGSConfig, flow_run.parameters.get("config"))
+    if config is None and (job := _block(SandboxJob, flow_run.parameters.get("job"))):
+        config = job.config
+    return config or AGSConfig()
+
+
+def _block(kind: type[B], given: Any) -> B | None:
+    """Return a block as a parameter gives it: whole, by its fields, or by a reference to its document."""
+    if isinstance(given, kind):
         return given
     if not isinstance(given, dict):
-        return AGSConfig()
+        return None
     reference = given.get("$ref")
-    if reference is not None:
-        identifier = reference.get("block_document_id") if isinstance(reference, dict) else reference
-        loaded = AGSConfig.load_from_ref({"block_document_id": identifier})
-        if not isinstance(loaded, AGSConfig):
-            raise AGSFlowsError(f"The block {identifier} is not an AGSConfig.")
-        return loaded
-    return AGSConfig(**given)
+    if reference is None:
+        return kind(**given)
+    identifier = reference.get("block_document_id") if isinstance(reference, dict) else reference
+    loaded = kind.load_from_ref({"block_document_id": identifier})
+    if not isinstance(loaded, kind):
+        raise AGSFlowsError(f"The block {identifier} is not a block of type {kind.get_block_type_slug()}.")
+    return loaded

@@ -2,7 +2,7 @@ import pytest
 from prefect.testing.standard_test_suites import BlockStandardTestSuite
 from pydantic import SecretStr
 
-from ags_flows import AGSConfig, TencentCloudCredentials
+from ags_flows import AGSConfig, SandboxJob, TencentCloudCredentials
 from ags_flows.errors import ConfigurationError, CredentialsError
 
 VARIABLES = [
@@ -24,7 +24,7 @@ def empty_environment(monkeypatch):
 
 
 class TestBlocks(BlockStandardTestSuite):
-    @pytest.fixture(params=[AGSConfig, TencentCloudCredentials], ids=lambda cls: cls.__name__)
+    @pytest.fixture(params=[AGSConfig, SandboxJob, TencentCloudCredentials], ids=lambda cls: cls.__name__)
     def block(self, request):
         return request.param
 

@@ -7,7 +7,7 @@ from prefect.client.schemas.actions import BlockDocumentCreate, BlockSchemaCreat
 from prefect.plugins import load_prefect_collections
 from prefect.settings import PREFECT_API_URL
 
-from ags_flows import AGSConfig, TencentCloudCredentials
+from ags_flows import AGSConfig, SandboxJob, TencentCloudCredentials
 from ags_flows.errors import ConfigurationError
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
@@ -27,7 +27,7 @@ def change(name, **data):
 def test_blocks_register_by_themselves():
     assert "ags_flows" in load_prefect_collections()
     with get_client(sync_client=True) as client:
-        for block in (AGSConfig, TencentCloudCredentials):
+        for block in (AGSConfig, SandboxJob, TencentCloudCredentials):
             block.register_type_and_schema()
             known = client.read_block_type_by_slug(block.get_block_type_slug())
             assert "import" in known.code_example

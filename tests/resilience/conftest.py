@@ -148,7 +148,7 @@ class Stage:
         return [tool.name for tool in known if tool.tags.get("managed-by") == "ags-flows"]
 
 
-FLOWS = ("counting", "chaotic", "asking", "provision-and-run")
+FLOWS = ("counting", "chaotic", "asking", "provision-and-run", "run-job")
 
 
 def calmly(look):

@@ -8,7 +8,7 @@ from prefect.flow_runs import suspend_flow_run
 from prefect.input import RunInput
 
 from ags_flows import sandbox_session
-from ags_flows.flows import provision_and_run, stop_sandboxes
+from ags_flows.flows import provision_and_run, run_job, stop_sandboxes
 from ags_flows.models import ToolSpec
 
 
@@ -66,6 +66,6 @@ def asking(tool: str, target: str) -> None:
 
 
 if __name__ == "__main__":
-    served = [each.to_deployment("served") for each in (counting, chaotic, asking, provision_and_run)]
+    served = [each.to_deployment("served") for each in (counting, chaotic, asking, provision_and_run, run_job)]
     serve(*served, limit=6)
     sys.exit(0)

@@ -5,6 +5,8 @@ import signal
 import pytest
 from prefect.client.schemas.objects import StateType
 
+from ags_flows import SandboxJob
+
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300), pytest.mark.xdist_group("stage")]
 
 
@@ -31,6 +33,24 @@ def test_a_killed_flow_goes_on_after_a_retry_where_it_was(stage, tmp_path, numbe
     stage.wait_until(lambda: attached in stage.log(run), 10)
     assert stage.live() == []
     assert stage.tools() == []
+
+
+def test_a_saved_job_goes_on_when_the_process_that_triggered_it_is_killed(stage, tmp_path):
+    target = tmp_path / "counted"
+    command = "for i in $(seq 25); do echo $i >> counted; sleep 0.3; done"
+    job = SandboxJob(command=command, tool="job", image="python:3.11", downloads={"counted": str(target)})
+    identifier = job.save("killed", overwrite=True)
+    run = stage.start("run-job", job={"$ref": {"block_document_id": str(identifier)}})
+    instance = stage.sandbox(run)
+    stage.wait_until(lambda: len(stage.counted(instance)) >= 3, 30)
+    stage.kill(run)
+    assert stage.ended(run).type is StateType.CRASHED
+    stage.retry(run)
+    assert stage.ended(run).type is StateType.COMPLETED, stage.log(run)
+    assert target.read_text().split() == expected(25)
+    assert stage.live() == []
+    # The tool of a saved job stays for the next time.
+    stage.control.delete_tool("job")
 
 
 def test_a_cancelled_run_stops_its_sandbox_and_deletes_its_tool_within_ten_seconds(stage):
