@@ -134,5 +134,4 @@ def test_a_retry_of_the_run_finds_the_command_that_runs_already(job):
     assert attempts[0].instance_id == attempts[1].instance_id == report.instance_id
     assert attempts[0].handle == attempts[1].handle
     assert len(report.result.stdout.split()) == 1
-    attempts.clear()
-    gc.collect()
+    attempts[0]._session.__exit__(None, None, None)
