@@ -167,7 +167,7 @@ class CodeInterpreter:
             if not self._is_missing(error):
                 raise
             raise UnsupportedError(
-                f"The sandbox {self.plane.instance_id} has no code interpreter (port {PORT}): {error.message}",
+                f"The sandbox {self.plane.instance_id} has no code interpreter (none answers on port {PORT}).",
                 hint="Use a tool of type code-interpreter, or upload the code and execute it as a command.",
             ) from error
 

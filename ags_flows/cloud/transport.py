@@ -14,6 +14,7 @@ from urllib.parse import SplitResult, urlsplit
 from ags_flows.cloud.connection import Connection
 from ags_flows.cloud.error_mapping import map_error, map_status
 from ags_flows.cloud.keys import Credential, credential_of
+from ags_flows.cloud.sdk_log import mask_secrets
 from ags_flows.errors import AGSFlowsError, ConfigurationError, ServiceError, UnreachableError
 
 MOST_KEPT = 16
@@ -152,6 +153,7 @@ def sdk_client(connection: Connection, credential: Credential, keep_alive: bool 
     from tencentcloud.common.profile.client_profile import ClientProfile
     from tencentcloud.common.profile.http_profile import HttpProfile
 
+    mask_secrets()
     address = address_of(connection)
     profile = HttpProfile(
         protocol=address.scheme, endpoint=address.netloc, reqTimeout=connection.request_timeout, keepAlive=keep_alive

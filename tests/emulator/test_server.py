@@ -1,5 +1,6 @@
 """The emulator as a whole: its life, its controls, its page, its process."""
 
+import gc
 import os
 import signal
 import socket
@@ -33,6 +34,16 @@ def test_it_is_ready_within_a_second_and_leaves_no_thread_and_no_directory(tmp_p
     with pytest.raises(httpx.ConnectError):
         httpx.get(emulator.url)
     emulator.stop()
+
+
+def test_a_sandbox_that_is_killed_while_it_starts_leaves_no_socket(recwarn):
+    with Emulator() as emulator, httpx.Client(base_url=emulator.url, timeout=30) as client:
+        client.headers["X-API-KEY"] = emulator.api_key
+        for _ in range(4):
+            made = client.post("/sandboxes", json={"templateID": "code-interpreter-v1"}).json()
+            client.delete(f"/sandboxes/{made['sandboxID']}")
+    gc.collect()
+    assert not [warning for warning in recwarn if warning.category is ResourceWarning]
 
 
 def test_what_a_killed_emulator_left_behind_is_swept_away_by_the_next(tmp_path, monkeypatch):

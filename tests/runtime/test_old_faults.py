@@ -115,13 +115,14 @@ def test_bytes_directories_and_modes_arrive_as_they_were(runtime, sandbox, tmp_p
 
 def test_no_token_is_printed_or_logged_and_the_environment_is_left_alone(runtime, ags_emulator, capfd, caplog):
     before = dict(os.environ)
-    caplog.set_level("INFO")
+    caplog.set_level("DEBUG")
     sandbox = runtime.create_e2b_sandbox("code-interpreter-v1")
     token = runtime.acquire_token(sandbox.sandbox_id)
     runtime.execute_command_in_sandbox(sandbox, "echo hi")
     sandbox.kill()
     runtime.create_e2b_sandbox("base", api_key=ags_emulator.api_key).kill()
     printed = "".join(capfd.readouterr()) + caplog.text
+    assert "AcquireSandboxInstanceToken" in printed
     assert token[:20] not in printed and "sit_" not in printed and ags_emulator.api_key not in printed
     assert dict(os.environ) == before
 

@@ -21,7 +21,7 @@ class InnerServer:
 
     async def close(self) -> None:
         """Stop to listen and cut what is connected."""
-        self._opening.cancel()
+        # Not cancelled: a thread may be about to make the socket, and nobody would close it.
         await asyncio.gather(self._opening, return_exceptions=True)
         if self._server is not None:
             self._server.close()
