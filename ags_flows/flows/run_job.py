@@ -21,5 +21,11 @@ def run_job(job: SandboxJob) -> RunReport:
 
     Raises:
         CommandFailedError: The exit code was not 0, and the job's `check` is set.
+
+    Example:
+        ```python
+        report = run_job(SandboxJob(command="python3 --version", tool="base"))
+        print(report.result.stdout)
+        ```
     """
     return job.trigger().fetch_result()
