@@ -20,7 +20,7 @@ def acquired():
 
 @pytest.fixture
 def make_plane(ags_config, acquired):
-    """Give a data plane that counts the tokens it acquires; requests to the sandbox take a second and a half at most."""
+    """Give a data plane that counts the tokens it acquires."""
     control = ags_config.control_plane()
     instance = control.start_instance(tool="base", timeout="1h")
     wait_instance_running(control, instance.id, timeout=30)
@@ -30,7 +30,7 @@ def make_plane(ags_config, acquired):
         return acquired[-1]
 
     def make(**changes):
-        connection = ags_config.model_copy(update={"runtime_timeout": 1.5, **changes}).connection()
+        connection = ags_config.model_copy(update=changes).connection()
         return DataPlane(connection, instance.id, acquire)
 
     return make
@@ -105,7 +105,7 @@ def test_a_token_that_is_refused_again_is_an_error_that_says_so(make_plane, ags_
     ids=["read", "range", "write", "stream up", "list", "stat", "make", "move", "run", "stream down"],
 )
 def test_every_call_ends_in_time_when_nothing_comes_back(make_plane, ags_emulator, call):
-    plane = make_plane()
+    plane = make_plane(runtime_timeout=1.5)
     plane.write("f", "x")
     ags_emulator.stream_fault("blackhole", times=None)
     began = time.monotonic()
