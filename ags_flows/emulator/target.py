@@ -42,6 +42,12 @@ class InstanceTarget:
         """Whether an E2B client made it."""
         return bool(self._instance.e2b)
 
+    @property
+    def masked_host(self) -> str | None:
+        """The host that servers in it are told in place of the real one; ``${PORT}`` stands for the port."""
+        host = (self._instance.e2b.get("network") or {}).get("maskRequestHost")
+        return str(host) if host else None
+
     def accepts(self, token: str | None) -> bool:
         """Whether the token opens the ports other than envd's."""
         return self._instance.tokens.accepts_traffic(token)

@@ -78,6 +78,13 @@ _ROUTES: tuple[tuple[str, str, Route], ...] = (
     ("GET", "/templates/{id}", lambda call, name: call.templates.get(name)),
     ("DELETE", "/templates/{id}", lambda call, name: call.templates.delete(name)),
 )
+#: What E2B has and AGS has not, and what does its service there.
+_ABSENT = (
+    (re.compile(r"/volumes(/.*)?"), "volumes", "a tool's StorageMounts"),
+    (re.compile(r"/templates(/.*)?|/default-templates"), "builds and tags of templates", "CreateSandboxTool"),
+    (re.compile(r"/secrets(/.*)?"), "secrets", "variables of the environment"),
+    (re.compile(r"/(teams|access-tokens|api-keys|nodes)(/.*)?"), "teams and their keys", "CreateAPIKey"),
+)
 _COMPILED = [
     (method, re.compile(re.escape(route).replace(r"\{id\}", "([^/]+)")), f"{method} {route}", handle)
     for method, route, handle in _ROUTES
@@ -116,9 +123,7 @@ class E2bApi:
         try:
             self._check_key(headers)
             if handle is None:
-                known = any(pattern.fullmatch(_plain(path)) for _, pattern, _, _ in _COMPILED)
-                status, what = (405, "method not allowed") if known else (404, "route not found")
-                return _error(status, f"{what}: {method} {path[:200]}")
+                return _unknown(method, path)
             if len(raw) > MOST_BYTES:
                 return _error(413, f"the body has more than {MOST_BYTES} bytes")
             region = self._region(headers.get("host", ""))
@@ -158,6 +163,16 @@ def _find(method: str, path: str) -> tuple[str | None, str, Route | None]:
         if match is not None and verb == method:
             return operation, unquote(match[1]) if match.groups() else "", handle
     return None, "", None
+
+
+def _unknown(method: str, path: str) -> Reply:
+    plain = _plain(path)
+    for pattern, what, instead in _ABSENT:
+        if pattern.fullmatch(plain):
+            return _error(404, f"AGS has no {what}; use {instead} ({method} {path[:200]})")
+    known = any(pattern.fullmatch(plain) for _, pattern, _, _ in _COMPILED)
+    status, what = (405, "method not allowed") if known else (404, "route not found")
+    return _error(status, f"{what}: {method} {path[:200]}")
 
 
 def _error(status: int, message: str) -> Reply:

@@ -9,7 +9,7 @@ from ..world.refusal import Refusal
 Json = dict[str, Any]
 
 _EVERYTHING = {"0.0.0.0/0", "::/0", "0.0.0.0", "*"}
-_UNABLE = ("egressProxy", "rules", "maskRequestHost", "dnsServers", "httpsPorts")
+_UNABLE = ("egressProxy", "rules", "dnsServers", "httpsPorts")
 
 
 def allows(network: Json, internet: bool | None) -> bool:
@@ -21,6 +21,8 @@ def allows(network: Json, internet: bool | None) -> bool:
     for name in _UNABLE:
         if network.get(name):
             raise Refusal("InvalidParameter", f"The emulator cannot enforce network.{name}; leave it out.")
+    if not isinstance(network.get("maskRequestHost") or "", str):
+        raise Refusal("InvalidParameter", "network.maskRequestHost must be a string.")
     denied, allowed = network.get("denyOut") or [], network.get("allowOut") or []
     if not isinstance(denied, list) or not isinstance(allowed, list):
         raise Refusal("InvalidParameter", "network.denyOut and network.allowOut must be lists.")
@@ -35,4 +37,5 @@ def allows(network: Json, internet: bool | None) -> bool:
 
 def kept(network: Json) -> Json:
     """Return the settings that are shown again."""
-    return {name: network[name] for name in ("allowOut", "denyOut", "allowPublicTraffic") if name in network}
+    names = ("allowOut", "denyOut", "allowPublicTraffic", "maskRequestHost")
+    return {name: network[name] for name in names if name in network}

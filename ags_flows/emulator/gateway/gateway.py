@@ -46,6 +46,11 @@ class GatewayTarget(Protocol):
         ...
 
     @property
+    def masked_host(self) -> str | None:
+        """The host that servers in it are told in place of the real one; ``${PORT}`` stands for the port."""
+        ...
+
+    @property
     def envd_app(self) -> Asgi:
         """What serves port 49983; it checks tokens itself, since signed URLs need none."""
         ...
@@ -175,6 +180,8 @@ class Gateway:
             message = "The sandbox is running but port is not open"
             await _refuse(scope, receive, send, 502, message, sandboxId=route.instance_id, port=route.port)
             return
+        if target.masked_host is not None:
+            scope = _masked(scope, target.masked_host.replace("${PORT}", str(route.port)))
         if scope["type"] == "websocket":
             await forward_websocket(scope, receive, send, route.path, upstream)
             return
@@ -211,6 +218,12 @@ class Gateway:
         if route.port == ENVD_PORT:
             return target.envd_app
         return target.code_app if route.port == INTERPRETER_PORT else None
+
+
+def _masked(scope: Scope, host: str) -> Scope:
+    """Return a request as if it had come to another host."""
+    headers = [(name, value) for name, value in scope["headers"] if name.lower() != b"host"]
+    return {**scope, "headers": [*headers, (b"host", host.encode("latin-1", "replace"))]}
 
 
 async def _refuse(scope: Scope, receive: Receive, send: Send, status: int, message: str, **more: str | int) -> None:

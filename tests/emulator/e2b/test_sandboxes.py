@@ -227,6 +227,11 @@ def test_faults_reach_e2bs_clients(sandboxes, emulator):
         ("GET", "/v2/sandboxes?startedAfter=noon", b"", 400),
         ("GET", "/sandboxes/%2e%2e%2f%00", b"", 404),
         ("DELETE", "/templates/nothing", b"", 404),
+        ("POST", "/v3/templates", b"{}", 404),
+        ("GET", "/volumes", b"", 404),
+        ("POST", "/secrets", b"{}", 404),
+        ("PATCH", "/sandboxes", b"{}", 405),
+        ("GET", "/nothing", b"", 404),
     ],
 )
 def test_bad_requests_get_the_right_status(emulator, method, path, body, status):
@@ -242,3 +247,15 @@ def test_tools_are_shown_as_templates(emulator, sandboxes):
         assert client.get("/templates/aliases/base").json()["templateID"] == listed["base"]["templateID"]
         assert client.get("/templates/aliases/none").status_code == 404
         assert client.get(f"/templates/{listed['base']['templateID']}").json()["buildStatus"] == "ready"
+
+
+def test_what_ags_has_not_is_refused_with_what_to_use_instead(emulator):
+    headers = {"X-API-KEY": emulator.api_key}
+    for path, instead in (
+        ("/volumes", "StorageMounts"),
+        ("/v3/templates", "CreateSandboxTool"),
+        ("/secrets", "environment"),
+    ):
+        answer = httpx.post(emulator.url + path, json={}, headers=headers)
+        assert answer.status_code == 404
+        assert answer.json()["message"].startswith("AGS has no ") and instead in answer.json()["message"]

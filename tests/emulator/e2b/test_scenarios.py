@@ -99,6 +99,27 @@ def test_a_port_that_is_not_public_needs_the_traffic_token(sandboxes, emulator):
         time.sleep(0.05)
 
 
+def test_servers_are_told_another_host_where_that_is_asked_for(sandboxes, emulator):
+    sandbox = sandboxes.create("base", network={"mask_request_host": "example.com:${PORT}"})
+    program = (
+        "import http.server as h\n"
+        "class Echo(h.BaseHTTPRequestHandler):\n"
+        "    def do_GET(self):\n"
+        "        self.send_response(200)\n"
+        "        self.end_headers()\n"
+        "        self.wfile.write(self.headers['Host'].encode())\n"
+        "h.HTTPServer(('', 8000), Echo).serve_forever()\n"
+    )
+    sandbox.files.write("echo.py", program)
+    sandbox.commands.run("python3 echo.py", background=True, timeout=0)
+    deadline = time.monotonic() + 10
+    while (answer := httpx.get(emulator.url, headers={"Host": sandbox.get_host(8000)})).status_code != 200:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert answer.text == "example.com:8000"
+    assert sandbox.get_info().network["mask_request_host"] == "example.com:${PORT}"
+
+
 def test_without_internet_access_nothing_is_reached(sandboxes):
     sandbox = sandboxes.create("base", allow_internet_access=False)
     assert sandbox.commands.run("env | grep -i _proxy; true").stdout == ""

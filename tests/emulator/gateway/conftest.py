@@ -59,6 +59,7 @@ class Target:
         self.state = "running"
         self.auth_mode = "TOKEN"
         self.by_e2b = False
+        self.masked_host = None
         self.code_app = None
         self.__dict__.update(changes)
 
