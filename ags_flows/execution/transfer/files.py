@@ -138,4 +138,5 @@ def _readable(local: Path) -> os.stat_result:
         with local.open("rb"):
             return status
     except OSError as error:
-        raise TransferError(f"{local} cannot be read: {error.strerror}.") from error
+        where = None if local.is_absolute() else f"Relative paths begin at {Path.cwd()}."
+        raise TransferError(f"{local} cannot be read: {error.strerror}.", hint=where) from error
