@@ -53,7 +53,7 @@ PATIENCE = 120.0
 """Seconds of an unreachable sandbox after which the wait is given up; the command runs on, and can be attached to."""
 
 CALL_TIMEOUT = 30.0
-PIECE = 4 << 20
+PIECE = 1 << 19
 LONGEST_LINE = 1 << 16
 MOST_OUTPUT = 8 << 30
 """The most bytes that a command may write to both streams together, unless another limit is given: disks are finite."""
