@@ -12,7 +12,7 @@ import warnings
 from rich.console import Console
 from rich.table import Table
 
-AREAS = ("imports", "commands", "following", "control_plane", "transfers")
+AREAS = ("imports", "commands", "following", "control_plane", "transfers", "emulator")
 
 
 def main(areas: list[str]) -> int:

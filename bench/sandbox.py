@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
+
 from ags_flows import AGSConfig, TencentCloudCredentials
 from ags_flows.demo.servers import emulator
 from ags_flows.models import Instance, ToolSpec
@@ -22,6 +24,15 @@ def running_emulator_process() -> Iterator[AGSConfig]:
         )
         url = exports["AGS_ENDPOINT"]
         yield AGSConfig(http_endpoint=url, domain=url, credentials=keys)
+
+
+@contextmanager
+def running_emulator_exports() -> Iterator[tuple[dict[str, str], int]]:
+    """Give what clients of an emulator in another process need, and the id of that process."""
+    with tempfile.TemporaryDirectory(prefix="ags-bench-") as directory, emulator(Path(directory)) as exports:
+        port = int(exports["AGS_ENDPOINT"].rsplit(":", 1)[1])
+        listening = [one.pid for one in psutil.net_connections() if one.status == "LISTEN" and one.laddr.port == port]
+        yield exports, int(listening[0] or 0)
 
 
 @contextmanager
