@@ -1,7 +1,5 @@
 """The main flow: one command in a sandbox of its own, with files in and out."""
 
-from __future__ import annotations
-
 import time
 from pathlib import Path
 from typing import Annotated

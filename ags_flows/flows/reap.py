@@ -1,7 +1,5 @@
 """The flow that ends what is left over."""
 
-from __future__ import annotations
-
 from contextlib import closing
 
 from prefect import flow

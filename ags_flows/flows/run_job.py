@@ -1,7 +1,5 @@
 """The flow that runs a saved job: deployed once, it runs whatever job is chosen in the Prefect UI."""
 
-from __future__ import annotations
-
 from prefect import flow
 
 from ags_flows.flows.hooks import stop_sandboxes
