@@ -12,11 +12,7 @@ import warnings
 from rich.console import Console
 from rich.table import Table
 
-<<<<<<< HEAD
-AREAS = ("imports", "commands", "following", "control_plane", "transfers", "emulator")
-=======
-AREAS = ("imports", "commands", "control_plane", "surface", "transfers")
->>>>>>> 9cdc382 (Serve flows from the package itself; count the calls of long lists, time a session's steps beside e2b's)
+AREAS = ("imports", "commands", "following", "control_plane", "surface", "transfers", "emulator")
 
 
 def main(areas: list[str]) -> int:
