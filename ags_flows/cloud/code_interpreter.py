@@ -11,6 +11,7 @@ from ags_flows.errors import (
     ConfigurationError,
     NotFoundError,
     OutcomeUnknownError,
+    ServiceError,
     UnreachableError,
     UnsupportedError,
 )
@@ -163,6 +164,11 @@ class CodeInterpreter:
 
         try:
             return self.plane.call(what, lambda _: action(self.plane.attached(Sandbox)))
+        except ServiceError as error:
+            if "kernel" not in str(error):
+                raise
+            # A language that this sandbox has nothing for will not come with another attempt.
+            raise UnsupportedError(error.message, hint="Use a tool whose image has a kernel for it.") from error
         except (UnreachableError, NotFoundError) as error:
             if not self._is_missing(error):
                 raise
