@@ -25,6 +25,8 @@ def workplace(tmp_path, monkeypatch, ags_emulator):
     return tmp_path
 
 
+# Prefect leaves a socket of its own to the garbage collector when the event loop of an async flow ends.
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if SAMPLE.search(page.read_text())], ids=lambda page: page.stem

@@ -1,0 +1,128 @@
+"""Sessions where people use them: in async flows, in nested flows, several at once; and what they leave."""
+
+import asyncio
+import threading
+import time
+
+import pytest
+from prefect import flow, task
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+from prefect.runtime import flow_run
+
+from ags_flows import sandbox_session
+from ags_flows.models import ToolSpec
+from ags_flows.tasks import list_instances, list_tools
+
+pytestmark = pytest.mark.usefixtures("prefect_server")
+
+
+@pytest.fixture(autouse=True)
+def quick_tools(ags_emulator):
+    ags_emulator.transition("tool.create", "at_once")
+
+
+def steps_of(run_id, expected):
+    """The names of a run's task runs; the server takes them in a moment later."""
+    deadline = time.monotonic() + 30
+    while True:
+        with get_client(sync_client=True) as client:
+            found = client.read_task_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run_id])))
+        if len(found) >= expected or time.monotonic() > deadline:
+            return sorted(run.name for run in found)
+        time.sleep(0.2)
+
+
+def nothing_is_left(config):
+    alive = ("STARTING", "RUNNING", "PAUSED")
+    return not [one for one in list_instances.fn(config=config) if one.status in alive] and not [
+        tool for tool in list_tools.fn(config=config) if tool.tags.get("managed-by") == "ags-flows"
+    ]
+
+
+# Prefect leaves a socket of its own to the garbage collector when the event loop of an async flow ends.
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_async_flow_works_in_threads_and_several_at_once(ags_config):
+    seen = {}
+
+    def work(name):
+        with sandbox_session(ToolSpec(name=name, image="python:3.11"), config=ags_config) as sandbox:
+            seen[name] = sandbox.instance.metadata
+            return sandbox.run(f"sleep 0.5; echo {name}", check=True).stdout.strip()
+
+    @flow
+    async def nightly():
+        ticks = 0
+
+        async def tick():
+            nonlocal ticks
+            while True:
+                await asyncio.sleep(0.05)
+                ticks += 1
+
+        ticker = asyncio.create_task(tick())
+        results = await asyncio.gather(asyncio.to_thread(work, "left"), asyncio.to_thread(work, "right"))
+        ticker.cancel()
+        return flow_run.id, results, ticks
+
+    run_id, results, ticks = asyncio.run(nightly())
+    assert results == ["left", "right"]
+    assert ticks > 5
+    assert {metadata["flow-run-id"] for metadata in seen.values()} == {str(run_id)}
+    names = steps_of(run_id, 12)
+    assert sum(name.startswith("exec: ") for name in names) == 2
+    assert sum(name.startswith("cleanup") for name in names) == 2
+    assert nothing_is_left(ags_config)
+
+
+def test_a_session_in_a_nested_flow_belongs_to_the_outermost_run(ags_config):
+    @flow
+    def inner(name):
+        with sandbox_session(ToolSpec(name=name, image="python:3.11"), config=ags_config) as sandbox:
+            sandbox.write("note", name)
+            return sandbox.read("note").decode(), dict(sandbox.instance.metadata), flow_run.id
+
+    @flow
+    def outer():
+        return flow_run.id, inner("one"), inner("two")
+
+    outermost, (first, metadata, nested), (second, _, _) = outer()
+    assert (first, second) == ("one", "two")
+    assert metadata["flow-run-id"] == str(outermost)
+    assert metadata["subflow-run-id"] == str(nested)
+    assert nothing_is_left(ags_config)
+
+
+def test_sessions_within_each_other_and_in_submitted_tasks_do_not_disturb_each_other(ags_config):
+    @task
+    def in_a_task(number):
+        with sandbox_session("base", config=ags_config) as sandbox:
+            return sandbox.instance.id, sandbox.run(f"echo {number}").stdout.strip()
+
+    @flow
+    def crossed():
+        with sandbox_session("base", config=ags_config) as first, sandbox_session("base", config=ags_config) as second:
+            first.write("shared", "from the first")
+            second.write("shared", first.read("shared"))
+            futures = [in_a_task.submit(number) for number in range(3)]
+            return {first.instance.id, second.instance.id}, [future.result() for future in futures]
+
+    mine, others = crossed()
+    assert len(mine | {instance for instance, _ in others}) == 5
+    assert [text for _, text in others] == ["0", "1", "2"]
+    assert nothing_is_left(ags_config)
+
+
+def test_a_session_leaves_no_thread_and_no_sandbox_behind_an_error(ags_config):
+    @flow
+    def broken():
+        with sandbox_session("base", config=ags_config):
+            raise ValueError("on purpose")
+
+    with pytest.raises(ValueError, match="on purpose"):
+        broken()
+    assert nothing_is_left(ags_config)
+    deadline = time.monotonic() + 10
+    while any(thread.name == "ags-leases" for thread in threading.enumerate()):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
