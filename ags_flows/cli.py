@@ -30,6 +30,7 @@ def emulator(
     env_file: Annotated[Path | None, typer.Option(help="Write the export lines here, once it is ready.")] = None,
     state: Annotated[Path | None, typer.Option(help="Keep tools, instances and files here, over restarts.")] = None,
     volumes: Annotated[Path | None, typer.Option(help="Folder that COS, CFS and image mounts are bound from.")] = None,
+    limits: Annotated[bool, typer.Option("--limits", help="AGS's quota of 10 instances, and its rates.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No line for each request.")] = False,
 ) -> None:
     """Serve AGS on this machine: real processes, no cloud account. For development, not a security boundary."""
@@ -37,7 +38,9 @@ def emulator(
         from ags_flows.emulator import serve
     except ModuleNotFoundError as error:
         _fail(f"The emulator needs the extra 'emulator' ({error}): pip install 'ags-flows[emulator]'")
-    sys.exit(serve(port=port, env_file=env_file, state=state, volumes=volumes, quiet=quiet))
+    sys.exit(
+        serve(port=port, env_file=env_file, state=state, volumes=volumes, quiet=quiet, quotas=limits, rates=limits)
+    )
 
 
 @app.command(rich_help_panel="On this machine")

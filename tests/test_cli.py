@@ -10,7 +10,10 @@ import time
 import pytest
 from prefect.settings import PREFECT_API_URL
 
+from ags_flows import AGSConfig, TencentCloudCredentials
 from ags_flows.cloud.waiting import wait_instance_running
+from ags_flows.demo.servers import read_exports
+from ags_flows.errors import QuotaExceededError
 from ags_flows.tasks import start_command
 
 
@@ -188,3 +191,24 @@ def test_doctor_finds_what_is_wrong(cli, prefect_server):
     assert "TENCENTCLOUD_SECRET_ID not set" in without.stdout and "PREFECT_API_URL is not set" in without.stdout
     astray = cli("doctor", AGS_REGION="ap-guangzhou", AGS_DOMAIN="ap-shanghai.tencentags.com", PREFECT_API_URL="")
     assert "disagree" in astray.stdout
+
+
+def test_an_emulator_with_limits_refuses_the_eleventh_instance(tmp_path):
+    command = [sys.executable, "-m", "ags_flows.cli", "emulator", "--port", "0", "--limits", "--env-file"]
+    file = tmp_path / "emulator.env"
+    with subprocess.Popen([*command, str(file)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        try:
+            while not file.exists():
+                assert process.poll() is None
+                time.sleep(0.05)
+            exports = read_exports(file)
+            keys = TencentCloudCredentials(
+                secret_id=exports["TENCENTCLOUD_SECRET_ID"], secret_key=exports["TENCENTCLOUD_SECRET_KEY"]
+            )
+            control = AGSConfig(http_endpoint=exports["AGS_ENDPOINT"], credentials=keys).control_plane()
+            for _ in range(10):
+                control.start_instance(tool="base")
+            with pytest.raises(QuotaExceededError):
+                control.start_instance(tool="base")
+        finally:
+            process.terminate()

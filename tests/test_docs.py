@@ -31,12 +31,14 @@ def workplace(tmp_path, monkeypatch, ags_emulator):
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if SAMPLE.search(page.read_text())], ids=lambda page: page.stem
 )
-def test_the_samples_of_a_page_run(page, workplace, prefect_server, ags_config):
+def test_the_samples_of_a_page_run(page, workplace, prefect_server, ags_emulator, ags_config):
     names = {"__name__": "samples"}
     for number, (unexecuted, code) in enumerate(SAMPLE.findall(page.read_text()), 1):
         compiled = compile(code, f"{page.name}, sample {number}", "exec")
         if not unexecuted:
             exec(compiled, names)
+    for sample in [value for name, value in names.items() if name.startswith("test_")]:
+        sample(ags_emulator, ags_config)
     left = [one for one in ags_config.control_plane().list_instances() if one.status in LIVE]
     assert not left
 
