@@ -21,7 +21,7 @@ def environment_of(emulator, **more):
     return {
         "PATH": os.environ["PATH"],
         "HOME": os.environ["HOME"],
-        "PREFECT_HOME": os.environ.get("PREFECT_HOME", ""),
+        **({"PREFECT_HOME": os.environ["PREFECT_HOME"]} if os.environ.get("PREFECT_HOME") else {}),
         "COLUMNS": "120",
         **emulator.environment,
         **more,
