@@ -23,6 +23,7 @@ AGSFlowsError
 │   └── CommandTimeoutError     the command ran into its time limit and was killed
 ├── CodeFailedError             code raised an exception, when `check=True`
 │   └── CodeTimeoutError        the code ran into its time limit and was interrupted
+├── BatchFailedError            more items of a batch failed than it may have
 ├── OutcomeUnknownError         it may have run, and nobody can know
 ├── TransferError               a file or directory could not be moved whole
 │   └── TransferIncompleteError (r)  not all of it arrived, or it was changed on the way
@@ -38,7 +39,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
-    from ags_flows.models import CodeResult, ExecResult
+    from ags_flows.models import BatchReport, CodeResult, ExecResult
 
 
 class AGSFlowsError(Exception):
@@ -165,6 +166,19 @@ class TokenExpiredError(AGSFlowsError):
     """The sandbox refused the access token, also after it had been acquired anew."""
 
     retryable = True
+
+
+class BatchFailedError(AGSFlowsError):
+    """More items of a batch failed than it may have. What is done is kept; a retry goes on with the others.
+
+    Attributes:
+        report: What became of the items, a `BatchReport`.
+    """
+
+    def __init__(self, message: str, *, report: BatchReport | None = None, **parts: Any) -> None:
+        """Keep the report beside the message."""
+        super().__init__(message, **parts)
+        self.report = report
 
 
 class OutcomeUnknownError(AGSFlowsError):

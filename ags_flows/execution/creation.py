@@ -34,6 +34,7 @@ def start_once(
     *,
     tool: str | None = None,
     first: bool = False,
+    generation: int = 0,
 ) -> tuple[Instance, bool]:
     """Start an instance, or adopt the live one that an earlier attempt of the same step started.
 
@@ -43,7 +44,8 @@ def start_once(
         owner: Whose it will be.
         start: Starts with a ClientToken and metadata; called at most once a generation.
         tool: Narrows the search for earlier ones to a tool's id.
-        first: The caller knows that no earlier attempt was made: nothing is looked up beforehand.
+        first: The caller knows that no instance of this identity lives: nothing is looked up beforehand.
+        generation: The first one that was never used, where the caller knows that.
 
     Returns:
         The instance, and whether it was adopted.
@@ -51,7 +53,6 @@ def start_once(
     Raises:
         InstanceFailedError: Every generation is dead already, which only a fault can explain.
     """
-    generation = 0
     if not first:
         live, generation = find_instances(control, identity, tool=tool)
         if live:

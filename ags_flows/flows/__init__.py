@@ -6,3 +6,7 @@ from ags_flows.flows.reap import reap
 from ags_flows.flows.run_job import run_job
 
 __all__ = ["provision_and_run", "reap", "run_job", "stop_sandboxes"]
+from ags_flows.flows.run_batch import run_batch
+from ags_flows.flows.run_items import run_items
+
+__all__ = ["provision_and_run", "reap", "run_batch", "run_items", "stop_sandboxes"]

@@ -16,6 +16,8 @@ from ags_flows.models.answers import (
     Snapshot,
     Tool,
 )
+from ags_flows.models.answers import AccessToken, Answer, Instance, Snapshot, Tool
+from ags_flows.models.batch import BatchReport, ItemResult
 from ags_flows.models.code import Chart, CodeContext, CodeError, CodeResult, RichResult
 from ags_flows.models.containers import Computer, Dns, Logs, Network, Port, Probe, Resources, Security
 from ags_flows.models.fields import (
@@ -61,6 +63,7 @@ __all__ = [
     "AccessToken",
     "AgentBucketSource",
     "Answer",
+    "BatchReport",
     "CONTAINER_FIELDS",
     "CONTAINER_TYPES",
     "CfsSource",
@@ -82,6 +85,7 @@ __all__ = [
     "ImageRegistryType",
     "ImageSource",
     "Instance",
+    "ItemResult",
     "Logs",
     "Memory",
     "MountOption",

@@ -7,6 +7,9 @@ import socket
 import threading
 import uuid
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
@@ -33,6 +36,35 @@ _outermost: dict[UUID, FlowRun] = {}
 _lock = threading.Lock()
 
 
+@dataclass
+class Scope:
+    """A piece of work of a flow run that has steps of its own and may run in any thread, such as an item of a batch.
+
+    Attributes:
+        run: The flow run, or what stands for it.
+        name: Names the work, the same in every attempt at it.
+        owner: Whose the work is.
+    """
+
+    run: str
+    name: str
+    owner: Owner
+    calls: dict[tuple[str, str], int] = field(default_factory=dict)
+
+
+_scope: ContextVar[Scope | None] = ContextVar("ags_flows_scope", default=None)
+
+
+@contextmanager
+def acting_as(scope: Scope) -> Iterator[None]:
+    """Give the steps of this block their identities from a scope, not from the flow run that may surround it."""
+    token = _scope.set(scope)
+    try:
+        yield
+    finally:
+        _scope.reset(token)
+
+
 def identify(step: str, arguments: Any) -> Identity:
     """Return the identity of the step that is being executed.
 
@@ -44,6 +76,11 @@ def identify(step: str, arguments: Any) -> Identity:
         arguments: What makes the step what it is, JSON-like.
     """
     parameters = fingerprint(arguments)
+    scope = _scope.get()
+    if scope is not None:
+        count = scope.calls.get((step, parameters), 0)
+        scope.calls[step, parameters] = count + 1
+        return Identity(scope.run, f"{scope.name}/{step}", parameters, count)
     run = _flow_run()
     if run is None:
         context = TaskRunContext.get()
@@ -54,6 +91,9 @@ def identify(step: str, arguments: Any) -> Identity:
 
 def owner() -> Owner:
     """Return the flow run and the process that are executing."""
+    scope = _scope.get()
+    if scope is not None:
+        return scope.owner
     host, pid = socket.gethostname(), os.getpid()
     context = FlowRunContext.get()
     run = _flow_run()
@@ -75,6 +115,9 @@ def is_first_attempt() -> bool:
 
     A run that was suspended and resumed has a run count of 1 again, but has been running for some time before.
     """
+    if _scope.get() is not None:
+        # The same work may have been begun by an earlier attempt, or by another process.
+        return False
     run, context = _flow_run(), TaskRunContext.get()
     if context is not None and (context.task_run.run_count or 0) > 1:
         return False

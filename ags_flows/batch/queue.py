@@ -1,0 +1,103 @@
+"""Which item is next: in order, retries after their pause, and what was begun in a sandbox goes back to it."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from ags_flows.batch.items import Item
+
+
+@dataclass(frozen=True)
+class Turn:
+    """An item's turn.
+
+    Attributes:
+        item: The item.
+        attempt: The how-manieth attempt at it, from 1, in all runs of the batch: a part of its steps' identity.
+        tries: How often it was tried in this run.
+    """
+
+    item: Item
+    attempt: int
+    tries: int = 0
+
+
+class Queue:
+    """The items that wait for their turn. Thread-safe.
+
+    Args:
+        turns: All of them, in order.
+        reserved: Keys of items to the sandbox that they were begun in, and that somebody will ask with.
+        clock: Seconds that only grow.
+    """
+
+    def __init__(
+        self, turns: Iterable[Turn], reserved: Mapping[str, str], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """Take the items."""
+        self._clock = clock
+        self._ready: deque[Turn] = deque()
+        self._reserved: dict[str, deque[Turn]] = {}
+        self._later: list[tuple[float, int, Turn]] = []
+        self._order = itertools.count()
+        self._changed = threading.Condition()
+        self._closed = False
+        for turn in turns:
+            sandbox = reserved.get(turn.item.key)
+            (self._ready if sandbox is None else self._reserved.setdefault(sandbox, deque())).append(turn)
+
+    def take(self, sandbox: str | None = None) -> Turn | None:
+        """Return the next item; waits for retries that are due later.
+
+        None means that there is nothing for this worker any more: what others work on comes back to them, if at all.
+
+        Args:
+            sandbox: What was begun in it comes first.
+        """
+        with self._changed:
+            while not self._closed:
+                own = self._reserved.get(sandbox or "")
+                if own:
+                    return own.popleft()
+                now = self._clock()
+                if self._later and self._later[0][0] <= now:
+                    return heapq.heappop(self._later)[2]
+                if self._ready:
+                    return self._ready.popleft()
+                if not self._later:
+                    return None
+                self._changed.wait(min(1.0, self._later[0][0] - now))
+            return None
+
+    def give_back(self, turn: Turn, pause: float = 0.0) -> None:
+        """Have an item done after some seconds, or at once, before all others."""
+        with self._changed:
+            if pause > 0:
+                heapq.heappush(self._later, (self._clock() + pause, next(self._order), turn))
+            else:
+                self._ready.appendleft(turn)
+            self._changed.notify_all()
+
+    def release(self, sandbox: str) -> None:
+        """Have what was begun in a sandbox done anywhere: it is gone."""
+        with self._changed:
+            self._ready.extendleft(reversed(self._reserved.pop(sandbox, deque())))
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Give out nothing any more."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    @property
+    def over(self) -> bool:
+        """Whether nobody will get anything any more, unless it is given back."""
+        with self._changed:
+            return self._closed or not (self._ready or self._later or any(self._reserved.values()))

@@ -1,0 +1,292 @@
+"""The engine of a batch: one thread a sandbox, which takes items until there are none."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from contextvars import Context, copy_context
+from dataclasses import dataclass
+
+from ags_flows.batch.items import Item
+from ags_flows.batch.ledger import Ledger
+from ags_flows.batch.pool import Order, Pool, PooledSandbox
+from ags_flows.batch.queue import Queue, Turn
+from ags_flows.batch.work import Work, worth_another
+from ags_flows.errors import AGSFlowsError, ConfigurationError, CredentialsError, QuotaExceededError
+from ags_flows.models import ItemResult
+from ags_flows.ownership import Owner
+from ags_flows.tasks.caller import Scope, acting_as
+from ags_flows.tasks.logs import Logger
+
+FIRST_PAUSE = 1.0
+LONGEST_PAUSE = 30.0
+QUOTA_PAUSE = 3.0
+LONGEST_STOP = 15.0
+
+Gate = Callable[[Callable[[], bool]], AbstractContextManager[bool]]
+"""Lets a sandbox in: entered before it is started, left after it has ended. Gives False when the batch, by the
+function that it gets, was over before there was room."""
+
+Attempt = Callable[[Turn, Callable[[], ItemResult]], ItemResult]
+"""Does one item: gets the turn and what does it. A place for a task run around each."""
+
+
+def open_gate(over: Callable[[], bool]) -> AbstractContextManager[bool]:
+    """Let everybody in."""
+    return nullcontext(True)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How far a batch goes.
+
+    Attributes:
+        sandboxes: How many at once.
+        items_per_sandbox: After how many items a sandbox is replaced; None for never, 1 for a fresh one each.
+        retries: How often an item is tried again after a failure of the sandbox or the cloud.
+        retries_of_failed: How often an item is tried again that itself failed.
+        failures: More failed items than that end the batch early.
+        quota_patience: Seconds to wait for the first sandbox while the quota is used up by others.
+    """
+
+    sandboxes: int
+    items_per_sandbox: int | None = None
+    retries: int = 2
+    retries_of_failed: int = 0
+    failures: int = 0
+    quota_patience: float = 600.0
+
+
+class Runner:
+    """Does the items of a batch that are not done.
+
+    Args:
+        items: All items.
+        work: What is done with each.
+        order: What sandbox an item needs.
+        pool: Opens and closes sandboxes.
+        ledger: Knows what is done, and keeps it.
+        limits: How far it goes.
+        owner: Whose the steps are.
+        run: What the identities of the steps begin with: the same in every attempt.
+        logger: Gets what goes wrong.
+        gate: Lets sandboxes in.
+        attempt: Does one item.
+        inherit_context: Work in the context of whoever makes this, so that steps can be task runs of its flow run.
+    """
+
+    def __init__(
+        self,
+        items: tuple[Item, ...],
+        work: Work,
+        order: Callable[[Item], Order],
+        pool: Pool,
+        ledger: Ledger,
+        limits: Limits,
+        *,
+        owner: Owner,
+        run: str,
+        logger: Logger,
+        gate: Gate = open_gate,
+        attempt: Attempt = lambda turn, do: do(),
+        inherit_context: bool = False,
+    ) -> None:
+        """Prepare the queue."""
+        self._work = work
+        self._order = order
+        self._pool = pool
+        self._ledger = ledger
+        self._limits = limits
+        self._owner = owner
+        self._run = run
+        self._logger = logger
+        self._gate = gate
+        self._attempt = attempt
+        turns = [self._turn(item) for item in items if item.key not in ledger.resumed]
+        slots = range(min(limits.sandboxes, len(turns)))
+        adoptable = {pool.adoptable(slot) for slot in slots}
+        begun = {key: one.instance_id for key, one in ledger.begun.items() if one.instance_id in adoptable}
+        self._queue = Queue(turns, begun)
+        self._lock = threading.Lock()
+        self._done = set(ledger.resumed)
+        self._failed = 0
+        self._problem: AGSFlowsError | None = None
+        self._interrupted = threading.Event()
+        self._threads = [
+            threading.Thread(target=context.run, args=(self._guarded, slot), name=f"ags-batch-{slot}", daemon=True)
+            for slot in slots
+            for context in [copy_context() if inherit_context else Context()]
+        ]
+
+    def start(self) -> None:
+        """Start the threads."""
+        for thread in self._threads:
+            thread.start()
+
+    def wait(self, seconds: float) -> bool:
+        """Return whether all is over, after at most some seconds.
+
+        Raises:
+            AGSFlowsError: The batch cannot go on at all.
+        """
+        ends = time.monotonic() + seconds
+        for thread in self._threads:
+            thread.join(max(0.0, ends - time.monotonic()))
+        over = not any(thread.is_alive() for thread in self._threads)
+        if over and self._problem is not None:
+            raise self._problem
+        return over
+
+    def is_done(self, key: str) -> bool:
+        """Whether an item is done, well or badly."""
+        with self._lock:
+            return key in self._done
+
+    @property
+    def done(self) -> int:
+        """How many items are done, those of earlier attempts too."""
+        with self._lock:
+            return len(self._done)
+
+    @property
+    def failed(self) -> int:
+        """How many items failed in this attempt."""
+        with self._lock:
+            return self._failed
+
+    def stop(self) -> None:
+        """Give out no items any more, and interrupt those that are being done; what becomes of the sandboxes is open.
+
+        Returns within seconds.
+        """
+        self._interrupted.set()
+        self._queue.close()
+        self._pool.interrupt()
+        ends = time.monotonic() + LONGEST_STOP
+        for thread in self._threads:
+            if thread.ident is not None:
+                thread.join(max(0.0, ends - time.monotonic()))
+
+    def _turn(self, item: Item) -> Turn:
+        begun = self._ledger.begun.get(item.key)
+        # What was begun goes on under the same name; after an end the next attempt is another one.
+        return Turn(item, begun.attempt if begun else self._ledger.attempts.get(item.key, 0) + 1)
+
+    def _guarded(self, slot: int) -> None:
+        try:
+            self._serve(slot)
+        except Exception as error:  # noqa: BLE001 - whatever it is must end the batch, not hang it
+            ours = isinstance(error, AGSFlowsError)
+            with self._lock:
+                self._problem = self._problem or (
+                    error if ours else AGSFlowsError(f"A fault of the batch itself: {type(error).__name__}: {error}")  # type: ignore[assignment]
+                )
+            self._queue.close()
+
+    def _serve(self, slot: int) -> None:
+        expected = self._pool.adoptable(slot)
+        sandbox: PooledSandbox | None = None
+        with self._gate(lambda: self._queue.over) as admitted:
+            try:
+                while admitted and (turn := self._queue.take(sandbox.id if sandbox else expected)):
+                    sandbox = self._do(slot, turn, sandbox)
+                    if expected is not None and (sandbox is None or sandbox.id != expected):
+                        # It could not be adopted, or is gone: what was begun in it begins anew.
+                        self._queue.release(expected)
+                        expected = None
+            finally:
+                # Who interrupts the batch also says what becomes of its sandboxes.
+                if sandbox is not None and not self._interrupted.is_set():
+                    self._pool.close(sandbox)
+
+    def _do(self, slot: int, turn: Turn, sandbox: PooledSandbox | None) -> PooledSandbox | None:
+        """Do one item, and return the sandbox for the next one, if it is still good."""
+        used: PooledSandbox | None = None
+        try:
+            used = self._fitting(slot, turn.item, sandbox)
+            result = self._work_on(turn, used)
+        except QuotaExceededError as error:
+            self._queue.give_back(turn)
+            self._wait_for_room(error)
+            return None
+        except (ConfigurationError, CredentialsError):
+            self._queue.give_back(turn)
+            raise
+        except AGSFlowsError as error:
+            if self._interrupted.is_set():
+                return used
+            if used is not None:
+                self._pool.close(used)
+            self._after_error(turn, error, used.id if used else "")
+            return None
+        if self._interrupted.is_set() and result.status == "failed":
+            # The interruption, most likely, and not the item.
+            return used
+        self._after(turn, result)
+        used.session.steps.clear()
+        used.used += 1
+        if used.used == self._limits.items_per_sandbox or used.lost:
+            self._pool.close(used)
+            return None
+        return used
+
+    def _fitting(self, slot: int, item: Item, sandbox: PooledSandbox | None) -> PooledSandbox:
+        order = self._order(item)
+        if sandbox is not None and (sandbox.order != order or sandbox.lost):
+            self._pool.close(sandbox)
+            sandbox = None
+        return sandbox or self._pool.open(slot, order)
+
+    def _work_on(self, turn: Turn, sandbox: PooledSandbox) -> ItemResult:
+        self._ledger.begin(turn.item, sandbox.id, turn.attempt)
+        scope = Scope(self._run, f"{turn.item.key}#{turn.attempt}", self._owner)
+        with acting_as(scope):
+            return self._attempt(turn, lambda: self._work.do(sandbox.session, turn.item, turn.attempt))
+
+    def _after(self, turn: Turn, result: ItemResult) -> None:
+        if result.status == "failed" and turn.tries < self._limits.retries_of_failed:
+            self._again(turn, result.error)
+        else:
+            self._finish(turn, result)
+
+    def _after_error(self, turn: Turn, error: AGSFlowsError, instance_id: str) -> None:
+        if worth_another(error) and turn.tries < self._limits.retries:
+            self._again(turn, str(error))
+            return
+        item = turn.item
+        result = ItemResult(
+            key=item.key,
+            index=item.index,
+            status="failed",
+            error=str(error)[:2_000],
+            error_class=type(error).__name__,
+            attempts=turn.attempt,
+            instance_id=instance_id,
+        )
+        self._finish(turn, result)
+
+    def _again(self, turn: Turn, why: str) -> None:
+        pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2**turn.tries) * random.uniform(0.75, 1.25)
+        self._logger.info("Item %s again in %.0f s: %s", turn.item.key, pause, why.splitlines()[0] if why else "")
+        self._queue.give_back(Turn(turn.item, turn.attempt + 1, turn.tries + 1), pause)
+
+    def _finish(self, turn: Turn, result: ItemResult) -> None:
+        self._ledger.finish(turn.item, result)
+        with self._lock:
+            self._done.add(turn.item.key)
+            self._failed += result.status == "failed"
+            too_many = self._failed > self._limits.failures
+        if too_many:
+            self._queue.close()
+
+    def _wait_for_room(self, error: QuotaExceededError) -> None:
+        """Wait a while; give up where this batch has no sandbox at all, and got none for long."""
+        self._pool.note_refusal()
+        if self._pool.refused_for > self._limits.quota_patience:
+            raise error
+        ends = time.monotonic() + random.uniform(0.5, 1.5) * QUOTA_PAUSE
+        while time.monotonic() < ends and not self._interrupted.wait(0.2) and not self._queue.over:
+            pass

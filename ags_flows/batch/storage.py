@@ -1,0 +1,123 @@
+"""Where the results of a batch are kept: a directory, or any file system that Prefect writes results to."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any, Protocol
+
+from prefect.filesystems import LocalFileSystem, RemoteFileSystem, WritableFileSystem
+from prefect.results import get_default_result_storage
+from prefect.utilities.asyncutils import run_coro_as_sync
+
+
+class Storage(Protocol):
+    """Named texts that can grow."""
+
+    def read(self, name: str) -> bytes:
+        """Return a text, empty where there is none."""
+        ...
+
+    def append(self, name: str, content: bytes) -> None:
+        """Add to the end of a text; it survives the death of this process once this returns."""
+        ...
+
+    def write(self, name: str, content: bytes) -> None:
+        """Replace a text, whole or not at all."""
+        ...
+
+    def where(self, name: str) -> str:
+        """Return the address of a text, for people."""
+        ...
+
+
+class DirectoryStorage:
+    """Files in a local directory."""
+
+    def __init__(self, directory: Path) -> None:
+        """Take a directory, which is made with the first text."""
+        self._directory = directory.expanduser().absolute()
+
+    def read(self, name: str) -> bytes:
+        """Return a file's content."""
+        try:
+            return (self._directory / name).read_bytes()
+        except FileNotFoundError:
+            return b""
+
+    def append(self, name: str, content: bytes) -> None:
+        """Add to the end of a file."""
+        self._directory.mkdir(parents=True, exist_ok=True)
+        with (self._directory / name).open("ab") as file:
+            file.write(content)
+
+    def write(self, name: str, content: bytes) -> None:
+        """Replace a file by renaming."""
+        self._directory.mkdir(parents=True, exist_ok=True)
+        partial = self._directory / f".{name}.{os.getpid()}"
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(self._directory / name)
+
+    def where(self, name: str) -> str:
+        """Return the path."""
+        return str(self._directory / name)
+
+
+class PrefectStorage:
+    """Objects of a Prefect file system, which cannot grow: what is added to is written anew."""
+
+    def __init__(self, filesystem: WritableFileSystem, prefix: str = "") -> None:
+        """Take a file system, and what all names begin with."""
+        self._filesystem = filesystem
+        self._prefix = prefix
+        self._texts: dict[str, bytes] = {}
+        self._lock = threading.Lock()
+
+    def read(self, name: str) -> bytes:
+        """Return an object's content; which error tells that there is none differs from store to store."""
+        try:
+            return bytes(_now(self._filesystem.read_path(self._prefix + name)))
+        except (ValueError, OSError):
+            return b""
+
+    def append(self, name: str, content: bytes) -> None:
+        """Write an object anew with more at its end."""
+        with self._lock:
+            if name not in self._texts:
+                self._texts[name] = self.read(name)
+            self._texts[name] += content
+            self.write(name, self._texts[name])
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write an object."""
+        _now(self._filesystem.write_path(self._prefix + name, content))
+
+    def where(self, name: str) -> str:
+        """Return the object's name within its file system."""
+        base = getattr(self._filesystem, "basepath", None)
+        return f"{str(base).rstrip('/')}/{self._prefix}{name}" if base else self._prefix + name
+
+
+def storage_at(location: str) -> Storage:
+    """Return the storage at a local path, or at the URL of any store that fsspec knows (`s3://bucket/runs`)."""
+    if "://" in location:
+        return PrefectStorage(RemoteFileSystem(basepath=location))
+    return DirectoryStorage(Path(location))
+
+
+def result_storage(filesystem: WritableFileSystem | None, prefix: str) -> Storage:
+    """Return the part of a result storage of Prefect, by default of the configured one, that begins with a prefix."""
+    filesystem = filesystem or _now(get_default_result_storage())
+    if isinstance(filesystem, LocalFileSystem) and filesystem.basepath:
+        return DirectoryStorage(Path(filesystem.basepath) / prefix)
+    return PrefectStorage(filesystem, prefix)
+
+
+def _now(answer: Any) -> Any:
+    """Return what a method of a file system gives, which is a coroutine in some of them."""
+    return run_coro_as_sync(answer) if isinstance(answer, Coroutine) else answer

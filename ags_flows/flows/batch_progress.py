@@ -1,0 +1,183 @@
+"""How a batch shows in the Prefect UI: task runs for chunks or items, a progress bar, a table of what came of them."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from typing import Literal
+from uuid import UUID
+
+from prefect import task
+from prefect.artifacts import create_progress_artifact, create_table_artifact, update_progress_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
+from prefect.context import FlowRunContext
+from prefect.events import emit_event
+from prefect.states import Completed, Failed
+
+from ags_flows.batch.items import Item
+from ags_flows.batch.queue import Turn
+from ags_flows.batch.runner import Runner
+from ags_flows.models import BatchReport, ItemResult
+from ags_flows.tasks.logs import run_logger
+
+TaskRuns = Literal["chunks", "items", "none"]
+
+PROGRESS = "batch-progress"
+RESULTS = "batch-results"
+CHUNK = 100
+MOST_CHUNKS = 100
+MOST_ROWS = 200
+SHOWN_OUTPUT = 200
+UPDATE_EVERY = 2.0
+POLL = 0.5
+
+
+class Observer:
+    """Watches a batch, and tells the Prefect server; outside of a flow run it only watches."""
+
+    def __init__(self, items: Sequence[Item], task_runs: TaskRuns) -> None:
+        """Divide the items into chunks."""
+        self._items = items
+        self._task_runs = task_runs
+        self._in_flow = FlowRunContext.get() is not None
+        self._artifact: UUID | None = None
+        self._updated = 0.0
+        self._shown = -1
+
+    def watch(self, runner: Runner) -> None:
+        """Return when the batch is over.
+
+        Raises:
+            AGSFlowsError: The batch cannot go on.
+        """
+        if self._in_flow:
+            created = create_progress_artifact(0.0, key=PROGRESS, description=self._told(runner))
+            self._artifact = created if isinstance(created, UUID) else None
+        if self._in_flow and self._task_runs == "chunks":
+            self._watch_chunks(runner)
+        while not runner.wait(POLL):
+            self._update(runner)
+        self._update(runner, now=True)
+
+    def report(self, report: BatchReport, results: Sequence[ItemResult]) -> None:
+        """Write the table, and emit an event."""
+        run_logger().info("%s", _line(report))
+        if not self._in_flow:
+            return
+        failed = [result for result in results if result.status == "failed"]
+        others = [result for result in results if result.status == "ok"]
+        rows = [_row(result) for result in [*failed, *others][:MOST_ROWS]]
+        create_table_artifact(key=RESULTS, table=rows, description=_summary(report, len(rows)))
+        context = FlowRunContext.get()
+        if context is not None and context.flow_run is not None:
+            emit_event(
+                event="ags.batch.finished",
+                resource={"prefect.resource.id": f"ags.batch.{context.flow_run.id}"},
+                payload=report.model_dump(mode="json", exclude={"failures"}),
+            )
+
+    def _watch_chunks(self, runner: Runner) -> None:
+        size = max(CHUNK, math.ceil(len(self._items) / MOST_CHUNKS))
+        for start in range(0, len(self._items), size):
+            chunk = self._items[start : start + size]
+            name = f"items {start + 1} to {start + len(chunk)}"
+            _chunk_task.with_options(task_run_name=name)(self, runner, chunk, return_state=True)
+            if runner.wait(0):
+                return
+
+    def wait_for(self, runner: Runner, chunk: Sequence[Item]) -> State[None]:
+        """Return when the items of a chunk are done, or the batch is over."""
+        keys = [item.key for item in chunk]
+        pause = 0.05
+        while (open_ones := [key for key in keys if not runner.is_done(key)]) and not _over(runner, pause):
+            pause = min(POLL, pause * 2)
+            self._update(runner)
+        done = len(keys) - len(open_ones)
+        if open_ones:
+            return Failed(message=f"{done} of {len(keys)} items done; the batch ended before the others.")
+        return Completed(message=f"{done} items done.")
+
+    def _update(self, runner: Runner, now: bool = False) -> None:
+        if self._artifact is None or not (now or time.monotonic() - self._updated >= UPDATE_EVERY):
+            return
+        self._updated = time.monotonic()
+        if runner.done != self._shown:
+            self._shown = runner.done
+            progress = math.floor(1000 * self._shown / len(self._items)) / 10
+            update_progress_artifact(self._artifact, progress, description=self._told(runner))
+
+    def _told(self, runner: Runner) -> str:
+        failed = f", {runner.failed:,} of them failed" if runner.failed else ""
+        return f"{runner.done:,} of {len(self._items):,} items done{failed}"
+
+
+def _over(runner: Runner, seconds: float) -> bool:
+    """Wait a little; a batch that cannot go on is over, and its error is raised where it is watched."""
+    try:
+        return runner.wait(seconds)
+    except Exception:  # noqa: BLE001
+        return True
+
+
+@task(name="chunk", tags={"ags"}, cache_policy=NO_CACHE, persist_result=False)
+def _chunk_task(observer: Observer, runner: Runner, chunk: Sequence[Item]) -> State[None]:
+    return observer.wait_for(runner, chunk)
+
+
+@task(name="item", tags={"ags"}, cache_policy=NO_CACHE, persist_result=False)
+def _one_item(key: str, do: Callable[[], None]) -> State[None]:
+    return do()  # type: ignore[return-value,func-returns-value]
+
+
+def item_task(turn: Turn, do: Callable[[], ItemResult]) -> ItemResult:
+    """Do one item as a task run, which fails when the item does."""
+    results: list[ItemResult] = []
+
+    def noted() -> State[None]:
+        results.append(do())
+        result = results[0]
+        return Completed(message="ok") if result.status == "ok" else Failed(message=result.error)
+
+    state = _one_item.with_options(task_run_name=f"item: {turn.item.key}"[:200])(
+        turn.item.key, noted, return_state=True
+    )
+    if not results:
+        state.result()
+    return results[0]
+
+
+def _row(result: ItemResult) -> dict[str, str]:
+    said = result.error or (str(result.value) if result.value is not None else result.stdout)
+    return {
+        "item": result.key,
+        "outcome": result.status,
+        "exit code": "" if result.exit_code is None else str(result.exit_code),
+        "said": said.strip()[-SHOWN_OUTPUT:],
+        "attempts": str(result.attempts),
+        "seconds": f"{result.seconds:.2f}",
+        "sandbox": result.instance_id,
+    }
+
+
+def _line(report: BatchReport) -> str:
+    resumed = f" ({report.resumed:,} before)" if report.resumed else ""
+    return (
+        f"{report.succeeded:,} of {report.items:,} items done{resumed}, {report.failed:,} failed, in "
+        f"{report.seconds:.1f} s, in {report.started:,} sandboxes, {report.sandboxes:,} at once at most"
+    )
+
+
+def _summary(report: BatchReport, shown: int) -> str:
+    lines = [f"**{_line(report)}** ({report.items_per_second:.1f} items a second)", ""]
+    if report.duplicates:
+        lines.append(f"- {report.duplicates:,} items were given more than once, and done once")
+    classes: dict[str, int] = {}
+    for one in report.failures:
+        classes[one.error_class] = classes.get(one.error_class, 0) + 1
+    lines += [f"- {count:,} × failed with `{name}`" for name, count in classes.items()]
+    lines.append(f"- All results, in the order of the items: `{report.results}`")
+    if shown < report.items:
+        lines.append(f"- Shown here: {shown:,}, failed ones first")
+    return "\n".join(lines)

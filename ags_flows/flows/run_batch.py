@@ -1,0 +1,122 @@
+"""The flow that takes many items through a pool of sandboxes."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from prefect import flow
+from pydantic import Field
+
+from ags_flows.batch.work import function_named
+from ags_flows.blocks import AGSConfig
+from ags_flows.flows.batch_progress import TaskRuns
+from ags_flows.flows.hooks import stop_sandboxes, stop_sandboxes_if_asked
+from ags_flows.flows.run_items import run_items
+from ags_flows.models import BatchReport, ToolSpec
+from ags_flows.session import OnCrash
+
+
+@flow(
+    name="run-batch",
+    description="Run a command, or a Python function, for each of many items, in a pool of sandboxes. Goes on after "
+    "a crash with what is not done.",
+    on_cancellation=[stop_sandboxes],
+    on_crashed=[stop_sandboxes_if_asked],
+)
+def run_batch(
+    items: list[Any] | str,
+    command: str | None = None,
+    tool: Annotated[ToolSpec | str | None, Field(union_mode="left_to_right")] = None,
+    function: str | None = None,
+    sandboxes: int | None = None,
+    items_per_sandbox: int | None = None,
+    concurrency_limit: str | None = None,
+    results: str | None = None,
+    timeout: float | None = None,
+    env: dict[str, str] | None = None,
+    secrets: dict[str, str] | None = None,
+    cwd: str | None = None,
+    user: str | None = None,
+    durable: bool = True,
+    retries: int = 2,
+    retries_of_failed: int = 0,
+    fail_above: float = 0.1,
+    task_runs: TaskRuns = "chunks",
+    lease: str | None = None,
+    on_crash: OnCrash = "lease",
+    delete_tool: bool | None = None,
+    config: AGSConfig | None = None,
+) -> BatchReport:
+    """Run a command or a function for each of many items, in a pool of sandboxes.
+
+    In the command's environment: `ITEM` (text, or JSON), `ITEM_KEY`, `ITEM_INDEX`, `ITEM_<FIELD>` for the simple
+    fields of an item, and `ITEM_FILE` for items that are files or longer than 32 kB.
+
+    Args:
+        items: A list of JSON values, or the path of a JSON Lines file, or of a directory whose files are the items.
+            An item is known by its field `key`, `id` or `instance_id`, or by what it is. Thousands belong in a file:
+            the Prefect server takes half a megabyte of parameters.
+        command: Run by `bash -l -c` for each item.
+        tool: A tool to create (deleted afterwards), or the name or id of an existing one (kept).
+        function: Instead of a command: `package.module:function`, called with a session and the item.
+        sandboxes: How many at once; empty: what the account's quota leaves free, at most 100.
+        items_per_sandbox: After how many items a sandbox is replaced; empty: never; 1: a fresh one for each item.
+        concurrency_limit: A global concurrency limit: each sandbox takes one slot, in all flow runs together.
+        results: Where results and progress are kept: a path, or a URL such as s3://bucket/path. Empty: the result
+            storage of this run. A new run with the same place goes on with what is not done there.
+        timeout: Seconds for each command, empty for no limit.
+        env: Environment of the command.
+        secrets: Environment from Prefect Secret blocks: variable name to name of the block.
+        cwd: Working directory in the sandbox, by default the user's home.
+        user: `user` (default) or `root`.
+        durable: Commands belong to the sandbox and survive lost connections. Off is faster for very short ones: what
+            a crash interrupts is then done anew.
+        retries: How often an item is tried again after a failure of the sandbox or the cloud.
+        retries_of_failed: How often an item is tried again that itself failed.
+        fail_above: The part of the items that may fail, 0 to 1.
+        task_runs: `chunks`: a task run for every hundred items or so; `items`: one for each item; `none`.
+        lease: How long sandboxes outlive this process if it dies, `30s` to `24h`.
+        on_crash: What becomes of the sandboxes when this process is killed: left to a retry and to their `lease`, or
+            `stop`.
+        delete_tool: By default true for a tool that this run created.
+        config: Where AGS is: an `AGSConfig` block, or by default the environment.
+
+    Returns:
+        What became of the items.
+
+    Raises:
+        BatchFailedError: More items failed than may.
+        ConfigurationError: The items or a setting are wrong; nothing was started.
+
+    Example:
+        ```python
+        run_batch(["north", "south"], 'python3 etl.py --region "$ITEM"', tool="python-311")
+        ```
+    """
+    settings: dict[str, Any] = {
+        "timeout": timeout,
+        "env": env,
+        "secrets": secrets,
+        "cwd": cwd,
+        "user": user,
+        "durable": durable,
+    }
+    return run_items(
+        items,
+        function_named(function) if function else None,
+        command=command,
+        tool=tool,
+        options={name: value for name, value in settings.items() if value is not None},
+        sandboxes=sandboxes,
+        items_per_sandbox=items_per_sandbox,
+        concurrency_limit=concurrency_limit,
+        results=results,
+        retries=retries,
+        retries_of_failed=retries_of_failed,
+        fail_above=fail_above,
+        task_runs=task_runs,
+        lease=lease,
+        on_crash=on_crash,
+        delete_tool=delete_tool,
+        config=config,
+    )

@@ -1,0 +1,66 @@
+import os
+
+import pytest
+
+from ags_flows.batch.items import read_items
+from ags_flows.errors import ConfigurationError
+
+
+def test_items_are_known_by_their_key_or_by_what_they_are():
+    found = read_items([{"id": 7, "a": 1}, {"a": 2}, "north", 3]).all
+    assert [item.key for item in found] == ["7", found[1].key, "north", "3"]
+    assert [item.index for item in found] == [0, 1, 2, 3]
+    assert read_items([{"a": 2}]).all[0].key == found[1].key
+
+
+def test_the_same_item_twice_is_done_once_and_two_with_one_key_are_refused():
+    assert read_items(["a", "b", "a"]).duplicates == 1
+    with pytest.raises(ConfigurationError, match="item 0 and item 2 differ"):
+        read_items([{"id": 1, "v": 1}, {"id": 2}, {"id": 1, "v": 2}])
+
+
+def test_lines_and_files_are_items(tmp_path):
+    lines = tmp_path / "items.jsonl"
+    lines.write_text('{"id": "a"}\n\n"b"\n')
+    assert [item.key for item in read_items(lines).all] == ["a", "b"]
+    directory = tmp_path / "files"
+    (directory / "deep").mkdir(parents=True)
+    (directory / "deep" / "two.csv").write_text("2")
+    (directory / "one.csv").write_text("1")
+    (directory / ".hidden").write_text("")
+    found = read_items(str(directory)).all
+    assert [(item.key, item.path) for item in found] == [
+        ("deep/two.csv", directory / "deep" / "two.csv"),
+        ("one.csv", directory / "one.csv"),
+    ]
+
+
+@pytest.mark.parametrize("empty", [[], "empty.jsonl", "directory"])
+def test_no_items_are_refused(empty, tmp_path):
+    (tmp_path / "empty.jsonl").write_text("\n")
+    (tmp_path / "directory").mkdir()
+    with pytest.raises(ConfigurationError, match="no items"):
+        read_items(tmp_path / empty if isinstance(empty, str) else empty)
+
+
+def test_a_damaged_line_in_the_middle_is_named(tmp_path):
+    file = tmp_path / "items.jsonl"
+    file.write_text('"a"\n\n{"id": \n"c"\n')
+    with pytest.raises(ConfigurationError, match=r"items\.jsonl, line 3 is not JSON"):
+        read_items(file)
+    file.write_bytes(b'"a"\n\xff\xfe\n')
+    with pytest.raises(ConfigurationError, match="cannot be read"):
+        read_items(file)
+    with pytest.raises(ConfigurationError, match="no such file"):
+        read_items(tmp_path / "missing.jsonl")
+    with pytest.raises(ConfigurationError, match="item 1 is not JSON"):
+        read_items(["a", {"when": object()}])
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads every file")
+def test_an_unreadable_file_in_the_middle_is_named(tmp_path):
+    for name in "abc":
+        (tmp_path / name).write_text(name)
+    (tmp_path / "b").chmod(0)
+    with pytest.raises(ConfigurationError, match=r"/b cannot be read"):
+        read_items(tmp_path)

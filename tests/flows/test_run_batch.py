@@ -1,0 +1,101 @@
+import json
+import threading
+import time
+
+import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
+from prefect.client.schemas.filters import (
+    ArtifactCollectionFilter,
+    ArtifactCollectionFilterKey,
+    FlowRunFilter,
+    FlowRunFilterId,
+)
+
+from ags_flows.errors import BatchFailedError, ConfigurationError
+from ags_flows.flows import run_batch
+
+pytestmark = pytest.mark.usefixtures("prefect_server")
+
+
+def artifact(key):
+    with get_client(sync_client=True) as client:
+        wanted = ArtifactCollectionFilter(key=ArtifactCollectionFilterKey(any_=[key]))
+        return client.read_latest_artifacts(artifact_filter=wanted)[0]
+
+
+def test_a_batch_has_a_task_run_for_each_chunk_a_progress_and_a_table(ags_config, tmp_path):
+    items = [{"id": str(number)} for number in range(120)]
+    state = run_batch(
+        items,
+        'echo "$ITEM_ID"; test "$ITEM_ID" != 5',
+        "base",
+        sandboxes=4,
+        durable=False,
+        results=str(tmp_path),
+        config=ags_config,
+        return_state=True,
+    )
+    report = state.result()
+    assert (report.succeeded, report.failed) == (119, 1)
+    assert float(artifact("batch-progress").data) == 100.0
+    rows = json.loads(artifact("batch-results").data)
+    assert (rows[0]["item"], rows[0]["outcome"], rows[0]["exit code"]) == ("5", "failed", "1")
+    with get_client(sync_client=True) as client:
+        deadline, names = time.monotonic() + 30, set()
+        while time.monotonic() < deadline and len(names) < 3:
+            only = FlowRunFilter(id=FlowRunFilterId(any_=[state.state_details.flow_run_id]))
+            names = {run.name for run in client.read_task_runs(flow_run_filter=only)}
+            time.sleep(0.5)
+    assert names == {"wait for tool: base", "items 1 to 100", "items 101 to 120"}
+
+
+def test_a_function_is_named_and_items_can_be_task_runs(ags_config, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "named_work.py").write_text(
+        "def double(sandbox, item):\n    return int(sandbox.run(f'echo $(( {item} * 2 ))').stdout)\n"
+    )
+    report = run_batch(
+        [1, 2],
+        tool="base",
+        function="named_work:double",
+        task_runs="items",
+        results=str(tmp_path / "out"),
+        config=ags_config,
+    )
+    values = [json.loads(line)["value"] for line in (tmp_path / "out" / "results.jsonl").read_text().splitlines()]
+    assert (report.succeeded, values) == (2, [2, 4])
+    with pytest.raises(ConfigurationError, match="cannot be found"):
+        run_batch([1], tool="base", function="named_work:triple", config=ags_config)
+
+
+def test_results_go_to_the_runs_result_storage_by_default_and_failures_fail_the_run(ags_config):
+    with pytest.raises(BatchFailedError, match="2 of 2 items failed") as caught:
+        run_batch(["a", "b"], "exit 9", "base", fail_above=0.6, sandboxes=2, config=ags_config)
+    assert "ags-flows/batches/" in caught.value.report.results
+
+
+def test_a_global_concurrency_limit_is_never_exceeded_by_two_batches(ags_config, tmp_path):
+    with get_client(sync_client=True) as client:
+        client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name="sandboxes", limit=2))
+    most, reports = [], []
+
+    def batch(name):
+        options = {"concurrency_limit": "sandboxes", "sandboxes": 3, "config": ags_config}
+        reports.append(run_batch(list("abcd"), "sleep 0.3", "base", results=str(tmp_path / name), **options))
+
+    threads = [threading.Thread(target=batch, args=(name,)) for name in ("one", "two")]
+    for thread in threads:
+        thread.start()
+    control = ags_config.control_plane()
+    while any(thread.is_alive() for thread in threads):
+        most.append(sum(one.status in ("STARTING", "RUNNING") for one in control.list_instances()))
+        time.sleep(0.05)
+    assert [report.succeeded for report in reports] == [4, 4]
+    assert 1 <= max(most) <= 2
+
+
+def test_a_limit_that_does_not_exist_is_told_before_anything_is_started(ags_config):
+    with pytest.raises(ConfigurationError, match="no such global concurrency limit"):
+        run_batch(["a"], "true", "base", concurrency_limit="nowhere", config=ags_config)
+    assert not ags_config.control_plane().list_instances()
