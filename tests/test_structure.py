@@ -21,8 +21,6 @@ LAYERS = [
     {"tasks"},
     {"runtime", "session"},
     {"job"},
-    {"operator", "tasks"},
-    {"session"},
     {"batch"},
     {"flows"},
     {"testing", "demo", "operator"},

@@ -152,16 +152,15 @@ class Pool:
         Raises:
             ConfigurationError: The quota is zero.
         """
-        overview = self._control.quotas().get("AccountQuotaOverview") or {}
-        quota, used = ((overview.get(part) or {}).get("SandboxInstances") for part in ("Quota", "Usage"))
+        quota = self._control.quotas().instances
         if quota is None:
             return None
-        if int(quota) <= 0:
+        if quota.limit <= 0:
             raise ConfigurationError(
-                f"This account may have no sandboxes in {self._config.region}: its quota of instances is {quota}.",
+                f"This account may have no sandboxes in {self._config.region}: its quota of instances is 0.",
                 hint="Ask for a quota, or choose another region. Nothing was started.",
             )
-        return max(0, int(quota) - int(used or 0)) + len(self._adoptable)
+        return max(0, int(quota.limit - quota.used)) + len(self._adoptable)
 
     def open(self, slot: int, order: Order) -> PooledSandbox:
         """Return a running sandbox for a slot: the live one of an earlier attempt, or a new one.

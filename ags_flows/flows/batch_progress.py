@@ -82,16 +82,19 @@ class Observer:
         size = max(CHUNK, math.ceil(len(self._items) / MOST_CHUNKS))
         for start in range(0, len(self._items), size):
             chunk = self._items[start : start + size]
+            if _over(runner, 0) and not any(runner.is_done(item.key) for item in chunk):
+                # The batch ended before it came to this chunk.
+                return
             name = f"items {start + 1} to {start + len(chunk)}"
             _chunk_task.with_options(task_run_name=name)(self, runner, chunk, return_state=True)
-            if runner.wait(0):
-                return
 
     def wait_for(self, runner: Runner, chunk: Sequence[Item]) -> State[None]:
         """Return when the items of a chunk are done, or the batch is over."""
         keys = [item.key for item in chunk]
-        pause = 0.05
-        while (open_ones := [key for key in keys if not runner.is_done(key)]) and not _over(runner, pause):
+        pause, over = 0.05, False
+        while (open_ones := [key for key in keys if not runner.is_done(key)]) and not over:
+            # Looked at once more after the end: the last items may be done meanwhile.
+            over = _over(runner, pause)
             pause = min(POLL, pause * 2)
             self._update(runner)
         done = len(keys) - len(open_ones)

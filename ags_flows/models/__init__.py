@@ -16,7 +16,6 @@ from ags_flows.models.answers import (
     Snapshot,
     Tool,
 )
-from ags_flows.models.answers import AccessToken, Answer, Instance, Snapshot, Tool
 from ags_flows.models.batch import BatchReport, ItemResult
 from ags_flows.models.code import Chart, CodeContext, CodeError, CodeResult, RichResult
 from ags_flows.models.containers import Computer, Dns, Logs, Network, Port, Probe, Resources, Security
