@@ -10,6 +10,7 @@ from pydantic import Field
 from ags_flows.blocks import AGSConfig
 from ags_flows.errors import AGSFlowsError, ConfigurationError
 from ags_flows.flows.hooks import stop_sandboxes, stop_sandboxes_if_asked
+from ags_flows.flows.run_page import write_page
 from ags_flows.models import ExecResult, Instance, RunReport, Step, ToolSpec
 from ags_flows.session import OnCrash, OnFailure, SandboxSession, sandbox_session
 from ags_flows.tasks.commands import require_success
@@ -87,22 +88,31 @@ def provision_and_run(
         raise ConfigurationError(f"uploads: no such file or directory: {', '.join(missing)}.")
     started = time.monotonic()
     steps: list[Step] = []
-    with sandbox_session(
-        tool,
-        lease=lease,
-        on_failure=on_failure,
-        on_crash=on_crash,
-        delete_tool=delete_tool,
-        steps=steps,
-        config=config,
-    ) as sandbox:
-        for local, remote in uploads.items():
-            sandbox.upload(local, remote, user=user)
-        result = sandbox.run(command, env=env, secrets=secrets, cwd=cwd, user=user, timeout=timeout)
-        fetched = _fetch(sandbox, downloads, user, must=result.ok)
-        if check:
-            require_success(result)
-    return _report(result, sandbox.instance, fetched, steps, time.monotonic() - started)
+    result: ExecResult | None = None
+    instance: Instance | None = None
+    fetched: dict[str, str] = {}
+    try:
+        with sandbox_session(
+            tool,
+            lease=lease,
+            on_failure=on_failure,
+            on_crash=on_crash,
+            delete_tool=delete_tool,
+            steps=steps,
+            config=config,
+        ) as sandbox:
+            instance = sandbox.instance
+            for local, remote in uploads.items():
+                sandbox.upload(local, remote, user=user)
+            result = sandbox.run(command, env=env, secrets=secrets, cwd=cwd, user=user, timeout=timeout)
+            fetched = _fetch(sandbox, downloads, user, must=result.ok)
+            if check:
+                require_success(result)
+    except Exception:
+        write_page(result, instance, fetched, steps)
+        raise
+    write_page(result, instance, fetched, steps)
+    return _report(result, instance, fetched, steps, time.monotonic() - started)
 
 
 def _fetch(sandbox: SandboxSession, downloads: dict[str, str], user: str | None, must: bool) -> dict[str, str]:

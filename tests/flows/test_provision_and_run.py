@@ -5,6 +5,7 @@ from decimal import Decimal
 import pytest
 from prefect import flow
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import ArtifactCollectionFilter, ArtifactCollectionFilterKey
 from prefect.states import StateType
 
 from ags_flows.demo.data import write_data
@@ -66,6 +67,18 @@ def test_a_command_that_fails_fails_the_run_with_its_code_and_its_words(ags_conf
     assert "no such table: orders" in str(caught.value)
     assert caught.value.result.exit_code == 3
     assert nothing_is_left(ags_config)
+
+
+def test_a_run_has_a_page_with_its_command_steps_and_the_end_of_its_output(ags_config):
+    with pytest.raises(CommandFailedError):
+        provision_and_run("echo 'no ``` table | here' >&2; exit 3", TOOL, config=ags_config)
+    with get_client(sync_client=True) as client:
+        key = ArtifactCollectionFilterKey(any_=["sandbox-run"])
+        page = client.read_latest_artifacts(artifact_filter=ArtifactCollectionFilter(key=key))[0].data
+    assert "# Exit code 3" in page
+    assert "echo 'no ``` table | here' >&2; exit 3" in page
+    assert "| start instance |" in page and "| cleanup |" in page
+    assert "**stderr**" in page
 
 
 def test_without_check_the_exit_code_is_a_value(ags_config):
