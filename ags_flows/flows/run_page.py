@@ -6,6 +6,7 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.context import FlowRunContext
 
 from ags_flows.models import ExecResult, Instance, Step
+from ags_flows.tasks.logs import run_logger
 
 ARTIFACT = "sandbox-run"
 SHOWN_LINES = 40
@@ -46,7 +47,10 @@ def write_page(
         ):
             if text.strip():
                 lines += [f"**{name}**, its end ({size:,} bytes in all)", "", *_block(_end(text), "text")]
-    create_markdown_artifact("\n".join(lines), key=ARTIFACT, description=_headline(result))
+    try:
+        create_markdown_artifact("\n".join(lines), key=ARTIFACT, description=_headline(result))
+    except Exception as error:  # noqa: BLE001 - the job is done, or failed for a reason of its own
+        run_logger().warning("The page of this run could not be written: %s", error)
 
 
 def _headline(result: ExecResult | None) -> str:
