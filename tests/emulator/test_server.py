@@ -172,8 +172,12 @@ def test_each_request_is_one_line_of_the_log(emulator, caplog):
     with caplog.at_level("INFO", logger="ags_flows.emulator"):
         httpx.get(f"{emulator.url}/v2/sandboxes", headers={"X-API-KEY": emulator.api_key})
         httpx.post(emulator.url, headers={"X-TC-Action": "Evil"})
-    # Another emulator of this process may write its own lines to the same logger.
-    lines = [line for line in map(str, caplog.messages) if "/sandboxes" in line or "Evil" in line]
+        # A line is written after its answer, and another emulator of this process may write to the same logger.
+        deadline = time.monotonic() + 10
+        lines = []
+        while len(lines) < 2 and time.monotonic() < deadline:
+            lines = [line for line in map(str, caplog.messages) if "/sandboxes" in line or "Evil" in line]
+            time.sleep(0.01)
     assert len(lines) == 2 and "GET /sandboxes -> 200" in lines[0] and "Evil -> MissingParameter" in lines[1]
 
 
