@@ -24,6 +24,7 @@ AGSFlowsError
 ├── CodeFailedError             code raised an exception, when `check=True`
 │   └── CodeTimeoutError        the code ran into its time limit and was interrupted
 ├── BatchFailedError            more items of a batch failed than it may have
+├── SyncFailedError             some tools could not be brought in step with a list
 ├── OutcomeUnknownError         it may have run, and nobody can know
 ├── TransferError               a file or directory could not be moved whole
 │   └── TransferIncompleteError (r)  not all of it arrived, or it was changed on the way
@@ -39,7 +40,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
-    from ags_flows.models import BatchReport, CodeResult, ExecResult
+    from ags_flows.models import BatchReport, CodeResult, ExecResult, SyncReport
 
 
 class AGSFlowsError(Exception):
@@ -166,6 +167,19 @@ class TokenExpiredError(AGSFlowsError):
     """The sandbox refused the access token, also after it had been acquired anew."""
 
     retryable = True
+
+
+class SyncFailedError(AGSFlowsError):
+    """Some tools could not be brought in step with their list; the others were.
+
+    Attributes:
+        report: What became of each, a `SyncReport`.
+    """
+
+    def __init__(self, message: str, *, report: SyncReport | None = None, **parts: Any) -> None:
+        """Keep the report beside the message."""
+        super().__init__(message, **parts)
+        self.report = report
 
 
 class BatchFailedError(AGSFlowsError):

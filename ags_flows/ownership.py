@@ -16,6 +16,8 @@ from datetime import datetime, timedelta
 from typing import Any, Literal
 
 MANAGED_BY = "ags-flows"
+SYNCED_TAG = "ags-flows-synced"
+"""Tag of a tool that `sync_tools` keeps: its list decides about it, not its use."""
 """Value of the metadata and tag `managed-by` on everything that this package creates."""
 
 LIVE = frozenset({"STARTING", "RUNNING", "UNHEALTHY", "PAUSING", "PAUSED", "RESUMING"})

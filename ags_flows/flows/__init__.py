@@ -6,5 +6,6 @@ from ags_flows.flows.reap import reap
 from ags_flows.flows.run_batch import run_batch
 from ags_flows.flows.run_items import run_items
 from ags_flows.flows.run_job import run_job
+from ags_flows.flows.sync_tools import sync_tools
 
-__all__ = ["provision_and_run", "reap", "run_batch", "run_items", "run_job", "stop_sandboxes"]
+__all__ = ["provision_and_run", "reap", "run_batch", "run_items", "run_job", "stop_sandboxes", "sync_tools"]

@@ -1,7 +1,5 @@
 """The flow that takes many items through a pool of sandboxes."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any
 
 from prefect import flow
@@ -90,7 +88,8 @@ def run_batch(
 
     Example:
         ```python
-        run_batch(["north", "south"], 'python3 etl.py --region "$ITEM"', tool="python-311")
+        report = run_batch(["north", "south"], 'echo "$ITEM"', tool=ToolSpec(name="regions", image="python:3.11"))
+        print(report.succeeded, report.results)
         ```
     """
     settings: dict[str, Any] = {

@@ -56,6 +56,7 @@ from ags_flows.models.results import (
     Transfer,
 )
 from ags_flows.models.specs import CONTAINER_FIELDS, CONTAINER_TYPES, CustomConfiguration, ToolSpec
+from ags_flows.models.syncing import Drift, SyncedTool, SyncReport
 from ags_flows.models.value import Value, explain
 
 __all__ = [
@@ -77,6 +78,7 @@ __all__ = [
     "Cpu",
     "CustomConfiguration",
     "Dns",
+    "Drift",
     "EnsuredTool",
     "ExecResult",
     "FileInfo",
@@ -110,6 +112,8 @@ __all__ = [
     "Snapshot",
     "Step",
     "StorageMount",
+    "SyncReport",
+    "SyncedTool",
     "TOOL_NAME",
     "Timeout",
     "Tool",

@@ -7,16 +7,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from ags_flows.models import Instance, ReapRules, Rule, Snapshot, Tool
-from ags_flows.ownership import KEPT, LIVE, MANAGED_BY, is_orphan, is_ours
+from ags_flows.ownership import KEPT, LIVE, MANAGED_BY, SYNCED_TAG, is_orphan, is_ours
 from ags_flows.reaping.owners import Owned
 
 UNSTOPPED = frozenset({"STOP_FAILED", "STOPPING_FAILED"})
 BROKEN = frozenset({"PAUSE_FAILED", "RESUME_FAILED"})
 IN_QUESTION = LIVE | UNSTOPPED | BROKEN
 """States of an instance that may still cost something."""
-
-SYNCED_TAG = "ags-flows-synced"
-"""Tag of a tool that `sync_tools` keeps: its list decides about it, not its use."""
 
 
 @dataclass(frozen=True)
