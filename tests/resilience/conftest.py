@@ -44,6 +44,10 @@ class Stage:
         self.control = self.config.control_plane()
         self.runner = None
 
+    def settings(self):
+        """Point this process's Prefect to the stage: other tests of the process have a server of their own."""
+        return temporary_settings({PREFECT_API_URL: self.environment["PREFECT_API_URL"]})
+
     @staticmethod
     def wait_until(condition, timeout):
         return wait_until(condition, timeout)
@@ -171,16 +175,21 @@ def wait_until(condition, timeout):
 
 
 @pytest.fixture(scope="session")
-def stage(tmp_path_factory):
+def running_stage(tmp_path_factory):
+    """The stage itself; tests take `stage`, which points Prefect to it for their length alone."""
     directory = tmp_path_factory.mktemp("stage")
     with prefect_server(directory) as (server, url), emulator(directory) as exports:
         wait_for_prefect(server, url, directory)
-        with temporary_settings({PREFECT_API_URL: f"{url}/api"}):
-            api = SyncPrefectClient(f"{url}/api")
-            with api:
-                made = Stage(directory, api, exports, f"{url}/api")
-                made.serve()
-                try:
-                    yield made
-                finally:
-                    end(made.runner, signal.SIGINT)
+        with SyncPrefectClient(f"{url}/api") as api:
+            made = Stage(directory, api, exports, f"{url}/api")
+            made.serve()
+            try:
+                yield made
+            finally:
+                end(made.runner, signal.SIGINT)
+
+
+@pytest.fixture
+def stage(running_stage):
+    with running_stage.settings():
+        yield running_stage
