@@ -26,7 +26,7 @@ LIVE = frozenset({"STARTING", "RUNNING", "UNHEALTHY", "PAUSING", "PAUSED", "RESU
 KEPT = "kept"
 """Metadata of a failed run's sandbox that is kept for a look inside: `keep` or `pause`."""
 
-_NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "https://pypi.org/project/ags-flows/")
+_NAMESPACE = uuid.uuid5(uuid.NAMESPACE_DNS, "ags-flows")
 
 
 def fingerprint(value: Any) -> str:
