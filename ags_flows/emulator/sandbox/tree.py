@@ -14,7 +14,7 @@ import re
 import stat
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _OPENAT2 = 437
@@ -141,9 +141,11 @@ class Tree:
                 pass
             with self._parent(made) as (parent, name):
                 self._writable(made)
-                os.mkdir(name, 0o755, dir_fd=parent)
-                os.chmod(name, 0o755, dir_fd=parent)
-                self._give(name, parent, owner)
+                # Another call may make the same parent between the look and this.
+                with suppress(FileExistsError):
+                    os.mkdir(name, 0o755, dir_fd=parent)
+                    os.chmod(name, 0o755, dir_fd=parent)
+                    self._give(name, parent, owner)
 
     def create(self, path: str, owner: tuple[int, int]) -> int:
         """Return a descriptor to write a file anew; an existing one is emptied and given to `owner` too."""

@@ -2,7 +2,9 @@
 
 import asyncio
 import os
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import psutil
 import pytest
@@ -35,6 +37,21 @@ def test_files_are_those_of_the_directory(started):
     descriptor = sandbox.files.open("/tmp/link")
     assert b"/home/user" in os.read(descriptor, 1000)
     os.close(descriptor)
+
+
+def test_many_callers_make_the_same_directories(started):
+    sandbox = started(PlainSandbox)
+    owner, callers = sandbox.owner("user"), 8
+    together = threading.Barrier(callers)
+
+    def make(_):
+        for number in range(50):
+            together.wait(timeout=30)
+            sandbox.files.make_directories(f"/home/user/{number}/deep/er", owner)
+
+    with ThreadPoolExecutor(callers) as pool:
+        list(pool.map(make, range(callers)))
+    assert len(sandbox.files.names("/home/user")) >= 50
 
 
 def test_stopping_takes_all_processes_and_files(started):
