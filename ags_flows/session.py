@@ -32,6 +32,7 @@ from ags_flows.models import (
 from ags_flows.ownership import KEPT
 from ags_flows.tasks.commands import as_text
 from ags_flows.tasks.ending import Ending, ending_of
+from ags_flows.tasks.events import tell_instance
 from ags_flows.tasks.logs import run_logger
 from ags_flows.tasks.retries import as_step
 
@@ -284,6 +285,7 @@ class _Opening:
         try:
             # The reaper spares it then, although its flow run is over.
             self._config.control_plane().update_instance(instance.id, metadata={**instance.metadata, KEPT: on_failure})
+            tell_instance("kept", instance, how=on_failure)
             if on_failure == "pause":
                 as_step(tasks.pause_instance)(instance, config=self._config)
                 logger.warning(

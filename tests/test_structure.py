@@ -11,7 +11,7 @@ PACKAGE = Path(ags_flows.__file__).parent
 
 LAYERS = [
     {"errors"},
-    {"durations", "output", "ownership", "redaction"},
+    {"durations", "output", "ownership", "redaction", "tracing"},
     {"models"},
     {"automations", "settings"},
     {"cloud"},

@@ -20,6 +20,7 @@ from ags_flows.execution.planes import close_plane
 from ags_flows.models import CustomConfiguration, Instance
 from ags_flows.ownership import LIVE, Identity, Owner, fingerprint, generation_of, is_ours
 from ags_flows.session import SandboxSession
+from ags_flows.tasks.events import emit
 from ags_flows.tasks.logs import Logger
 
 STEP = "batch sandbox"
@@ -186,14 +187,16 @@ class Pool:
             earlier.generation = generation_of(instance.metadata) + 1
             with self._lock:
                 self._counts.started += 1
+            self._tell("started", instance)
         else:
             instance = adopted
+            self._tell("adopted", instance)
         try:
             instance = self._running(instance)
             if adopted is not None:
                 self._renew(instance.id)
         except BaseException:
-            self._end(instance.id)
+            self._end(instance)
             raise
         session = SandboxSession(order.tool, instance, self._config, [])
         lease = keep_lease(instance.id, self._seconds, lambda: self._renew(instance.id), self._logger.warning)
@@ -208,7 +211,7 @@ class Pool:
         with self._lock:
             self._counts.open.pop(sandbox.id, None)
         sandbox.lease.release()
-        self._end(sandbox.id)
+        self._end(sandbox.session.instance)
 
     def interrupt(self) -> None:
         """Make whoever still waits for a command in one of the sandboxes stop within a second."""
@@ -227,12 +230,12 @@ class Pool:
         """Stop all sandboxes, those of earlier attempts too that nobody has adopted."""
         with self._lock:
             left, self._counts.open = list(self._counts.open.values()), {}
-            unused = [one.live.id for one in self._earlier.values() if one.live is not None]
+            unused = [one.live for one in self._earlier.values() if one.live is not None]
             self._earlier.clear()
         for sandbox in left:
             sandbox.lease.release()
         with ThreadPoolExecutor(ENDERS, thread_name_prefix="ags-batch-end") as enders:
-            list(enders.map(self._end, [*(sandbox.id for sandbox in left), *unused]))
+            list(enders.map(self._end, [*(sandbox.session.instance for sandbox in left), *unused]))
         self._control.close()
 
     def _start(self, order: Order, token: str, label: dict[str, str]) -> Instance:
@@ -256,12 +259,26 @@ class Pool:
     def _renew(self, instance_id: str) -> None:
         self._control.update_instance(instance_id, timeout=format_duration(self._seconds))
 
-    def _end(self, instance_id: str) -> None:
-        close_plane(self._config.connection(), instance_id)
+    def _end(self, instance: Instance) -> None:
+        close_plane(self._config.connection(), instance.id)
         try:
-            self._control.stop_instance(instance_id)
+            self._control.stop_instance(instance.id)
         except AGSFlowsError as error:
-            self._logger.warning("Sandbox %s is left to its lease and the reaper: %s", instance_id, error)
+            self._logger.warning("Sandbox %s is left to its lease and the reaper: %s", instance.id, error)
+        else:
+            self._tell("stopped", instance)
+
+    def _tell(self, what: str, instance: Instance) -> None:
+        # The threads of a pool have no run context: whose it is has to be said.
+        if self._owner.flow_run_id:
+            emit(
+                "instance",
+                instance.id,
+                what,
+                tool=instance.tool_name,
+                flow_run_id=self._owner.flow_run_id,
+                flow_run_name=self._owner.flow_run_name,
+            )
 
     def _find_earlier(self) -> None:
         for instance in self._control.each_instance():

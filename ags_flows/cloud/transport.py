@@ -16,6 +16,7 @@ from ags_flows.cloud.error_mapping import map_error, map_status
 from ags_flows.cloud.keys import Credential, credential_of
 from ags_flows.cloud.sdk_log import mask_secrets
 from ags_flows.errors import AGSFlowsError, ConfigurationError, ServiceError, UnreachableError
+from ags_flows.tracing import request_span
 
 MOST_KEPT = 16
 """Connections that are kept when nobody uses them; more are opened while more threads call at once."""
@@ -52,6 +53,10 @@ class Transport:
         Raises:
             AGSFlowsError: The one that `error_mapping` gives for the code.
         """
+        with request_span(f"ags.{action}", region=self.connection.region):
+            return self._call(action, parameters)
+
+    def _call(self, action: str, parameters: dict[str, Any]) -> dict[str, Any]:
         from tencentcloud.common.exception.tencent_cloud_sdk_exception import TencentCloudSDKException
 
         url = self.connection.control_url

@@ -17,6 +17,7 @@ from ags_flows.execution.planes import close_plane
 from ags_flows.job import SandboxJob
 from ags_flows.models import Instance
 from ags_flows.ownership import LIVE, is_ours
+from ags_flows.tasks.events import emit
 
 B = TypeVar("B", bound=Block)
 
@@ -38,6 +39,14 @@ def stop_sandboxes(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -
             close_plane(config.connection(), instance.id)
             control.stop_instance(instance.id)
             logger.info("Stopped instance %s, since the run is %s", instance.id, (state.name or "over").lower())
+            emit(
+                "instance",
+                instance.id,
+                "stopped",
+                tool=instance.tool_name,
+                flow_run_id=str(flow_run.id),
+                flow_run_name=flow_run.name or "",
+            )
     except AGSFlowsError as error:
         logger.log(logging.WARNING, "Sandboxes of this run are left to their lease: %s", error)
 

@@ -5,7 +5,6 @@ from contextlib import closing
 from prefect import flow
 from prefect.artifacts import create_table_artifact
 from prefect.client.orchestration import get_client
-from prefect.events import emit_event
 
 from ags_flows.blocks import AGSConfig
 from ags_flows.cloud.pace import PacedControlPlane
@@ -13,6 +12,7 @@ from ags_flows.errors import UnreachableError
 from ags_flows.models import Reaped, ReapReport, ReapRules
 from ags_flows.reaping.owners import PrefectOwners
 from ags_flows.reaping.reaper import Reaper
+from ags_flows.tasks.events import emit
 from ags_flows.tasks.logs import run_logger
 
 ARTIFACT = "reap"
@@ -84,22 +84,13 @@ def reap(
 
 
 def _tell(reaped: Reaped) -> None:
-    resource = {"prefect.resource.id": f"ags.{reaped.kind}.{reaped.id}", "prefect.resource.name": reaped.id}
-    related = []
-    if reaped.flow_run_id:
-        related.append(
-            {
-                "prefect.resource.id": f"prefect.flow-run.{reaped.flow_run_id}",
-                "prefect.resource.name": reaped.flow_run,
-                "prefect.resource.role": "owner",
-            }
-        )
-    if reaped.tool:
-        related.append({"prefect.resource.id": f"ags.tool.{reaped.tool}", "prefect.resource.role": "tool"})
-    emit_event(
-        event=f"ags.{reaped.kind}.reaped",
-        resource=resource,
-        related=related,
+    emit(
+        reaped.kind,
+        reaped.id,
+        "reaped",
+        tool=reaped.tool,
+        flow_run_id=reaped.flow_run_id,
+        flow_run_name=reaped.flow_run,
         payload={"rule": reaped.rule, "reason": reaped.reason, "state": reaped.state},
     )
 

@@ -10,6 +10,7 @@ from ags_flows.cloud.waiting import wait_instance_status
 from ags_flows.errors import AGSFlowsError, ConflictError
 from ags_flows.execution.planes import close_plane
 from ags_flows.models import CleanupReport, Instance, Tool
+from ags_flows.tasks.events import tell_instance, tell_tool
 from ags_flows.tasks.instances import instance_id
 from ags_flows.tasks.logs import run_logger
 from ags_flows.tasks.retries import sandbox_task
@@ -54,6 +55,7 @@ def cleanup(
         close_plane(config.connection(), reference)
         if _attempt(lambda: control.stop_instance(reference), problems):
             stopped = reference
+            tell_instance("stopped", instance)
             if tool is not None:
                 # A tool with instances cannot be deleted; stopping takes AGS a moment.
                 _attempt(
@@ -63,6 +65,7 @@ def cleanup(
         name = tool_id(tool)
         if _attempt(lambda: control.delete_tool(name), problems):
             deleted = name
+            tell_tool("deleted", tool)
     for problem in problems:
         run_logger().warning("Cleanup: %s It is left to the lease and the reaper.", problem)
     if stopped or deleted:

@@ -18,6 +18,7 @@ from ags_flows.tasks.instances import instance_id
 from ags_flows.tasks.logs import OutputLog, run_logger
 from ags_flows.tasks.retries import sandbox_task
 from ags_flows.tasks.secrets import load_secrets
+from ags_flows.tracing import request_span
 
 DEFAULT_LIMIT = 1 << 20
 SHOWN_OF_A_FAILURE = 2_000
@@ -105,7 +106,7 @@ def exec_command(
     hidden = load_secrets(secrets)
     redactor = Redactor(hidden.values())
     environment = {**(env or {}), **hidden}
-    with _logged(redactor, log_output) as log:
+    with request_span("ags.exec", instance=reference, durable=durable), _logged(redactor, log_output) as log:
         if durable:
             result = run_durable(
                 plane,
@@ -220,7 +221,7 @@ def wait_command(
     """
     plane, cancelled = open_plane((config or AGSConfig()).connection(), handle.instance_id)
     redactor = Redactor(load_secrets(handle.secrets).values())
-    with _logged(redactor, log_output) as log:
+    with request_span("ags.wait", instance=handle.instance_id), _logged(redactor, log_output) as log:
         result = follow_durable(
             plane,
             handle.command,

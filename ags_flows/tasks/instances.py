@@ -14,6 +14,7 @@ from ags_flows.errors import ConfigurationError, ConflictError
 from ags_flows.execution.creation import start_once
 from ags_flows.models import AccessToken, CustomConfiguration, Instance, MountOption, Tool
 from ags_flows.tasks.caller import identify, is_first_attempt, owner
+from ags_flows.tasks.events import tell_instance
 from ags_flows.tasks.logs import run_logger
 from ags_flows.tasks.retries import sandbox_task
 from ags_flows.tasks.tools import tool_id
@@ -107,8 +108,10 @@ def start_instance(
     instance, adopted = start_once(control, identity, owner(), start, first=is_first_attempt())
     if adopted:
         run_logger().info("Adopted instance %s (%s) of an earlier attempt", instance.id, instance.status)
+        tell_instance("adopted", instance, state=instance.status)
     else:
         run_logger().info("Started instance %s of %s (%s)", instance.id, instance.tool_name, instance.status)
+        tell_instance("started", instance, state=instance.status, timeout=duration)
     return instance
 
 
@@ -140,6 +143,7 @@ def wait_instance_running(
         config.control_plane(), instance_id(instance), timeout=timeout or config.startup_timeout
     )
     run_logger().info("Instance %s is %s", running.id, running.status)
+    tell_instance("running", running)
     return running
 
 
@@ -233,7 +237,9 @@ def pause_instance(instance: Instance | str, memory: bool = True, config: AGSCon
     control = config.control_plane()
     reference = instance_id(instance)
     _unless(control, reference, ("PAUSING", "PAUSED"), lambda: control.pause_instance(reference, memory=memory))
-    return wait_instance_status(control, reference, goal="PAUSED", timeout=config.startup_timeout)
+    paused = wait_instance_status(control, reference, goal="PAUSED", timeout=config.startup_timeout)
+    tell_instance("paused", paused, memory=memory)
+    return paused
 
 
 @sandbox_task("resume", "instance")
@@ -260,7 +266,9 @@ def resume_instance(instance: Instance | str, timeout: str | None = None, config
     reference, duration = instance_id(instance), timeout or config.timeout
     parse_duration(duration)
     _unless(control, reference, ("RESUMING", "RUNNING"), lambda: control.resume_instance(reference, timeout=duration))
-    return wait_instance_status(control, reference, goal="RUNNING", timeout=config.startup_timeout)
+    running = wait_instance_status(control, reference, goal="RUNNING", timeout=config.startup_timeout)
+    tell_instance("resumed", running)
+    return running
 
 
 def _unless(control: ControlPlane, reference: str, reached: Sequence[str], change: Callable[[], None]) -> None:
@@ -284,6 +292,7 @@ def stop_instance(instance: Instance | str, config: AGSConfig | None = None) -> 
     """
     (config or AGSConfig()).control_plane().stop_instance(instance_id(instance))
     run_logger().info("Stopped instance %s", instance_id(instance))
+    tell_instance("stopped", instance)
 
 
 @sandbox_task("acquire token", "instance")

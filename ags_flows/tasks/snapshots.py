@@ -8,6 +8,7 @@ from ags_flows.blocks import AGSConfig
 from ags_flows.models import Instance, Snapshot
 from ags_flows.ownership import MANAGED_BY
 from ags_flows.tasks.caller import identify
+from ags_flows.tasks.events import tell_snapshot
 from ags_flows.tasks.instances import instance_id
 from ags_flows.tasks.retries import sandbox_task
 
@@ -36,7 +37,9 @@ def create_snapshot(
     identity = identify(f"create_snapshot/{step}", {"instance": reference, "name": name})
     labelled = {**(tags or {}), "managed-by": MANAGED_BY}
     token = identity.client_token()
-    return control.create_snapshot(reference, name=name, memory=memory, tags=labelled, client_token=token)
+    snapshot = control.create_snapshot(reference, name=name, memory=memory, tags=labelled, client_token=token)
+    tell_snapshot("created", snapshot, instance=reference, name=name)
+    return snapshot
 
 
 @sandbox_task("list snapshots", "instance")
@@ -63,3 +66,4 @@ def delete_snapshot(snapshot: Snapshot | str, config: AGSConfig | None = None) -
     """
     reference = snapshot.id if isinstance(snapshot, Snapshot) else snapshot
     (config or AGSConfig()).control_plane().delete_snapshot(reference)
+    tell_snapshot("deleted", reference)

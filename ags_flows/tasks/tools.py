@@ -20,6 +20,7 @@ from ags_flows.models import (
     registry_type_of,
 )
 from ags_flows.tasks.caller import identify
+from ags_flows.tasks.events import tell_tool
 from ags_flows.tasks.logs import run_logger
 from ags_flows.tasks.retries import sandbox_task
 
@@ -82,6 +83,7 @@ def create_tool(spec: ToolSpec, step: str = "", config: AGSConfig | None = None)
     identity = identify(f"create_tool/{step}", resolved.model_dump(mode="json"))
     tool, adopted = create_tool_once(control, resolved, identity)
     run_logger().info("%s tool %s (%s)", "Found" if adopted else "Created", tool.name, tool.id)
+    tell_tool("adopted" if adopted else "created", tool)
     return tool
 
 
@@ -123,6 +125,8 @@ def ensure_tool(
         config.control_plane(), resolved, identity, replace=replace, drain=drain, timeout=config.startup_timeout
     )
     changed = f": {', '.join(tool.changed)}" if tool.changed else ""
+    if tool.outcome != "found":
+        tell_tool(tool.outcome, tool, changed=list(tool.changed))
     run_logger().info("%s tool %s (%s)%s", tool.outcome.capitalize(), tool.name, tool.id, changed)
     return tool
 
@@ -154,8 +158,10 @@ def wait_tool_active(tool: Tool | str, timeout: float | None = None, config: AGS
         active = _wait_tool_active(control, known.id, timeout=timeout or config.startup_timeout)
     except ToolFailedError:
         run_logger().error("Tool %s failed to become active", known.name)
+        tell_tool("failed", known)
         raise
     run_logger().info("Tool %s is %s", active.name, active.status)
+    tell_tool("active", active)
     return active
 
 
@@ -277,3 +283,4 @@ def delete_tool(tool: Tool | str, drain: float | None = None, config: AGSConfig 
     else:
         delete_drained(control, known, drain=drain, timeout=config.startup_timeout)
     run_logger().info("Deleted tool %s (%s)", known.name, known.id)
+    tell_tool("deleted", known)
