@@ -15,7 +15,7 @@ from ags_flows.blocks import AGSConfig
 from ags_flows.blocks.credentials import LOGO
 from ags_flows.blocks.explained import Explained
 from ags_flows.durations import parse_duration
-from ags_flows.errors import AGSFlowsError, ConfigurationError
+from ags_flows.errors import ConfigurationError
 from ags_flows.models import CommandHandle, ExecResult, RunReport, Step, Timeout, ToolSpec
 
 if TYPE_CHECKING:
@@ -211,20 +211,13 @@ class SandboxJobRun(JobRun[RunReport]):
         from ags_flows.tasks.commands import require_success
 
         assert self._result is not None
-        fetched = {}
-        for remote, local in self._job.downloads.items():
-            try:
-                self._sandbox.download(remote, local, user=self._job.user)
-                fetched[remote] = local
-            except AGSFlowsError as error:
-                if self._result.ok:
-                    raise
-                self.logger.warning("Not downloaded after the failed command: %s", error)
+        fetched = self._sandbox.collect(self._job.downloads, user=self._job.user, must=self._result.ok)
         if self._job.check:
             require_success(self._result)
         instance = self._sandbox.instance
         return RunReport(
             result=self._result,
+            results=(self._result,),
             instance_id=instance.id,
             tool_id=instance.tool_id,
             tool_name=instance.tool_name,

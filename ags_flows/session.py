@@ -24,6 +24,7 @@ from ags_flows.models import (
     ExecResult,
     FileInfo,
     Instance,
+    Snapshot,
     Step,
     Tool,
     ToolSpec,
@@ -101,6 +102,30 @@ class SandboxSession:
         with timed(self.steps, f"write: {path}"):
             as_step(tasks.write_file)(self.instance, path, content, config=self._config, **options)
 
+    def collect(self, downloads: Mapping[str, str], *, user: str | None = None, must: bool = True) -> dict[str, str]:
+        """Copy what there is of some files and directories to this machine, and return what was copied.
+
+        Args:
+            downloads: Path in the sandbox to local path.
+            user: Relative to whose home.
+            must: Raise for what is not there. Otherwise, as after a command that failed, it is only told.
+        """
+        fetched = {}
+        for remote, local in downloads.items():
+            try:
+                self.download(remote, local, user=user)
+                fetched[remote] = local
+            except AGSFlowsError as error:
+                if must:
+                    raise
+                run_logger().warning("Not downloaded after the failed command: %s", error)
+        return fetched
+
+    def snapshot(self, name: str, **options: Any) -> Snapshot:
+        """Save the sandbox's disk under a name. Options are those of `ags_flows.tasks.create_snapshot`."""
+        with timed(self.steps, f"snapshot: {name}"):
+            return as_step(tasks.create_snapshot)(self.instance, name, config=self._config, **options)
+
     def read(self, path: str, **options: Any) -> bytes:
         """Return the content of a file in the sandbox."""
         with timed(self.steps, f"read: {path}"):
@@ -148,6 +173,7 @@ def sandbox_session(
     on_failure: OnFailure = "stop",
     on_crash: OnCrash = "lease",
     delete_tool: bool | None = None,
+    snapshot_id: str | None = None,
     step: str = "",
     steps: list[Step] | None = None,
     config: AGSConfig | None = None,
@@ -168,6 +194,7 @@ def sandbox_session(
         on_crash: What becomes of it on a SIGTERM that no cancellation sent, such as from a host that goes down: left
             to a retry, and to its `lease`, or `stop`.
         delete_tool: Delete the tool afterwards; by default only one that this session created.
+        snapshot_id: Start from this snapshot instead of a tool.
         step: Tells identical sessions in one flow run apart.
         steps: A list that the steps are appended to, for a report that also tells of the end.
         config: Where AGS is; by default from the environment.
@@ -186,15 +213,17 @@ def sandbox_session(
         ```
     """
     config = config or AGSConfig()
-    if tool is None and not config.tool_id:
+    if snapshot_id and tool is not None:
+        raise ConfigurationError("tool and snapshot_id: give one of them.", hint="A snapshot has its tool already.")
+    if tool is None and not snapshot_id and not config.tool_id:
         raise ConfigurationError("No tool is given.", hint="Give a ToolSpec, a tool's name, or AGSConfig(tool_id=...).")
-    tool = tool if tool is not None else config.tool_id
+    tool = tool if tool is not None or snapshot_id else config.tool_id
     seconds = parse_duration(lease or config.lease, field="lease")
     steps = [] if steps is None else steps
     creates = isinstance(tool, ToolSpec)
     opening = _Opening(config, steps, delete_tool=creates if delete_tool is None else delete_tool)
     try:
-        yield opening.open(tool, seconds, metadata, custom, step)
+        yield opening.open(tool, seconds, metadata, custom, snapshot_id, step)
     except BaseException as error:
         ending = ending_of(error)
         # Without a retry to wait for, a crash is as good as a cancellation.
@@ -216,10 +245,11 @@ class _Opening:
 
     def open(
         self,
-        tool: ToolSpec | Tool | str,
+        tool: ToolSpec | Tool | str | None,
         seconds: int,
         metadata: Mapping[str, str] | None,
         custom: CustomConfiguration | None,
+        snapshot_id: str | None,
         step: str,
     ) -> SandboxSession:
         config = self._config
@@ -236,6 +266,7 @@ class _Opening:
                 timeout=format_duration(seconds),
                 metadata=metadata,
                 custom=custom,
+                snapshot_id=snapshot_id,
                 step=step,
                 config=config,
             )
@@ -247,7 +278,7 @@ class _Opening:
             else:
                 self._instance = as_step(tasks.wait_instance_running)(self._instance, config=config)
         self._lease = self._keep(self._instance, seconds)
-        return SandboxSession(self._tool, self._instance, config, self._steps)
+        return SandboxSession(self._tool or self._instance.tool_id, self._instance, config, self._steps)
 
     def close(self, ending: Ending, on_failure: OnFailure) -> None:
         if self._lease is not None:

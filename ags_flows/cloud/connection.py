@@ -12,6 +12,7 @@ from ags_flows.errors import ConfigurationError, CredentialsError
 
 DEFAULT_ENDPOINT = "ags.tencentcloudapi.com"
 DEFAULT_REGION = "ap-guangzhou"
+CONSOLE = "https://console.cloud.tencent.com/ags"
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,11 @@ class Connection:
     def data_url(self) -> str | None:
         """The one URL of an emulator's data plane, routed by header; None for the real cloud's names."""
         return self.domain.rstrip("/") if "://" in self.domain else None
+
+    @property
+    def console_url(self) -> str:
+        """Where a person sees the account's sandboxes: the console of AGS, or an emulator's status page."""
+        return self.data_url or CONSOLE
 
     def instance_url(self, instance_id: str, port: int) -> str:
         """Return the URL of a port of an instance.

@@ -1,31 +1,34 @@
-"""The main flow: one command in a sandbox of its own, with files in and out."""
+"""The main flow: commands in a sandbox of their own, with files in and out."""
 
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 from prefect import flow
 from pydantic import Field
 
 from ags_flows.blocks import AGSConfig
-from ags_flows.errors import AGSFlowsError, ConfigurationError
+from ags_flows.errors import CommandTimeoutError, ConfigurationError
 from ags_flows.flows.hooks import stop_sandboxes, stop_sandboxes_if_asked
-from ags_flows.flows.run_page import write_page
-from ags_flows.models import ExecResult, Instance, RunReport, Step, ToolSpec
+from ags_flows.flows.run_page import RunPage
+from ags_flows.models import ExecResult, RunReport, Step, ToolSpec
 from ags_flows.session import OnCrash, OnFailure, SandboxSession, sandbox_session
-from ags_flows.tasks.commands import require_success
+from ags_flows.tasks.commands import as_text, require_success
 from ags_flows.tasks.logs import run_logger
+from ags_flows.tasks.secrets import load_secrets
+
+Snapshots = Literal["none", "before", "after", "both"]
 
 
 @flow(
     name="provision-and-run",
-    description="Run one command in a fresh sandbox: upload, execute, download, clean up.",
+    description="Run one command, or several, in a fresh sandbox: upload, execute, download, clean up.",
     on_cancellation=[stop_sandboxes],
     on_crashed=[stop_sandboxes_if_asked],
 )
 def provision_and_run(
-    command: str,
-    tool: Annotated[ToolSpec | str, Field(union_mode="left_to_right")],
+    command: str | list[str],
+    tool: Annotated[ToolSpec | str | None, Field(union_mode="left_to_right")] = None,
     uploads: dict[str, str] | None = None,
     downloads: dict[str, str] | None = None,
     env: dict[str, str] | None = None,
@@ -39,36 +42,48 @@ def provision_and_run(
     on_crash: OnCrash = "lease",
     delete_tool: bool | None = None,
     config: AGSConfig | None = None,
+    retries: Annotated[int, Field(ge=0, le=100)] = 0,
+    retry_delay: Annotated[float, Field(ge=0)] = 10.0,
+    from_snapshot: str | None = None,
+    snapshot: Snapshots = "none",
 ) -> RunReport:
-    """Run one command in a sandbox of its own.
+    """Run one command, or several one after another, in a sandbox of their own.
 
     A retry of the run goes on where the last attempt was: it adopts the tool and the live sandbox, attaches to the
-    command if that still runs, and never runs it a second time in the same sandbox.
+    command if that still runs, and never runs one a second time in the same sandbox.
 
     Args:
-        command: Run by `bash -l -c` in the sandbox.
-        tool: A tool to create (deleted afterwards), or the name or id of an existing one (kept).
+        command: Run by `bash -l -c` in the sandbox. Of several the next is run when the last has succeeded.
+        tool: A tool to create (deleted afterwards), or the name or id of an existing one (kept). Empty: the
+            configuration's.
         uploads: Local path to path in the sandbox; a directory is taken whole.
         downloads: Path in the sandbox to local path; a directory is taken whole.
-        env: Environment of the command.
+        env: Environment of the commands.
         secrets: Environment from Prefect Secret blocks: variable name to name of the block.
         cwd: Working directory in the sandbox, by default the user's home.
         user: `user` (default) or `root`.
-        timeout: Seconds for the command, None for no limit.
+        timeout: Seconds for each command, empty for no limit.
         lease: How long the sandbox outlives this process if it dies, `30s` to `24h`.
-        check: Fail the run when the exit code is not 0. Downloads are tried all the same.
+        check: Fail the run when an exit code is not 0. Downloads are tried all the same.
         on_failure: What becomes of the sandbox of a failed run: `stop`, `keep`, `pause`.
         on_crash: What becomes of the sandbox when this process is killed: left to a retry and to its `lease`, or
             `stop`, for runs that nobody retries.
-        delete_tool: By default true for a tool that this run created.
+        delete_tool: By default true for a tool that this run created, unless its snapshots need it.
         config: Where AGS is: an `AGSConfig` block, or by default the environment.
+        retries: How often a command that failed, or took too long, is run again in the same sandbox. A run that
+            lost its sandbox is for Prefect's own retries, which start another one.
+        retry_delay: Seconds before that.
+        from_snapshot: Id of a snapshot to start from, instead of a tool.
+        snapshot: Save the sandbox's disk `before` the commands (uploads are there), `after` they have succeeded, or
+            both. Snapshots stay until they are deleted; `reap` can do that.
 
     Returns:
-        The command's outcome, where it ran, and every step with its duration.
+        The commands' outcomes, where they ran, and every step with its duration.
 
     Raises:
-        CommandFailedError: The exit code was not 0, and `check` is true.
-        ConfigurationError: A path to upload does not exist, or a setting is wrong; nothing was started.
+        CommandFailedError: An exit code was not 0, and `check` is true.
+        ConfigurationError: A path to upload or a Secret block does not exist, or a setting is wrong; nothing was
+            started.
 
     Example:
         ```python
@@ -82,62 +97,88 @@ def provision_and_run(
         ```
     """
     config = config or AGSConfig()
-    uploads, downloads = uploads or {}, downloads or {}
-    missing = [local for local in uploads if not Path(local).exists()]
-    if missing:
-        raise ConfigurationError(f"uploads: no such file or directory: {', '.join(missing)}.")
+    commands = [command] if isinstance(command, str) else list(command)
+    _check(commands, uploads or {}, secrets)
+    if delete_tool is None and snapshot != "none":
+        # A snapshot can only be started while its tool is there.
+        delete_tool = False
     started = time.monotonic()
+    options: dict[str, Any] = {"env": env, "secrets": secrets, "cwd": cwd, "user": user, "timeout": timeout}
     steps: list[Step] = []
-    result: ExecResult | None = None
-    instance: Instance | None = None
-    fetched: dict[str, str] = {}
-    try:
-        with sandbox_session(
+    results: list[ExecResult] = []
+    snapshots: dict[str, str] = {}
+    page = RunPage(steps, results, snapshots, config.connection())
+    with (
+        page,
+        sandbox_session(
             tool,
             lease=lease,
             on_failure=on_failure,
             on_crash=on_crash,
             delete_tool=delete_tool,
+            snapshot_id=from_snapshot,
             steps=steps,
             config=config,
-        ) as sandbox:
-            instance = sandbox.instance
-            for local, remote in uploads.items():
-                sandbox.upload(local, remote, user=user)
-            result = sandbox.run(command, env=env, secrets=secrets, cwd=cwd, user=user, timeout=timeout)
-            fetched = _fetch(sandbox, downloads, user, must=result.ok)
-            if check:
-                require_success(result)
-    except Exception:
-        write_page(result, instance, fetched, steps)
-        raise
-    write_page(result, instance, fetched, steps)
-    return _report(result, instance, fetched, steps, time.monotonic() - started)
-
-
-def _fetch(sandbox: SandboxSession, downloads: dict[str, str], user: str | None, must: bool) -> dict[str, str]:
-    """Download what there is; after a failed command a missing file is told, not raised."""
-    fetched = {}
-    for remote, local in downloads.items():
-        try:
-            sandbox.download(remote, local, user=user)
-            fetched[remote] = local
-        except AGSFlowsError as error:
-            if must:
-                raise
-            run_logger().warning("Not downloaded after the failed command: %s", error)
-    return fetched
-
-
-def _report(
-    result: ExecResult, instance: Instance, fetched: dict[str, str], steps: list[Step], seconds: float
-) -> RunReport:
+        ) as sandbox,
+    ):
+        page.instance = instance = sandbox.instance
+        for local, remote in (uploads or {}).items():
+            sandbox.upload(local, remote, user=user)
+        if snapshot in ("before", "both"):
+            snapshots["before"] = _save(sandbox, "before")
+        for one in commands:
+            results.append(_run(sandbox, one, options, retries, retry_delay))
+            if not results[-1].ok:
+                break
+        result = results[-1]
+        page.downloads = sandbox.collect(downloads or {}, user=user, must=result.ok)
+        if check:
+            require_success(result)
+        if snapshot in ("after", "both") and result.ok:
+            snapshots["after"] = _save(sandbox, "after")
     return RunReport(
         result=result,
+        results=tuple(results),
+        snapshots=snapshots,
         instance_id=instance.id,
         tool_id=instance.tool_id,
         tool_name=instance.tool_name,
         steps=tuple(steps),
-        downloads=fetched,
-        seconds=seconds,
+        downloads=page.downloads,
+        seconds=time.monotonic() - started,
     )
+
+
+def _check(commands: list[str], uploads: dict[str, str], secrets: dict[str, str] | None) -> None:
+    """Refuse what cannot come to a good end, before anything is started."""
+    if not commands:
+        raise ConfigurationError("command: the list is empty.")
+    for command in commands:
+        as_text(command)
+    missing = [local for local in uploads if not Path(local).exists()]
+    if missing:
+        raise ConfigurationError(f"uploads: no such file or directory: {', '.join(missing)}.")
+    load_secrets(secrets)
+
+
+def _run(sandbox: SandboxSession, command: str, options: dict[str, Any], retries: int, delay: float) -> ExecResult:
+    """Run a command, again if it fails: each attempt is a step of its own, which a retry of the run finds again."""
+    for left in range(retries, -1, -1):
+        try:
+            result = sandbox.run(command, **options)
+            if result.ok or not left:
+                return result
+            told = f"exit code {result.exit_code}"
+        except CommandTimeoutError as error:
+            if not left:
+                raise
+            told = str(error).splitlines()[0]
+        run_logger().warning("Again in %g s, %d of %d retries left: %s", delay, left, retries, told)
+        time.sleep(delay)
+    raise AssertionError("unreachable")
+
+
+def _save(sandbox: SandboxSession, when: Literal["before", "after"]) -> str:
+    saved = sandbox.snapshot(f"{when}-{sandbox.instance.id[:24]}")
+    run_logger().info("Saved the disk %s the commands: snapshot %s", when, saved.id)
+    return saved.id

@@ -1,10 +1,16 @@
 """A run as a page in the Prefect UI: what ran, what came of it, every step with its time."""
 
+from __future__ import annotations
+
+import socket
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
 
 from prefect.artifacts import create_markdown_artifact
 from prefect.context import FlowRunContext
 
+from ags_flows.cloud.connection import Connection
 from ags_flows.models import ExecResult, Instance, Step
 from ags_flows.tasks.logs import run_logger
 
@@ -14,55 +20,118 @@ SHOWN_CHARACTERS = 8_000
 _SIGNS = {"completed": "✅", "failed": "❌", "skipped": "➖"}
 
 
-def write_page(
-    result: ExecResult | None, instance: Instance | None, downloads: Mapping[str, str], steps: Sequence[Step]
-) -> None:
-    """Write the markdown artifact of a run; outside of a flow run there is nowhere to write it to.
+class RunPage:
+    """Writes the markdown artifact of a run at the end of a `with` block, however that ends.
 
     Args:
-        result: The command's outcome, masked already; None where it did not come to one.
+        steps: What was done; grows meanwhile.
+        results: The commands' outcomes, masked already; grows meanwhile.
+        snapshots: Ids of snapshots by when they were made.
+        connection: Where AGS is.
+
+    Attributes:
         instance: Where it ran.
         downloads: What was downloaded, path in the sandbox to local path.
-        steps: What was done.
     """
-    if FlowRunContext.get() is None:
-        return
-    lines = [f"# {_headline(result)}", ""]
-    if instance is not None:
-        lines.append(f"Sandbox `{instance.id}` of tool `{instance.tool_name or instance.tool_id}`")
-        lines.append("")
-    if result is not None:
-        lines += _block(result.command, "sh")
-    lines += ["| step | seconds | |", "|---|---:|---|"]
-    lines += [
-        f"| {_cell(step.name)} | {step.seconds:.2f} | {_SIGNS[step.status]} {_cell(step.message)} |" for step in steps
-    ]
-    lines.append("")
-    if downloads:
-        lines += ["**Downloaded**", "", *(f"- `{remote}` to `{local}`" for remote, local in downloads.items()), ""]
-    if result is not None:
-        for name, text, size in (
-            ("stdout", result.stdout, result.stdout_size),
-            ("stderr", result.stderr, result.stderr_size),
-        ):
-            if text.strip():
-                lines += [f"**{name}**, its end ({size:,} bytes in all)", "", *_block(_end(text), "text")]
+
+    def __init__(
+        self,
+        steps: Sequence[Step],
+        results: Sequence[ExecResult],
+        snapshots: Mapping[str, str],
+        connection: Connection,
+    ) -> None:
+        """Know where everything will be."""
+        self.instance: Instance | None = None
+        self.downloads: Mapping[str, str] = {}
+        self._steps = steps
+        self._results = results
+        self._snapshots = snapshots
+        self._connection = connection
+
+    def __enter__(self) -> RunPage:
+        """Return the page."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Write it; not for what ends the process, and outside of a flow run there is nowhere to write it to."""
+        if FlowRunContext.get() is None or (error is not None and not isinstance(error, Exception)):
+            return
+        try:
+            create_markdown_artifact(self._text(), key=ARTIFACT, description=self._headline())
+        except Exception as problem:  # noqa: BLE001 - the job is done, or failed for a reason of its own
+            run_logger().warning("The page of this run could not be written: %s", problem)
+
+    def _text(self) -> str:
+        parts = [f"# {self._headline()}", *self._place(), *self._timetable(), *self._files()]
+        for number, result in enumerate(self._results, start=1):
+            if len(self._results) > 1:
+                parts.append(f"## {number}. Exit code {result.exit_code} after {result.seconds:.1f} s")
+            parts += _outcome(result)
+        return "\n\n".join(parts) + "\n"
+
+    def _headline(self) -> str:
+        if not self._results:
+            return "It did not come to an exit code"
+        last, count = self._results[-1], len(self._results)
+        seconds = sum(result.seconds for result in self._results)
+        told = f"Exit code {last.exit_code} after {seconds:.1f} s"
+        return told if count == 1 else f"{told}, {count} commands"
+
+    def _place(self) -> list[str]:
+        if self.instance is None:
+            return []
+        tool = self.instance.tool_name or self.instance.tool_id
+        console = f"[{self._connection.region}]({self._connection.console_url})"
+        parts = [f"Sandbox `{self.instance.id}` of tool `{tool}` in {console}"]
+        parts += [f"Snapshot {when} the commands: `{saved}`" for when, saved in self._snapshots.items()]
+        return parts
+
+    def _timetable(self) -> list[str]:
+        rows = [
+            f"| {_cell(step.name)} | {step.seconds:.2f} | {_SIGNS[step.status]} {_cell(step.message)} |"
+            for step in self._steps
+        ]
+        return ["\n".join(["| step | seconds | |", "|---|---:|---|", *rows])]
+
+    def _files(self) -> list[str]:
+        if not self.downloads:
+            return []
+        rows = [
+            f"| `{_cell(remote)}` | [{_cell(local)}]({Path(local).absolute().as_uri()}) | {_size(Path(local))} |"
+            for remote, local in self.downloads.items()
+        ]
+        return ["\n".join([f"| in the sandbox | on {socket.gethostname()} | size |", "|---|---|---:|", *rows])]
+
+
+def _outcome(result: ExecResult) -> list[str]:
+    parts = [_block(result.command, "sh")]
+    for name, text, size in (
+        ("stdout", result.stdout, result.stdout_size),
+        ("stderr", result.stderr, result.stderr_size),
+    ):
+        if text.strip():
+            shown = _end(text)
+            whole = "" if len(shown) == len(text.rstrip()) else ", its end"
+            parts += [f"**{name}**{whole} ({size:,} bytes in all)", _block(shown, "text")]
+    return parts
+
+
+def _size(path: Path) -> str:
     try:
-        create_markdown_artifact("\n".join(lines), key=ARTIFACT, description=_headline(result))
-    except Exception as error:  # noqa: BLE001 - the job is done, or failed for a reason of its own
-        run_logger().warning("The page of this run could not be written: %s", error)
+        if path.is_dir():
+            return f"{sum(1 for one in path.rglob('*') if one.is_file()):,} files"
+        return f"{path.stat().st_size:,} bytes"
+    except OSError:
+        return ""
 
 
-def _headline(result: ExecResult | None) -> str:
-    if result is None:
-        return "It did not come to an exit code"
-    return f"Exit code {result.exit_code} after {result.seconds:.1f} s"
-
-
-def _block(text: str, language: str) -> list[str]:
+def _block(text: str, language: str) -> str:
     # Longer than any fence in the text, which must not end the block.
     fence = "`" * max([3, *(len(line) - len(line.lstrip("`")) + 1 for line in text.splitlines())])
-    return [f"{fence}{language}", text.rstrip(), fence, ""]
+    return f"{fence}{language}\n{text.rstrip()}\n{fence}"
 
 
 def _end(text: str) -> str:

@@ -99,9 +99,15 @@ class Step(Value):
 
 
 class RunReport(Value):
-    """What a flow did: the command's outcome, where it ran, and every step with its duration."""
+    """What a flow did: the commands' outcomes, where they ran, and every step with its duration.
+
+    `result` is that of the last command that ran; `results` has one for each command, of its last attempt.
+    `snapshots` are the ids of snapshots that were made `before` and `after` the commands.
+    """
 
     result: ExecResult
+    results: tuple[ExecResult, ...] = ()
+    snapshots: dict[str, str] = Field(default_factory=dict)
     instance_id: str
     tool_id: str
     tool_name: str

@@ -161,3 +161,45 @@ def test_an_exception_between_the_steps_stops_the_sandbox(ags_config):
     with pytest.raises(AGSFlowsError, match="on purpose"):
         breaks()
     assert nothing_is_left(ags_config)
+
+
+def test_several_commands_run_in_turn_until_one_fails(ags_config):
+    commands = ["echo one >> log", "cat log; exit 4", "echo never >> log"]
+    report = provision_and_run(commands, TOOL, check=False, config=ags_config)
+    assert [(result.command, result.exit_code) for result in report.results] == [(commands[0], 0), (commands[1], 4)]
+    assert report.result == report.results[-1] and report.result.stdout == "one\n"
+
+
+def test_a_command_that_fails_is_run_again_in_the_same_sandbox(ags_config):
+    command = "echo x >> tries; test $(wc -l < tries) -ge 3"
+    report = provision_and_run(command, TOOL, retries=5, retry_delay=0, config=ags_config)
+    assert report.result.ok
+    assert sum(step.name.startswith("exec") for step in report.steps) == 3
+    assert sum(step.name == "start instance" for step in report.steps) == 1
+    with pytest.raises(CommandFailedError, match="exit code 7"):
+        provision_and_run("exit 7", TOOL, retries=1, retry_delay=0, config=ags_config)
+
+
+def test_a_snapshot_before_and_after_holds_the_disk_of_that_moment(ags_config, tmp_path):
+    (tmp_path / "in").write_text("given")
+    first = provision_and_run(
+        "echo made > out", TOOL, uploads={str(tmp_path / "in"): "in"}, snapshot="both", config=ags_config
+    )
+    assert set(first.snapshots) == {"before", "after"}
+    before = provision_and_run("cat in; ls", from_snapshot=first.snapshots["before"], config=ags_config)
+    assert before.result.stdout.startswith("given") and "out" not in before.result.stdout
+    after = provision_and_run("cat out", from_snapshot=first.snapshots["after"], config=ags_config)
+    assert after.result.stdout == "made\n"
+    with pytest.raises(ConfigurationError, match="give one of them"):
+        provision_and_run("true", TOOL, from_snapshot=first.snapshots["after"], config=ags_config)
+
+
+def test_what_cannot_end_well_is_refused_before_anything_is_started(ags_config):
+    for wrong in (
+        {"command": []},
+        {"command": ["true", " "]},
+        {"command": "true", "secrets": {"TOKEN": "no-such-block"}},
+    ):
+        with pytest.raises(ConfigurationError):
+            provision_and_run(tool=TOOL, config=ags_config, **wrong)
+    assert nothing_is_left(ags_config)
