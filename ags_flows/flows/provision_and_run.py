@@ -10,8 +10,9 @@ from pydantic import Field
 from ags_flows.blocks import AGSConfig
 from ags_flows.errors import CommandTimeoutError, ConfigurationError
 from ags_flows.flows.hooks import stop_sandboxes, stop_sandboxes_if_asked
+from ags_flows.flows.parameters import Pairs, Text, ToolChoice, User
 from ags_flows.flows.run_page import RunPage
-from ags_flows.models import ExecResult, RunReport, Step, ToolSpec
+from ags_flows.models import ExecResult, RunReport, Step
 from ags_flows.session import OnCrash, OnFailure, SandboxSession, sandbox_session
 from ags_flows.tasks.commands import as_text, require_success
 from ags_flows.tasks.logs import run_logger
@@ -28,15 +29,15 @@ Snapshots = Literal["none", "before", "after", "both"]
 )
 def provision_and_run(
     command: str | list[str],
-    tool: Annotated[ToolSpec | str | None, Field(union_mode="left_to_right")] = None,
-    uploads: dict[str, str] | None = None,
-    downloads: dict[str, str] | None = None,
-    env: dict[str, str] | None = None,
-    secrets: dict[str, str] | None = None,
-    cwd: str | None = None,
-    user: str | None = None,
+    tool: ToolChoice = "",
+    uploads: Pairs = {},
+    downloads: Pairs = {},
+    env: Pairs = {},
+    secrets: Pairs = {},
+    cwd: Text = "",
+    user: User = "user",
     timeout: float | None = None,
-    lease: str | None = None,
+    lease: Text = "",
     check: bool = True,
     on_failure: OnFailure = "stop",
     on_crash: OnCrash = "lease",
@@ -44,7 +45,7 @@ def provision_and_run(
     config: AGSConfig | None = None,
     retries: Annotated[int, Field(ge=0, le=100)] = 0,
     retry_delay: Annotated[float, Field(ge=0)] = 10.0,
-    from_snapshot: str | None = None,
+    from_snapshot: Text = "",
     snapshot: Snapshots = "none",
 ) -> RunReport:
     """Run one command, or several one after another, in a sandbox of their own.
@@ -56,14 +57,15 @@ def provision_and_run(
         command: Run by `bash -l -c` in the sandbox. Of several the next is run when the last has succeeded.
         tool: A tool to create (deleted afterwards), or the name or id of an existing one (kept). Empty: the
             configuration's.
-        uploads: Local path to path in the sandbox; a directory is taken whole.
-        downloads: Path in the sandbox to local path; a directory is taken whole.
-        env: Environment of the commands.
-        secrets: Environment from Prefect Secret blocks: variable name to name of the block.
-        cwd: Working directory in the sandbox, by default the user's home.
-        user: `user` (default) or `root`.
+        uploads: Local path to path in the sandbox, as `{"etl.py": "etl.py"}`; a directory is taken whole.
+        downloads: Path in the sandbox to local path, as `{"out": "results"}`; a directory is taken whole.
+        env: Environment of the commands, as `{"MODE": "fast"}`; not for secrets.
+        secrets: Environment from Prefect Secret blocks: variable name to name of the block, as
+            `{"TOKEN": "warehouse-token"}`.
+        cwd: Working directory in the sandbox. Empty: the user's home.
+        user: Who runs the commands, and whose home relative paths begin in.
         timeout: Seconds for each command, empty for no limit.
-        lease: How long the sandbox outlives this process if it dies, `30s` to `24h`.
+        lease: How long the sandbox outlives this process if it dies, `30s` to `24h`. Empty: the configuration's.
         check: Fail the run when an exit code is not 0. Downloads are tried all the same.
         on_failure: What becomes of the sandbox of a failed run: `stop`, `keep`, `pause`.
         on_crash: What becomes of the sandbox when this process is killed: left to a retry and to its `lease`, or
@@ -98,12 +100,12 @@ def provision_and_run(
     """
     config = config or AGSConfig()
     commands = [command] if isinstance(command, str) else list(command)
-    _check(commands, uploads or {}, secrets)
+    _check(commands, uploads, secrets)
     if delete_tool is None and snapshot != "none":
         # A snapshot can only be started while its tool is there.
         delete_tool = False
     started = time.monotonic()
-    options: dict[str, Any] = {"env": env, "secrets": secrets, "cwd": cwd, "user": user, "timeout": timeout}
+    options: dict[str, Any] = {"env": env, "secrets": secrets, "cwd": cwd or None, "user": user, "timeout": timeout}
     steps: list[Step] = []
     results: list[ExecResult] = []
     snapshots: dict[str, str] = {}
@@ -111,18 +113,18 @@ def provision_and_run(
     with (
         page,
         sandbox_session(
-            tool,
-            lease=lease,
+            tool or None,
+            lease=lease or None,
             on_failure=on_failure,
             on_crash=on_crash,
             delete_tool=delete_tool,
-            snapshot_id=from_snapshot,
+            snapshot_id=from_snapshot or None,
             steps=steps,
             config=config,
         ) as sandbox,
     ):
         page.instance = instance = sandbox.instance
-        for local, remote in (uploads or {}).items():
+        for local, remote in uploads.items():
             sandbox.upload(local, remote, user=user)
         if snapshot in ("before", "both"):
             snapshots["before"] = _save(sandbox, "before")
@@ -131,7 +133,7 @@ def provision_and_run(
             if not results[-1].ok:
                 break
         result = results[-1]
-        page.downloads = sandbox.collect(downloads or {}, user=user, must=result.ok)
+        page.downloads = sandbox.collect(downloads, user=user, must=result.ok)
         if check:
             require_success(result)
         if snapshot in ("after", "both") and result.ok:
@@ -149,7 +151,7 @@ def provision_and_run(
     )
 
 
-def _check(commands: list[str], uploads: dict[str, str], secrets: dict[str, str] | None) -> None:
+def _check(commands: list[str], uploads: dict[str, str], secrets: dict[str, str]) -> None:
     """Refuse what cannot come to a good end, before anything is started."""
     if not commands:
         raise ConfigurationError("command: the list is empty.")

@@ -1,14 +1,17 @@
 """The flow that ends what is left over."""
 
 from contextlib import closing
+from typing import Annotated, TypeAlias
 
 from prefect import flow
 from prefect.artifacts import create_table_artifact
 from prefect.client.orchestration import get_client
+from pydantic import BeforeValidator
 
 from ags_flows.blocks import AGSConfig
 from ags_flows.cloud.pace import PacedControlPlane
 from ags_flows.errors import UnreachableError
+from ags_flows.flows.parameters import Text
 from ags_flows.models import Reaped, ReapReport, ReapRules
 from ags_flows.reaping.owners import PrefectOwners
 from ags_flows.reaping.reaper import Reaper
@@ -16,6 +19,8 @@ from ags_flows.tasks.events import emit
 from ags_flows.tasks.logs import run_logger
 
 ARTIFACT = "reap"
+DEFAULT_RULES = ReapRules()
+Rules: TypeAlias = Annotated[ReapRules, BeforeValidator(lambda given: ReapRules() if given is None else given)]
 MOST_ROWS = 500
 """Rows of the table artifact for what was stopped: the server keeps an artifact whole, and the UI shows it whole."""
 
@@ -27,8 +32,8 @@ MOST_ROWS = 500
 )
 def reap(
     dry_run: bool = False,
-    rules: ReapRules | None = None,
-    flow_run_id: str | None = None,
+    rules: Rules = DEFAULT_RULES,
+    flow_run_id: Text = "",
     config: AGSConfig | None = None,
 ) -> ReapReport:
     """Stop what is provably ours and provably nobody's.
@@ -55,7 +60,6 @@ def reap(
         ```
     """
     config = config or AGSConfig()
-    rules = rules or ReapRules()
     logger = run_logger()
     with get_client(sync_client=True) as client, closing(PacedControlPlane(config.connection())) as control:
         reaper = Reaper(
@@ -63,7 +67,7 @@ def reap(
             PrefectOwners(client, rules.sole_server),
             rules,
             dry_run=dry_run,
-            flow_run_id=flow_run_id,
+            flow_run_id=flow_run_id or None,
             on_reaped=_tell,
         )
         report = reaper.run()

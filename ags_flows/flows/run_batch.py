@@ -1,16 +1,16 @@
 """The flow that takes many items through a pool of sandboxes."""
 
-from typing import Annotated, Any
+from typing import Any
 
 from prefect import flow
-from pydantic import Field
 
 from ags_flows.batch.work import function_named
 from ags_flows.blocks import AGSConfig
 from ags_flows.flows.batch_progress import TaskRuns
 from ags_flows.flows.hooks import stop_sandboxes, stop_sandboxes_if_asked
+from ags_flows.flows.parameters import Pairs, Text, ToolChoice, User
 from ags_flows.flows.run_items import run_items
-from ags_flows.models import BatchReport, ToolSpec
+from ags_flows.models import BatchReport
 from ags_flows.session import OnCrash
 
 
@@ -23,24 +23,24 @@ from ags_flows.session import OnCrash
 )
 def run_batch(
     items: list[Any] | str,
-    command: str | None = None,
-    tool: Annotated[ToolSpec | str | None, Field(union_mode="left_to_right")] = None,
-    function: str | None = None,
+    command: Text = "",
+    tool: ToolChoice = "",
+    function: Text = "",
     sandboxes: int | None = None,
     items_per_sandbox: int | None = None,
-    concurrency_limit: str | None = None,
-    results: str | None = None,
+    concurrency_limit: Text = "",
+    results: Text = "",
     timeout: float | None = None,
-    env: dict[str, str] | None = None,
-    secrets: dict[str, str] | None = None,
-    cwd: str | None = None,
-    user: str | None = None,
+    env: Pairs = {},
+    secrets: Pairs = {},
+    cwd: Text = "",
+    user: User = "user",
     durable: bool = True,
     retries: int = 2,
     retries_of_failed: int = 0,
     fail_above: float = 0.1,
     task_runs: TaskRuns = "chunks",
-    lease: str | None = None,
+    lease: Text = "",
     on_crash: OnCrash = "lease",
     delete_tool: bool | None = None,
     config: AGSConfig | None = None,
@@ -65,8 +65,8 @@ def run_batch(
         timeout: Seconds for each command, empty for no limit.
         env: Environment of the command.
         secrets: Environment from Prefect Secret blocks: variable name to name of the block.
-        cwd: Working directory in the sandbox, by default the user's home.
-        user: `user` (default) or `root`.
+        cwd: Working directory in the sandbox. Empty: the user's home.
+        user: Who runs the command.
         durable: Commands belong to the sandbox and survive lost connections. Off is faster for very short ones: what
             a crash interrupts is then done anew.
         retries: How often an item is tried again after a failure of the sandbox or the cloud.
@@ -96,25 +96,25 @@ def run_batch(
         "timeout": timeout,
         "env": env,
         "secrets": secrets,
-        "cwd": cwd,
-        "user": user,
+        "cwd": cwd or None,
+        "user": user or None,
         "durable": durable,
     }
     return run_items(
         items,
         function_named(function) if function else None,
-        command=command,
-        tool=tool,
+        command=command or None,
+        tool=tool or None,
         options={name: value for name, value in settings.items() if value is not None},
         sandboxes=sandboxes,
         items_per_sandbox=items_per_sandbox,
-        concurrency_limit=concurrency_limit,
-        results=results,
+        concurrency_limit=concurrency_limit or None,
+        results=results or None,
         retries=retries,
         retries_of_failed=retries_of_failed,
         fail_above=fail_above,
         task_runs=task_runs,
-        lease=lease,
+        lease=lease or None,
         on_crash=on_crash,
         delete_tool=delete_tool,
         config=config,

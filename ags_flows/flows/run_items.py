@@ -27,6 +27,7 @@ from ags_flows.tasks.caller import is_first_attempt, owner
 from ags_flows.tasks.ending import Ending, ending_of
 from ags_flows.tasks.logs import run_logger
 from ags_flows.tasks.retries import as_step
+from ags_flows.tasks.secrets import load_secrets
 
 MOST_SANDBOXES = 100
 """How many at once, where nobody says: a thread each, and more than one process feeds with short items."""
@@ -107,6 +108,7 @@ def run_items(
     """
     config = config or AGSConfig()
     work = Work(command=command, function=function, options=dict(options or {}))
+    load_secrets(work.options.get("secrets"))
     _check(sandboxes, items_per_sandbox, fail_above, retries, retries_of_failed)
     reference = tool if tool is not None else config.tool_id
     if not reference and order is None:

@@ -17,7 +17,6 @@ from ags_flows.tasks.logs import run_logger
 ARTIFACT = "sandbox-run"
 SHOWN_LINES = 40
 SHOWN_CHARACTERS = 8_000
-_SIGNS = {"completed": "✅", "failed": "❌", "skipped": "➖"}
 
 
 class RunPage:
@@ -90,10 +89,7 @@ class RunPage:
         return parts
 
     def _timetable(self) -> list[str]:
-        rows = [
-            f"| {_cell(step.name)} | {step.seconds:.2f} | {_SIGNS[step.status]} {_cell(step.message)} |"
-            for step in self._steps
-        ]
+        rows = [f"| {_cell(step.name)} | {step.seconds:.2f} | {_cell(_ending(step))} |" for step in self._steps]
         return ["\n".join(["| step | seconds | |", "|---|---:|---|", *rows])]
 
     def _files(self) -> list[str]:
@@ -117,6 +113,12 @@ def _outcome(result: ExecResult) -> list[str]:
             whole = "" if len(shown) == len(text.rstrip()) else ", its end"
             parts += [f"**{name}**{whole} ({size:,} bytes in all)", _block(shown, "text")]
     return parts
+
+
+def _ending(step: Step) -> str:
+    if step.status == "completed":
+        return step.message or "ok"
+    return f"**{step.status}** {step.message}".strip()
 
 
 def _size(path: Path) -> str:

@@ -27,7 +27,7 @@ def reap_now(dry_run: bool, grace: float | None, flow_run: str | None) -> ReapRe
         )
     rules = ReapRules() if grace is None else ReapRules(grace_minutes=grace)
     with steps_on_stderr(quiet=True):
-        return reap(dry_run=dry_run, rules=rules, flow_run_id=flow_run)
+        return reap(dry_run=dry_run, rules=rules, flow_run_id=flow_run or "")
 
 
 def rows_of(report: ReapReport) -> list[dict[str, Any]]:

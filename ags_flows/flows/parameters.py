@@ -1,0 +1,18 @@
+"""Types of flow parameters that make a good form in the Prefect UI.
+
+The UI shows `str | None` as a choice of types to be made before anything can be written; a plain `str` is a field to
+write into. So parameters are plain, empty by default, and None counts as empty all the same.
+"""
+
+from typing import Annotated, Literal, TypeAlias
+
+from pydantic import BeforeValidator, Field
+
+from ags_flows.models import ToolSpec
+
+Text: TypeAlias = Annotated[str, BeforeValidator(lambda given: "" if given is None else given)]
+Pairs: TypeAlias = Annotated[dict[str, str], BeforeValidator(lambda given: {} if given is None else given)]
+User: TypeAlias = Annotated[Literal["user", "root"], BeforeValidator(lambda given: given or "user")]
+ToolChoice: TypeAlias = Annotated[
+    str | ToolSpec, Field(union_mode="left_to_right"), BeforeValidator(lambda given: "" if given is None else given)
+]
