@@ -1,62 +1,162 @@
-"""The automation that a Prefect server needs to notice runs that nobody owns any more.
+"""Automations as files: what a Prefect server does by itself when a run is lost, crashes, or a batch fails.
 
-Prefect marks a run as crashed when its runner sees the engine die. When the runner dies too, the run stays RUNNING for
-ever: no service of the server looks for it. This automation does, by the heartbeats that engines send.
+A file is YAML in Prefect's own form: one automation, or several under `automations:`. In it, what a server knows by an
+id of its own stands by its name: `deployment: reap/of-a-run`, `block: custom-webhook/operators`. An automation is known
+by its name: applied again, it is brought up to date, and never made twice.
 """
 
 from __future__ import annotations
 
-from datetime import timedelta
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
 
-from prefect.automations import AutomationCore, ChangeFlowRunState, EventTrigger, Posture
-from prefect.client.orchestration import get_client
-from prefect.client.schemas.objects import StateType
+import httpx
+import yaml
+from prefect.automations import Automation, AutomationCore
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
+from pydantic import ValidationError
+
+from ags_flows.errors import ConfigurationError, UnreachableError
+from ags_flows.models import explain
 
 LOST_RUNS = "ags-flows: mark lost runs as crashed"
-DEFAULT_WITHIN = timedelta(minutes=9)
-"""Three of Prefect's heartbeats, which come every 180 seconds by default."""
+"""The automation that every server needs: nothing else notices a run whose runner and engine were both killed."""
 
-_HEARTBEAT = "prefect.flow-run.heartbeat"
-_ENDS = ("Completed", "Failed", "Crashed", "Cancelled", "Cancelling", "Paused", "Suspended", "AwaitingRetry")
+SHIPPED = "deployments/automations"
+Change = Literal["created", "changed", "left"]
 
 
-def lost_runs(within: timedelta = DEFAULT_WITHIN) -> AutomationCore:
-    """Return the automation: a run that sent a heartbeat, and then neither another one nor an end, has crashed.
+@dataclass(frozen=True)
+class SyncedAutomation:
+    """One automation, and what was done to bring the server in step with its file."""
+
+    name: str
+    change: Change
+
+
+def lost_runs_file() -> Path:
+    """Return the file of `LOST_RUNS`: in an installed package it lies beside this module."""
+    name = "lost-runs.yaml"
+    here = Path(__file__).parent
+    installed = here / name
+    return installed if installed.exists() else here.parent / SHIPPED / name
+
+
+def sync_automations(files: Iterable[Path | str] = ()) -> list[SyncedAutomation]:
+    """Bring the automations of a Prefect server in step with files. All are checked before the first is changed.
+
+    Whether one is switched on stays as it was on the server, unless its file has `enabled`.
 
     Args:
-        within: How long heartbeats may be missing: at least three times `PREFECT_FLOWS_HEARTBEAT_FREQUENCY`.
+        files: YAML files; by default that of `LOST_RUNS` alone.
+
+    Raises:
+        ConfigurationError: A file is wrong, or names a deployment or a block that the server has not. Nothing was done.
+        UnreachableError: The Prefect server did not answer.
     """
-    return AutomationCore(
-        name=LOST_RUNS,
-        description="Made by ags_flows. A run whose runner and engine were both killed can be retried after this.",
-        trigger=EventTrigger(
-            posture=Posture.Proactive,
-            after={_HEARTBEAT},
-            expect={_HEARTBEAT, *(f"prefect.flow-run.{end}" for end in _ENDS)},
-            match={"prefect.resource.id": "prefect.flow-run.*"},
-            for_each={"prefect.resource.id"},
-            threshold=1,
-            within=within,
-        ),
-        actions=[
-            ChangeFlowRunState(name=None, state=StateType.CRASHED, message="Its heartbeats stopped.", force=False)
-        ],
-    )
+    documents = [document for file in [*files] or [lost_runs_file()] for document in _documents(Path(file))]
+    names = [str(document.get("name")) for _, document in documents]
+    if doubles := sorted({name for name in names if names.count(name) > 1}):
+        raise ConfigurationError(f"Two automations have the name {doubles[0]!r}.", hint="Nothing was changed.")
+    with answering(), get_client(sync_client=True) as client:
+        wanted = [(_automation(file, document, client), document) for file, document in documents]
+        return [_apply(automation, "enabled" in document, client) for automation, document in wanted]
 
 
-def sync_automations(within: timedelta = DEFAULT_WITHIN) -> bool:
-    """Create the automation on the Prefect server, or bring the one of that name up to date.
+@contextmanager
+def answering() -> Iterator[None]:
+    """Say in a sentence that the Prefect server does not answer.
 
-    Returns:
-        Whether it was created.
+    Raises:
+        UnreachableError: Instead of what the HTTP client raises.
     """
-    wanted = lost_runs(within)
-    with get_client(sync_client=True) as client:
-        known = client.read_automations_by_name(LOST_RUNS)
-        if not known:
-            client.create_automation(wanted)
-            return True
-        client.update_automation(known[0].id, wanted)
-        for double in known[1:]:
-            client.delete_automation(double.id)
-        return False
+    try:
+        yield
+    except (httpx.HTTPError, RuntimeError) as error:
+        if isinstance(error, PrefectHTTPStatusError) and error.response.status_code < 500:
+            raise
+        raise UnreachableError(
+            f"The Prefect server does not answer: {type(error).__name__}: {error}".split("\n")[0],
+            hint="Check PREFECT_API_URL, and whether the server runs.",
+        ) from error
+
+
+def _documents(file: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeError, yaml.YAMLError) as error:
+        raise ConfigurationError(f"{file} cannot be read as YAML: {error}", hint="Nothing was changed.") from error
+    several = content.get("automations", [content]) if isinstance(content, dict) else content
+    if not isinstance(several, list) or not several or not all(isinstance(one, dict) for one in several):
+        raise ConfigurationError(f"{file} holds no automation.", hint="One mapping, or a list under `automations:`.")
+    yield from ((file, one) for one in several)
+
+
+def _automation(file: Path, document: dict[str, Any], client: SyncPrefectClient) -> AutomationCore:
+    actions = [_resolved(file, action, client) for action in document.get("actions", [])]
+    try:
+        return AutomationCore.model_validate({**document, "actions": actions})
+    except ValidationError as error:
+        name = document.get("name", "an automation without a name")
+        raise ConfigurationError(f"{file}: {explain(str(name), error)}", hint="Nothing was changed.") from None
+
+
+def _resolved(file: Path, action: dict[str, Any], client: SyncPrefectClient) -> dict[str, Any]:
+    """Return an action with ids in the place of names."""
+    resolved = dict(action)
+    if name := resolved.pop("deployment", None):
+        resolved["deployment_id"] = _looked_up(
+            lambda: client.read_deployment_by_name(str(name)).id,
+            f"{file}: the Prefect server has no deployment {name!r}.",
+            "Deploy it first: prefect deploy --all, or deployments/serve.py. Nothing was changed.",
+        )
+    if reference := resolved.pop("block", None):
+        slug, _, document = str(reference).partition("/")
+        resolved["block_document_id"] = _looked_up(
+            lambda: client.read_block_document_by_name(document, slug).id,
+            f"{file}: the Prefect server has no block {reference!r}.",
+            "Create it first: python blocks/register.py, or in the UI under Blocks. Nothing was changed.",
+        )
+    return resolved
+
+
+def _looked_up(look: Callable[[], Any], message: str, hint: str) -> Any:
+    try:
+        return look()
+    except (ObjectNotFound, ValueError):
+        raise ConfigurationError(message, hint=hint) from None
+
+
+def _apply(wanted: AutomationCore, decided: bool, client: SyncPrefectClient) -> SyncedAutomation:
+    known = client.read_automations_by_name(wanted.name)
+    if not known:
+        client.create_automation(wanted)
+        return SyncedAutomation(wanted.name, "created")
+    for double in known[1:]:
+        client.delete_automation(double.id)
+    if not decided:
+        wanted = wanted.model_copy(update={"enabled": known[0].enabled})
+    if _content(known[0]) == _content(wanted):
+        return SyncedAutomation(wanted.name, "changed" if known[1:] else "left")
+    # The client sends what was set: an action that the file has not any more is to go.
+    client.update_automation(known[0].id, AutomationCore.model_validate(wanted.model_dump()))
+    return SyncedAutomation(wanted.name, "changed")
+
+
+def _content(automation: Automation | AutomationCore) -> Any:
+    """Return what an automation is, without what the server gives it, in an order that does not depend on sets."""
+    return _ordered({name: getattr(automation, name) for name in AutomationCore.model_fields})
+
+
+def _ordered(value: Any) -> Any:
+    if hasattr(value, "model_dump"):
+        value = value.model_dump(mode="json")
+    if isinstance(value, dict):
+        return {name: _ordered(one) for name, one in value.items() if name not in ("id", "automation_id")}
+    if isinstance(value, list | set | tuple):
+        return sorted((_ordered(one) for one in value), key=repr)
+    return value

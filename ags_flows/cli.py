@@ -201,20 +201,24 @@ def doctor(as_json: AsJson = False) -> None:
 
 @app.command(rich_help_panel="Set-up")
 def automations(
-    minutes: Annotated[float, typer.Option(help="How long heartbeats may be missing: three of them at least.")] = 9.0,
+    files: Annotated[
+        list[Path] | None, typer.Argument(help="YAML files. Without: runs that nobody owns are marked as crashed.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Let the Prefect server mark runs as crashed whose runner and engine were both killed. Safe to repeat."""
-    from datetime import timedelta
+    """Bring the Prefect server's automations in step with files, by their names. Safe to repeat."""
+    from dataclasses import asdict
 
-    from ags_flows.automations import LOST_RUNS, sync_automations
+    from ags_flows.automations import sync_automations
     from ags_flows.operator.listing import print_json
 
-    created = sync_automations(timedelta(minutes=minutes))
+    with _told():
+        synced = sync_automations(files or ())
     if as_json:
-        print_json([{"automation": LOST_RUNS, "created": created}])
-    else:
-        Console().print(f"{'Created' if created else 'Brought up to date'}: {LOST_RUNS}", highlight=False)
+        print_json([asdict(one) for one in synced])
+        return
+    for one in synced:
+        Console().print(f"{one.change:<8} {one.name}", highlight=False, markup=False)
 
 
 @contextmanager

@@ -61,8 +61,8 @@ class Observer:
             self._update(runner)
         self._update(runner, now=True)
 
-    def report(self, report: BatchReport, results: Sequence[ItemResult]) -> None:
-        """Write the table, and emit an event."""
+    def report(self, report: BatchReport, results: Sequence[ItemResult], failed_as_a_whole: bool) -> None:
+        """Write the table, and emit an event: `ags.batch.failed` where more failed than may, else `.finished`."""
         run_logger().info("%s", _line(report))
         if not self._in_flow:
             return
@@ -73,7 +73,7 @@ class Observer:
         context = FlowRunContext.get()
         if context is not None and context.flow_run is not None:
             emit_event(
-                event="ags.batch.finished",
+                event="ags.batch.failed" if failed_as_a_whole else "ags.batch.finished",
                 resource={"prefect.resource.id": f"ags.batch.{context.flow_run.id}"},
                 payload=report.model_dump(mode="json", exclude={"failures"}),
             )

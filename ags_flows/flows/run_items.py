@@ -170,16 +170,17 @@ def run_items(
         started=pool.started,
         seconds=round(time.monotonic() - started, 3),
     )
-    observer.report(report, sorted(done, key=lambda result: result.index))
-    return _judged(report, fail_above)
-
-
-def _judged(report: BatchReport, fail_above: float) -> BatchReport:
     undone = report.items - report.succeeded - report.failed
-    if report.failed <= int(fail_above * report.items) and not undone:
-        return report
+    failed = report.failed > int(fail_above * report.items) or undone > 0
+    observer.report(report, sorted(done, key=lambda result: result.index), failed)
+    if failed:
+        raise _failure(report, fail_above, undone)
+    return report
+
+
+def _failure(report: BatchReport, fail_above: float, undone: int) -> BatchFailedError:
     first = "; ".join(f"{one.key}: {one.error.splitlines()[0]}" for one in report.failures[:3] if one.error)
-    raise BatchFailedError(
+    return BatchFailedError(
         f"{report.failed} of {report.items} items failed, more than the {fail_above:.0%} that may"
         + (f"; {undone} were not begun any more" if undone else "")
         + f". {first}.",
