@@ -21,7 +21,6 @@ from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from pydantic import ValidationError
 
 from ags_flows.errors import ConfigurationError, UnreachableError
-from ags_flows.models import explain
 
 LOST_RUNS = "ags-flows: mark lost runs as crashed"
 """The automation that every server needs: nothing else notices a run whose runner and engine were both killed."""
@@ -73,12 +72,15 @@ def answering() -> Iterator[None]:
 
     Raises:
         UnreachableError: Instead of what the HTTP client raises.
+        ConfigurationError: The server answered, and refused.
     """
     try:
         yield
     except (httpx.HTTPError, RuntimeError) as error:
         if isinstance(error, PrefectHTTPStatusError) and error.response.status_code < 500:
-            raise
+            raise ConfigurationError(
+                f"The Prefect server refused a request: {error}".split(" - For more")[0]
+            ) from error
         raise UnreachableError(
             f"The Prefect server does not answer: {type(error).__name__}: {error}".split("\n")[0],
             hint="Check PREFECT_API_URL, and whether the server runs.",
@@ -102,7 +104,17 @@ def _automation(file: Path, document: dict[str, Any], client: SyncPrefectClient)
         return AutomationCore.model_validate({**document, "actions": actions})
     except ValidationError as error:
         name = document.get("name", "an automation without a name")
-        raise ConfigurationError(f"{file}: {explain(str(name), error)}", hint="Nothing was changed.") from None
+        wrong = "; ".join(_findings(error))
+        raise ConfigurationError(f"{file}: {name} is not valid. {wrong}.", hint="Nothing was changed.") from None
+
+
+def _findings(error: ValidationError) -> list[str]:
+    """Return what is wrong, without what pydantic tells of every other kind of action and trigger."""
+    told = [(".".join(str(part) for part in one["loc"]), one) for one in error.errors(include_url=False)]
+    kinds = [(place, one) for place, one in told if one["type"] == "literal_error" and place.endswith("type")]
+    others = tuple(place.removesuffix("type") for place, _ in kinds)
+    fitting = [f"{place}: {one['msg']}" for place, one in told if not place.startswith(others)]
+    return fitting or sorted({f"{one['input']!r} is no type that Prefect knows" for _, one in kinds})
 
 
 def _resolved(file: Path, action: dict[str, Any], client: SyncPrefectClient) -> dict[str, Any]:
@@ -143,7 +155,7 @@ def _apply(wanted: AutomationCore, decided: bool, client: SyncPrefectClient) -> 
     if _content(known[0]) == _content(wanted):
         return SyncedAutomation(wanted.name, "changed" if known[1:] else "left")
     # The client sends what was set: an action that the file has not any more is to go.
-    client.update_automation(known[0].id, AutomationCore.model_validate(wanted.model_dump()))
+    client.update_automation(known[0].id, AutomationCore.model_validate(wanted.model_dump(exclude={"owner_resource"})))
     return SyncedAutomation(wanted.name, "changed")
 
 

@@ -1,4 +1,4 @@
-"""Global concurrency limits of the Prefect server, one slot a sandbox."""
+"""Global limits of the Prefect server: a slot of a concurrency limit for each sandbox, one of a rate for its start."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
 from prefect.client.orchestration import get_client
-from prefect.concurrency.sync import concurrency
+from prefect.client.schemas.responses import GlobalConcurrencyLimitResponse
+from prefect.concurrency.sync import concurrency, rate_limit
 from prefect.exceptions import ObjectNotFound
 
 from ags_flows.batch.runner import Gate
@@ -25,19 +26,7 @@ def limited_by(name: str) -> tuple[Gate, int]:
     Raises:
         ConfigurationError: There is no such limit, or it lets nobody in.
     """
-    with get_client(sync_client=True) as client:
-        try:
-            limit = client.read_global_concurrency_limit_by_name(name)
-        except ObjectNotFound:
-            raise ConfigurationError(
-                f"concurrency_limit={name!r}: the Prefect server has no such global concurrency limit.",
-                hint=f"Create it: prefect gcl create {name} --limit 10. Nothing was started.",
-            ) from None
-    if not limit.active or limit.limit < 1:
-        raise ConfigurationError(
-            f"concurrency_limit={name!r} lets no sandbox in: it is {'not active' if not limit.active else 'zero'}.",
-            hint=f"Change it: prefect gcl update {name}, or prefect gcl enable {name}. Nothing was started.",
-        )
+    limit = _limit("concurrency_limit", name)
 
     @contextmanager
     def gate(over: Callable[[], bool]) -> Iterator[bool]:
@@ -52,3 +41,51 @@ def limited_by(name: str) -> tuple[Gate, int]:
             yield False
 
     return gate, limit.limit
+
+
+def paced_by(name: str, gate: Gate) -> Gate:
+    """Return a gate that lets nobody in faster than a rate limit says.
+
+    Raises:
+        ConfigurationError: There is no such limit, or its slots do not come back by themselves.
+    """
+    limit = _limit("rate_limit", name)
+    if not limit.slot_decay_per_second:
+        raise ConfigurationError(
+            f"rate_limit={name!r} is no rate: its slots do not come back by themselves.",
+            hint=f"Change it: prefect gcl update {name} --slot-decay-per-second 20. Nothing was started.",
+        )
+
+    @contextmanager
+    def paced(over: Callable[[], bool]) -> Iterator[bool]:
+        with gate(over) as entered:
+            yield entered and _in_time(name, over)
+
+    return paced
+
+
+def _in_time(name: str, over: Callable[[], bool]) -> bool:
+    while not over():
+        try:
+            rate_limit(name, timeout_seconds=LOOK, strict=True)
+        except TimeoutError:
+            continue
+        return True
+    return False
+
+
+def _limit(parameter: str, name: str) -> GlobalConcurrencyLimitResponse:
+    with get_client(sync_client=True) as client:
+        try:
+            limit = client.read_global_concurrency_limit_by_name(name)
+        except ObjectNotFound:
+            raise ConfigurationError(
+                f"{parameter}={name!r}: the Prefect server has no such global concurrency limit.",
+                hint=f"Create it: prefect gcl create {name} --limit 10. Nothing was started.",
+            ) from None
+    if not limit.active or limit.limit < 1:
+        raise ConfigurationError(
+            f"{parameter}={name!r} lets no sandbox in: it is {'not active' if not limit.active else 'zero'}.",
+            hint=f"Change it: prefect gcl update {name}, or prefect gcl enable {name}. Nothing was started.",
+        )
+    return limit

@@ -29,6 +29,7 @@ def run_batch(
     sandboxes: int | None = None,
     items_per_sandbox: int | None = None,
     concurrency_limit: Text = "",
+    rate_limit: Text = "",
     results: Text = "",
     timeout: float | None = None,
     env: Pairs = {},
@@ -60,6 +61,8 @@ def run_batch(
         sandboxes: How many at once; empty: what the account's quota leaves free, at most 100.
         items_per_sandbox: After how many items a sandbox is replaced; empty: never; 1: a fresh one for each item.
         concurrency_limit: A global concurrency limit: each sandbox takes one slot, in all flow runs together.
+        rate_limit: A global concurrency limit with a slot decay: each start of a sandbox takes one slot of it, in all
+            flow runs together.
         results: Where results and progress are kept: a path, or a URL such as s3://bucket/path. Empty: the result
             storage of this run. A new run with the same place goes on with what is not done there.
         timeout: Seconds for each command, empty for no limit.
@@ -109,6 +112,7 @@ def run_batch(
         sandboxes=sandboxes,
         items_per_sandbox=items_per_sandbox,
         concurrency_limit=concurrency_limit or None,
+        rate_limit=rate_limit or None,
         results=results or None,
         retries=retries,
         retries_of_failed=retries_of_failed,

@@ -20,7 +20,7 @@ from ags_flows.batch.work import Function, Work
 from ags_flows.blocks import AGSConfig
 from ags_flows.errors import BatchFailedError, ConfigurationError
 from ags_flows.flows.batch_progress import Observer, TaskRuns, item_task
-from ags_flows.flows.concurrency import limited_by
+from ags_flows.flows.concurrency import limited_by, paced_by
 from ags_flows.models import BatchReport, Tool, ToolSpec
 from ags_flows.session import OnCrash
 from ags_flows.tasks.caller import is_first_attempt, owner
@@ -47,6 +47,7 @@ def run_items(
     sandboxes: int | None = None,
     items_per_sandbox: int | None = None,
     concurrency_limit: str | None = None,
+    rate_limit: str | None = None,
     results: str | Path | None = None,
     retries: int = 2,
     retries_of_failed: int = 0,
@@ -75,6 +76,7 @@ def run_items(
         items_per_sandbox: After how many items a sandbox is replaced; None for never, 1 for a fresh one each.
         concurrency_limit: A global concurrency limit of the Prefect server: each sandbox takes one slot of it, in
             all flow runs together.
+        rate_limit: A global concurrency limit with a slot decay: each start of a sandbox takes one slot of it.
         results: Where results and progress are kept: a local path, or a URL that fsspec knows (`s3://...`); by
             default the result storage of the flow run.
         retries: How often an item is tried again after a failure of the sandbox or the cloud.
@@ -121,6 +123,7 @@ def run_items(
     pool = Pool(config, mine, run, lease=lease, logger=run_logger(), retried=not is_first_attempt())
     size = _size(sandboxes, len(read.all) - len(ledger.resumed), pool)
     gate, most = limited_by(concurrency_limit) if concurrency_limit else (open_gate, size)
+    gate = paced_by(rate_limit, gate) if rate_limit else gate
     if ledger.resumed:
         run_logger().info("%d of %d items were done before", len(ledger.resumed), len(read.all))
     made = _Tool(config, reference, delete_tool)

@@ -1,0 +1,129 @@
+"""prefect.yaml, serve.py, the automations and the compose file: what can be said of them without running them."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from prefect.client.orchestration import get_client
+from typer.testing import CliRunner
+
+from ags_flows.automations import LOST_RUNS, lost_runs_file, sync_automations
+from ags_flows.cli import app
+from ags_flows.errors import ConfigurationError, UnreachableError
+
+ROOT = Path(__file__).parents[2]
+DEPLOYMENTS = ROOT / "deployments"
+AUTOMATIONS = sorted((DEPLOYMENTS / "automations").glob("*.yaml"))
+
+
+@pytest.fixture
+def server(prefect_server, registering, serving, monkeypatch):
+    """A server with what automations refer to."""
+    monkeypatch.setenv("AGS_NOTIFY_URL", "http://127.0.0.1:9/hook")
+    list(registering.register([ROOT / "blocks" / "notifications.yaml"]))
+    serving.read_deployments()["reap/of-a-run"].apply()
+    with get_client(sync_client=True) as client:
+        yield client
+        for known in client.read_automations():
+            client.delete_automation(known.id)
+
+
+def changes(files):
+    return [one.change for one in sync_automations(files)]
+
+
+def test_the_deployments_are_what_the_flows_take(serving):
+    known = serving.read_deployments()
+    flows = {name.partition("/")[0] for name in known}
+    assert flows >= {"provision-and-run", "run-batch", "reap", "sync-tools", "run-job"}
+    for name, deployment in known.items():
+        assert deployment.entrypoint.startswith("ags_flows.flows."), name
+        schema = deployment._parameter_openapi_schema.properties
+        assert set(deployment.parameters) <= set(schema), name
+        assert ("sandboxes" in deployment.tags) == (not name.startswith(("reap", "sync-tools", "usage-report"))), name
+
+
+def test_the_nightly_reap_knows_its_time_zone_and_runs_once_at_a_time(serving):
+    nightly = serving.read_deployments()["reap/nightly"]
+    (schedule,) = nightly.schedules
+    assert (schedule.active, schedule.schedule.timezone) == (True, "Asia/Shanghai")
+    assert nightly.concurrency_limit == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"schedules": [{"cron": "0 0 30 2 *"}]}, "never fires"),
+        ({"schedules": [{"cron": "99 * * * *"}]}, "Invalid cron"),
+        ({"schedules": [{"cron": "0 3 * * *", "timezone": "Asia/Nowhere"}]}, "Invalid timezone"),
+        ({"entrypoint": "ags_flows.flows.nothing:nothing"}, "is no flow"),
+    ],
+)
+def test_a_deployment_that_could_not_run_is_refused(serving, tmp_path, change, told):
+    entry = {"name": "wrong", "entrypoint": "ags_flows.flows.reap:reap", **change}
+    (tmp_path / "prefect.yaml").write_text(yaml.safe_dump({"deployments": [entry]}))
+    with pytest.raises(ConfigurationError, match=told):
+        serving.read_deployments(tmp_path / "prefect.yaml")
+
+
+def test_automations_are_created_once_left_alone_and_brought_up_to_date(server, tmp_path):
+    assert changes(AUTOMATIONS) == ["created"] * len(AUTOMATIONS)
+    assert changes(AUTOMATIONS) == ["left"] * len(AUTOMATIONS)
+    assert changes([]) == ["left"]
+    patient = tmp_path / "patient.yaml"
+    patient.write_text(lost_runs_file().read_text().replace("within: 540", "within: 900"))
+    assert changes([patient]) == ["changed"]
+    (known,) = server.read_automations_by_name(LOST_RUNS)
+    assert known.trigger.within.total_seconds() == 900
+    assert len(server.read_automations()) == len(AUTOMATIONS)
+
+
+def test_an_automation_that_was_switched_off_stays_off(server):
+    changes([])
+    (known,) = server.read_automations_by_name(LOST_RUNS)
+    server.pause_automation(known.id)
+    assert changes([]) == ["left"]
+    assert not server.read_automations_by_name(LOST_RUNS)[0].enabled
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("name: x\ntrigger: {type: event, posture: Reactive}\nactions: [{type: nonsense}]", "'nonsense'"),
+        ("name: x\ntrigger: {type: event, posture: Reactive, threshold: many}\nactions: []", "threshold"),
+        (
+            "name: x\ntrigger: {type: event, posture: Reactive}\n"
+            "actions: [{type: run-deployment, deployment: reap/never}]",
+            "no deployment 'reap/never'",
+        ),
+        (
+            "name: x\ntrigger: {type: event, posture: Reactive}\n"
+            "actions: [{type: send-notification, block: custom-webhook/nobody, body: b}]",
+            "no block 'custom-webhook/nobody'",
+        ),
+        ("[]", "holds no automation"),
+        ("{", "YAML"),
+    ],
+)
+def test_a_wrong_automation_is_told_and_none_is_changed(server, tmp_path, text, told):
+    wrong = tmp_path / "wrong.yaml"
+    wrong.write_text(text)
+    with pytest.raises(ConfigurationError, match=told):
+        sync_automations([lost_runs_file(), wrong])
+    assert server.read_automations() == []
+
+
+def test_the_command_says_what_it_did(server):
+    told = CliRunner().invoke(app, ["automations", *map(str, AUTOMATIONS)]).stdout.splitlines()
+    assert sorted(told)[-1] == "created  ags-flows: tell of a failed batch"
+    listed = json.loads(CliRunner().invoke(app, ["automations", "--json"]).stdout)
+    assert listed == [{"name": LOST_RUNS, "change": "left"}]
+
+
+def test_a_server_that_does_not_answer_is_told():
+    from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+
+    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:1/api", PREFECT_CLIENT_MAX_RETRIES: 0}):
+        with pytest.raises(UnreachableError, match="does not answer"):
+            sync_automations()
