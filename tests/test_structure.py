@@ -13,7 +13,7 @@ LAYERS = [
     {"errors"},
     {"durations", "output", "ownership", "redaction", "tracing"},
     {"models"},
-    {"automations", "settings"},
+    {"automations", "settings", "usage"},
     {"cloud"},
     {"blocks"},
     {"execution"},

@@ -226,6 +226,7 @@ def tool_from_wire(fields: Fields) -> Tool:
         role_arn=fields.get("RoleArn") or None,
         persistent=bool(fields.get("Persistent")),
         default_timeout=seconds_from_wire(fields.get("DefaultTimeoutSeconds")),
+        **_sizes(custom),
         created_at=time_from_wire(fields.get("CreateTime")),
         updated_at=time_from_wire(fields.get("UpdateTime")),
     )
@@ -245,11 +246,30 @@ def instance_from_wire(fields: Fields) -> Instance:
         metadata=metadata,
         auth_mode=fields.get("AuthMode") or None,
         persistent=bool(fields.get("Persistent")),
+        **_sizes(fields.get("CustomConfiguration") or {}),
         timeout=seconds_from_wire(fields.get("TimeoutSeconds")),
         expires_at=time_from_wire(fields.get("ExpiresAt")),
         created_at=time_from_wire(fields.get("CreateTime")),
         updated_at=time_from_wire(fields.get("UpdateTime")),
     )
+
+
+def _sizes(custom: Fields) -> dict[str, float | None]:
+    """Return cores and GiB, from amounts such as `500m` or `2`, and `512Mi` or `2Gi`."""
+    resources = custom.get("Resources") or {}
+    cpu, memory = str(resources.get("CPU") or ""), str(resources.get("Memory") or "")
+    return {
+        "cpu_cores": _amount(cpu.removesuffix("m"), 0.001 if cpu.endswith("m") else 1.0),
+        "memory_gib": _amount(memory.removesuffix("Gi").removesuffix("Mi"), 1 / 1024 if memory.endswith("Mi") else 1.0),
+    }
+
+
+def _amount(number: str, unit: float) -> float | None:
+    try:
+        return float(number) * unit
+    except ValueError:
+        # Missing, or written in a way that came after this version.
+        return None
 
 
 def overrides_ignored(asked: Fields, started: Fields) -> str:

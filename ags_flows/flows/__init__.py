@@ -7,5 +7,15 @@ from ags_flows.flows.run_batch import run_batch
 from ags_flows.flows.run_items import run_items
 from ags_flows.flows.run_job import run_job
 from ags_flows.flows.sync_tools import sync_tools
+from ags_flows.flows.usage_report import usage_report
 
-__all__ = ["provision_and_run", "reap", "run_batch", "run_items", "run_job", "stop_sandboxes", "sync_tools"]
+__all__ = [
+    "provision_and_run",
+    "reap",
+    "run_batch",
+    "run_items",
+    "run_job",
+    "stop_sandboxes",
+    "sync_tools",
+    "usage_report",
+]

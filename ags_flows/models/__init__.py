@@ -57,15 +57,18 @@ from ags_flows.models.results import (
 )
 from ags_flows.models.specs import CONTAINER_FIELDS, CONTAINER_TYPES, CustomConfiguration, ToolSpec
 from ags_flows.models.syncing import Drift, SyncedTool, SyncReport
+from ags_flows.models.usage import Prices, Usage, UsageReport
 from ags_flows.models.value import Value, explain
 
 __all__ = [
+    "CONTAINER_FIELDS",
+    "CONTAINER_TYPES",
+    "PROTECTED",
+    "TOOL_NAME",
     "AccessToken",
     "AgentBucketSource",
     "Answer",
     "BatchReport",
-    "CONTAINER_FIELDS",
-    "CONTAINER_TYPES",
     "CfsSource",
     "Chart",
     "CleanupReport",
@@ -93,10 +96,10 @@ __all__ = [
     "MountPath",
     "MountSource",
     "Network",
-    "PROTECTED",
     "Port",
     "PortNumber",
     "PrecachedImage",
+    "Prices",
     "Probe",
     "Quota",
     "QuotaOverview",
@@ -114,12 +117,13 @@ __all__ = [
     "StorageMount",
     "SyncReport",
     "SyncedTool",
-    "TOOL_NAME",
     "Timeout",
     "Tool",
     "ToolName",
     "ToolSpec",
     "Transfer",
+    "Usage",
+    "UsageReport",
     "Value",
     "VolumeSource",
     "VolumeTemplateSource",

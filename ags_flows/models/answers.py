@@ -15,7 +15,7 @@ class Answer(BaseModel):
 
 
 class Tool(Answer):
-    """A sandbox tool as AGS describes it. Times are aware; `default_timeout` is in seconds."""
+    """A sandbox tool as AGS describes it. Times are aware; `default_timeout` is in seconds, sizes may be None."""
 
     id: str
     name: str
@@ -29,6 +29,8 @@ class Tool(Answer):
     role_arn: str | None = None
     persistent: bool = False
     default_timeout: int | None = None
+    cpu_cores: float | None = None
+    memory_gib: float | None = None
     created_at: datetime | None = None
     updated_at: datetime | None = None
 
@@ -44,7 +46,10 @@ class EnsuredTool(Tool):
 
 
 class Instance(Answer):
-    """A sandbox instance as AGS describes it. Times are aware; `timeout` is in seconds, None without end."""
+    """A sandbox instance as AGS describes it. Times are aware; `timeout` is in seconds, None without end.
+
+    `cpu_cores` and `memory_gib` are None where they are its tool's.
+    """
 
     id: str
     tool_id: str
@@ -54,6 +59,8 @@ class Instance(Answer):
     metadata: dict[str, str] = Field(default_factory=dict)
     auth_mode: str | None = None
     persistent: bool = False
+    cpu_cores: float | None = None
+    memory_gib: float | None = None
     timeout: int | None = None
     expires_at: datetime | None = None
     created_at: datetime | None = None
