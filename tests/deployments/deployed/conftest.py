@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, LogFilter, LogFilterFlowRunId
@@ -128,6 +129,15 @@ class Stage:
         """What the Retry button of the UI does."""
         self.api.set_flow_run_state(run.id, State(type=StateType.SCHEDULED, name="AwaitingRetry"), force=False)
         wait_until(lambda: self.state(run).type not in FINAL, 60)
+
+    def kill(self, run):
+        """End whatever executes a run, as a machine that goes down would."""
+        for process in psutil.process_iter():
+            try:
+                if process.environ().get("PREFECT__FLOW_RUN_ID") == str(run.id):
+                    process.kill()
+            except (psutil.Error, OSError):
+                continue
 
     def runs(self, name):
         deployment = self.deployment(name).id

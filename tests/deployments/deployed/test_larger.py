@@ -2,8 +2,6 @@
 
 from prefect.client.schemas.objects import StateType
 
-from ags_flows.models import ToolSpec
-
 
 def test_jobs_batch_and_reap_run_on_two_workers(larger_stage):
     stage = larger_stage
@@ -14,9 +12,6 @@ def test_jobs_batch_and_reap_run_on_two_workers(larger_stage):
         assert "Exit code 0" in stage.artifacts(run)["sandbox-run"]
     stage.completed(batch, 240)
     assert "60 of 60 items done" in stage.log(batch)
-    workers = {stage.api.read_flow_run(run.id).infrastructure_pid.rpartition(":")[0] for run in [*jobs, batch]}
-    # The pids are of this one machine; that both took some is in their logs.
-    assert workers
     took = [(stage.directory / f"{name}.log").read_text().count("Completed submission") for name in ("one", "two")]
     assert all(took), took
     assert stage.live() == []
@@ -30,7 +25,7 @@ def test_a_batch_that_is_killed_goes_on_after_a_retry_on_whichever_worker(larger
     run = stage.start("run-batch/nightly", items=items, command='sleep 2; echo "$ITEM"', sandboxes=2)
     stage.wait_until(lambda: stage.live(run) and stage.state(run).type is StateType.RUNNING, 90)
     stage.wait_until(lambda: "items" in stage.log(run) or len(stage.live(run)) == 2, 60)
-    kill_engines(run)
+    stage.kill(run)
     assert stage.ended(run).type is StateType.CRASHED
     before = {one.id for one in stage.live(run)}
     assert before
@@ -41,21 +36,10 @@ def test_a_batch_that_is_killed_goes_on_after_a_retry_on_whichever_worker(larger
 
 def test_what_a_deleted_run_left_is_reaped(larger_stage):
     stage = larger_stage
-    run = stage.start("provision-and-run/by-hand", command="sleep 300", tool=ToolSpec(name="left", image="python:3.11"))
+    run = stage.start("provision-and-run/by-hand", command="sleep 300", tool={"name": "left", "image": "python:3.11"})
     (instance,) = stage.wait_until(lambda: stage.live(run), 90)
-    kill_engines(run)
+    stage.kill(run)
     stage.ended(run)
     stage.completed(stage.start("reap/of-a-run", flow_run_id=str(run.id), rules={"grace_minutes": 0}))
     stage.wait_until(lambda: not stage.live(run), 20)
     assert stage.control.get_instance(instance.id).status in ("STOPPING", "STOPPED")
-
-
-def kill_engines(run):
-    import psutil
-
-    for process in psutil.process_iter():
-        try:
-            if process.environ().get("PREFECT__FLOW_RUN_ID") == str(run.id):
-                process.kill()
-        except (psutil.Error, OSError):
-            continue
