@@ -2,10 +2,12 @@
 
 import json
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import pytest
 import yaml
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId
 from typer.testing import CliRunner
 
 from ags_flows.automations import LOST_RUNS, lost_runs_file, sync_automations
@@ -49,6 +51,18 @@ def test_the_nightly_reap_knows_its_time_zone_and_runs_once_at_a_time(serving):
     (schedule,) = nightly.schedules
     assert (schedule.active, schedule.schedule.timezone) == (True, "Asia/Shanghai")
     assert nightly.concurrency_limit == 1
+
+
+def test_the_server_creates_the_runs_of_a_schedule(server, serving):
+    deployment = serving.read_deployments()["reap/nightly"].apply()
+    answer = server._client.post(f"/deployments/{deployment}/schedule", json={"min_runs": 2})
+    assert answer.status_code == 200, answer.text
+    chosen = DeploymentFilter(id=DeploymentFilterId(any_=[deployment]))
+    waiting = server.read_flow_runs(deployment_filter=chosen)
+    assert len(waiting) >= 2
+    china = {run.next_scheduled_start_time.astimezone(ZoneInfo("Asia/Shanghai")).strftime("%H:%M") for run in waiting}
+    assert china == {"04:30"}
+    server.delete_deployment(deployment)
 
 
 @pytest.mark.parametrize(

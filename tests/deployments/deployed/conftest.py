@@ -45,11 +45,11 @@ def pytest_collection_modifyitems(items):
 class Stage:
     """A Prefect server, an emulator of AGS, and a clean clone of the project from which is deployed."""
 
-    def __init__(self, directory, url, environment, exports):
+    def __init__(self, directory, url, environment, exports, api):
         self.directory, self.url = directory, url
         self.environment = {**environment, **exports, "PREFECT_API_URL": f"{url}/api"}
         self.environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        self.api = SyncPrefectClient(f"{url}/api")
+        self.api = api
         self.exports = exports
         keys = TencentCloudCredentials(
             secret_id=exports["TENCENTCLOUD_SECRET_ID"], secret_key=exports["TENCENTCLOUD_SECRET_KEY"]
@@ -126,7 +126,9 @@ class Stage:
         self.api.set_flow_run_state(run.id, State(type=StateType.CANCELLING))
 
     def retry(self, run):
-        """What the Retry button of the UI does."""
+        """What the Retry button of the UI does, once the crash is told whole."""
+        # A worker reports a crash once more, seconds later, and would overwrite a retry of before.
+        time.sleep(8)
         self.api.set_flow_run_state(run.id, State(type=StateType.SCHEDULED, name="AwaitingRetry"), force=False)
         wait_until(lambda: self.state(run).type not in FINAL, 60)
 
@@ -197,7 +199,8 @@ def stage(tmp_path_factory):
     directory = tmp_path_factory.mktemp("deployed")
     environment = {**prefect_environment(directory), **QUICK}
     with server_of(directory, environment) as url, emulator(directory) as exports:
-        yield Stage(directory, url, environment, exports)
+        with SyncPrefectClient(f"{url}/api") as api:
+            yield Stage(directory, url, environment, exports, api)
 
 
 @pytest.fixture(scope="session")
@@ -229,10 +232,11 @@ def larger_stage(tmp_path_factory):
         environment["PREFECT_SERVER_DATABASE_MIGRATE_ON_START"] = "false"
         services = child([*prefect, "server", "services", "start"], directory / "services.log", environment)
         with server_of(directory, environment, "--no-services") as url, services:
-            made = Stage(directory, url, environment, exports)
-            made.deploy()
-            with made.worker("one"), made.worker("two"):
-                yield made
+            with SyncPrefectClient(f"{url}/api") as api:
+                made = Stage(directory, url, environment, exports, api)
+                made.deploy()
+                with made.worker("one"), made.worker("two"):
+                    yield made
 
 
 @contextlib.contextmanager

@@ -1,0 +1,77 @@
+"""A run from the form of the Prefect UI, as a person does it, in headless Chromium; screenshots are kept.
+
+They lie in the directory that the variable SCREENSHOTS names, by default in pytest's temporary directory.
+"""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome") or ""
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
+
+
+@pytest.fixture
+def page():
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: make deployed does it")
+    if not CHROMIUM:
+        pytest.skip("no Chromium here: apt-get install chromium")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        page = browser.new_page(viewport={"width": 1300, "height": 1500})
+        page.set_default_timeout(30_000)
+        yield page
+        browser.close()
+
+
+@pytest.fixture
+def shoot(page, tmp_path):
+    directory = Path(os.environ.get("SCREENSHOTS", tmp_path))
+    directory.mkdir(parents=True, exist_ok=True)
+
+    def shoot(name):
+        page.wait_for_load_state("networkidle")
+        page.wait_for_timeout(1000)
+        page.screenshot(path=directory / f"{name}.png")
+        print(f"screenshot: {directory / name}.png")
+
+    return shoot
+
+
+def test_a_person_fills_in_the_form_runs_and_looks_at_the_page_of_the_run(worked, page, shoot):
+    stage = worked
+    deployment = stage.deployment("provision-and-run/by-hand")
+    before = {run.id for run in stage.runs("provision-and-run/by-hand")}
+    page.goto(f"{stage.url}/deployments/deployment/{deployment.id}/run")
+    shoot("form-empty")
+    command = page.get_by_label("command").first
+    command.wait_for()
+    fill(page, "command", "for i in 1 2 3; do echo line $i; sleep 1; done; python3 --version")
+    shoot("form-filled")
+    page.get_by_role("button", name="Submit").click()
+    (run,) = stage.wait_until(
+        lambda: [one for one in stage.runs("provision-and-run/by-hand") if one.id not in before], 30
+    )
+    page.goto(f"{stage.url}/runs/flow-run/{run.id}")
+    stage.wait_until(lambda: "line 2" in stage.log(run), 90)
+    shoot("run-under-way")
+    stage.completed(run)
+    page.reload()
+    shoot("run-completed")
+    page.get_by_role("tab", name="Artifacts").click()
+    shoot("run-artifacts")
+    artifact = next(one for one in stage.api.read_artifacts() if one.flow_run_id == run.id and one.key == "sandbox-run")
+    page.goto(f"{stage.url}/artifacts/artifact/{artifact.id}")
+    page.get_by_text("Exit code 0").first.wait_for()
+    assert page.get_by_text("line 3").first.is_visible()
+    shoot("artifact")
+
+
+def fill(page, label, text):
+    """Write into a field of the form: a text input, or the editor that stands for one."""
+    field = page.get_by_label(label).first
+    field.click()
+    page.keyboard.press("Control+a")
+    page.keyboard.insert_text(text)
