@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 PIP_FLAGS := --disable-pip-version-check --quiet
 WORKERS ?= 2
 
-.PHONY: demo test check lint types bench chaos notebooks clean
+.PHONY: demo test check lint types bench chaos deployed notebooks clean
 
 demo: $(READY)
 	@$(BIN)/ags-flows demo
@@ -29,6 +29,12 @@ types: $(READY)
 
 chaos: $(READY)
 	CHAOS_RUNS=$${CHAOS_RUNS:-200} $(BIN)/python -m pytest tests/resilience/test_chaos.py -s
+
+# Real servers, workers, a browser, PostgreSQL and Redis: some ten minutes.
+deployed: $(READY)
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip >/dev/null
+	$(BIN)/python -m pip install $(PIP_FLAGS) playwright prefect-redis
+	DEPLOYED=1 $(BIN)/python -m pytest tests/deployments/deployed -s $(PYTEST_ARGS)
 
 bench: $(READY)
 	@$(BIN)/python -m bench

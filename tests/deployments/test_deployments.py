@@ -38,7 +38,7 @@ def changes(files):
 def test_the_deployments_are_what_the_flows_take(serving):
     known = serving.read_deployments()
     flows = {name.partition("/")[0] for name in known}
-    assert flows >= {"provision-and-run", "run-batch", "reap", "sync-tools", "run-job"}
+    assert flows >= {"provision-and-run", "run-batch", "reap", "sync-tools", "usage-report", "run-job"}
     for name, deployment in known.items():
         assert deployment.entrypoint.startswith("ags_flows.flows."), name
         schema = deployment._parameter_openapi_schema.properties
