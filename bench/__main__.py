@@ -12,7 +12,17 @@ import warnings
 from rich.console import Console
 from rich.table import Table
 
-AREAS = ("imports", "commands", "following", "control_plane", "surface", "transfers", "emulator")
+AREAS = (
+    "imports",
+    "commands",
+    "following",
+    "control_plane",
+    "surface",
+    "transfers",
+    "emulator",
+    "batch",
+    "reaping",
+)
 
 
 def main(areas: list[str]) -> int:

@@ -65,7 +65,7 @@ class Emulator(Levers):
         token_lifetime: Seconds for which an acquired access token is good.
         retention: Seconds for which a stopped instance stays listed.
         envd_version: The version of envd that E2B clients are told.
-        launch: Starts a sandbox; replaced in the emulator's own tests only.
+        launch: Starts a sandbox; replaced where only records are measured.
     """
 
     def __init__(
