@@ -19,7 +19,7 @@ from bench.figure import Figure, seconds
 from bench.reaping import config_of
 from bench.sandbox import running_emulator_exports
 
-ITEMS, SANDBOXES, ROUNDS = 500, 32, 2
+ITEMS, SANDBOXES, ROUNDS = 500, 32, 3
 COMMAND = 'echo "item $ITEM"'
 
 
