@@ -20,7 +20,7 @@ LAYERS = [
     {"reaping"},
     {"tasks"},
     {"runtime", "session"},
-    {"job"},
+    {"job", "swerex"},
     {"batch"},
     {"flows"},
     {"testing", "demo", "operator"},

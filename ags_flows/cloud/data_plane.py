@@ -8,10 +8,10 @@ import io
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from datetime import datetime, timedelta, timezone
 from typing import IO, Any, Literal, TypeVar
 
 from ags_flows.cloud.connection import Connection
+from ags_flows.cloud.live_token import LiveToken
 from ags_flows.errors import (
     AGSFlowsError,
     CommandTimeoutError,
@@ -25,10 +25,6 @@ R = TypeVar("R")
 
 ENVD_VERSION = "0.5.7"
 """Taken for granted, since an attached object cannot ask: the first version that streams uploads."""
-
-REFRESH_BEFORE = timedelta(seconds=60)
-REFRESH_PAUSE = 30.0
-"""Seconds between two early refreshes, for tokens that live shorter than a minute."""
 
 DEFAULT_LIMIT = 1 << 20
 
@@ -44,6 +40,9 @@ class DataPlane:
         instance_id: The instance.
         acquire_token: Gets an access token from the control plane.
         envd_version: What to take for granted of envd.
+
+    Attributes:
+        token: The token of all its ports.
     """
 
     def __init__(
@@ -57,11 +56,9 @@ class DataPlane:
         """Open nothing yet."""
         self.connection = connection
         self.instance_id = instance_id
-        self._acquire_token = acquire_token
+        self.token = LiveToken(acquire_token, self._swap)
         self._envd_version = envd_version
         self._lock = threading.RLock()
-        self._token: AccessToken | None = None
-        self._acquired = 0.0
         self._attached: dict[type[Any], Any] = {}
 
     @property
@@ -314,7 +311,7 @@ class DataPlane:
         """Let go of the sandbox object and its token. Connections belong to a pool of the process."""
         with self._lock:
             self._attached.clear()
-            self._token = None
+        self.token.forget()
 
     def call(self, what: str, action: Callable[[Any], R]) -> R:
         """Do something with the live sandbox: with a fresh token, once more after a 401, errors as ours.
@@ -323,12 +320,11 @@ class DataPlane:
             what: What is being done, such as `read /tmp/x`, for the message of an error.
             action: Gets the live `e2b.Sandbox`.
         """
-        self.refresh_in_time()
-        used = self._token
+        used = self.token.fresh()
         try:
             return self._guard(what, lambda: action(self.sandbox))
         except TokenExpiredError:
-            self._refresh(used)
+            self.token.renewed(used)
             return self._guard(what, lambda: action(self.sandbox))
 
     def _guard(self, what: str, action: Callable[[], R]) -> R:
@@ -347,7 +343,7 @@ class DataPlane:
     def _attach(self, sandbox_class: Any) -> Any:
         from ags_flows.cloud.attachment import attach
 
-        token = self._current_token()
+        token = self.token.fresh()
         url = self.connection.data_url
         return attach(
             sandbox_class,
@@ -359,31 +355,17 @@ class DataPlane:
             request_timeout=self.connection.runtime_timeout,
         )
 
-    def _current_token(self) -> AccessToken:
-        with self._lock:
-            if self._token is None:
-                self._token, self._acquired = self._acquire_token(), time.monotonic()
-            return self._token
-
     def refresh_in_time(self) -> None:
         """Acquire the token anew if it is about to expire: for who uses an attached object by themselves."""
-        token = self._current_token()
-        if token.expires_at is None or token.expires_at - datetime.now(timezone.utc) > REFRESH_BEFORE:
-            return
-        if time.monotonic() - self._acquired > REFRESH_PAUSE:
-            self._refresh(token)
+        self.token.fresh()
 
-    def _refresh(self, used: AccessToken | None) -> None:
-        """Acquire a token anew, unless another thread has done so since `used` was used."""
+    def _swap(self) -> None:
         from ags_flows.cloud.attachment import swap_token
 
         with self._lock:
-            if self._token is not None and self._token is not used:
-                return
-            self._token = None
-            fresh = self._current_token().token.get_secret_value()
+            token = self.token.fresh().token.get_secret_value()
             for sandbox in self._attached.values():
-                swap_token(sandbox, fresh)
+                swap_token(sandbox, token)
 
 
 def exit_code_of(code: int, error: str | None) -> int:

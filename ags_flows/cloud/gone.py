@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ags_flows.cloud.control_plane import ControlPlane
-from ags_flows.errors import ConflictError, InstanceGoneError, NotFoundError
+from ags_flows.errors import AGSFlowsError, ConflictError, InstanceGoneError, NotFoundError
 from ags_flows.models import Instance
 from ags_flows.ownership import LIVE
 
@@ -21,13 +21,25 @@ def telling_of_its_end(control: ControlPlane, instance_id: str) -> Iterator[None
     try:
         yield
     except (ConflictError, NotFoundError) as error:
-        known = next(iter(control.list_instances(ids=[instance_id])), None)
+        known = _known(control, instance_id)
         if known is None and isinstance(error, NotFoundError):
             # Mistyped, as likely as ended: the refusal says it as it is.
             raise
         if ended := _ended(instance_id, known):
             raise ended from None
         raise
+
+
+def end_of(control: ControlPlane, instance_id: str) -> InstanceGoneError | None:
+    """Return the news that an instance has ended, None while it lives, or when AGS cannot be asked."""
+    try:
+        return _ended(instance_id, _known(control, instance_id))
+    except AGSFlowsError:
+        return None
+
+
+def _known(control: ControlPlane, instance_id: str) -> Instance | None:
+    return next(iter(control.list_instances(ids=[instance_id])), None)
 
 
 def _ended(instance_id: str, known: Instance | None) -> InstanceGoneError | None:

@@ -49,8 +49,8 @@ def test_a_token_is_acquired_anew_before_it_expires(make_plane, acquired, ags_em
     plane.write("f", "x")
     living = plane.sandbox
     began = time.time()
-    monkeypatch.setattr("ags_flows.cloud.data_plane.REFRESH_PAUSE", 0.0)
-    monkeypatch.setattr("ags_flows.cloud.data_plane.REFRESH_BEFORE", timedelta(days=1))
+    monkeypatch.setattr("ags_flows.cloud.live_token.REFRESH_PAUSE", 0.0)
+    monkeypatch.setattr("ags_flows.cloud.live_token.REFRESH_BEFORE", timedelta(days=1))
     assert plane.read("f") == b"x"
     assert len(acquired) == 2 and plane.sandbox is living
     assert "401" not in {one["outcome"] for one in ags_emulator.requests() if one["at"] >= began}

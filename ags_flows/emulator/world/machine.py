@@ -8,10 +8,13 @@ import socket
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from .mounts import Mount
 from .tokens import Tokens
+
+if TYPE_CHECKING:
+    from ..agent_server import AgentServer
 
 Asgi = Callable[..., Awaitable[None]]
 
@@ -31,6 +34,7 @@ class Plan:
         mounts: Host directories that appear in it.
         env: Environment of all its processes.
         interprets: Whether a code interpreter listens on port 49999.
+        serves_agents: Whether an agent runtime listens on port 8000.
         envd_version: The version envd reports.
     """
 
@@ -44,6 +48,7 @@ class Plan:
     mounts: tuple[Mount, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
     interprets: bool = False
+    serves_agents: bool = False
     envd_version: str = "0.6.13"
 
 
@@ -152,8 +157,9 @@ class _Main:
 class SandboxMachine:
     """The real thing: a sandbox of this host with envd and, where asked, a code interpreter."""
 
-    def __init__(self, plan: Plan, sandbox: Any, envd: Any, code: Any) -> None:
+    def __init__(self, plan: Plan, sandbox: Any, envd: Any, code: Any, agents: AgentServer | None) -> None:
         """Use `launch` instead."""
+        self._agents = agents
         self._plan = plan
         self._sandbox = sandbox
         self._envd = envd
@@ -171,12 +177,12 @@ class SandboxMachine:
             OSError: when the sandbox cannot be made.
         """
         # In a thread: these packages take half a second to import, once.
-        await asyncio.to_thread(_import_parts, plan.interprets)
+        await asyncio.to_thread(_import_parts, plan.interprets, plan.serves_agents)
         from ..envd import Envd
         from ..sandbox import Bind, Sandbox, SandboxSpec
 
         binds = tuple(Bind(mount.source, mount.target, mount.readonly) for mount in plan.mounts)
-        if plan.interprets:
+        if plan.interprets or plan.serves_agents:
             from ..code_interpreter import interpreter_binds
 
             binds += interpreter_binds()
@@ -193,20 +199,29 @@ class SandboxMachine:
             )
         )
         try:
-            code = None
+            code = agents = None
+            if plan.serves_agents:
+                from ..agent_server import AgentServer, has_agent_server
+
+                agents = AgentServer(sandbox) if has_agent_server() else None
             if plan.interprets:
                 from ..code_interpreter import CodeInterpreter
 
                 code = CodeInterpreter(sandbox, access=plan.tokens, env=dict(plan.env))
             envd = Envd(sandbox, access=plan.tokens, version=plan.envd_version, env=dict(plan.env))
-            return cls(plan, sandbox, envd, code)
+            return cls(plan, sandbox, envd, code, agents)
         except BaseException:
             await sandbox.stop()
             raise
 
     def connect(self, port: int) -> socket.socket:
         """Return a connection to a port inside; blocking."""
-        connection: socket.socket = self._sandbox.connect(port)
+        try:
+            connection: socket.socket = self._sandbox.connect(port)
+        except ConnectionRefusedError:
+            if self._agents is not None and port == self._agents.port:
+                self._agents.wake()
+            raise
         return connection
 
     async def run_main(self, argv: list[str], env: Mapping[str, str]) -> MainProcess:
@@ -269,10 +284,12 @@ class SandboxMachine:
         await asyncio.to_thread(self._sandbox.fill_disk, full)
 
 
-def _import_parts(interprets: bool) -> None:
+def _import_parts(interprets: bool, serves_agents: bool) -> None:
     importlib.import_module("..envd", __package__)
     if interprets:
         importlib.import_module("..code_interpreter", __package__)
+    if serves_agents:
+        importlib.import_module("..agent_server", __package__)
 
 
 def _process(process: Any) -> dict[str, Any]:

@@ -44,6 +44,7 @@ def plan_of(instance: Instance, settings: Settings, seed: Path | None) -> Plan:
         mounts=tuple(mounts.on_host(settings.volumes, instance.mounts)),
         env=env,
         interprets=instance.tool_type in ("code-interpreter", "aio"),
+        serves_agents=instance.tool_type == "swebench",
         envd_version=settings.envd_version,
     )
 

@@ -1,0 +1,64 @@
+"""The access token of one instance, always a fresh one."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
+
+from ags_flows.models import AccessToken
+
+REFRESH_BEFORE = timedelta(seconds=60)
+REFRESH_PAUSE = 30.0
+"""Seconds between two early refreshes, for tokens that live shorter than a minute."""
+
+
+class LiveToken:
+    """A token that is acquired by the first call that needs it, and anew a minute before it expires. Thread-safe.
+
+    Args:
+        acquire: Gets an access token from the control plane.
+        on_renewal: Called after another token took the place of one, with no lock held.
+    """
+
+    def __init__(self, acquire: Callable[[], AccessToken], on_renewal: Callable[[], None]) -> None:
+        """Acquire nothing yet."""
+        self._acquire = acquire
+        self._on_renewal = on_renewal
+        self._lock = threading.Lock()
+        self._held: AccessToken | None = None
+        self._acquired = 0.0
+
+    def at_hand(self) -> AccessToken | None:
+        """Return the token if it is still good, without a request; otherwise `fresh` has to be called."""
+        token, acquired = self._held, self._acquired
+        if token is None:
+            return None
+        expires = token.expires_at
+        if expires is None or expires - datetime.now(timezone.utc) > REFRESH_BEFORE:
+            return token
+        return token if time.monotonic() - acquired <= REFRESH_PAUSE else None
+
+    def fresh(self) -> AccessToken:
+        """Return a token that does not expire within the next minute, acquired now if it must be."""
+        token = self.at_hand()
+        return token if token is not None else self.renewed(self._held)
+
+    def renewed(self, used: AccessToken | None) -> AccessToken:
+        """Return a token acquired anew, unless another thread has done so since `used` was used."""
+        with self._lock:
+            if self._held is not None and self._held is not used:
+                return self._held
+            anew = self._held is not None
+            self._held = None
+            token = self._acquire()
+            self._held, self._acquired = token, time.monotonic()
+        if anew:
+            self._on_renewal()
+        return token
+
+    def forget(self) -> None:
+        """Hold nothing any more."""
+        with self._lock:
+            self._held = None

@@ -1,0 +1,182 @@
+"""`AGSDeployment`: what speaks SWE-ReX takes it for a deployment like any other."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from contextlib import AbstractContextManager
+from types import TracebackType
+from typing import Any
+
+from swerex.deployment.abstract import AbstractDeployment
+from swerex.deployment.hooks.abstract import CombinedDeploymentHook, DeploymentHook
+from swerex.exceptions import DeploymentNotStartedError, DeploymentStartupError
+from swerex.runtime.abstract import IsAliveResponse
+from typing_extensions import Self
+
+from ags_flows.swerex.config import AGSDeploymentConfig
+from ags_flows.swerex.runtime import GatewayRuntime
+from ags_flows.swerex.server import SwerexServer, connect
+from ags_flows.swerex.session import swerex_session
+from ags_flows.tasks.logs import run_logger
+
+
+class AGSDeployment(AbstractDeployment):
+    """SWE-ReX in a sandbox of AGS.
+
+    `start` starts an instance, and the server in it where the tool does not, and waits until it answers; `stop` stops
+    the instance. In between the instance's timeout is a lease that this process renews: an agent that is killed
+    leaves nothing behind. Inside of a flow run the steps are task runs, and a retry adopts the sandbox.
+
+    Args:
+        logger: By default the run's, or `ags_flows`.
+        **fields: Those of `AGSDeploymentConfig`.
+
+    Raises:
+        ConfigurationError: A field breaks its rule; it is named, and nothing was sent.
+
+    Example:
+        ```python
+        async with AGSDeployment(tool="swebench-v1") as deployment:
+            await deployment.runtime.create_session(CreateBashSessionRequest())
+            print((await deployment.runtime.run_in_session(BashAction(command="pwd"))).output)
+        ```
+    """
+
+    def __init__(self, *, logger: logging.Logger | None = None, **fields: Any) -> None:
+        """Check the fields; send nothing."""
+        self._take(AGSDeploymentConfig(**fields), logger)
+
+    @classmethod
+    def from_config(cls, config: AGSDeploymentConfig) -> Self:
+        """Return a deployment of a configuration."""
+        made = cls.__new__(cls)
+        made._take(config, None)
+        return made
+
+    def _take(self, config: AGSDeploymentConfig, logger: logging.Logger | None) -> None:
+        self.config = config
+        self.logger = logger or run_logger()  # type: ignore[assignment]
+        self._hooks = CombinedDeploymentHook()
+        self._opened: _Opened | None = None
+        self._runtime: GatewayRuntime | None = None
+
+    def __del__(self) -> None:
+        """Leave the end to the session: one that nobody holds any more stops its sandbox, without an event loop."""
+
+    def add_hook(self, hook: DeploymentHook) -> None:
+        """Tell a hook of every step of the start and of the end."""
+        self._hooks.add_hook(hook)
+
+    @property
+    def runtime(self) -> GatewayRuntime:
+        """The runtime.
+
+        Raises:
+            DeploymentNotStartedError: It was not started, or is stopped.
+        """
+        if self._runtime is None:
+            raise DeploymentNotStartedError()  # type: ignore[no-untyped-call]
+        return self._runtime
+
+    @property
+    def instance_id(self) -> str:
+        """The id of the instance.
+
+        Raises:
+            DeploymentNotStartedError: It was not started, or is stopped.
+        """
+        return self.runtime.instance_id
+
+    async def is_alive(self, *, timeout: float | None = None) -> IsAliveResponse:
+        """Return whether the server answers; the message says why not.
+
+        Raises:
+            DeploymentNotStartedError: It was not started, or is stopped.
+        """
+        return await self.runtime.is_alive(timeout=timeout)
+
+    async def start(self) -> None:
+        """Start the sandbox and wait until its server answers.
+
+        Raises:
+            DeploymentStartupError: It was started before, and not stopped.
+            ConfigurationError: No tool is given; nothing was sent.
+            WaitTimeoutError: It was not ready within `startup_timeout`.
+            CommandFailedError: The server could not be started in the sandbox.
+            InstanceGoneError: The sandbox ended meanwhile.
+        """
+        if self._opened is not None:
+            raise DeploymentStartupError("The deployment was started before: stop it first.")
+        opened = self._opened = _Opened(swerex_session(self.config, on_step=self._hooks.on_custom_step))
+        try:
+            # In a thread, which a cancellation cannot interrupt: it stops what it gets too late.
+            server = await asyncio.to_thread(opened.enter)
+        except BaseException:
+            self._opened = None
+            opened.abandon()
+            raise
+        self._runtime = connect(server, self.config.ags)
+        self.logger.info("SWE-ReX runs in %s", server.instance_id)
+
+    async def stop(self) -> None:
+        """Stop the sandbox. One that is stopped already is a success."""
+        await self._end(None)
+
+    async def __aenter__(self) -> Self:
+        """Start."""
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Stop; what ended the block decides, in a flow, whether the sandbox is left to a retry."""
+        await self._end(error)
+
+    async def _end(self, error: BaseException | None) -> None:
+        opened, runtime = self._opened, self._runtime
+        self._opened = self._runtime = None
+        if opened is None:
+            return
+        self._hooks.on_custom_step("Stopping the sandbox")
+        if runtime is not None:
+            await runtime.disconnect()
+        await asyncio.to_thread(opened.leave, error)
+
+
+class _Opened:
+    """A session that threads enter and leave."""
+
+    def __init__(self, session: AbstractContextManager[SwerexServer]) -> None:
+        self._session = session
+        self._lock = threading.Lock()
+        self._entered = self._abandoned = False
+
+    def enter(self) -> SwerexServer:
+        server = self._session.__enter__()
+        with self._lock:
+            self._entered = True
+            late = self._abandoned
+        if late:
+            self._close()
+        return server
+
+    def abandon(self) -> None:
+        """Close it, now or as soon as it has been entered, since nobody waits for it any more."""
+        with self._lock:
+            self._abandoned = True
+            entered = self._entered
+        if entered:
+            self._close()
+
+    def leave(self, error: BaseException | None) -> None:
+        try:
+            self._session.__exit__(type(error) if error else None, error, error.__traceback__ if error else None)
+        except BaseException as raised:
+            if raised is not error:
+                raise
+
+    def _close(self) -> None:
+        self._session.__exit__(None, None, None)

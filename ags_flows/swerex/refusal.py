@@ -1,0 +1,94 @@
+"""What it means that the gateway, or the server behind it, did not do what it was asked."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import httpx
+
+from ags_flows.errors import (
+    AGSFlowsError,
+    ConflictError,
+    InvalidRequestError,
+    OutcomeUnknownError,
+    ServiceError,
+    TokenExpiredError,
+    UnreachableError,
+    UnsupportedError,
+)
+
+_CLOSED_PORT = re.compile(r"port\b.*\bnot open|connection refused", re.IGNORECASE | re.DOTALL)
+_LOOK = "Look what it did (read a file, or ask in another shell) before you run it again."
+
+
+def of_lost_connection(instance_id: str, endpoint: str, error: Exception, unknown: bool) -> AGSFlowsError:
+    """Return the error for a connection that broke.
+
+    Args:
+        instance_id: The instance, which lives as far as AGS knows.
+        endpoint: What was asked of the server.
+        error: What the HTTP client says.
+        unknown: Whether the request was sent and may not be sent again.
+    """
+    told = " ".join(str(error).split()) or type(error).__name__
+    text = f"{endpoint} in {instance_id}: no answer ({told.rstrip('.')})."
+    if unknown:
+        return OutcomeUnknownError(f"{text} The request was sent and may have been executed.", hint=_LOOK)
+    return UnreachableError(text, hint="Check the network; it may be repeated.")
+
+
+def of_status(instance_id: str, endpoint: str, answer: httpx.Response, unknown: bool) -> AGSFlowsError:
+    """Return the error for an answer with a status other than 200.
+
+    Args:
+        instance_id: The instance, which lives as far as AGS knows.
+        endpoint: What was asked of the server.
+        answer: The answer.
+        unknown: Whether a request that may have been executed may not be sent again.
+    """
+    status, told = answer.status_code, _told(answer)
+    text = f"{endpoint} in {instance_id}: status {status}, {told.rstrip('.')}."
+    if status in (401, 403):
+        return TokenExpiredError(text, hint="The token was acquired anew and refused again: check the region.")
+    if status == 404:
+        return UnsupportedError(text, hint="What answers there is no SWE-ReX server, or one of another version.")
+    if status == 409:
+        return ConflictError(text, hint="A paused sandbox has to be resumed first.")
+    if status < 500:
+        return InvalidRequestError(text, hint="The server's version of swe-rex may be another one than this one's.")
+    if _CLOSED_PORT.search(told):
+        return ServiceError(text, hint="The server in the sandbox has ended: look at its log there.")
+    if unknown:
+        return OutcomeUnknownError(f"{text} The request may have been executed.", hint=_LOOK)
+    return ServiceError(text, hint="It may be repeated.")
+
+
+def of_nonsense(instance_id: str, endpoint: str, error: Exception) -> AGSFlowsError:
+    """Return the error for an answer that says nothing that SWE-ReX would."""
+    told = " ".join(str(error).split())[:300]
+    return UnsupportedError(
+        f"{endpoint} in {instance_id}: the answer is none of SWE-ReX ({told}).",
+        hint="Is it SWE-ReX that listens on this port, and in which version?",
+    )
+
+
+def transfer_in(answer: httpx.Response) -> dict[str, Any] | None:
+    """Return the exception that an answer carries, if it does."""
+    told = _parsed(answer).get("swerexception")
+    return told if isinstance(told, dict) else None
+
+
+def _parsed(answer: httpx.Response) -> dict[str, Any]:
+    try:
+        body = json.loads(answer.content)
+    except ValueError:
+        return {}
+    return body if isinstance(body, dict) else {}
+
+
+def _told(answer: httpx.Response) -> str:
+    body = _parsed(answer)
+    text = body.get("message") or body.get("detail") or answer.text or answer.reason_phrase
+    return " ".join(str(text).split())[:300]
