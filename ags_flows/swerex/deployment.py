@@ -136,13 +136,11 @@ class AGSDeployment(AbstractDeployment):
         await self._end(error)
 
     async def _end(self, error: BaseException | None) -> None:
-        opened, runtime = self._opened, self._runtime
+        opened = self._opened
         self._opened = self._runtime = None
         if opened is None:
             return
         self._hooks.on_custom_step("Stopping the sandbox")
-        if runtime is not None:
-            await runtime.disconnect()
         await asyncio.to_thread(opened.leave, error)
 
 

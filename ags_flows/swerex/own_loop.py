@@ -1,4 +1,8 @@
-"""An event loop of this process's own, for synchronous steps that call asynchronous SWE-ReX."""
+"""An event loop of this process's own, in which all connections to SWE-ReX live.
+
+Agents bring loops that come and go, and synchronous steps bring none: connections belong to neither, and are shared by
+all.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +11,22 @@ import threading
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+import httpx
+
 T = TypeVar("T")
+
+KEEP_IDLE = 3.0
+"""Seconds that an idle connection is kept: less than servers do, so that none is closed under a request."""
 
 _lock = threading.Lock()
 _loop: asyncio.AbstractEventLoop | None = None
 _thread: threading.Thread | None = None
+_clients: dict[tuple[bool, bool], httpx.AsyncClient] = {}
+
+
+def begin(work: Coroutine[Any, Any, T]) -> asyncio.Future[T]:
+    """Run a coroutine in the own loop and return a future of the loop that runs here; to cancel it cancels the work."""
+    return asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, _running_loop()))
 
 
 def wait_for(work: Coroutine[Any, Any, T]) -> T:
@@ -27,11 +42,26 @@ def wait_for(work: Coroutine[Any, Any, T]) -> T:
         raise
 
 
+def client(*, verify: bool, trust_env: bool) -> httpx.AsyncClient:
+    """Return the client of this process; only the own loop may call it.
+
+    Args:
+        verify: Whether certificates are checked.
+        trust_env: Whether proxies of the environment are used.
+    """
+    key = (verify, trust_env)
+    if key not in _clients:
+        limits = httpx.Limits(max_connections=None, keepalive_expiry=KEEP_IDLE)
+        _clients[key] = httpx.AsyncClient(verify=verify, trust_env=trust_env, limits=limits)
+    return _clients[key]
+
+
 def _running_loop() -> asyncio.AbstractEventLoop:
-    """Return the one loop of this process; a fork leaves its thread behind, and makes another."""
+    """Return the loop; a fork leaves its thread behind, and makes another."""
     global _loop, _thread
     with _lock:
         if _loop is None or _thread is None or not _thread.is_alive():
+            _clients.clear()
             _loop = asyncio.new_event_loop()
             _thread = threading.Thread(target=_loop.run_forever, name="ags-swerex", daemon=True)
             _thread.start()

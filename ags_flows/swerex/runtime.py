@@ -8,12 +8,11 @@ import tempfile
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
 from shutil import make_archive
 from typing import Any, TypeVar
-from weakref import WeakKeyDictionary
 
 import httpx
 from pydantic import BaseModel, ValidationError
@@ -49,15 +48,13 @@ from ags_flows.errors import AGSFlowsError, InstanceGoneError, WaitTimeoutError
 from ags_flows.execution.planes import open_plane
 from ags_flows.models import AccessToken
 from ags_flows.swerex import refusal
+from ags_flows.swerex.own_loop import begin, client
 from ags_flows.swerex.transferred import exception_of
 from ags_flows.tasks.logs import run_logger
 
 M = TypeVar("M", bound=BaseModel)
 
 CONNECT_TIMEOUT = 10.0
-KEEP_IDLE = 3.0
-"""Seconds that an idle connection is kept: less than servers do, so that none is closed under a request."""
-
 LOOK_EVERY = 30.0
 """Seconds without an answer after which AGS is asked whether the sandbox lives: a dead one may leave a silent line."""
 
@@ -108,7 +105,6 @@ class GatewayRuntime(AbstractRuntime):
         self.url = connection.instance_url(instance_id, port)
         self._connection = connection
         self._timeout = timeout
-        self._clients: WeakKeyDictionary[asyncio.AbstractEventLoop, httpx.AsyncClient] = WeakKeyDictionary()
 
     async def is_alive(self, *, timeout: float | None = None) -> IsAliveResponse:
         """Return whether the server answers; the message says why not."""
@@ -193,17 +189,8 @@ class GatewayRuntime(AbstractRuntime):
             return await self._upload(Path(packed), request.target_path, unzip=True)
 
     async def close(self) -> CloseResponse:
-        """Close all shells of the server and let go of it."""
-        try:
-            return await self._ask("close", None, CloseResponse, self._timeout, repeatable=True)
-        finally:
-            await self.disconnect()
-
-    async def disconnect(self) -> None:
-        """Close this loop's connections; shells stay, and another call opens a connection again."""
-        client = self._clients.pop(asyncio.get_running_loop(), None)
-        if client is not None:
-            await client.aclose()
+        """Close all shells of the server."""
+        return await self._ask("close", None, CloseResponse, self._timeout, repeatable=True)
 
     @asynccontextmanager
     async def _in_line(self, limit: float | None) -> AsyncIterator[float | None]:
@@ -257,13 +244,14 @@ class GatewayRuntime(AbstractRuntime):
 
         async def attempt(token: AccessToken) -> httpx.Response:
             headers = {TOKEN_HEADER: token.token.get_secret_value(), "X-Request-ID": request_id}
-            timeout = httpx.Timeout(limit, connect=CONNECT_TIMEOUT)
-            url = f"{self.url}/{endpoint}"
+            # An emulator is on this machine: no proxy of the environment leads there.
+            http = client(verify=self._connection.verify_tls, trust_env=self._connection.data_url is None)
+            options = {"headers": headers, "timeout": httpx.Timeout(limit, connect=CONNECT_TIMEOUT), **parts}
             if source is None:
-                return await self._client().request(method, url, headers=headers, timeout=timeout, **parts)
+                return await http.request(method, f"{self.url}/{endpoint}", **options)
             with source.open("rb") as content:
                 files = {"file": (source.name, content)}
-                return await self._client().request(method, url, headers=headers, timeout=timeout, files=files, **parts)
+                return await http.request(method, f"{self.url}/{endpoint}", files=files, **options)
 
         try:
             answer = await self._watched(attempt(used))
@@ -288,9 +276,9 @@ class GatewayRuntime(AbstractRuntime):
         await self._raise_if_ended()
         raise refusal.of_status(self.instance_id, endpoint, answer, unknown=not repeatable)
 
-    async def _watched(self, request: Awaitable[httpx.Response]) -> httpx.Response:
+    async def _watched(self, request: Coroutine[Any, Any, httpx.Response]) -> httpx.Response:
         """Wait for an answer, and for the end of the sandbox, which may leave the connection open and silent."""
-        waiting = asyncio.ensure_future(request)
+        waiting = begin(request)
         try:
             while not (await asyncio.wait({waiting}, timeout=LOOK_EVERY))[0]:
                 await self._raise_if_ended()
@@ -314,16 +302,3 @@ class GatewayRuntime(AbstractRuntime):
             if time.monotonic() >= until:
                 return
             await asyncio.sleep(0.3)
-
-    def _client(self) -> httpx.AsyncClient:
-        """Return the client of the running loop: connections belong to a loop."""
-        loop = asyncio.get_running_loop()
-        if loop not in self._clients:
-            encrypted = self.url.startswith("https://")
-            self._clients[loop] = httpx.AsyncClient(
-                verify=encrypted and self._connection.verify_tls,
-                # An emulator is on this machine: no proxy of the environment leads there.
-                trust_env=self._connection.data_url is None,
-                limits=httpx.Limits(max_connections=None, keepalive_expiry=KEEP_IDLE),
-            )
-        return self._clients[loop]

@@ -96,7 +96,6 @@ def open_deployment(
             )
         )
     finally:
-        wait_for(runtime.disconnect())
         if starter:
             starter.leave()
     run_logger().info("SWE-ReX answers on port %s of %s", server.port, reference)

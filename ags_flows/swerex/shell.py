@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import shlex
 import time
@@ -92,14 +91,10 @@ def run_in_shell(
 
 async def _once(runtime: GatewayRuntime, key: str, command: str, session: str, timeout: float) -> ExecResult:
     """Run the command, unless the sandbox has its outcome already."""
-    try:
-        outcome = await _claim(runtime, key)
-        if outcome is None:
-            outcome = await _run(runtime, key, command, session, timeout)
-            await runtime.write_file(WriteFileRequest(path=f"{JOURNAL}/{key}/outcome", content=json.dumps(outcome)))
-    finally:
-        # A cancelled step has no time for a farewell.
-        await asyncio.shield(runtime.disconnect())
+    outcome = await _claim(runtime, key)
+    if outcome is None:
+        outcome = await _run(runtime, key, command, session, timeout)
+        await runtime.write_file(WriteFileRequest(path=f"{JOURNAL}/{key}/outcome", content=json.dumps(outcome)))
     text = str(outcome["output"])
     result = ExecResult(
         command=command,
