@@ -359,13 +359,12 @@ class DataPlane:
         """Acquire the token anew if it is about to expire: for who uses an attached object by themselves."""
         self.token.fresh()
 
-    def _swap(self) -> None:
+    def _swap(self, token: AccessToken) -> None:
         from ags_flows.cloud.attachment import swap_token
 
         with self._lock:
-            token = self.token.fresh().token.get_secret_value()
             for sandbox in self._attached.values():
-                swap_token(sandbox, token)
+                swap_token(sandbox, token.token.get_secret_value())
 
 
 def exit_code_of(code: int, error: str | None) -> int:

@@ -19,10 +19,10 @@ class LiveToken:
 
     Args:
         acquire: Gets an access token from the control plane.
-        on_renewal: Called after another token took the place of one, with no lock held.
+        on_renewal: Gets a token that took the place of another one; called with no lock held.
     """
 
-    def __init__(self, acquire: Callable[[], AccessToken], on_renewal: Callable[[], None]) -> None:
+    def __init__(self, acquire: Callable[[], AccessToken], on_renewal: Callable[[AccessToken], None]) -> None:
         """Acquire nothing yet."""
         self._acquire = acquire
         self._on_renewal = on_renewal
@@ -55,7 +55,7 @@ class LiveToken:
             token = self._acquire()
             self._held, self._acquired = token, time.monotonic()
         if anew:
-            self._on_renewal()
+            self._on_renewal(token)
         return token
 
     def forget(self) -> None:

@@ -98,6 +98,7 @@ def run(environment, prefect_server, tmp_path):
         ("data_pipeline.py", "totals: {'CN': "),
         ("generated_code.py", "How many ways are there to draw 6 of 49? 13983816 (attempt 2)"),
         ("batch.py", "783 primes below 6000"),
+        ("swerex_shell.py", "hello from /tmp/work"),
     ],
 )
 def test_a_script_does_its_work_and_leaves_nothing_running(script, told, run, ags_config):

@@ -1,0 +1,79 @@
+"""Interactive shells as steps of flows."""
+
+import pytest
+from prefect import flow, task
+from prefect.exceptions import TerminationSignal
+
+from ags_flows.errors import CommandFailedError, CommandTimeoutError, ConfigurationError, OutcomeUnknownError
+from ags_flows.swerex import SwerexServer, run_in_shell, swerex_session
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_a_retried_flow_finds_its_shell_and_runs_no_step_twice(configured, sandboxes, ags_config, live):
+    seen, steps, unknown = [], [], []
+
+    @task
+    def count(server):
+        assert SwerexServer.model_validate_json(server.model_dump_json()) == server
+        return run_in_shell(server, "echo step >> log; wc -l < log", check=True, config=ags_config).stdout.strip()
+
+    def attempt():
+        with swerex_session(configured(), ags_config) as server:
+            seen.append(server.instance_id)
+            run_in_shell(server, "cd /tmp && export STEP=$((STEP + 1))", config=ags_config)
+            steps.append(count(server))
+            steps.append(run_in_shell(server, "echo $STEP $PWD", config=ags_config).stdout.strip())
+            if len(seen) == 1:
+                sandboxes.stream_fault("cut", port=8000, path="run_in_session", after_seconds=0.5)
+            with pytest.raises(OutcomeUnknownError) as lost:
+                run_in_shell(server, "echo lost >> lost; sleep 1", config=ags_config)
+            unknown.append(str(lost.value))
+            lost = run_in_shell(server, "cat lost", step=f"attempt {len(seen)}", config=ags_config)
+            assert lost.stdout.strip() == "lost"
+            if len(seen) == 1:
+                # As from a host that goes down: the sandbox is left to the retry.
+                raise TerminationSignal(signal=15)
+
+    @flow(retries=1)
+    def agent():
+        try:
+            attempt()
+        except TerminationSignal as error:
+            raise RuntimeError("the host went down") from error
+
+    agent()
+    assert seen[0] == seen[1]
+    assert steps == ["1", "1 /tmp", "1", "1 /tmp"]
+    assert "may have been executed" in unknown[0] and "did not see its end" in unknown[1]
+    assert not live()
+
+
+def test_outcomes_of_a_step(configured, ags_config):
+    with swerex_session(configured()) as server:
+
+        def run(command, **options):
+            return run_in_shell.fn(server, command, config=ags_config, **options)
+
+        failed = run("cd /tmp; echo told; (exit 9)")
+        assert (failed.exit_code, failed.stdout.strip(), failed.instance_id) == (9, "told", server.instance_id)
+        with pytest.raises(CommandFailedError, match="exit code 3"):
+            run("(exit 3)", check=True)
+        with pytest.raises(CommandTimeoutError, match="limit of 1 s"):
+            run("echo begun; sleep 60", timeout=1)
+        assert run("pwd").stdout.strip() == "/tmp"
+        assert run("pwd", session="other").stdout.strip() == "/"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ({"command": " "}, "command: it is empty"),
+        ({"command": "ls", "timeout": 0}, "timeout=0"),
+        ({"command": "ls", "session": ""}, "session: it is empty"),
+    ],
+)
+def test_a_wrong_argument_is_named_before_any_request(arguments, told, ags_emulator, ags_config):
+    before = ags_emulator.overview()["requests"]
+    with pytest.raises(ConfigurationError, match=told):
+        run_in_shell.fn(SwerexServer(instance_id="x"), **arguments, config=ags_config)
+    assert ags_emulator.overview()["requests"] == before
