@@ -46,9 +46,9 @@ def test_a_person_fills_in_the_form_runs_and_looks_at_the_page_of_the_run(worked
     before = {run.id for run in stage.runs("provision-and-run/by-hand")}
     page.goto(f"{stage.url}/deployments/deployment/{deployment.id}/run")
     shoot("form-empty")
-    command = page.get_by_label("command").first
-    command.wait_for()
-    fill(page, "command", "for i in 1 2 3; do echo line $i; sleep 1; done; python3 --version")
+    command = page.locator("textarea").first
+    assert command.input_value() == "python3 --version"
+    command.fill("for i in 1 2 3; do echo line $i; sleep 2; done; python3 --version")
     shoot("form-filled")
     page.get_by_role("button", name="Submit").click()
     (run,) = stage.wait_until(
@@ -60,18 +60,10 @@ def test_a_person_fills_in_the_form_runs_and_looks_at_the_page_of_the_run(worked
     stage.completed(run)
     page.reload()
     shoot("run-completed")
-    page.get_by_role("tab", name="Artifacts").click()
+    page.get_by_text("Artifacts", exact=True).first.click()
     shoot("run-artifacts")
     artifact = next(one for one in stage.api.read_artifacts() if one.flow_run_id == run.id and one.key == "sandbox-run")
     page.goto(f"{stage.url}/artifacts/artifact/{artifact.id}")
     page.get_by_text("Exit code 0").first.wait_for()
     assert page.get_by_text("line 3").first.is_visible()
     shoot("artifact")
-
-
-def fill(page, label, text):
-    """Write into a field of the form: a text input, or the editor that stands for one."""
-    field = page.get_by_label(label).first
-    field.click()
-    page.keyboard.press("Control+a")
-    page.keyboard.insert_text(text)
