@@ -153,6 +153,11 @@ class Stage:
         chosen = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run.id]))
         return "\n".join(entry.message for entry in self.api.read_logs(chosen, limit=200))
 
+    def worker_of(self, run):
+        """The worker that a run was executed by: what runs write is in its log."""
+        logs = {name: (self.directory / f"{name}.log").read_text() for name in ("one", "two")}
+        return next((name for name, text in logs.items() if f"Beginning flow run '{run.name}'" in text), None)
+
     def live(self, run=None):
         known = [one for one in self.control.list_instances() if one.status in LIVE]
         return [one for one in known if run is None or one.metadata.get("flow-run-id") == str(run.id)]

@@ -21,9 +21,11 @@ def operated(request, stage):
         with stage.worker("one"):
             yield stage
         return
-    with stage.beside("serve", "python", str(stage.clone / "deployments" / "serve.py")) as process:
-        stage.wait_until(lambda: process.poll() is not None or stage.deployment("reap/nightly").status == "READY", 60)
-        assert process.poll() is None, (stage.directory / "serve.log").read_text()[-2000:]
+    log = stage.directory / "serve.log"
+    log.unlink(missing_ok=True)
+    with stage.beside("serve", "python", "deployments/serve.py") as process:
+        stage.wait_until(lambda: process.poll() is not None or "are being served" in log.read_text(), 60)
+        assert process.poll() is None, log.read_text()[-2000:]
         yield stage
 
 
@@ -68,10 +70,10 @@ def test_a_job_is_cancelled_and_leaves_nothing(operated):
 
 def test_a_job_that_was_killed_goes_on_after_a_retry(operated):
     stage = operated
-    command = "for i in $(seq 20); do echo $i >> counted; sleep 1; done; wc -l < counted"
+    command = "for i in $(seq 20); do echo step $i; echo $i >> counted; sleep 1; done; wc -l < counted"
     run = stage.start("provision-and-run/by-hand", command=command)
     (instance,) = stage.wait_until(lambda: stage.live(run), 90)
-    stage.wait_until(lambda: "follow" in stage.log(run).lower() or "exec" in stage.log(run).lower(), 30)
+    stage.wait_until(lambda: "step 2" in stage.log(run), 30)
     stage.kill(run)
     assert stage.ended(run).type is StateType.CRASHED
     stage.retry(run)
