@@ -10,7 +10,15 @@ from email.utils import parsedate_to_datetime
 from typing import Any, Literal
 
 import httpx
-from prefect.client.orchestration import get_client
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.filters import (
+    DeploymentFilter,
+    DeploymentFilterId,
+    FlowRunFilter,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
+from prefect.client.schemas.objects import StateType
 from prefect.settings import PREFECT_API_URL
 
 from ags_flows.automations import LOST_RUNS
@@ -116,6 +124,22 @@ def _prefect() -> Iterator[Finding]:
             lambda: [] if client.read_automations_by_name(LOST_RUNS) else [LOST_RUNS],
             "Run: ags-flows automations",
         )
+        yield _has(
+            "schedules",
+            lambda: [f"the next run of {name}" for name in _never_fires(client)],
+            "A cron such as 0 0 30 2 * never fires. Else the server's services do not run: see its log.",
+        )
+
+
+def _never_fires(client: SyncPrefectClient) -> Iterator[str]:
+    """Give the deployments that have an active schedule, and no run ahead: the server makes them within a minute."""
+    ahead = FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED]))
+    for deployment in client.read_deployments(limit=200):
+        if deployment.paused or not any(schedule.active for schedule in deployment.schedules):
+            continue
+        chosen = DeploymentFilter(id=DeploymentFilterId(any_=[deployment.id]))
+        if not client.read_flow_runs(deployment_filter=chosen, flow_run_filter=FlowRunFilter(state=ahead), limit=1):
+            yield f"{client.read_flow(deployment.flow_id).name}/{deployment.name}"
 
 
 def _block_type(client: Any, slug: str) -> bool:

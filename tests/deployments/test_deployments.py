@@ -13,6 +13,8 @@ from typer.testing import CliRunner
 from ags_flows.automations import LOST_RUNS, lost_runs_file, sync_automations
 from ags_flows.cli import app
 from ags_flows.errors import ConfigurationError, UnreachableError
+from ags_flows.flows import reap
+from ags_flows.operator.doctor import examine
 
 ROOT = Path(__file__).parents[2]
 DEPLOYMENTS = ROOT / "deployments"
@@ -79,6 +81,18 @@ def test_a_deployment_that_could_not_run_is_refused(serving, tmp_path, change, t
     (tmp_path / "prefect.yaml").write_text(yaml.safe_dump({"deployments": [entry]}))
     with pytest.raises(ConfigurationError, match=told):
         serving.read_deployments(tmp_path / "prefect.yaml")
+
+
+def test_the_doctor_names_a_deployment_whose_schedule_never_fires(server, serving, monkeypatch, ags_emulator):
+    for name, value in ags_emulator.environment.items():
+        monkeypatch.setenv(name, value)
+    fires = serving.read_deployments()["reap/nightly"].apply()
+    server._client.post(f"/deployments/{fires}/schedule", json={"min_runs": 1}).raise_for_status()
+    never = reap.to_deployment("never", cron="0 0 30 2 *").apply()
+    found = next(finding for finding in examine() if finding.check == "schedules")
+    assert (found.verdict, found.finding) == ("warning", "missing: the next run of reap/never")
+    for deployment in (fires, never):
+        server.delete_deployment(deployment)
 
 
 def test_automations_are_created_once_left_alone_and_brought_up_to_date(server, tmp_path):
