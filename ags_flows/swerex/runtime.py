@@ -258,7 +258,7 @@ class GatewayRuntime(AbstractRuntime):
             if answer.status_code in (401, 403):
                 used = await asyncio.to_thread(live.renewed, used)
                 answer = await self._watched(attempt(used))
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             sent = not isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout))
             await self._raise_if_ended(NOTICE if sent else 0.0)
             raise refusal.of_lost_connection(self.instance_id, endpoint, error, sent and not repeatable) from error
