@@ -83,6 +83,43 @@ def run(
     sys.exit(report.result.exit_code)
 
 
+@app.command(rich_help_panel="Jobs")
+def swebench(
+    predictions: Annotated[Path, typer.Option(help="JSON Lines: instance_id, model_patch, model_name_or_path.")],
+    dataset: Annotated[str, typer.Option(help="A file (.jsonl, .json, .parquet), or a name on the network.")],
+    split: Annotated[str, typer.Option(help="Of a data set that has several.")] = "test",
+    tool: Annotated[str, typer.Option(help="A tool of type swebench.")] = "swebench-v1",
+    tool_per_image: Annotated[bool, typer.Option("--tool-per-image", help="Keep a tool for each image.")] = False,
+    sandboxes: Annotated[int | None, typer.Option(help="How many at once; by default what the quota allows.")] = None,
+    timeout: Annotated[float, typer.Option(help="Seconds for each evaluation.")] = 1800.0,
+    results: Annotated[str, typer.Option(help="For logs, verdicts and the report; skips what it has.")] = "swebench",
+    as_json: AsJson = False,
+) -> None:
+    """Evaluate the patches of a model on SWE-bench, each in a sandbox, graded by the official package.
+
+    For example: `ags-flows swebench --predictions predictions.jsonl --dataset SWE-bench/SWE-bench_Verified`
+    """
+    from ags_flows.operator.evaluation import COLUMNS, evaluate_now, rows_of, summary_of
+    from ags_flows.operator.listing import print_json, show
+
+    with _told():
+        report = evaluate_now(
+            str(predictions),
+            dataset,
+            split=split,
+            tool=tool,
+            tool_per_image=tool_per_image,
+            sandboxes=sandboxes,
+            timeout=timeout,
+            results=results,
+        )
+        if as_json:
+            print_json(report.model_dump(mode="json"))
+            return
+        show(rows_of(report), COLUMNS, title=report.model, empty="No predictions.")
+        Console(stderr=True).print(summary_of(report), highlight=False, markup=False, soft_wrap=True)
+
+
 @app.command(rich_help_panel="Sandboxes")
 def ps(
     every: Annotated[bool, typer.Option("--all", help="Also those that have ended, and those of others.")] = False,

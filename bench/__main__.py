@@ -22,6 +22,7 @@ AREAS = (
     "emulator",
     "batch",
     "reaping",
+    "swebench",
 )
 
 

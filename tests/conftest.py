@@ -1,5 +1,7 @@
 """What all tests share. Fixtures for the emulator come with the package itself (`ags_flows.testing`)."""
 
+import json
+
 import pytest
 from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, PREFECT_SERVER_ANALYTICS_ENABLED, temporary_settings
 from prefect.testing.utilities import prefect_test_harness
@@ -26,3 +28,13 @@ def prefect_server():
         with prefect_test_harness(server_startup_timeout=180):
             with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
                 yield
+
+
+@pytest.fixture
+def evaluation_files(tmp_path):
+    """Write a data set of one instance, and a prediction without a patch for it."""
+    prediction = {"instance_id": "demo__demo-1", "model_patch": "", "model_name_or_path": "model"}
+    names = ("image", "repo", "version", "eval_script", "FAIL_TO_PASS", "PASS_TO_PASS")
+    instance = {**dict.fromkeys(names, "[]"), "log_parser": "parse_log_pytest", "eval_type": "pass_and_fail"}
+    (tmp_path / "predictions.jsonl").write_text(json.dumps(prediction))
+    (tmp_path / "dataset.jsonl").write_text(json.dumps({**instance, "instance_id": "demo__demo-1"}))

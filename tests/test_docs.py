@@ -14,7 +14,7 @@ ETL = "open('report.csv', 'w').write('country,amount\\nCN,12\\n'); print('done')
 
 
 @pytest.fixture
-def workplace(tmp_path, monkeypatch, ags_emulator):
+def workplace(tmp_path, monkeypatch, ags_emulator, evaluation_files):
     """A directory with the files that samples speak of, and an environment that points to the emulator."""
     monkeypatch.chdir(tmp_path)
     for name, value in ags_emulator.environment.items():

@@ -34,7 +34,7 @@ EXAMPLES = {name: textwrap.dedent("\n".join(SAMPLE.findall(text))) for name, tex
 
 
 @pytest.fixture
-def names(tmp_path, monkeypatch, ags_emulator, ags_config, prefect_server):
+def names(tmp_path, monkeypatch, ags_emulator, ags_config, prefect_server, evaluation_files):
     """What examples take for granted: the public names, an environment that leads to AGS, and a few files."""
     monkeypatch.chdir(tmp_path)
     for name, value in ags_emulator.environment.items():

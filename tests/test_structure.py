@@ -22,6 +22,7 @@ LAYERS = [
     {"runtime", "session"},
     {"job", "swerex"},
     {"batch"},
+    {"swebench"},
     {"flows"},
     {"testing", "demo", "operator"},
     {"cli"},

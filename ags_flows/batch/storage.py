@@ -32,6 +32,10 @@ class Storage(Protocol):
         """Return the address of a text, for people."""
         ...
 
+    def under(self, prefix: str) -> Storage:
+        """Return the part of this storage whose names begin with a prefix that ends with `/`."""
+        ...
+
 
 class DirectoryStorage:
     """Files in a local directory."""
@@ -67,6 +71,10 @@ class DirectoryStorage:
         """Return the path."""
         return str(self._directory / name)
 
+    def under(self, prefix: str) -> DirectoryStorage:
+        """Return a directory below."""
+        return DirectoryStorage(self._directory / prefix)
+
 
 class PrefectStorage:
     """Objects of a Prefect file system, which cannot grow: what is added to is written anew."""
@@ -101,6 +109,10 @@ class PrefectStorage:
         """Return the object's name within its file system."""
         base = getattr(self._filesystem, "basepath", None)
         return f"{str(base).rstrip('/')}/{self._prefix}{name}" if base else self._prefix + name
+
+    def under(self, prefix: str) -> PrefectStorage:
+        """Return the objects below."""
+        return PrefectStorage(self._filesystem, self._prefix + prefix)
 
 
 def storage_at(location: str) -> Storage:

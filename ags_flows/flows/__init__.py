@@ -6,6 +6,7 @@ from ags_flows.flows.reap import reap
 from ags_flows.flows.run_batch import run_batch
 from ags_flows.flows.run_items import run_items
 from ags_flows.flows.run_job import run_job
+from ags_flows.flows.swebench import swebench_evaluate
 from ags_flows.flows.sync_tools import sync_tools
 from ags_flows.flows.usage_report import usage_report
 
@@ -16,6 +17,7 @@ __all__ = [
     "run_items",
     "run_job",
     "stop_sandboxes",
+    "swebench_evaluate",
     "sync_tools",
     "usage_report",
 ]

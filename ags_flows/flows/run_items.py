@@ -48,7 +48,7 @@ def run_items(
     items_per_sandbox: int | None = None,
     concurrency_limit: str | None = None,
     rate_limit: str | None = None,
-    results: str | Path | None = None,
+    results: str | Path | Storage | None = None,
     retries: int = 2,
     retries_of_failed: int = 0,
     fail_above: float = 0.1,
@@ -117,7 +117,7 @@ def run_items(
         raise ConfigurationError("No tool is given.", hint="Give a ToolSpec, a tool's name, or AGSConfig(tool_id=...).")
     read = read_items(items)
     mine, run = owner(), _run_id()
-    ledger = Ledger(_storage(results, run), read.all)
+    ledger = Ledger(storage_for(results), read.all)
     started = time.monotonic()
     observer = Observer(read.all, task_runs)
     pool = Pool(config, mine, run, lease=lease, logger=run_logger(), retried=not is_first_attempt())
@@ -252,9 +252,12 @@ def _run_id() -> str:
     return mine.flow_run_id or f"local-{uuid.uuid4()}"
 
 
-def _storage(results: str | Path | None, run: str) -> Storage:
-    if results is not None:
+def storage_for(results: str | Path | Storage | None) -> Storage:
+    """Return where a batch keeps what it knows: by default in the result storage of the flow run that is executing."""
+    if isinstance(results, (str, Path)):
         return storage_at(str(results))
+    if results is not None:
+        return results
     context = FlowRunContext.get()
     filesystem = context.result_store.result_storage if context is not None else None
-    return result_storage(filesystem, f"ags-flows/batches/{run}/")
+    return result_storage(filesystem, f"ags-flows/batches/{_run_id()}/")

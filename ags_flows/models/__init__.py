@@ -56,6 +56,7 @@ from ags_flows.models.results import (
     Transfer,
 )
 from ags_flows.models.specs import CONTAINER_FIELDS, CONTAINER_TYPES, CustomConfiguration, ToolSpec
+from ags_flows.models.swebench import EvaluationReport, Outcome, Verdict
 from ags_flows.models.syncing import Drift, SyncedTool, SyncReport
 from ags_flows.models.usage import Prices, Usage, UsageReport
 from ags_flows.models.value import Value, explain
@@ -83,6 +84,7 @@ __all__ = [
     "Dns",
     "Drift",
     "EnsuredTool",
+    "EvaluationReport",
     "ExecResult",
     "FileInfo",
     "Image",
@@ -96,6 +98,7 @@ __all__ = [
     "MountPath",
     "MountSource",
     "Network",
+    "Outcome",
     "Port",
     "PortNumber",
     "PrecachedImage",
@@ -125,6 +128,7 @@ __all__ = [
     "Usage",
     "UsageReport",
     "Value",
+    "Verdict",
     "VolumeSource",
     "VolumeTemplateSource",
     "check_mount_path",

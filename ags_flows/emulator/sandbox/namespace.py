@@ -166,6 +166,8 @@ class NamespaceSandbox(Sandbox):
             copy_tree(self.spec.seed, root)
         else:
             build_skeleton(root, self.spec.hostname, isolation().root)
+            if self.spec.image is not None:
+                copy_tree(self.spec.image, root)
 
     def _options(self, root: Path, in_memory: bool, boot: int) -> Iterator[str]:
         spec = self.spec

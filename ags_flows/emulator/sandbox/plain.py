@@ -106,6 +106,8 @@ class PlainSandbox(Sandbox):
             copy_tree(self.spec.seed, self._source)
         else:
             build_skeleton(self._source, self.spec.hostname, False)
+            if self.spec.image is not None:
+                copy_tree(self.spec.image, self._source)
         self.files = Tree(os.open(self._source, os.O_PATH | os.O_DIRECTORY), chown=False)
 
     def _watch(self) -> None:

@@ -28,6 +28,7 @@ class SandboxSpec:
         binds: Directories of the host that appear in it.
         hostname: What it calls itself.
         seed: A saved file system to start from.
+        image: Files that a fresh file system has beside those of every sandbox.
     """
 
     sandbox_id: str
@@ -38,6 +39,7 @@ class SandboxSpec:
     binds: tuple[Bind, ...] = ()
     hostname: str = "sandbox"
     seed: Path | None = None
+    image: Path | None = None
 
 
 @dataclass(frozen=True)

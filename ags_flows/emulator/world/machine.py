@@ -28,6 +28,7 @@ class Plan:
         directory: The machine's own directory on the host.
         tokens: Who may use it.
         seed: The saved file system to start from.
+        image: What the image adds to a fresh file system.
         network: Whether it may reach other machines.
         storage_bytes: The size of its writable file system; None: as much as the host has.
         memory_bytes: Its memory limit; None: none.
@@ -42,6 +43,7 @@ class Plan:
     directory: Path
     tokens: Tokens
     seed: Path | None = None
+    image: Path | None = None
     network: bool = True
     storage_bytes: int | None = None
     memory_bytes: int | None = None
@@ -196,6 +198,7 @@ class SandboxMachine:
                 binds=binds,
                 hostname=plan.sandbox_id[:12],
                 seed=plan.seed,
+                image=plan.image,
             )
         )
         try:

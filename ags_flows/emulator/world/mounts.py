@@ -12,6 +12,8 @@ image          ``images/<Reference, with / and : and @ as _>/<SubPath>``
 AgentBucket    ``agentbucket/<LibraryId>/<SpaceId>``
 volume         ``volumes/<VolumeId>``
 =============  ==================================================================
+
+A tool's own image has the same directory as one that is mounted: what is in it lies in the root of each sandbox.
 """
 
 from __future__ import annotations
@@ -145,6 +147,12 @@ def on_host(volumes: Path, chosen: list[Json]) -> list[Mount]:
     return mounts
 
 
+def files_of_image(volumes: Path, reference: str | None) -> Path | None:
+    """Return the host directory with the files of an image, None when the user has made none."""
+    directory = volumes / _of_image(reference, "/") if reference else None
+    return directory if directory is not None and directory.is_dir() else None
+
+
 def directory_of(mount: Json) -> Path:
     """Return where a mount's source is, relative to the directory of all volumes."""
     source = _source_of(mount)
@@ -153,12 +161,15 @@ def directory_of(mount: Json) -> Path:
     if "Cfs" in source:
         return _below("cfs", source["Cfs"]["FileSystemId"], source["Cfs"].get("Path") or "/")
     if "Image" in source:
-        reference = re.sub(r"[/:@]", "_", source["Image"]["Reference"])
-        return _below("images", reference, source["Image"].get("SubPath") or "/")
+        return _of_image(source["Image"]["Reference"], source["Image"].get("SubPath") or "/")
     if "AgentBucket" in source:
         bucket = source["AgentBucket"]
         return _below("agentbucket", bucket.get("LibraryId") or "library", bucket.get("SpaceId") or "/")
     return _below("volumes", source["Volume"], "/")
+
+
+def _of_image(reference: str, path: str) -> Path:
+    return _below("images", re.sub(r"[/:@]", "_", reference), path)
 
 
 def _source_of(mount: Json) -> Json:

@@ -38,6 +38,7 @@ def plan_of(instance: Instance, settings: Settings, seed: Path | None) -> Plan:
         directory=settings.directory / "machines" / instance.instance_id,
         tokens=instance.tokens,
         seed=seed,
+        image=mounts.files_of_image(settings.volumes, custom.get("Image")),
         network=instance.network_mode != "SANDBOX" and instance.e2b.get("allowInternetAccess") is not False,
         storage_bytes=configuration.kibibytes(storage, "Storage") * 1024 if storage else None,
         memory_bytes=configuration.kibibytes(memory, "Memory") * 1024 if memory else None,

@@ -1,0 +1,212 @@
+"""The flow that evaluates patches on SWE-bench."""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+from prefect import flow
+from prefect.artifacts import create_table_artifact
+from prefect.context import FlowRunContext
+from pydantic import Field
+
+from ags_flows.batch.ledger import RESULTS
+from ags_flows.batch.pool import Order
+from ags_flows.batch.storage import Storage
+from ags_flows.blocks import AGSConfig
+from ags_flows.errors import ConfigurationError
+from ags_flows.execution.syncing import tool_name_of
+from ags_flows.flows.hooks import stop_sandboxes, stop_sandboxes_if_asked
+from ags_flows.flows.parameters import Text, ToolChoice
+from ags_flows.flows.run_items import run_items, storage_for
+from ags_flows.flows.sync_tools import sync_tools
+from ags_flows.models import CustomConfiguration, EvaluationReport, ToolSpec, Verdict
+from ags_flows.models.fields import ImageRegistryType
+from ags_flows.ownership import fingerprint
+from ags_flows.session import OnCrash, SandboxSession
+from ags_flows.swebench.dataset import read_dataset
+from ags_flows.swebench.evaluation import Evaluation, evaluate, known_verdict
+from ags_flows.swebench.predictions import read_predictions
+from ags_flows.swebench.report import official_report, rows_of, summary_of
+from ags_flows.tasks import ensure_tool
+from ags_flows.tasks.logs import run_logger
+from ags_flows.tasks.retries import as_step
+
+ARTIFACT = "swebench"
+GROUP, PREFIX = "swebench", "swe-"
+
+
+@flow(
+    name="swebench-evaluate",
+    description="Evaluate patches on SWE-bench: each in a sandbox of its instance's image, graded by the official "
+    "package. Goes on after a crash with what is not graded.",
+    on_cancellation=[stop_sandboxes],
+    on_crashed=[stop_sandboxes_if_asked],
+)
+def swebench_evaluate(
+    predictions: str,
+    dataset: str,
+    split: str = "test",
+    tool: ToolChoice = "swebench-v1",
+    image_registry_type: ImageRegistryType = "system",
+    tool_per_image: bool = False,
+    sandboxes: int | None = None,
+    timeout: Annotated[float, Field(gt=0)] = 1800.0,
+    retries: Annotated[int, Field(ge=0)] = 2,
+    results: Text = "",
+    concurrency_limit: Text = "",
+    rate_limit: Text = "",
+    lease: Text = "",
+    on_crash: OnCrash = "lease",
+    config: AGSConfig | None = None,
+) -> EvaluationReport:
+    """Evaluate the patches of a model on SWE-bench.
+
+    Each patch is applied in a fresh sandbox of its instance's image, as the official harness applies it; then the
+    official evaluation script runs, and the official package grades its log. What the sandbox or the cloud fails at
+    is tried again, and is never counted as unresolved.
+
+    Args:
+        predictions: A file of JSON Lines (or JSON) with `instance_id`, `model_patch` and `model_name_or_path`.
+        dataset: A file (.jsonl, .json, .parquet), or a name that the official package loads from the network.
+        split: Of a data set that has several.
+        tool: A tool of type `swebench`, whose instances are started with the image of each instance; created where
+            a specification is given, and kept.
+        image_registry_type: Where the images are: `system` for those that AGS has.
+        tool_per_image: Keep a tool for each image instead, with the flow `sync_tools`: instances start sooner.
+        sandboxes: How many at once; empty: what the account's quota leaves free, at most 100.
+        timeout: Seconds for each evaluation script.
+        retries: How often an instance is tried again after a failure of the sandbox or the cloud.
+        results: Where logs, verdicts and the report are kept: a path, or a URL such as s3://bucket/path. A later run
+            with the same place skips what is graded there for the same patch. Empty: the result storage of this run.
+        concurrency_limit: A global concurrency limit: each sandbox takes one slot, in all flow runs together.
+        rate_limit: A global rate limit for starting sandboxes, over all flow runs.
+        lease: How long sandboxes outlive this process if it dies, `30s` to `24h`.
+        on_crash: What becomes of the sandboxes when this process is killed: left to a retry and to their `lease`, or
+            `stop`.
+        config: Where AGS is: an `AGSConfig` block, or by default the environment.
+
+    Returns:
+        A verdict for each prediction, and what is wrong with the files.
+
+    Raises:
+        ConfigurationError: A file cannot be read, or nothing in it can be evaluated; nothing was started.
+
+    Example:
+        ```python
+        report = swebench_evaluate("predictions.jsonl", "dataset.jsonl", results="evaluations/nightly")
+        print(report.ids("resolved"))
+        ```
+    """
+    config = config or AGSConfig()
+    started = time.monotonic()
+    instances, problems = read_dataset(dataset, split)
+    predicted, more = read_predictions(Path(predictions))
+    problems += more
+    storage = storage_for(results or None)
+    evaluations: dict[str, Evaluation] = {}
+    verdicts: dict[str, Verdict] = {}
+    failures: dict[str, str] = {}
+    for prediction in predicted:
+        name = prediction.instance_id
+        if name not in instances:
+            problems.append(f"{prediction.place}: {name} is not in the data set.")
+        elif not prediction.patch.strip():
+            verdicts[name] = Verdict(instance_id=name, outcome="empty patch", reason="The model gave no patch.")
+        else:
+            evaluation = Evaluation(prediction, instances[name])
+            evaluations[evaluation.key] = evaluation
+    for problem in problems:
+        run_logger().warning("%s", problem)
+    known = {key: verdict for key, one in evaluations.items() if (verdict := known_verdict(one, storage)) is not None}
+    if known:
+        run_logger().info("%d of %d were graded before, for the same patch", len(known), len(evaluations))
+    if len(known) < len(evaluations):
+        order = _order(tool, image_registry_type, tool_per_image, evaluations, config)
+        batch = storage.under(f"batches/{fingerprint(sorted(evaluations))}/")
+
+        def work(sandbox: SandboxSession, item: dict[str, Any]) -> dict[str, Any]:
+            return evaluate(sandbox, evaluations[item["key"]], storage, timeout).model_dump(mode="json")
+
+        run_items(
+            _items(batch, evaluations, known),
+            work,
+            order=order,
+            sandboxes=sandboxes,
+            items_per_sandbox=1,
+            concurrency_limit=concurrency_limit or None,
+            rate_limit=rate_limit or None,
+            results=batch,
+            retries=retries,
+            fail_above=1.0,
+            lease=lease or None,
+            on_crash=on_crash,
+            config=config,
+        )
+        failures = _failures(batch)
+    for key, one in evaluations.items():
+        verdict = known.get(key) or known_verdict(one, storage)
+        name = one.prediction.instance_id
+        if verdict is None:
+            reason = f"{one.instance['image']}: {failures.get(key, 'it was not begun.')}"
+            verdict = Verdict(instance_id=name, outcome="error", reason=reason)
+        verdicts[name] = verdict
+    model = predicted[0].model
+    file = f"{model.replace('/', '__')}.json"
+    report = EvaluationReport(
+        model=model,
+        verdicts=tuple(verdicts[one.instance_id] for one in predicted if one.instance_id in verdicts),
+        problems=tuple(problems),
+        report=storage.where(file),
+        resumed=len(known),
+        seconds=round(time.monotonic() - started, 3),
+    )
+    official = official_report(report, instances, [one.instance_id for one in predicted])
+    storage.write(file, json.dumps(official, indent=4).encode())
+    if FlowRunContext.get() is not None:
+        create_table_artifact(key=ARTIFACT, table=rows_of(report), description=summary_of(report))
+    run_logger().info("%s", summary_of(report).splitlines()[0].replace("*", ""))
+    return report
+
+
+def _order(
+    tool: str | ToolSpec,
+    registry: ImageRegistryType,
+    tool_per_image: bool,
+    evaluations: dict[str, Evaluation],
+    config: AGSConfig,
+) -> Callable[[Any], Order]:
+    """Return which sandbox an item needs."""
+    if tool_per_image:
+        template = tool if isinstance(tool, ToolSpec) else ToolSpec(name="template", image_registry_type=registry)
+        images = sorted({str(one.instance["image"]) for one in evaluations.values()})
+        sync_tools(images, template=template, group=GROUP, prefix=PREFIX, config=config)
+        return lambda item: Order(tool_name_of(item["image"], PREFIX))
+    if not tool:
+        raise ConfigurationError("tool: it is empty.", hint="Give a tool of type swebench, such as swebench-v1.")
+    name = as_step(ensure_tool)(tool, config=config).id if isinstance(tool, ToolSpec) else tool
+    return lambda item: Order(name, CustomConfiguration(image=item["image"], image_registry_type=registry))
+
+
+def _items(batch: Storage, evaluations: dict[str, Evaluation], known: dict[str, Verdict]) -> list[dict[str, Any]]:
+    """Return what is to be done, the same in every attempt at this batch: what it began with is kept."""
+    try:
+        keys = json.loads(batch.read("items.json"))
+    except ValueError:
+        keys = [key for key in evaluations if key not in known]
+        batch.write("items.json", json.dumps(keys).encode())
+    return [
+        {
+            "key": key,
+            "instance": evaluations[key].prediction.instance_id,
+            "image": str(evaluations[key].instance["image"]),
+        }
+        for key in keys
+    ]
+
+
+def _failures(batch: Storage) -> dict[str, str]:
+    """Return why items failed, by key."""
+    results = [json.loads(line) for line in batch.read(RESULTS).splitlines()]
+    return {result["key"]: result["error"] for result in results if result["status"] == "failed"}

@@ -1,0 +1,37 @@
+"""SWE-bench from a terminal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect.settings import PREFECT_API_URL
+
+from ags_flows.flows import swebench_evaluate
+from ags_flows.models import EvaluationReport
+from ags_flows.operator.steps import steps_on_stderr
+from ags_flows.swebench import report as told
+
+COLUMNS = ("instance", "outcome", "why", "seconds")
+
+
+def evaluate_now(predictions: str, dataset: str, **options: Any) -> EvaluationReport:
+    """Evaluate, as a run of the flow `swebench_evaluate` where a Prefect server is in the settings.
+
+    Args:
+        predictions: The file.
+        dataset: A file or a name.
+        **options: Those of `swebench_evaluate`.
+    """
+    flow = swebench_evaluate if PREFECT_API_URL.value() else swebench_evaluate.fn
+    with steps_on_stderr(quiet=False):
+        return flow(predictions, dataset, **options)
+
+
+def rows_of(report: EvaluationReport) -> list[dict[str, str]]:
+    """Return the verdicts as rows of a listing."""
+    return told.rows_of(report)
+
+
+def summary_of(report: EvaluationReport) -> str:
+    """Return what came of it as plain text."""
+    return told.summary_of(report).replace("**", "").replace("`", "")

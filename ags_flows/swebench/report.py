@@ -1,0 +1,101 @@
+"""The report in the official form (schema version 2), and the one for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from ags_flows.models import EvaluationReport, Outcome, Verdict
+from ags_flows.swebench.official import harness
+
+SHOWN = 200
+ORDER: tuple[Outcome, ...] = ("error", "timeout", "patch failed", "unresolved", "resolved", "empty patch")
+
+
+def official_report(report: EvaluationReport, dataset_ids: Iterable[str], submitted: Iterable[str]) -> dict[str, Any]:
+    """Return the report as the official harness writes it.
+
+    There a patch that does not apply, a time-out and a failure of the infrastructure are all errors.
+    """
+    resolved, unresolved = report.ids("resolved"), report.ids("unresolved")
+    errors, empty = report.ids("patch failed", "timeout", "error"), report.ids("empty patch")
+    everything, sent = sorted(dataset_ids), sorted(submitted)
+    reasons = {one.instance_id: reason for one in report.verdicts if (reason := _reason(one))}
+    infra = sorted(one for one, (_, tier) in reasons.items() if tier == "environment")
+    ambiguous = sorted(one for one, (_, tier) in reasons.items() if tier != "environment")
+    return {
+        "total_instances": len(everything),
+        "submitted_instances": len(sent),
+        "completed_instances": len(resolved) + len(unresolved),
+        "resolved_instances": len(resolved),
+        "unresolved_instances": len(unresolved),
+        "infra_failure_instances": len(infra),
+        "ambiguous_failure_instances": len(ambiguous),
+        "empty_patch_instances": len(empty),
+        "error_instances": len(errors),
+        "completed_ids": sorted([*resolved, *unresolved]),
+        "incomplete_ids": sorted(set(everything) - set(sent)),
+        "empty_patch_ids": empty,
+        "submitted_ids": sent,
+        "resolved_ids": resolved,
+        "unresolved_ids": unresolved,
+        "infra_failure_ids": infra,
+        "ambiguous_failure_ids": ambiguous,
+        "failure_reasons": {one: reason for one, (reason, _) in sorted(reasons.items())},
+        "error_ids": errors,
+        "schema_version": 2,
+    }
+
+
+def rows_of(report: EvaluationReport) -> list[dict[str, str]]:
+    """Return a table: what went wrong first."""
+    ordered = sorted(report.verdicts, key=lambda one: (ORDER.index(one.outcome), one.instance_id))
+    return [
+        {
+            "instance": one.instance_id,
+            "outcome": one.outcome,
+            "why": one.reason.strip().splitlines()[-1][:200] if one.reason.strip() else _tests(one),
+            "seconds": f"{one.seconds:.1f}" if one.seconds else "",
+            "log": one.log,
+        }
+        for one in ordered[:SHOWN]
+    ]
+
+
+def summary_of(report: EvaluationReport) -> str:
+    """Return what is said above the table."""
+    count = {outcome: len(report.ids(outcome)) for outcome in ORDER}
+    graded = sum(count.values()) - count["error"]
+    share = f" ({count['resolved'] / graded:.1%} of {graded:,} graded)" if graded else ""
+    told = ", ".join(f"{count[outcome]:,} {outcome}" for outcome in reversed(ORDER) if count[outcome])
+    lines = [f"**{report.model}: {count['resolved']:,} resolved**{share}, in {report.seconds:.0f} s.", "", f"- {told}"]
+    if report.resumed:
+        lines.append(f"- {report.resumed:,} of them were graded before, for the same patch")
+    lines.append(f"- The report in the official form: `{report.report}`")
+    lines += [f"- {problem}" for problem in report.problems[:20]]
+    if len(report.problems) > 20:
+        lines.append(f"- and {len(report.problems) - 20:,} more such problems")
+    return "\n".join(lines)
+
+
+def _tests(verdict: Verdict) -> str:
+    tests = verdict.report.get("tests_status") or {}
+    failed = [name for group in ("FAIL_TO_PASS", "PASS_TO_PASS") for name in tests.get(group, {}).get("failure", [])]
+    if not failed:
+        return "" if verdict.outcome != "unresolved" else verdict.report.get("infra_failure_reason", "no test results")
+    return f"{len(failed)} tests failed, such as {failed[0]}"
+
+
+def _reason(verdict: Verdict) -> tuple[str, str] | None:
+    """Return what kind of failure it looks like, and whether that can have come from the patch."""
+    if verdict.outcome == "error":
+        return verdict.reason.splitlines()[0] if verdict.reason else "sandbox", "environment"
+    if verdict.outcome == "timeout":
+        return "tests_timed_out", "ambiguous"
+    reason = verdict.report.get("infra_failure_reason")
+    if verdict.outcome == "unresolved" and reason:
+        return str(reason), "environment" if verdict.report.get("infra_failure") else "ambiguous"
+    if verdict.outcome == "patch failed":
+        found = harness().classify_text(verdict.reason)
+        return (str(found[0]), str(found[1])) if found else None
+    return None
