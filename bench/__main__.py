@@ -22,6 +22,7 @@ AREAS = (
     "emulator",
     "batch",
     "reaping",
+    "swerex",
     "swebench",
 )
 

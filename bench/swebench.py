@@ -35,7 +35,14 @@ cd /testbed
 python3 -m unittest -v test_calc
 : '>>>>> End Test Output'
 """
-TEST = "import unittest, calc\n\n\nclass T(unittest.TestCase):\n    def test_add(self):\n        assert calc.add(1, 1) == 2\n"
+TEST = """\
+import unittest, calc
+
+
+class T(unittest.TestCase):
+    def test_add(self):
+        assert calc.add(1, 1) == 2
+"""
 
 
 def figures() -> Iterator[Figure]:
