@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 PIP_FLAGS := --disable-pip-version-check --quiet
 WORKERS ?= 2
 
-.PHONY: demo test check lint types bench chaos deployed notebooks clean
+.PHONY: demo test check lint types bench chaos deployed network notebooks clean
 
 demo: $(READY)
 	@$(BIN)/ags-flows demo
@@ -35,6 +35,10 @@ deployed: $(READY)
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip >/dev/null
 	$(BIN)/python -m pip install $(PIP_FLAGS) playwright prefect-redis
 	DEPLOYED=1 $(BIN)/python -m pytest tests/deployments/deployed -s $(PYTEST_ARGS)
+
+# What installs packages from an index inside of sandboxes.
+network: $(READY)
+	PACKAGE_INDEX=1 $(BIN)/python -m pytest tests/swerex -k package_index
 
 bench: $(READY)
 	@$(BIN)/python -m bench

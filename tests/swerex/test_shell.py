@@ -24,9 +24,9 @@ def test_a_retried_flow_finds_its_shell_and_runs_no_step_twice(configured, sandb
             steps.append(count(server))
             steps.append(run_in_shell(server, "echo $STEP $PWD", config=ags_config).stdout.strip())
             if len(seen) == 1:
-                sandboxes.stream_fault("cut", port=8000, path="run_in_session", after_seconds=0.5)
+                sandboxes.stream_fault("cut", port=8000, path="run_in_session", after_seconds=1)
             with pytest.raises(OutcomeUnknownError) as lost:
-                run_in_shell(server, "echo lost >> lost; sleep 1", config=ags_config)
+                run_in_shell(server, "echo lost >> lost; sleep 2", config=ags_config)
             unknown.append(str(lost.value))
             lost = run_in_shell(server, "cat lost", step=f"attempt {len(seen)}", config=ags_config)
             assert lost.stdout.strip() == "lost"
