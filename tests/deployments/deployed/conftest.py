@@ -93,9 +93,9 @@ class Stage:
             end(process, first)
 
     def worker(self, name):
-        return self.beside(
-            name, "prefect", "worker", "start", "--pool", "machines", "--type", "process", "--name", name
-        )
+        """A process worker; the one that asks first takes what there is, up to its limit."""
+        command = ["prefect", "worker", "start", "--pool", "machines", "--type", "process", "--name", name]
+        return self.beside(name, *command, "--limit", "4")
 
     def deploy(self):
         """What deployments/README.md says."""
