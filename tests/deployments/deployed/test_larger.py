@@ -11,12 +11,13 @@ def test_jobs_batch_and_reap_run_on_two_workers(larger_stage):
         stage.completed(run, 240)
         assert "Exit code 0" in stage.artifacts(run)["sandbox-run"]
     stage.completed(batch, 240)
-    assert "60 of 60 items done" in stage.log(batch)
+    # Logs arrive at the server a little later than states.
+    stage.wait_until(lambda: "60 of 60 items done" in stage.log(batch), 30)
     took = [stage.worker_of(run) for run in [*jobs, batch]]
     assert set(took) == {"one", "two"}, took
     assert stage.live() == []
     reap = stage.completed(stage.start("reap/nightly", rules={"grace_minutes": 0}))
-    assert "Stopped 0 of 0 live sandboxes" in stage.log(reap)
+    stage.wait_until(lambda: "Stopped 0 of 0 live sandboxes" in stage.log(reap), 30)
 
 
 def test_a_batch_that_is_killed_goes_on_after_a_retry_on_whichever_worker(larger_stage):
