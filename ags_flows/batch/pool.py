@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -113,6 +114,7 @@ class Pool:
         self._earlier: dict[str, _Earlier] = {}
         self._adoptable: dict[int, Instance] = {}
         self._refused_since: float | None = None
+        self._context = copy_context()
         if retried:
             self._find_earlier()
 
@@ -269,9 +271,10 @@ class Pool:
             self._tell("stopped", instance)
 
     def _tell(self, what: str, instance: Instance) -> None:
-        # The threads of a pool have no run context: whose it is has to be said.
+        # The threads of a pool have no run context, and not its settings: which server is to be told.
         if self._owner.flow_run_id:
-            emit(
+            self._context.copy().run(
+                emit,
                 "instance",
                 instance.id,
                 what,
