@@ -13,6 +13,8 @@ from ags_flows.models import ToolSpec
 Text: TypeAlias = Annotated[str, BeforeValidator(lambda given: "" if given is None else given)]
 Pairs: TypeAlias = Annotated[dict[str, str], BeforeValidator(lambda given: {} if given is None else given)]
 User: TypeAlias = Annotated[Literal["user", "root"], BeforeValidator(lambda given: given or "user")]
+Seconds: TypeAlias = Annotated[float, Field(ge=0), BeforeValidator(lambda given: given or 0.0)]
+"""0, or None, is without a limit."""
 ToolChoice: TypeAlias = Annotated[
     str | ToolSpec, Field(union_mode="left_to_right"), BeforeValidator(lambda given: "" if given is None else given)
 ]

@@ -10,7 +10,7 @@ from pydantic import Field
 from ags_flows.blocks import AGSConfig
 from ags_flows.errors import CommandTimeoutError, ConfigurationError
 from ags_flows.flows.hooks import stop_sandboxes, stop_sandboxes_if_asked
-from ags_flows.flows.parameters import Pairs, Text, ToolChoice, User
+from ags_flows.flows.parameters import Pairs, Seconds, Text, ToolChoice, User
 from ags_flows.flows.run_page import RunPage
 from ags_flows.models import ExecResult, RunReport, Step
 from ags_flows.session import OnCrash, OnFailure, SandboxSession, sandbox_session
@@ -36,7 +36,7 @@ def provision_and_run(
     secrets: Pairs = {},
     cwd: Text = "",
     user: User = "user",
-    timeout: float | None = None,
+    timeout: Seconds = 0.0,
     lease: Text = "",
     check: bool = True,
     on_failure: OnFailure = "stop",
@@ -64,7 +64,7 @@ def provision_and_run(
             `{"TOKEN": "warehouse-token"}`.
         cwd: Working directory in the sandbox. Empty: the user's home.
         user: Who runs the commands, and whose home relative paths begin in.
-        timeout: Seconds for each command, empty for no limit.
+        timeout: Seconds for each command, 0 for no limit.
         lease: How long the sandbox outlives this process if it dies, `30s` to `24h`. Empty: the configuration's.
         check: Fail the run when an exit code is not 0. Downloads are tried all the same.
         on_failure: What becomes of the sandbox of a failed run: `stop`, `keep`, `pause`.
@@ -105,7 +105,13 @@ def provision_and_run(
         # A snapshot can only be started while its tool is there.
         delete_tool = False
     started = time.monotonic()
-    options: dict[str, Any] = {"env": env, "secrets": secrets, "cwd": cwd or None, "user": user, "timeout": timeout}
+    options: dict[str, Any] = {
+        "env": env,
+        "secrets": secrets,
+        "cwd": cwd or None,
+        "user": user,
+        "timeout": timeout or None,
+    }
     steps: list[Step] = []
     results: list[ExecResult] = []
     snapshots: dict[str, str] = {}

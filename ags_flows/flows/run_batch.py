@@ -8,7 +8,7 @@ from ags_flows.batch.work import function_named
 from ags_flows.blocks import AGSConfig
 from ags_flows.flows.batch_progress import TaskRuns
 from ags_flows.flows.hooks import stop_sandboxes, stop_sandboxes_if_asked
-from ags_flows.flows.parameters import Pairs, Text, ToolChoice, User
+from ags_flows.flows.parameters import Pairs, Seconds, Text, ToolChoice, User
 from ags_flows.flows.run_items import run_items
 from ags_flows.models import BatchReport
 from ags_flows.session import OnCrash
@@ -31,7 +31,7 @@ def run_batch(
     concurrency_limit: Text = "",
     rate_limit: Text = "",
     results: Text = "",
-    timeout: float | None = None,
+    timeout: Seconds = 0.0,
     env: Pairs = {},
     secrets: Pairs = {},
     cwd: Text = "",
@@ -65,7 +65,7 @@ def run_batch(
             flow runs together.
         results: Where results and progress are kept: a path, or a URL such as s3://bucket/path. Empty: the result
             storage of this run. A new run with the same place goes on with what is not done there.
-        timeout: Seconds for each command, empty for no limit.
+        timeout: Seconds for each command, 0 for no limit.
         env: Environment of the command.
         secrets: Environment from Prefect Secret blocks: variable name to name of the block.
         cwd: Working directory in the sandbox. Empty: the user's home.
@@ -96,7 +96,7 @@ def run_batch(
         ```
     """
     settings: dict[str, Any] = {
-        "timeout": timeout,
+        "timeout": timeout or None,
         "env": env,
         "secrets": secrets,
         "cwd": cwd or None,
