@@ -116,7 +116,7 @@ def _row(usage: Usage, currency: str) -> dict[str, str]:
         "by": usage.by,
         "name": usage.name,
         "sandboxes": f"{usage.sandboxes:,}",
-        "hours": f"{usage.seconds / 3600:,.2f}",
+        "time": str(timedelta(seconds=round(usage.seconds))),
         "CPU hours": f"{usage.cpu_hours:,.2f}",
         "memory GiB hours": f"{usage.memory_gib_hours:,.2f}",
     }

@@ -83,7 +83,7 @@ def _tests(verdict: Verdict) -> str:
     failed = [name for group in ("FAIL_TO_PASS", "PASS_TO_PASS") for name in tests.get(group, {}).get("failure", [])]
     if not failed:
         return "" if verdict.outcome != "unresolved" else verdict.report.get("infra_failure_reason", "no test results")
-    return f"{len(failed)} tests failed, such as {failed[0]}"
+    return f"{failed[0]} failed" + (f", and {len(failed) - 1} more tests" if len(failed) > 1 else "")
 
 
 def _reason(verdict: Verdict) -> tuple[str, str] | None:
