@@ -205,14 +205,14 @@ def test_an_api_key_alone_is_enough_for_a_sandbox(ags_emulator, monkeypatch):
 
 
 def test_the_token_of_a_sandbox_object_is_acquired_anew_before_it_expires(runtime, sandbox, monkeypatch):
-    from ags_flows.cloud import data_plane
+    from ags_flows.cloud import live_token
     from ags_flows.execution.planes import open_plane
 
     plane = open_plane(runtime.connection, sandbox.sandbox_id).plane
     before = sandbox._envd_access_token
     # As if the token had less than a minute left, and had been acquired a minute ago.
-    monkeypatch.setattr(data_plane, "REFRESH_BEFORE", data_plane.REFRESH_BEFORE * 10_000)
-    monkeypatch.setattr(plane, "_acquired", plane._acquired - 60)
+    monkeypatch.setattr(live_token, "REFRESH_BEFORE", live_token.REFRESH_BEFORE * 10_000)
+    monkeypatch.setattr(plane.token, "_acquired", plane.token._acquired - 60)
     assert sandbox.commands.run("echo fresh").stdout == "fresh\n"
     assert sandbox._envd_access_token != before
 
