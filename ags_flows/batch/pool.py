@@ -21,7 +21,7 @@ from ags_flows.execution.planes import close_plane
 from ags_flows.models import CustomConfiguration, Instance
 from ags_flows.ownership import LIVE, Identity, Owner, fingerprint, generation_of, is_ours
 from ags_flows.session import SandboxSession
-from ags_flows.tasks.events import emit
+from ags_flows.tasks.events import tell_instance
 from ags_flows.tasks.logs import Logger
 
 STEP = "batch sandbox"
@@ -272,16 +272,7 @@ class Pool:
 
     def _tell(self, what: str, instance: Instance) -> None:
         # The threads of a pool have no run context, and not its settings: which server is to be told.
-        if self._owner.flow_run_id:
-            self._context.copy().run(
-                emit,
-                "instance",
-                instance.id,
-                what,
-                tool=instance.tool_name,
-                flow_run_id=self._owner.flow_run_id,
-                flow_run_name=self._owner.flow_run_name,
-            )
+        self._context.copy().run(tell_instance, what, instance)
 
     def _find_earlier(self) -> None:
         for instance in self._control.each_instance():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from prefect.context import FlowRunContext, TaskRunContext
 from prefect.events import emit_event
 
 from ags_flows.models import Instance, Snapshot, Tool
@@ -77,6 +78,9 @@ def emit(
 
 
 def _tell(kind: str, identifier: str, tool: str, what: str, payload: dict[str, Any]) -> None:
+    if FlowRunContext.get() is None and TaskRunContext.get() is None:
+        # Prefect would start a server to tell it.
+        return
     whose = owner()
     if whose.flow_run_id:
         emit(

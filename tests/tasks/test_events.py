@@ -12,8 +12,11 @@ from prefect.client.orchestration import get_client
 from prefect.context import FlowRunContext
 
 from ags_flows import sandbox_session
+from ags_flows.flows import run_batch
 from ags_flows.models import ToolSpec
+from ags_flows.ownership import Owner
 from ags_flows.tasks import create_snapshot, delete_snapshot, pause_instance, resume_instance
+from ags_flows.tasks.caller import Scope, acting_as
 from ags_flows.tasks.events import tell_instance
 
 TOOL = ToolSpec(name="told", image="python:3.11")
@@ -65,9 +68,18 @@ def test_each_step_of_a_sandbox_is_an_event_with_its_run_and_its_tool(ags_config
             assert roles["tool"] == "ags.tool.told"
 
 
+def test_a_batch_tells_of_its_sandboxes(ags_config, prefect_server):
+    state = run_batch(["a"], "true", tool="base", config=ags_config, return_state=True)
+    events = events_of(str(state.state_details.flow_run_id), "ags.instance.stopped")
+    told = [one["event"] for one in events if one["event"].startswith("ags.instance.")]
+    assert told == ["ags.instance.started", "ags.instance.stopped"]
+
+
 def test_outside_of_flows_nobody_is_told(monkeypatch):
     monkeypatch.setattr("ags_flows.tasks.events.emit_event", lambda **_: pytest.fail("an event"))
     tell_instance("started", "some-instance")
+    with acting_as(Scope("run-1", "step", Owner("run-1"))):
+        tell_instance("started", "some-instance")
 
 
 def test_requests_are_spans_with_their_region_and_their_errors(ags_config, monkeypatch):
