@@ -19,6 +19,7 @@ from prefect.states import State
 from ags_flows import AGSConfig, TencentCloudCredentials
 from ags_flows.demo.servers import emulator, end, prefect_environment, prefect_server, wait_for_prefect
 from ags_flows.errors import AGSFlowsError
+from ags_flows.execution.ensuring import delete_drained
 from ags_flows.execution.planes import open_plane
 from ags_flows.flows.hooks import sandboxes_of
 
@@ -97,6 +98,10 @@ class Stage:
         found = wait_until(lambda: sandboxes_of(self.control, str(run.id)), timeout)
         assert len(found) == 1
         return found[0]
+
+    def delete_tool(self, name):
+        """Delete a tool once its instances, which may still be STOPPING, have ended."""
+        delete_drained(self.control, self.control.get_tool(name), drain=10, timeout=10)
 
     def counted(self, instance):
         """What the command has written in the sandbox so far."""

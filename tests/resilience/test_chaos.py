@@ -12,7 +12,7 @@ import pytest
 from prefect.blocks.system import Secret
 from prefect.client.schemas.objects import StateType
 
-RUNS = int(os.environ.get("CHAOS_RUNS", "3"))
+RUNS = int(os.environ.get("CHAOS_RUNS", "2"))
 AT_ONCE = 3
 LINES = 8
 MOST_ATTEMPTS = 12

@@ -50,7 +50,7 @@ def test_a_saved_job_goes_on_when_the_process_that_triggered_it_is_killed(stage,
     assert target.read_text().split() == expected(25)
     assert stage.live() == []
     # The tool of a saved job stays for the next time.
-    stage.control.delete_tool("job")
+    stage.delete_tool("job")
 
 
 def test_a_cancelled_run_stops_its_sandbox_and_deletes_its_tool_within_ten_seconds(stage):
@@ -89,7 +89,7 @@ def test_a_sandbox_whose_owner_was_killed_and_never_came_back_is_gone_with_its_l
     stage.wait_until(lambda: stage.control.get_instance(instance.id).status == "STOPPED", 10)
     assert stage.control.get_instance(instance.id).stop_reason == "timeout"
     for tool in stage.tools():
-        stage.control.delete_tool(tool)
+        stage.delete_tool(tool)
 
 
 def test_a_run_whose_runner_and_engine_were_killed_is_marked_crashed_and_can_be_retried(stage, tmp_path):

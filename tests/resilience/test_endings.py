@@ -90,6 +90,7 @@ def test_a_crash_stops_the_sandbox_where_nobody_retries(stage, number):
     stage.wait_until(lambda: stage.counted(instance), 30)
     stage.kill(run, number)
     assert stage.ended(run).type is StateType.CRASHED
-    stage.wait_until(lambda: not stage.live(), 15)
+    # STOPPING is over for whoever works in it, and still in use for its tool.
+    stage.wait_until(lambda: stage.control.get_instance(instance.id).status == "STOPPED", 15)
     for name in stage.tools():
-        stage.control.delete_tool(name)
+        stage.delete_tool(name)
