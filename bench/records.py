@@ -35,6 +35,10 @@ class Record:
         """End."""
         self._over.set()
 
+    async def leave(self) -> None:
+        """End: there are no processes to leave behind."""
+        self._over.set()
+
     async def wait_dead(self) -> None:
         """Return when it was stopped."""
         await self._over.wait()

@@ -59,7 +59,8 @@ def serve(
                 for line in _greeting(emulator, lines, env_file):
                     tell(line)
                 over.wait()
-                tell("Stopping: all sandboxes end now.")
+                tell(_farewell(emulator))
+                emulator.stop(leave=True)
     except OSError as error:
         _complain(_explained(error, host, port))
         return 1
@@ -99,12 +100,28 @@ def _greeting(emulator: Emulator, lines: str, env_file: Path | str | None) -> It
     if env_file is not None:
         yield f"These lines are in {env_file}: run `source {shlex.quote(str(env_file))}`."
     if emulator.state is not None:
-        yield f"State: {emulator.state} (survives a restart)"
+        yield f"State: {emulator.state} (survives a restart, and so do running sandboxes)"
     else:
         yield "State: in memory and a temporary directory, gone at the end (--state DIR keeps it)"
     for sentence in _missing_isolation():
         yield f"Isolation: {sentence}"
     yield "It is not a security boundary: run only code that you would run yourself. Ctrl-C stops it."
+
+
+def _farewell(emulator: Emulator) -> str:
+    until = [
+        instance["ExpiresAt"]
+        for region in emulator.overview()["regions"].values()
+        for instance in region["instances"]
+        if instance["Status"] == "RUNNING"
+    ]
+    if emulator.state is None or not until:
+        return "Stopping: all sandboxes end now."
+    who = "1 running sandbox goes" if len(until) == 1 else f"{len(until)} running sandboxes go"
+    return (
+        f"Stopping: {who} on, at most until {max(until)}. "
+        f"The next emulator with this state takes over; to end what runs, remove {emulator.state}."
+    )
 
 
 def _missing_isolation() -> tuple[str, ...]:

@@ -112,9 +112,10 @@ class Emulator(Levers):
         super().__init__()
         self._launch = launch
         self._thread: threading.Thread | None = None
-        self._leave: asyncio.Event | None = None
+        self._over: asyncio.Event | None = None
         self._failure: BaseException | None = None
         self._lock: int | None = None
+        self._leaves = False
 
     # Its life.
 
@@ -144,7 +145,7 @@ class Emulator(Levers):
             region=self.region,
             **self._more,
         )
-        self._failure = None
+        self._failure, self._leaves = None, False
         ready = threading.Event()
         self._thread = threading.Thread(
             target=self._run, args=(settings, listener, ready), name="ags-emulator", daemon=True
@@ -159,18 +160,23 @@ class Emulator(Levers):
         atexit.register(self.stop)
         return self
 
-    def stop(self) -> None:
-        """End all sandboxes and stop to serve; idempotent."""
+    def stop(self, *, leave: bool = False) -> None:
+        """Stop to serve, and end all sandboxes; idempotent.
+
+        Args:
+            leave: Whether sandboxes that run go on, at most until their timeouts, for the next emulator with the same
+                state directory to take over. For a process that ends now.
+        """
         thread, loop = self._thread, self._loop
         if thread is None or loop is None:
             return
-        self._thread = None
+        self._thread, self._leaves = None, leave
         atexit.unregister(self.stop)
-        leave = self._leave
-        if leave is not None:
-            loop.call_soon_threadsafe(leave.set)
+        over = self._over
+        if over is not None:
+            loop.call_soon_threadsafe(over.set)
         thread.join()
-        self._loop = self._leave = self._controls = None
+        self._loop = self._over = self._controls = None
         self._release(None)
 
     def __enter__(self) -> Emulator:
@@ -246,19 +252,19 @@ class Emulator(Levers):
         )
         await world.open()
         self._loop, self._controls = asyncio.get_running_loop(), controls
-        self._leave = leave = asyncio.Event()
+        self._over = over = asyncio.Event()
         serving = asyncio.ensure_future(server.serve(sockets=[listener]))
         try:
             while not server.started and not serving.done():
                 await asyncio.sleep(0.001)
             ready.set()
-            leaving = asyncio.ensure_future(leave.wait())
+            leaving = asyncio.ensure_future(over.wait())
             await asyncio.wait([serving, leaving], return_when=asyncio.FIRST_COMPLETED)
             leaving.cancel()
         finally:
             # Sandboxes first: it ends the streams, which would otherwise hold up the server's end.
             streams.clear()
-            await world.close()
+            await world.close(leave=self._leaves)
             server.should_exit = True
             await serving
 

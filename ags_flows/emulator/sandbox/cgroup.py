@@ -95,6 +95,11 @@ class Cgroup:
                 path.rmdir()
             return None
 
+    @property
+    def path(self) -> Path:
+        """Where it is."""
+        return self._path
+
     def add(self, *pids: int) -> None:
         """Put processes into it."""
         for pid in pids:

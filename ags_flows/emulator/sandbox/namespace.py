@@ -19,6 +19,7 @@ from pathlib import Path, PurePosixPath
 from .cgroup import Cgroup
 from .entering import connect_inside, listen_inside, remount_inside
 from .isolation import isolation
+from .outliving import Elder, Life, began, mark
 from .sandbox import Sandbox
 from .skeleton import ETC_DIRECTORIES, PATH, PYTHON, READ_ONLY, UID, build_skeleton, python_prefix
 from .spec import SandboxSpec
@@ -41,10 +42,11 @@ class NamespaceSandbox(Sandbox):
     def __init__(self, spec: SandboxSpec) -> None:
         """Hold the description; nothing runs yet. Use `Sandbox.start`."""
         super().__init__(spec)
-        self._bwrap: subprocess.Popen[bytes] | None = None
+        self._bwrap: subprocess.Popen[bytes] | Elder | None = None
         self._init = 0
         self._dead: asyncio.Future[None] | None = None
         self._cgroup: Cgroup | None = None
+        self._proxy: int | None = None
 
     @property
     def alive(self) -> bool:
@@ -79,6 +81,43 @@ class NamespaceSandbox(Sandbox):
         await super().thaw()
         if self._cgroup is not None:
             await asyncio.to_thread(self._cgroup.freeze, False)
+
+    def take_over(self) -> None:
+        """Take up the processes that another emulator has left.
+
+        Raises:
+            OSError: They are not there any more.
+        """
+        life = Life.read(self.spec.directory)
+        if life is None:
+            raise OSError(errno.ESRCH, "nothing is left of the sandbox")
+        elder = Elder(life.bwrap)
+        if not life.lasts:
+            raise OSError(errno.ESRCH, "the sandbox has ended")
+        self._bwrap, self._init, self._proxy = elder, life.init, life.proxy
+        self.files = Tree(os.open(f"/proc/{self._init}/root", os.O_PATH | os.O_DIRECTORY), chown=isolation().root)
+        if life.cgroup is not None:
+            with contextlib.suppress(OSError):
+                self._cgroup = Cgroup(Path(life.cgroup))
+        self._note()
+
+    def _note(self) -> None:
+        """Note what the sandbox is, for an emulator that is to go on with it."""
+        start, waiting = began(self._init), began(self._bwrap.pid) if self._bwrap is not None else None
+        if self.spec.keeper is None or self._bwrap is None or start is None or waiting is None:
+            return
+        group = str(self._cgroup.path) if self._cgroup is not None else None
+        Life(self.spec.keeper, self._init, start, self._bwrap.pid, waiting, group, self._proxy).write(
+            self.spec.directory
+        )
+
+    def _listen_for_way_out(self) -> socket.socket:
+        # Its processes know the port from before.
+        listener = self.listen(self._proxy or 0)
+        if listener.getsockname()[1] != self._proxy:
+            self._proxy = listener.getsockname()[1]
+            self._note()
+        return listener
 
     async def wait_dead(self) -> None:
         """Return when it has ended, by `stop` or by itself."""
@@ -125,7 +164,7 @@ class NamespaceSandbox(Sandbox):
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
-                env={"PATH": PATH},
+                env={"PATH": PATH, **(mark(spec.keeper, spec.sandbox_id) if spec.keeper else {})},
                 pass_fds=[write, arguments, boot],
                 start_new_session=True,
             )
@@ -141,6 +180,7 @@ class NamespaceSandbox(Sandbox):
             _, error = self._bwrap.communicate(timeout=START_TIMEOUT)
             raise OSError(errno.EIO, f"bubblewrap: {error.decode(errors='replace').strip()}")
         self._init = int(json.loads(told)["child-pid"])
+        self._note()
         keeper = self._wait_ready()
         self.files = Tree(os.open(f"/proc/{self._init}/root", os.O_PATH | os.O_DIRECTORY), chown=place.root)
         if in_memory:
@@ -150,6 +190,7 @@ class NamespaceSandbox(Sandbox):
         self._cgroup = Cgroup.make(spec.sandbox_id, spec.memory_bytes)
         if self._cgroup is not None:
             self._cgroup.add(self._init, keeper)
+        self._note()
 
     def _allow_su(self) -> None:
         """Let setuid programs work on the sandbox's own file system: bubblewrap mounts all without."""
@@ -175,7 +216,9 @@ class NamespaceSandbox(Sandbox):
             # Default mapping would nest a second user namespace, which nsenter may not enter.
             yield from ("--unshare-user", "--uid", "0", "--gid", "0")
         yield from ("--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-net", "--hostname", spec.hostname)
-        yield from ("--die-with-parent", "--new-session")
+        yield "--new-session"
+        if spec.keeper is None:
+            yield "--die-with-parent"
         if in_memory:
             yield from ("--perms", "0755", "--size", str(spec.storage_bytes), "--tmpfs", "/")
         else:
@@ -261,7 +304,7 @@ class NamespaceSandbox(Sandbox):
                 self._bwrap.wait(START_TIMEOUT)
             except subprocess.TimeoutExpired:
                 self._bwrap.kill()
-                self._bwrap.wait()
+                self._bwrap.wait(START_TIMEOUT)
             if self._bwrap.stderr:
                 self._bwrap.stderr.close()
         if self._cgroup is not None:

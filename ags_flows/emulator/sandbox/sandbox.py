@@ -69,6 +69,25 @@ class Sandbox(ABC):
             raise
         return sandbox
 
+    @classmethod
+    async def adopt(cls, spec: SandboxSpec) -> Sandbox:
+        """Go on with a sandbox that an emulator before this one left in the same directory.
+
+        Raises:
+            OSError: It is not there any more.
+        """
+        from .namespace import NamespaceSandbox
+
+        sandbox = NamespaceSandbox(spec)
+        await asyncio.to_thread(sandbox.take_over)
+        try:
+            sandbox._watch()
+            sandbox.set_network(spec.network)
+        except BaseException:
+            await sandbox.stop()
+            raise
+        return sandbox
+
     # What the kinds differ in.
 
     @property
@@ -209,7 +228,10 @@ class Sandbox(ABC):
             self._egress.close()
             self._egress = None
         elif self._egress is None and allowed and self.alive:
-            self._egress = Egress(self.listen(0))
+            self._egress = Egress(self._listen_for_way_out())
+
+    def _listen_for_way_out(self) -> socket.socket:
+        return self.listen(0)
 
     async def freeze(self) -> None:
         """Stop every process of it in its tracks."""
@@ -283,6 +305,16 @@ class Sandbox(ABC):
             self._egress.close()
             self._egress = None
         await asyncio.to_thread(self._remove)
+
+    async def leave(self) -> None:
+        """Let go of it and let its processes run: another emulator adopts it."""
+        if self._stopped:
+            return
+        self._stopped = True
+        if self._egress is not None:
+            self._egress.close()
+            self._egress = None
+        self.files.close()
 
     def _remove(self) -> None:
         try:

@@ -29,6 +29,7 @@ class SandboxSpec:
         hostname: What it calls itself.
         seed: A saved file system to start from.
         image: Files that a fresh file system has beside those of every sandbox.
+        keeper: Whose it is, for a sandbox that outlives this process; None ends it with this process.
     """
 
     sandbox_id: str
@@ -40,6 +41,7 @@ class SandboxSpec:
     hostname: str = "sandbox"
     seed: Path | None = None
     image: Path | None = None
+    keeper: str | None = None
 
 
 @dataclass(frozen=True)

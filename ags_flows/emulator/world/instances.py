@@ -158,7 +158,7 @@ class Instances(Course):
             Refusal: ``FailedOperation`` when it has ended meanwhile, or the copy failed.
         """
         if instance.machine is None:
-            kept = self.parking_of(instance)
+            kept = self.power.parking_of(instance)
             if not kept.exists():
                 raise Refusal("FailedOperation", f"Instance {instance.instance_id} has no file system any more.")
             await copied(kept, target)

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from . import configuration
 from .instance import ENDED, Instance
 from .machine import Machine
-from .power import launched, plan_of, unshaken
-from .readiness import NotReady, get_ready
+from .power import Power, unshaken
+from .readiness import NotReady
 from .refusal import Refusal
 from .snapshots import Snapshot
 from .transitions import StepFailed
@@ -32,6 +32,7 @@ class Course:
     def __init__(self, world: World) -> None:
         """Serve one world."""
         self._world = world
+        self.power = Power(world)
 
     def find(self, instance_id: str) -> Instance | None:
         """Return an instance by its id, or None."""
@@ -186,10 +187,18 @@ class Course:
         await _cancelled(task)
         if instance.machine is not None and self._world.settings.keep:
             try:
-                await self.save(instance, self.parking_of(instance))
+                await self.save(instance, self.power.parking_of(instance))
             except (Refusal, OSError) as error:
                 logger.warning("instance %s: its files are lost: %s", instance.instance_id, error)
         await self._end_machine(instance)
+
+    async def leave(self, instance: Instance) -> None:
+        """Let go of an instance for another emulator to go on with; one that cannot do without is closed."""
+        if instance.status != "RUNNING" or instance.expires_at is None or not self.power.outlives(instance):
+            return await self.close(instance)
+        self._still(instance)
+        await self._unwatch(instance)
+        await self.power.leave(instance)
 
     async def discard(self, instance: Instance) -> None:
         """End an instance at once and leave nothing of it."""
@@ -197,11 +206,7 @@ class Course:
         task, instance.task = instance.task, None
         await _cancelled(task)
         await self._end_machine(instance)
-        await asyncio.to_thread(shutil.rmtree, self.parking_of(instance), True)
-
-    def parking_of(self, instance: Instance) -> Path:
-        """Return where the files of an instance without a machine are."""
-        return self._world.settings.directory / "parked" / instance.instance_id
+        await self.power.unpark(instance)
 
     # The steps themselves.
 
@@ -227,9 +232,13 @@ class Course:
             broken = configuration.unpullable((instance.custom or {}).get("Image"))
             if broken:
                 raise StepFailed(broken)
+            if revived and self.power.was_left(instance):
+                await self.power.take_over(instance)
+                self._run(instance, due)
+                return
             seed, temporary = None, False
-            if revived and self.parking_of(instance).exists():
-                seed, temporary = self.parking_of(instance), True
+            if revived and self.power.parking_of(instance).exists():
+                seed, temporary = self.power.parking_of(instance), True
             elif isinstance(origin, Snapshot):
                 seed = self._world.regions[instance.region].snapshots.directory(origin.snapshot_id)
             elif origin is not None:
@@ -238,7 +247,7 @@ class Course:
                 await self.save(origin, seed)
                 failed = "STARTING_FAILED"
             try:
-                await self._power_on(instance, seed)
+                await self.power.on(instance, seed)
             finally:
                 if temporary and seed is not None:
                     await asyncio.to_thread(shutil.rmtree, seed, True)
@@ -256,7 +265,7 @@ class Course:
             if instance.machine is not None:
                 await instance.machine.freeze()
                 if not memory:
-                    await instance.machine.save(_fresh(self.parking_of(instance)))
+                    await self.power.park(instance)
                     await self._end_machine(instance)
         except asyncio.CancelledError:
             raise
@@ -275,13 +284,13 @@ class Course:
         try:
             await self._pass(instance)
             if instance.machine is not None and not memory:
-                await instance.machine.save(_fresh(self.parking_of(instance)))
+                await self.power.park(instance)
                 await self._end_machine(instance)
             if instance.machine is not None:
                 await instance.machine.thaw()
             else:
-                seed = self.parking_of(instance)
-                await self._power_on(instance, seed if seed.exists() else None)
+                seed = self.power.parking_of(instance)
+                await self.power.on(instance, seed if seed.exists() else None)
                 await asyncio.to_thread(shutil.rmtree, seed, True)
         except asyncio.CancelledError:
             raise
@@ -311,13 +320,6 @@ class Course:
             finally:
                 if instance.pending is pending:
                     instance.pending = None
-
-    async def _power_on(self, instance: Instance, seed: Path | None) -> None:
-        """Start the machine, and the image's command when there is one; return when it is ready."""
-        plan = plan_of(instance, self._world.settings, seed)
-        await asyncio.to_thread(shutil.rmtree, plan.directory, True)
-        instance.machine = await launched(self._world.launch, plan)
-        await get_ready(instance.machine, instance.custom or {})
 
     def _run(self, instance: Instance, due: float | None) -> None:
         now = self._world.clock.now()
@@ -363,15 +365,12 @@ class Course:
         self._ended(instance)
 
     async def _end_machine(self, instance: Instance) -> None:
+        await self._unwatch(instance)
+        await self.power.off(instance)
+
+    async def _unwatch(self, instance: Instance) -> None:
         watcher, instance.watcher = instance.watcher, None
-        if watcher is not None and watcher is not asyncio.current_task():
-            await _cancelled(watcher)
-        machine, instance.machine = instance.machine, None
-        if machine is not None:
-            try:
-                await unshaken(machine.stop())
-            except Exception as error:
-                logger.error("instance %s: its sandbox did not stop cleanly", instance.instance_id, exc_info=error)
+        await _cancelled(watcher)
 
     def _ended(self, instance: Instance, at: float | None = None) -> None:
         """Note the end, and when to forget the instance."""
@@ -381,14 +380,9 @@ class Course:
         instance.updated = instance.ended_at
         assert instance.status in ENDED
         self.keep(instance)
-        parked = self.parking_of(instance)
-        if parked.exists():
-            self._world.spawn(_remove(parked))
+        if self.power.parking_of(instance).exists():
+            self._world.spawn(self.power.unpark(instance))
         self._world.clock.schedule(instance.ended_at + self._world.settings.retention, lambda: self.forget(instance))
-
-
-async def _remove(directory: Path) -> None:
-    await asyncio.to_thread(shutil.rmtree, directory, True)
 
 
 async def _cancelled(task: asyncio.Task[None] | None) -> None:
@@ -397,12 +391,6 @@ async def _cancelled(task: asyncio.Task[None] | None) -> None:
         return
     task.cancel()
     await unshaken(asyncio.wait([task]))
-
-
-def _fresh(directory: Path) -> Path:
-    shutil.rmtree(directory, ignore_errors=True)
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    return directory
 
 
 def _reason(error: Exception) -> str:

@@ -37,6 +37,8 @@ class Plan:
         interprets: Whether a code interpreter listens on port 49999.
         serves_agents: Whether an agent runtime listens on port 8000.
         envd_version: The version envd reports.
+        keeper: Whose the machine is, when it outlives the emulator.
+        adopted: Whether it runs already, left by an earlier emulator.
     """
 
     sandbox_id: str
@@ -52,6 +54,8 @@ class Plan:
     interprets: bool = False
     serves_agents: bool = False
     envd_version: str = "0.6.13"
+    keeper: str | None = None
+    adopted: bool = False
 
 
 class MainProcess(Protocol):
@@ -94,6 +98,10 @@ class Machine(Protocol):
 
     async def stop(self) -> None:
         """End everything and remove the directory; idempotent."""
+        ...
+
+    async def leave(self) -> None:
+        """Let go of everything and let it run, for an emulator with a `Plan` that is ``adopted``."""
         ...
 
     async def wait_dead(self) -> None:
@@ -188,7 +196,7 @@ class SandboxMachine:
             from ..code_interpreter import interpreter_binds
 
             binds += interpreter_binds()
-        sandbox: Any = await Sandbox.start(
+        sandbox: Any = await (Sandbox.adopt if plan.adopted else Sandbox.start)(
             SandboxSpec(
                 sandbox_id=plan.sandbox_id,
                 directory=plan.directory,
@@ -199,6 +207,7 @@ class SandboxMachine:
                 hostname=plan.sandbox_id[:12],
                 seed=plan.seed,
                 image=plan.image,
+                keeper=plan.keeper,
             )
         )
         try:
@@ -249,6 +258,13 @@ class SandboxMachine:
 
     async def stop(self) -> None:
         """End everything and remove the directory; idempotent."""
+        await self._let_go(self._sandbox.stop)
+
+    async def leave(self) -> None:
+        """Let go of everything; its processes go on."""
+        await self._let_go(self._sandbox.leave)
+
+    async def _let_go(self, last: Callable[[], Awaitable[None]]) -> None:
         if self._stopped:
             return
         self._stopped = True
@@ -259,7 +275,7 @@ class SandboxMachine:
         finally:
             if self._main is not None:
                 self._main.close()
-            await self._sandbox.stop()
+            await last()
 
     async def wait_dead(self) -> None:
         """Return when the sandbox has ended by itself."""

@@ -1,20 +1,98 @@
-"""How an instance gets its machine."""
+"""How an instance gets its machine, and loses it."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
+import shutil
 from collections.abc import Awaitable
+from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
+from ..sandbox.outliving import Life
 from . import configuration, mounts
 from .instance import Instance
 from .machine import Launch, Machine, Plan
+from .readiness import get_ready
 from .refusal import Refusal
 from .settings import Settings
 
+if TYPE_CHECKING:
+    from .world import World
+
+logger = logging.getLogger("ags_flows.emulator")
+
 T = TypeVar("T")
+
+
+class Power:
+    """The machines of one world's instances."""
+
+    def __init__(self, world: World) -> None:
+        """Serve one world."""
+        self._world = world
+
+    def parking_of(self, instance: Instance) -> Path:
+        """Return where the files of an instance without a machine are."""
+        return self._world.settings.directory / "parked" / instance.instance_id
+
+    async def on(self, instance: Instance, seed: Path | None) -> None:
+        """Start the machine, and the image's command when there is one; return when it is ready."""
+        plan = self._plan(instance, seed)
+        await asyncio.to_thread(shutil.rmtree, plan.directory, True)
+        instance.machine = await launched(self._world.launch, plan)
+        await get_ready(instance.machine, instance.custom or {})
+
+    async def off(self, instance: Instance) -> None:
+        """End the machine, if there is one."""
+        machine, instance.machine = instance.machine, None
+        if machine is not None:
+            try:
+                await unshaken(machine.stop())
+            except Exception as error:
+                logger.error("instance %s: its sandbox did not stop cleanly", instance.instance_id, exc_info=error)
+
+    async def park(self, instance: Instance) -> None:
+        """Keep the files of the machine for the next one."""
+        assert instance.machine is not None
+        parking = self.parking_of(instance)
+        await asyncio.to_thread(shutil.rmtree, parking, True)
+        parking.parent.mkdir(parents=True, exist_ok=True)
+        await instance.machine.save(parking)
+
+    async def unpark(self, instance: Instance) -> None:
+        """Forget the files that were kept."""
+        await asyncio.to_thread(shutil.rmtree, self.parking_of(instance), True)
+
+    # Machines that outlive their emulator.
+
+    def outlives(self, instance: Instance) -> bool:
+        """Whether its machine can go on without this emulator: it is noted in the state directory."""
+        return instance.machine is not None and self.was_left(instance)
+
+    def was_left(self, instance: Instance) -> bool:
+        """Whether an earlier emulator has left its machine."""
+        return Life.read(machine_directory(self._world.settings, instance)) is not None
+
+    async def leave(self, instance: Instance) -> None:
+        """Let go of the machine, and let it run."""
+        machine, instance.machine = instance.machine, None
+        if machine is not None:
+            await unshaken(machine.leave())
+
+    async def take_over(self, instance: Instance) -> None:
+        """Go on with the machine that an earlier emulator has left."""
+        instance.machine = await launched(self._world.launch, replace(self._plan(instance, None), adopted=True))
+
+    def _plan(self, instance: Instance, seed: Path | None) -> Plan:
+        return replace(plan_of(instance, self._world.settings, seed), keeper=self._world.keeper)
+
+
+def machine_directory(settings: Settings, instance: Instance) -> Path:
+    """Return where an instance's machine is."""
+    return settings.directory / "machines" / instance.instance_id
 
 
 def plan_of(instance: Instance, settings: Settings, seed: Path | None) -> Plan:
@@ -35,7 +113,7 @@ def plan_of(instance: Instance, settings: Settings, seed: Path | None) -> Plan:
     env.update(instance.e2b.get("envVars") or {})
     return Plan(
         sandbox_id=instance.instance_id,
-        directory=settings.directory / "machines" / instance.instance_id,
+        directory=machine_directory(settings, instance),
         tokens=instance.tokens,
         seed=seed,
         image=mounts.files_of_image(settings.volumes, custom.get("Image")),

@@ -7,14 +7,18 @@ import itertools
 import logging
 import re
 import shutil
+import time
+import uuid
 from collections.abc import Coroutine, Iterator
 from typing import Any
 
+from ..sandbox.outliving import Life, Warden, deadlines
 from .api_keys import ApiKeys
 from .client_tokens import ClientTokens
 from .clock import Clock
 from .faults import Faults
 from .instance import Instance
+from .instances import Instances
 from .limits import Limits
 from .machine import Launch, SandboxMachine
 from .refusal import Refusal
@@ -52,6 +56,9 @@ class World:
         self.regions: dict[str, Region] = {}
         self._numbers = itertools.count(1)
         self._tasks: set[asyncio.Task[Any]] = set()
+        #: By which sandboxes that outlive an emulator tell whose they are; None where they end with it.
+        self.keeper = uuid.uuid4().hex if settings.keep else None
+        self._warden: Warden | None = None
 
     async def open(self) -> None:
         """Bring back what an earlier emulator left in the state directory, its live sandboxes included."""
@@ -68,6 +75,8 @@ class World:
         for region in list(self.regions.values()):
             region.tools.build_in()
         self.region(self.settings.region)
+        if self.keeper is not None:
+            self._warden = await asyncio.to_thread(Warden, self.settings.directory, self.keeper)
         # Whoever asks for one of them before it is back would be told that it is gone.
         starting = [each.task for each in self.all_instances() if each.task is not None]
         if starting:
@@ -132,11 +141,17 @@ class World:
         self.note()
         self.region(self.settings.region)
 
-    async def close(self) -> None:
-        """End everything; files are kept only where the settings say so."""
+    async def close(self, *, leave: bool = False) -> None:
+        """End everything; files are kept only where the settings say so.
+
+        Args:
+            leave: Whether sandboxes that can run on without an emulator do, for the next one to take over.
+        """
         self.faults.clear()
-        await self._end_all(forget=False)
+        await self._end_all(forget=False, leave=leave)
         self.clock.close()
+        if self._warden is not None:
+            await asyncio.to_thread(self._warden.dismiss, any(self.all_instances()) and leave)
         if not self.settings.keep:
             try:
                 await asyncio.to_thread(shutil.rmtree, self.settings.directory, True)
@@ -145,29 +160,32 @@ class World:
                 shutil.rmtree(self.settings.directory, True)
 
     def _rescue(self) -> None:
-        """Park the files of machines whose emulator was killed; it took their processes with it."""
+        """Leave alone the machines that outlived a killed emulator; park the files of all others."""
         machines, parked = self.settings.directory / "machines", self.settings.directory / "parked"
         if not machines.is_dir():
             return
         parked.mkdir(exist_ok=True)
         known = {document["instance_id"] for document in self.store.all("instances")}
+        due = deadlines(self.settings.directory)
         for machine in machines.iterdir():
+            life = Life.read(machine)
+            if life is not None:
+                if life.lasts and due.get(machine.name, 0.0) > time.time():
+                    continue
+                life.end()
             files = machine / "root"
             if machine.name in known and files.is_dir():
                 shutil.rmtree(parked / machine.name, ignore_errors=True)
                 files.rename(parked / machine.name)
             shutil.rmtree(machine, ignore_errors=True)
 
-    async def _end_all(self, *, forget: bool) -> None:
+    async def _end_all(self, *, forget: bool, leave: bool = False) -> None:
         pairs = [(region, instance) for region in self.regions.values() for instance in region.instances]
         if forget:
             for region, instance in pairs:
                 region.instances.forget(instance)
-        live = [(region, instance) for region, instance in pairs if not instance.ended]
-        ending = [
-            region.instances.discard(instance) if forget else region.instances.close(instance)
-            for region, instance in live
-        ]
+        way = Instances.discard if forget else Instances.leave if leave else Instances.close
+        ending = [way(region.instances, instance) for region, instance in pairs if not instance.ended]
         for outcome in await asyncio.gather(*ending, return_exceptions=True):
             if isinstance(outcome, BaseException):
                 logger.error("an instance did not end cleanly", exc_info=outcome)
