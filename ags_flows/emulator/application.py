@@ -81,7 +81,14 @@ class Application:
 
     async def _to_sandbox(self, route: Route, scope: Scope, receive: Receive, send: Send) -> None:
         began = time.monotonic()
-        outcome = "cut"
+        outcome, noted = "cut", False
+
+        def note() -> None:
+            nonlocal noted
+            if not noted:
+                noted = True
+                operation = f"{scope.get('method', 'WS')} {scope['path'][:200]}"
+                self._journal.note("sandbox", operation, outcome, began, f"{route.port}-{route.instance_id}"[:100])
 
         async def noting(message: MutableMapping[str, Any]) -> None:
             nonlocal outcome
@@ -89,16 +96,17 @@ class Application:
                 outcome = str(message["status"])
             elif message["type"] == "websocket.accept":
                 outcome = "101"
+            elif message["type"] == "http.response.body" and not message.get("more_body"):
+                # Before its last bytes go out: whoever has the answer finds the request in the log.
+                note()
             await send(message)
 
         lend(scope, send)
-        where = f"{route.port}-{route.instance_id}"
         try:
             await self._wake(route.instance_id)
             await self._gateway.app(scope, receive, noting)
         finally:
-            operation = f"{scope.get('method', 'WS')} {scope['path'][:200]}"
-            self._journal.note("sandbox", operation, outcome, began, where[:100])
+            note()
 
     async def _wake(self, instance_id: str) -> None:
         """Resume a paused sandbox that is to be resumed by traffic."""

@@ -74,10 +74,10 @@ def test_what_an_instance_has_different_from_its_tool_is_applied(runtime):
     ],
 )
 def test_a_wrong_argument_is_named_before_anything_is_sent(runtime, ags_emulator, what, told):
-    before = len(ags_emulator.requests())
+    before = ags_emulator.overview()["requests"]
     with pytest.raises(ConfigurationError, match=told):
         what(runtime)
-    assert len(ags_emulator.requests()) == before
+    assert ags_emulator.overview()["requests"] == before
 
 
 def test_a_name_that_is_not_there_is_a_clear_error(runtime):

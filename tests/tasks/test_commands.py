@@ -57,10 +57,10 @@ def test_input_that_is_too_long_for_the_direct_path_is_refused(run):
 
 @pytest.mark.parametrize("command", ["", "  ", [], "a\0b"])
 def test_a_command_that_is_none_is_refused_before_any_request(ags_emulator, ags_config, command):
-    before = len(ags_emulator.requests())
+    before = ags_emulator.overview()["requests"]
     with pytest.raises(ConfigurationError, match="command: it"):
         exec_command.fn("sbi-1", command, config=ags_config)
-    assert len(ags_emulator.requests()) == before
+    assert ags_emulator.overview()["requests"] == before
 
 
 def test_a_command_in_the_background_is_waited_for_by_whoever_has_its_handle(instance, ags_config):

@@ -77,6 +77,10 @@ def test_a_port_is_reached_by_its_host_name(sandboxes, emulator):
         assert answer.status_code == 502 and time.monotonic() < deadline
         time.sleep(0.05)
     assert "Directory listing" in answer.text
+    # Whoever has an answer finds the request in the log.
+    for number in range(40):
+        assert httpx.get(f"{emulator.url}/{number}", headers={"Host": host}).status_code == 404
+        assert emulator.requests()[0]["operation"] == f"GET /{number}"
     closed = httpx.get(emulator.url, headers={"Host": sandbox.get_host(3000)})
     assert closed.status_code == 502
     message = "The sandbox is running but port is not open"
