@@ -43,7 +43,7 @@ class CodeInterpreter:
         """Start to listen inside of the sandbox; start no kernel."""
         self._sandbox = sandbox
         self._access = access
-        self._env = {"E2B_SANDBOX": "true", **(env or {})}
+        self._env = {"E2B_SANDBOX": "true", "E2B_SANDBOX_ID": sandbox.spec.sandbox_id, **(env or {})}
         plain = isinstance(sandbox, PlainSandbox)
         self._places: Places = host_places() if plain else isolated_places()
         self._zmq: Any = None

@@ -1,41 +1,45 @@
-"""What E2B's network settings ask of a sandbox: all of the network, or none of it."""
+"""What E2B's network settings ask of a sandbox, and what of them the emulator cannot do."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from ..reach import Reach
 from ..world.refusal import Refusal
 
 Json = dict[str, Any]
 
-_EVERYTHING = {"0.0.0.0/0", "::/0", "0.0.0.0", "*"}
-_UNABLE = ("egressProxy", "rules", "dnsServers", "httpsPorts")
+_UNABLE = ("egressProxy", "rules", "dnsServers")
+_RULES = ("allowOut", "denyOut")
+_KEPT = (*_RULES, "allowPublicTraffic", "maskRequestHost", "httpsPorts")
 
 
-def allows(network: Json, internet: bool | None) -> bool:
-    """Whether a sandbox with these settings may reach other machines.
+def reach_of(network: Json, internet: bool | None) -> Reach:
+    """Return which other machines a sandbox with these settings may reach.
 
     Raises:
-        Refusal: ``InvalidParameter`` for a setting that the emulator cannot enforce.
+        Refusal: ``InvalidParameter`` for a setting that is wrong, or that the emulator cannot enforce.
     """
     for name in _UNABLE:
         if network.get(name):
             raise Refusal("InvalidParameter", f"The emulator cannot enforce network.{name}; leave it out.")
     if not isinstance(network.get("maskRequestHost") or "", str):
         raise Refusal("InvalidParameter", "network.maskRequestHost must be a string.")
-    denied, allowed = network.get("denyOut") or [], network.get("allowOut") or []
-    if not isinstance(denied, list) or not isinstance(allowed, list):
-        raise Refusal("InvalidParameter", "network.denyOut and network.allowOut must be lists.")
-    everything = bool(denied) and all(str(each) in _EVERYTHING for each in denied)
-    if (denied and not everything) or (everything and allowed):
-        raise Refusal(
-            "InvalidParameter",
-            "The emulator can deny all outgoing traffic or none, not that of single addresses or domains.",
-        )
-    return internet is not False and not everything
+    ports = network.get("httpsPorts") or []
+    if not isinstance(ports, list) or not all(type(port) is int and 1 <= port <= 65535 for port in ports):
+        raise Refusal("InvalidParameter", "network.httpsPorts must be a list of ports, 1 to 65535.")
+    try:
+        return Reach.of(network, internet)
+    except ValueError as error:
+        raise Refusal("InvalidParameter", f"{error}.") from None
 
 
 def kept(network: Json) -> Json:
     """Return the settings that are shown again."""
-    names = ("allowOut", "denyOut", "allowPublicTraffic", "maskRequestHost")
-    return {name: network[name] for name in names if name in network}
+    return {name: network[name] for name in _KEPT if network.get(name) is not None}
+
+
+def updated(network: Json, change: Json) -> Json:
+    """Return settings after an update, which replaces all rules for what goes out and nothing else."""
+    rest = {name: value for name, value in network.items() if name not in _RULES}
+    return {**rest, **{name: change[name] for name in _RULES if change.get(name)}}

@@ -210,11 +210,11 @@ class Sandboxes:
     async def network(self, sandbox_id: str, body: Body) -> Reply:
         """PUT /sandboxes/{id}/network."""
         instance = self._known(sandbox_id)
-        config = {key: value for key, value in body.values.items() if value is not None}
-        allowed = egress.allows(config, body.maybe_flag("allow_internet_access"))
-        await self._of(instance).instances.set_network(instance, allowed)
-        instance.e2b = {**instance.e2b, "network": {**(instance.e2b.get("network") or {}), **egress.kept(config)}}
-        instance.e2b["allowInternetAccess"] = allowed
+        change = {key: value for key, value in body.values.items() if value is not None}
+        internet = body.maybe_flag("allow_internet_access")
+        await self._of(instance).instances.set_network(instance, egress.reach_of(change, internet))
+        network = egress.updated(instance.e2b.get("network") or {}, change)
+        instance.e2b = {**instance.e2b, "network": network, "allowInternetAccess": internet}
         return Reply(204)
 
     def _create(self, template: str, body: Body) -> Instance:
@@ -223,7 +223,7 @@ class Sandboxes:
         internet = body.maybe_flag("allow_internet_access")
         if internet is None:
             internet = body.maybe_flag("allowInternetAccess")
-        allowed = egress.allows(network, internet)
+        egress.reach_of(network, internet)
         auto_resume = body.mapping("autoResume")
         secure = body.maybe_flag("secure")
         if secure is False:
@@ -241,9 +241,8 @@ class Sandboxes:
             request["CustomConfiguration"] = custom
         region, extra = self._origin(template)
         request.update(extra)
-        for unsupported in ("mcp", "iam"):
-            if body.values.get(unsupported):
-                raise Refusal("InvalidParameter", f"The emulator cannot honour {unsupported!r}; leave it out.")
+        if body.values.get("iam"):
+            raise Refusal("InvalidParameter", "The emulator cannot honour 'iam'; leave it out.")
         order = Order(
             request,
             timeout=_seconds(body.number("timeout") if body.has("timeout") else 300),
@@ -254,8 +253,8 @@ class Sandboxes:
             ),
             e2b={
                 "envVars": body.strings("envVars"),
-                "network": network,
-                "allowInternetAccess": False if not allowed else internet,
+                "network": egress.kept(network),
+                "allowInternetAccess": internet,
                 "volumeMounts": body.values.get("volumeMounts") or [],
             },
         )

@@ -50,6 +50,10 @@ class GatewayTarget(Protocol):
         """The host that servers in it are told in place of the real one; ``${PORT}`` stands for the port."""
         ...
 
+    def speaks_tls(self, port: int) -> bool:
+        """Whether what listens on a port speaks HTTPS."""
+        ...
+
     @property
     def envd_app(self) -> Asgi:
         """What serves port 49983; it checks tokens itself, since signed URLs need none."""
@@ -182,11 +186,12 @@ class Gateway:
             return
         if target.masked_host is not None:
             scope = _masked(scope, target.masked_host.replace("${PORT}", str(route.port)))
+        tls = target.speaks_tls(route.port)
         if scope["type"] == "websocket":
-            await forward_websocket(scope, receive, send, route.path, upstream)
+            await forward_websocket(scope, receive, send, route.path, upstream, tls=tls)
             return
         try:
-            await forward(scope, receive, send, route.path, upstream)
+            await forward(scope, receive, send, route.path, upstream, tls=tls)
         except BadAnswer as error:
             await _refuse(scope, receive, send, 502, f"port {route.port} gave no HTTP answer: {error}")
         except ConnectionError:

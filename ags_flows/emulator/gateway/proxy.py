@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import suppress
 from typing import Any
@@ -37,14 +38,20 @@ class BadAnswer(Exception):
     """What listens on the port does not speak HTTP, or broke off before it answered."""
 
 
-async def forward(scope: Scope, receive: Receive, send: Send, path: str, upstream: socket.socket) -> None:
-    """Pass one HTTP request on.
+async def forward(
+    scope: Scope, receive: Receive, send: Send, path: str, upstream: socket.socket, *, tls: bool = False
+) -> None:
+    """Pass one HTTP request on, by TLS where the port speaks it.
 
     Raises:
         BadAnswer: Nothing was answered yet.
         ConnectionError: The answer broke off in the middle.
     """
-    reader, writer = await asyncio.open_connection(sock=upstream)
+    try:
+        reader, writer = await asyncio.open_connection(sock=upstream, **_encryption(tls))
+    except OSError as error:
+        upstream.close()
+        raise BadAnswer(str(error)) from error
     connection = h11.Connection(h11.CLIENT)
     upward = asyncio.ensure_future(_send_up(scope, receive, path, connection, writer))
     downward = asyncio.ensure_future(_send_down(send, connection, reader))
@@ -132,10 +139,26 @@ def _request_headers(scope: Scope) -> list[tuple[bytes, bytes]]:
     ]
     if b"host" not in names:
         headers.append((b"host", b"localhost"))
-    return headers
+    return [(_in_full_dress(name), value) for name, value in headers]
 
 
-async def forward_websocket(scope: Scope, receive: Receive, send: Send, path: str, upstream: socket.socket) -> None:
+def _encryption(tls: bool) -> dict[str, Any]:
+    """Return how a connection is encrypted; a certificate that a program in a sandbox made for itself will do."""
+    if not tls:
+        return {}
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return {"ssl": context, "server_hostname": "localhost"}
+
+
+def _in_full_dress(name: bytes) -> bytes:
+    """Return a header's name as most programs write it; ASGI has it in lower case."""
+    return b"-".join(part.capitalize() for part in name.split(b"-"))
+
+
+async def forward_websocket(
+    scope: Scope, receive: Receive, send: Send, path: str, upstream: socket.socket, *, tls: bool = False
+) -> None:
     """Pass one WebSocket on, both ways, until one side closes it."""
     headers = [
         (name.decode("latin-1"), value.decode("latin-1"))
@@ -147,7 +170,7 @@ async def forward_websocket(scope: Scope, receive: Receive, send: Send, path: st
     host = given.get(b"host", b"localhost").decode("latin-1")
     try:
         peer = await connect(
-            f"ws://{host}{path}{'?' + query if query else ''}",
+            f"{'wss' if tls else 'ws'}://{host}{path}{'?' + query if query else ''}",
             sock=upstream,
             subprotocols=scope.get("subprotocols") or None,
             origin=given[b"origin"].decode("latin-1") if b"origin" in given else None,
@@ -157,6 +180,7 @@ async def forward_websocket(scope: Scope, receive: Receive, send: Send, path: st
             max_size=None,
             ping_interval=None,
             proxy=None,
+            **_encryption(tls),
         )
     except (InvalidHandshake, OSError, EOFError, asyncio.TimeoutError) as error:
         upstream.close()

@@ -6,7 +6,11 @@ import asyncio
 import contextlib
 import ipaddress
 import socket
+from collections.abc import Coroutine
+from typing import Any
 from urllib.parse import urlsplit
+
+from ..reach import EVERYWHERE, Reach
 
 HEAD_LIMIT = 64 * 1024
 HEAD_TIMEOUT = 30.0
@@ -29,22 +33,31 @@ class Egress:
 
     Args:
         listener: A socket that listens inside the sandbox; the proxy closes it.
+        reach: Which machines it may go to.
     """
 
-    def __init__(self, listener: socket.socket) -> None:
+    def __init__(self, listener: socket.socket, reach: Reach = EVERYWHERE) -> None:
         """Serve from now on, on the running loop."""
         self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         self._listener = listener
+        self._reach = reach
         listener.setblocking(False)
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._start(self._accept())
+        self._accepting = self._start(self._accept())
 
     @property
     def environment(self) -> dict[str, str]:
         """By which programs in the sandbox find it."""
         names = {"http_proxy": self.url, "https_proxy": self.url, "no_proxy": _LOCAL}
         return {**names, **{name.upper(): value for name, value in names.items()}}
+
+    def change(self, reach: Reach) -> None:
+        """Go to other machines from now on; what is open is cut."""
+        if reach != self._reach:
+            self._reach = reach
+            for task in self._tasks - {self._accepting}:
+                task.cancel()
 
     def close(self) -> None:
         """Cut what is open and serve no more."""
@@ -54,10 +67,11 @@ class Egress:
         self._loop.remove_reader(self._listener)
         self._listener.close()
 
-    def _start(self, work: object) -> None:
-        task: asyncio.Task[None] = self._loop.create_task(work)  # type: ignore[arg-type]
+    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     async def _accept(self) -> None:
         while True:
@@ -77,7 +91,7 @@ class Egress:
             try:
                 head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), HEAD_TIMEOUT)
                 host, port, opening = _read_head(head)
-                answers, onward = await _reach(host, port)
+                answers, onward = await _connect(host, port, self._reach)
             except _Refused as refused:
                 body = f"{refused.message}\n".encode()
                 head = f"HTTP/1.1 {refused.status}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode()
@@ -122,7 +136,7 @@ def _read_head(head: bytes) -> tuple[str, int, bytes | None]:
     return host, port, opening.encode("latin-1")
 
 
-async def _reach(host: str, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+async def _connect(host: str, port: int, reach: Reach) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     loop = asyncio.get_running_loop()
     try:
         found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
@@ -131,6 +145,9 @@ async def _reach(host: str, port: int) -> tuple[asyncio.StreamReader, asyncio.St
     addresses = [address for *_, address in found]
     if any(_is_own(str(address[0])) for address in addresses):
         raise _Refused("403 Forbidden", f"{host} is this machine: a sandbox reaches other machines only")
+    addresses = [address for address in addresses if reach.permits(host, str(address[0]))]
+    if not addresses:
+        raise _Refused("403 Forbidden", f"{host} may not be reached: the sandbox's network settings deny it")
     failure: Exception | None = None
     for address in addresses:
         try:

@@ -12,6 +12,7 @@ import socket
 import time
 from pathlib import Path
 
+from ..reach import Reach
 from .sandbox import Sandbox
 from .skeleton import HOME, PATH, build_skeleton
 from .spec import SandboxSpec
@@ -58,7 +59,7 @@ class PlainSandbox(Sandbox):
         """Return a socket that listens on a port of this machine's loopback."""
         return socket.create_server(("127.0.0.1", port))
 
-    def set_network(self, allowed: bool) -> None:
+    def set_network(self, network: Reach) -> None:
         """Do nothing: its processes have the network of this machine."""
 
     def owner(self, user: str) -> tuple[int, int]:

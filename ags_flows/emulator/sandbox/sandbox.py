@@ -16,12 +16,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
+from ..reach import Reach
 from .egress import Egress
 from .isolation import isolation
 from .process import Process, spawn
 from .skeleton import HOME, UID
 from .spec import SandboxSpec, Usage
 from .tree import Tree, copy_tree
+
+IDENTITY = "/run/e2b"
+"""The directory with files that say which sandbox it is."""
 
 FILLER = "/.full"
 """The file that takes all the room of a disk that is made full."""
@@ -62,6 +66,7 @@ class Sandbox(ABC):
         sandbox = kind(spec)
         try:
             await asyncio.to_thread(sandbox._start)
+            await asyncio.to_thread(sandbox._introduce)
             sandbox._watch()
             sandbox.set_network(spec.network)
         except BaseException:
@@ -219,16 +224,30 @@ class Sandbox(ABC):
         """What a process writes to in order to be counted with the sandbox."""
         return None
 
-    def set_network(self, allowed: bool) -> None:
+    def _introduce(self) -> None:
+        """Tell programs inside where they are, in the places where those of E2B look for it."""
+        # Not on the host's paths: a saved file system may have links in these places.
+        with contextlib.suppress(OSError):
+            self.files.make_directories(IDENTITY, self.owner("root"))
+            for name, text in ((".E2B_SANDBOX", "true"), (".E2B_SANDBOX_ID", self.spec.sandbox_id)):
+                descriptor = self.files.create(f"{IDENTITY}/{name}", self.owner("root"))
+                try:
+                    os.write(descriptor, text.encode())
+                finally:
+                    os.close(descriptor)
+
+    def set_network(self, network: Reach) -> None:
         """Let it reach other machines through a proxy, or not; what is open is cut. On the loop, as `start` is.
 
         Programs that began without the network do not know of the proxy.
         """
-        if self._egress is not None and not allowed:
+        if self._egress is not None and not network.nowhere:
+            self._egress.change(network)
+        elif self._egress is not None:
             self._egress.close()
             self._egress = None
-        elif self._egress is None and allowed and self.alive:
-            self._egress = Egress(self._listen_for_way_out())
+        elif not network.nowhere and self.alive:
+            self._egress = Egress(self._listen_for_way_out(), network)
 
     def _listen_for_way_out(self) -> socket.socket:
         return self.listen(0)

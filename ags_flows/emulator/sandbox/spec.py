@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..reach import EVERYWHERE, Reach
+
 
 @dataclass(frozen=True)
 class Bind:
@@ -22,7 +24,7 @@ class SandboxSpec:
     Attributes:
         sandbox_id: Its id.
         directory: A directory of the host that belongs to this sandbox alone; it is removed at the end.
-        network: Whether it may reach the outside, through the emulator's proxy.
+        network: Which other machines it may reach, through the emulator's proxy.
         storage_bytes: The size of its file system, None for that of the host.
         memory_bytes: A limit for its memory, where cgroups allow one.
         binds: Directories of the host that appear in it.
@@ -34,7 +36,7 @@ class SandboxSpec:
 
     sandbox_id: str
     directory: Path
-    network: bool = True
+    network: Reach = EVERYWHERE
     storage_bytes: int | None = None
     memory_bytes: int | None = None
     binds: tuple[Bind, ...] = ()

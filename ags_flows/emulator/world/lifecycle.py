@@ -9,6 +9,7 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..reach import Reach
 from . import configuration
 from .instance import ENDED, Instance
 from .machine import Machine
@@ -121,14 +122,14 @@ class Course:
             self._count_down(instance, due)
             self.keep(instance)
 
-    async def set_network(self, instance: Instance, allowed: bool) -> None:
+    async def set_network(self, instance: Instance, network: Reach) -> None:
         """Let an instance reach other machines, or not.
 
         Raises:
             Refusal: when it does not run, or its network cannot be changed any more.
         """
         self.need(instance, "RUNNING")
-        if instance.machine is not None and not await instance.machine.set_network(allowed):
+        if instance.machine is not None and not await instance.machine.set_network(network):
             raise Refusal(
                 "UnsupportedOperation", "The emulator cannot change the network of a sandbox that runs; create it so."
             )

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ..reach import EVERYWHERE, Reach
 from .mounts import Mount
 from .tokens import Tokens
 
@@ -29,7 +30,7 @@ class Plan:
         tokens: Who may use it.
         seed: The saved file system to start from.
         image: What the image adds to a fresh file system.
-        network: Whether it may reach other machines.
+        network: Which other machines it may reach.
         storage_bytes: The size of its writable file system; None: as much as the host has.
         memory_bytes: Its memory limit; None: none.
         mounts: Host directories that appear in it.
@@ -46,7 +47,7 @@ class Plan:
     tokens: Tokens
     seed: Path | None = None
     image: Path | None = None
-    network: bool = True
+    network: Reach = EVERYWHERE
     storage_bytes: int | None = None
     memory_bytes: int | None = None
     mounts: tuple[Mount, ...] = ()
@@ -116,7 +117,7 @@ class Machine(Protocol):
         """Return cpu_percent, memory_used, memory_total, disk_used, disk_total; sizes in bytes."""
         ...
 
-    async def set_network(self, allowed: bool) -> bool:
+    async def set_network(self, network: Reach) -> bool:
         """Let it reach other machines, or not; return whether that could be done."""
         ...
 
@@ -291,12 +292,12 @@ class SandboxMachine:
         names = ("cpu_percent", "memory_used", "memory_total", "disk_used", "disk_total")
         return {name: float(getattr(usage, name, 0) or 0) for name in names}
 
-    async def set_network(self, allowed: bool) -> bool:
+    async def set_network(self, network: Reach) -> bool:
         """Let it reach other machines, or not; return whether that could be done."""
         change = getattr(self._sandbox, "set_network", None)
         if change is not None:
-            change(allowed)
-        return change is not None or allowed == self._plan.network
+            change(network)
+        return change is not None or network == self._plan.network
 
     async def fill_disk(self, full: bool) -> None:
         """Make the file system full, or as it was."""

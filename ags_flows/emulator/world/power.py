@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from ..reach import NOWHERE, Reach
 from ..sandbox.outliving import Life
 from . import configuration, mounts
 from .instance import Instance
@@ -117,7 +118,7 @@ def plan_of(instance: Instance, settings: Settings, seed: Path | None) -> Plan:
         tokens=instance.tokens,
         seed=seed,
         image=mounts.files_of_image(settings.volumes, custom.get("Image")),
-        network=instance.network_mode != "SANDBOX" and instance.e2b.get("allowInternetAccess") is not False,
+        network=_reach_of(instance),
         storage_bytes=configuration.kibibytes(storage, "Storage") * 1024 if storage else None,
         memory_bytes=configuration.kibibytes(memory, "Memory") * 1024 if memory else None,
         mounts=tuple(mounts.on_host(settings.volumes, instance.mounts)),
@@ -126,6 +127,12 @@ def plan_of(instance: Instance, settings: Settings, seed: Path | None) -> Plan:
         serves_agents=instance.tool_type == "swebench",
         envd_version=settings.envd_version,
     )
+
+
+def _reach_of(instance: Instance) -> Reach:
+    if instance.network_mode == "SANDBOX":
+        return NOWHERE
+    return Reach.of(instance.e2b.get("network") or {}, instance.e2b.get("allowInternetAccess"))
 
 
 async def launched(launch: Launch, plan: Plan) -> Machine:

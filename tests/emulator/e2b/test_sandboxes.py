@@ -196,8 +196,36 @@ def test_who_may_use_ports_follows_from_the_network_settings(sandboxes, emulator
     assert mode(sandboxes.create("base")) == "PUBLIC"
     closed = sandboxes.create("base", network={"allow_public_traffic": False})
     assert mode(closed) == "TOKEN" and closed.traffic_access_token
-    with pytest.raises(SandboxException, match="denyOut|outgoing"):
-        sandboxes.create("base", network={"deny_out": ["8.8.8.8"]})
+
+
+def test_rules_for_what_goes_out_are_kept_replaced_and_checked(sandboxes):
+    sandbox = sandboxes.create("base", network={"deny_out": ["8.8.8.8"], "mask_request_host": "a.example"})
+    kept = {"mask_request_host": "a.example"}
+    assert sandbox.get_info().network == {**kept, "deny_out": ["8.8.8.8"]}
+    sandbox.update_network({"deny_out": ["0.0.0.0/0"], "allow_out": ["*.example.com", "10.0.0.0/8"]})
+    assert sandbox.get_info().network["allow_out"] == ["*.example.com", "10.0.0.0/8"]
+    denied = sandbox.commands.run("curl -sS -m 5 http://8.8.8.8/").stdout
+    assert "may not be reached: the sandbox's network settings deny it" in denied
+    fork = sandbox.fork()[0]
+    assert "settings deny it" in fork.commands.run("curl -sS -m 5 http://8.8.8.8/").stdout
+    sandbox.update_network({})
+    assert sandbox.get_info().network == kept
+
+    for wrong, said in (
+        ({"deny_out": ["example.com"]}, "'example.com' is neither an address"),
+        ({"allow_out": ["example.com"]}, "0.0.0.0/0"),
+        ({"deny_out": ["8.8.8.8:53"]}, "names a port"),
+        ({"dns_servers": ["8.8.8.8"]}, "dnsServers"),
+    ):
+        with pytest.raises(SandboxException, match=said):
+            sandboxes.create("base", network=wrong)
+
+
+def test_a_gateway_for_mcp_that_the_image_lacks_leaves_no_sandbox(sandboxes):
+    with pytest.raises(SandboxException, match="Failed to start MCP gateway"):
+        sandboxes.create("base", mcp={"github": {}})
+
+    assert ids(sandboxes.list()) == []
 
 
 @needs_idempotency_keys

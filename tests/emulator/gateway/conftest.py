@@ -60,11 +60,15 @@ class Target:
         self.auth_mode = "TOKEN"
         self.by_e2b = False
         self.masked_host = None
+        self.tls_ports = ()
         self.code_app = None
         self.__dict__.update(changes)
 
     async def envd_app(self, scope, receive, send):
         await JSONResponse({"envd": scope["path"]})(scope, receive, send)
+
+    def speaks_tls(self, port):
+        return port in self.tls_ports
 
     def accepts(self, token):
         return token == TOKEN

@@ -30,6 +30,25 @@ def test_statuses_and_answers_without_a_body_pass(client):
     assert client.get("/?status=204").status_code == 204
 
 
+def test_header_names_arrive_as_programs_write_them(client, outside, target):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        seen = []
+        answering = threading.Thread(target=lambda: seen.append(_read_and_answer(server)))
+        answering.start()
+        client.get("/", headers={"Host": f"{server.getsockname()[1]}-sbi-1.localhost", "x-own-name": "1"})
+        answering.join()
+
+    assert b"\r\nHost: " in seen[0] and b"\r\nX-Own-Name: 1\r\n" in seen[0]
+
+
+def _read_and_answer(server):
+    connection, _ = server.accept()
+    with connection:
+        asked = connection.recv(65536)
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        return asked
+
+
 def test_large_bodies_pass_both_ways_in_bounded_memory(client):
     process = psutil.Process()
     before = process.memory_info().rss

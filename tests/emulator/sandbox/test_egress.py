@@ -1,12 +1,14 @@
 """The way out of a sandbox."""
 
 import asyncio
+import contextlib
 import http.server
 import socket
 import threading
 
 import pytest
 
+from ags_flows.emulator.reach import EVERYWHERE, NOWHERE, Reach
 from ags_flows.emulator.sandbox import egress, isolation
 
 pytestmark = pytest.mark.skipif(isolation().bwrap is None, reason="no namespaces here")
@@ -40,11 +42,11 @@ def other_machine(monkeypatch):
         threading.Thread(target=server.serve_forever, daemon=True).start()
         port = server.server_address[1]
 
-        async def reach(host, asked):
+        async def connect(host, asked, reach):
             assert host == "other.machine"
             return await asyncio.open_connection("127.0.0.1", port)
 
-        monkeypatch.setattr(egress, "_reach", reach)
+        monkeypatch.setattr(egress, "_connect", connect)
         yield f"http://other.machine:{port}"
         server.shutdown()
 
@@ -61,22 +63,22 @@ def test_plain_requests_and_tunnels_get_through(started, other_machine):
 
 
 def test_without_network_there_is_no_way_out(started, other_machine):
-    sandbox = started(network=False)
+    sandbox = started(network=NOWHERE)
 
     assert started.shell(sandbox, "env | grep -ci proxy")[1] == "0\n"
     assert started.shell(sandbox, f"curl -sS -m 3 {other_machine}/")[0] != 0
 
 
 def test_the_network_is_switched_while_the_sandbox_runs(started, other_machine):
-    sandbox = started(network=False)
+    sandbox = started(network=NOWHERE)
 
-    async def change(allowed):
-        sandbox.set_network(allowed)
-        sandbox.set_network(allowed)
+    async def change(network):
+        sandbox.set_network(network)
+        sandbox.set_network(network)
 
-    started.run(change(True))
+    started.run(change(EVERYWHERE))
     assert started.shell(sandbox, f"curl -sS {other_machine}/")[0] == 0
-    started.run(change(False))
+    started.run(change(NOWHERE))
     assert started.shell(sandbox, f"curl -sS -m 3 {other_machine}/")[0] != 0
 
 
@@ -95,6 +97,53 @@ def test_this_machine_is_not_reached_through_it(started, name):
 
     assert "is this machine" in out
     assert tunnel != 0
+
+
+@pytest.fixture
+def two_machines(monkeypatch):
+    """Web servers at two addresses that count as other machines."""
+    monkeypatch.setattr(egress, "_is_own", lambda address: False)
+    with contextlib.ExitStack() as stack:
+        first = stack.enter_context(http.server.ThreadingHTTPServer(("127.0.0.2", 0), Page))
+        second = stack.enter_context(http.server.ThreadingHTTPServer(("127.0.0.3", 0), Page))
+        for server in (first, second):
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            stack.callback(server.shutdown)
+        yield [f"http://{server.server_address[0]}:{server.server_address[1]}/" for server in (first, second)]
+
+
+@pytest.mark.parametrize(
+    ("network", "reached"),
+    [
+        ({"denyOut": ["127.0.0.3"]}, [True, False]),
+        ({"denyOut": ["127.0.0.0/8"], "allowOut": ["127.0.0.3"]}, [False, True]),
+        ({"denyOut": ["0.0.0.0/0"], "allowOut": ["127.0.0.2/32"]}, [True, False]),
+    ],
+)
+def test_rules_for_addresses_hold(started, two_machines, network, reached):
+    sandbox = started(network=Reach.of(network))
+    got = [started.shell(sandbox, f"curl -sS -f --noproxy '' -m 5 {machine}")[0] == 0 for machine in two_machines]
+    tunnels = [started.shell(sandbox, f"curl -sS --noproxy '' -p -m 5 {machine}")[0] == 0 for machine in two_machines]
+
+    assert got == tunnels == reached
+
+
+def test_new_rules_cut_what_they_deny(started, two_machines):
+    sandbox = started(network=EVERYWHERE)
+    port = two_machines[0].rpartition(":")[2].strip("/")
+    talk = f"exec 3<>/dev/tcp/127.0.0.1/${{http_proxy##*:}}; printf 'CONNECT 127.0.0.2:{port} HTTP/1.1\\r\\n\\r\\n' >&3"
+
+    async def cut():
+        process = await sandbox.spawn(["/bin/bash", "-c", f"{talk}; head -1 <&3; cat <&3; echo cut"])
+        assert b"200" in await process.stdout.read(100)
+        sandbox.set_network(Reach.of({"denyOut": ["127.0.0.2"]}))
+        rest = await process.stdout.read(100)
+        while b"cut" not in rest:
+            rest += await process.stdout.read(100)
+        await process.wait()
+        process.release()
+
+    started.run(cut())
 
 
 def test_garbage_and_unknown_hosts_get_an_answer(started):
