@@ -212,9 +212,11 @@ class Sandboxes:
         instance = self._known(sandbox_id)
         change = {key: value for key, value in body.values.items() if value is not None}
         internet = body.maybe_flag("allow_internet_access")
-        await self._of(instance).instances.set_network(instance, egress.reach_of(change, internet))
+        instances = self._of(instance).instances
+        await instances.set_network(instance, egress.reach_of(change, internet))
         network = egress.updated(instance.e2b.get("network") or {}, change)
         instance.e2b = {**instance.e2b, "network": network, "allowInternetAccess": internet}
+        instances.keep(instance)
         return Reply(204)
 
     def _create(self, template: str, body: Body) -> Instance:
