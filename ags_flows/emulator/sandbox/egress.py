@@ -17,7 +17,7 @@ HEAD_TIMEOUT = 30.0
 CONNECT_TIMEOUT = 30.0
 PIECE = 64 * 1024
 
-_LOCAL = "localhost,127.0.0.1,::1"
+_LOCAL = "localhost,127.0.0.1,0.0.0.0,::1"
 _HOP = ("proxy-connection", "proxy-authorization", "connection", "keep-alive")
 
 
@@ -34,13 +34,15 @@ class Egress:
     Args:
         listener: A socket that listens inside the sandbox; the proxy closes it.
         reach: Which machines it may go to.
+        hostname: What the sandbox calls itself: for that name its programs need no proxy.
     """
 
-    def __init__(self, listener: socket.socket, reach: Reach = EVERYWHERE) -> None:
+    def __init__(self, listener: socket.socket, reach: Reach = EVERYWHERE, hostname: str = "") -> None:
         """Serve from now on, on the running loop."""
         self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         self._listener = listener
         self._reach = reach
+        self._own = f"{_LOCAL},{hostname}" if hostname else _LOCAL
         listener.setblocking(False)
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -49,7 +51,7 @@ class Egress:
     @property
     def environment(self) -> dict[str, str]:
         """By which programs in the sandbox find it."""
-        names = {"http_proxy": self.url, "https_proxy": self.url, "no_proxy": _LOCAL}
+        names = {"http_proxy": self.url, "https_proxy": self.url, "no_proxy": self._own}
         return {**names, **{name.upper(): value for name, value in names.items()}}
 
     def change(self, reach: Reach) -> None:

@@ -32,6 +32,10 @@ CAPABILITIES = (
 )
 """What root may do inside: what containers give it by default. The rest would reach the host's clock, disks, kernel."""
 
+KERNEL_READ_ONLY = ("/proc/sys", "/proc/sysrq-trigger", "/proc/fs", "/proc/acpi", "/proc/scsi")
+KERNEL_HIDDEN = ("/proc/kcore", "/proc/kmsg", "/proc/keys", "/proc/timer_list", "/proc/sched_debug")
+"""What of the host's kernel is in /proc, and would be root's inside to change or to read."""
+
 _READY = "init"
 _MS_NODEV, _MS_REMOUNT, _MS_BIND = 0x4, 0x20, 0x1000
 
@@ -157,10 +161,12 @@ class NamespaceSandbox(Sandbox):
         # By a descriptor, so that `ps` inside does not show where things are on the host.
         boot = _descriptor_of(f"{uuid.uuid4()}\n".encode())
         arguments = _descriptor_of("\0".join(self._options(root, in_memory, boot)).encode())
-        command = [place.bwrap, "--args", str(arguments), "--info-fd", str(write), "--", *_init_command()]
+        # Not by its path, which `ps` inside would show.
+        command = ["bwrap", "--args", str(arguments), "--info-fd", str(write), "--", *_init_command()]
         try:
             self._bwrap = subprocess.Popen(
                 command,
+                executable=place.bwrap,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
@@ -242,6 +248,11 @@ class NamespaceSandbox(Sandbox):
                 yield from ("--dir", str(parent))
             yield from ("--ro-bind" if bind.readonly else "--bind", str(bind.source), bind.target)
         yield from ("--proc", "/proc", "--dev", "/dev", "--perms", "1777", "--tmpfs", "/dev/shm")
+        # The kernel goes by the number of the user here, not by what it may do: root inside would set up the host.
+        for name in filter(os.path.exists, KERNEL_READ_ONLY):
+            yield from ("--ro-bind", name, name)
+        for name in filter(os.path.exists, KERNEL_HIDDEN):
+            yield from ("--ro-bind", "/dev/null", name)
         # Who starts anew without memory has booted, and can tell by this.
         yield from ("--ro-bind-data", str(boot), "/proc/sys/kernel/random/boot_id")
         # By a name of its own: `pkill sleep` inside must not end the sandbox.

@@ -247,7 +247,7 @@ class Sandbox(ABC):
             self._egress.close()
             self._egress = None
         elif not network.nowhere and self.alive:
-            self._egress = Egress(self._listen_for_way_out(), network)
+            self._egress = Egress(self._listen_for_way_out(), network, self.spec.hostname)
 
     def _listen_for_way_out(self) -> socket.socket:
         return self.listen(0)

@@ -62,6 +62,18 @@ def test_plain_requests_and_tunnels_get_through(started, other_machine):
     assert large == (0, "3000000\n")
 
 
+def test_what_is_in_the_sandbox_is_reached_without_it(started):
+    sandbox = started()
+    with sandbox.listen(8000) as listener:
+        listener.settimeout(20)
+        for own in ("localhost", "127.0.0.1", "0.0.0.0", "$(hostname)"):
+            asking = f"(curl -sS -m 5 http://{own}:8000/ > /tmp/got 2>&1 &) ; true"
+            assert started.shell(sandbox, asking)[0] == 0
+            connection, _ = listener.accept()
+            with connection:
+                assert connection.recv(100).startswith(b"GET / HTTP"), own
+
+
 def test_without_network_there_is_no_way_out(started, other_machine):
     sandbox = started(network=NOWHERE)
 

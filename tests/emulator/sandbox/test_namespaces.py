@@ -100,14 +100,21 @@ def test_users_are_real(started):
 @needs_root
 def test_root_inside_has_no_power_over_the_host(started):
     sandbox = started()
+    settings = ("kernel/core_pattern", "kernel/panic", "vm/swappiness")
+    before = [Path("/proc/sys", name).read_text() for name in settings]
     code, out = started.shell(
         sandbox,
         "date -s 2001-01-01; mknod /tmp/disk b 8 0; chroot /proc/1/root true; mount -t tmpfs none /mnt;"
-        "echo 1 > /proc/sys/kernel/panic; sysctl -w kernel.hostname=x; echo done",
+        f"for name in {' '.join(settings)}; do cat /proc/sys/$name > /proc/sys/$name && echo WRITTEN; done;"
+        "umount /proc/sys; mount -o remount,rw /proc/sys;"
+        "unshare -Urmpf --mount-proc sh -c 'cat /proc/sys/kernel/panic > /proc/sys/kernel/panic && echo WRITTEN';"
+        "head -c 1 /proc/kmsg /proc/kcore && echo READ; echo b > /proc/sysrq-trigger && echo WRITTEN; echo done",
         user="root",
     )
 
     assert out.count("done") == 1
+    assert "WRITTEN" not in out and "READ" not in out
+    assert [Path("/proc/sys", name).read_text() for name in settings] == before
     assert time.time() > psutil.boot_time()
     for word in ("date: cannot set", "mknod: ", "mount: "):
         assert word in out
