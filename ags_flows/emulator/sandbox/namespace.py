@@ -21,7 +21,7 @@ from .entering import connect_inside, listen_inside, remount_inside
 from .isolation import isolation
 from .outliving import Elder, Life, began, mark
 from .sandbox import Sandbox
-from .skeleton import ETC_DIRECTORIES, PATH, PYTHON, READ_ONLY, UID, build_skeleton, python_prefix
+from .skeleton import ETC_DIRECTORIES, PATH, PYTHON, READ_ONLY, UID, build_skeleton, make_mount_points, python_prefix
 from .spec import SandboxSpec
 from .tree import Tree, copy_tree
 
@@ -211,6 +211,9 @@ class NamespaceSandbox(Sandbox):
     def _fill(self, root: Path) -> None:
         if self.spec.seed is not None:
             copy_tree(self.spec.seed, root)
+            if not self._in_memory:
+                binds = [bind.target for bind in self.spec.binds]
+                make_mount_points(root, ["/dev", "/proc", PYTHON, *READ_ONLY, *ETC_DIRECTORIES, *binds])
         else:
             build_skeleton(root, self.spec.hostname, isolation().root)
             if self.spec.image is not None:

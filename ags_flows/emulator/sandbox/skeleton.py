@@ -6,6 +6,7 @@ import contextlib
 import functools
 import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 UID = {"root": 0, "user": 1000}
@@ -111,6 +112,27 @@ def build_skeleton(target: Path, hostname: str, root: bool) -> None:
     if root:
         for name in _OF_USER:
             os.chown(target / name, UID["user"], UID["user"])
+
+
+def make_mount_points(target: Path, points: Iterable[str]) -> None:
+    """Make directories, none of them through a link, in a saved file system for what is mounted there.
+
+    Root inside may have put a link in the way: bubblewrap would follow it to the host and make directories there.
+
+    Args:
+        target: The file system, which nobody uses.
+        points: Absolute paths; one that is a link on the host too is left as it is.
+    """
+    for point in points:
+        if os.path.islink(point):
+            continue
+        place = target
+        for part in point.strip("/").split("/"):
+            place = place / part
+            if os.path.lexists(place) and (place.is_symlink() or not place.is_dir()):
+                place.unlink()
+            if not place.exists():
+                _make_directory(place, 0o755)
 
 
 @functools.cache

@@ -134,6 +134,11 @@ def on_host(volumes: Path, chosen: list[Json]) -> list[Mount]:
     for each in chosen:
         source = volumes / directory_of(each["Mount"]) / each["SubPath"].strip("/")
         try:
+            # Before anything is made: a sandbox may have left a link in the volume.
+            if not source.resolve().is_relative_to(volumes.resolve()):
+                raise Refusal(
+                    "FailedOperation.StorageMount", f"Mount {each['MountPath']} leaves the volumes' directory."
+                )
             if not source.exists():
                 source.mkdir(parents=True)
                 # Sandboxes write as their own users; on the host it stays below the user's directory.
@@ -141,8 +146,6 @@ def on_host(volumes: Path, chosen: list[Json]) -> list[Mount]:
             resolved = source.resolve()
         except OSError as error:
             raise Refusal("FailedOperation.StorageMount", f"Mount {each['MountPath']} failed: {error}.") from error
-        if not resolved.is_relative_to(volumes.resolve()):
-            raise Refusal("FailedOperation.StorageMount", f"Mount {each['MountPath']} leaves the volumes' directory.")
         mounts.append(Mount(resolved, each["MountPath"], each["ReadOnly"] or "Image" in _source_of(each["Mount"])))
     return mounts
 

@@ -149,6 +149,20 @@ def test_what_was_saved_begins_another_sandbox(started, tmp_path):
     assert started.shell(first, "cat ~/kept/a")[1] == "x\n"
 
 
+@needs_root
+def test_links_in_a_saved_file_system_do_not_lead_mounts_to_the_host(started, tmp_path):
+    first = started()
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    script = f"cd /; for name in etc mnt run; do mv $name was-$name; ln -s /oldroot{outside} $name; done; echo done"
+    assert started.shell(first, script, user="root")[1] == "done\n"
+    started.run(first.save(tmp_path / "saved"))
+    (tmp_path / "data").mkdir()
+    started(seed=tmp_path / "saved", binds=(Bind(tmp_path / "data", "/mnt/data"),))
+
+    assert list(outside.iterdir()) == []
+
+
 def test_frozen_processes_stand_still_and_go_on(started):
     sandbox = started()
 
