@@ -13,6 +13,8 @@
 
 from __future__ import annotations
 
+import os
+from functools import lru_cache
 from typing import Any
 
 from pydantic import AliasChoices, Field, SecretStr
@@ -66,6 +68,18 @@ class ConfigFromEnvironment(BaseSettings):
     mount_path: str | None = None
     image_subpath: str | None = None
     mount_readonly: str | None = None
+
+
+def keys_from_environment() -> KeysFromEnvironment:
+    """Return the keys of Tencent Cloud that the environment has."""
+    # Every step of a sandbox asks; to read all anew takes a millisecond, as long as the request of a short command.
+    names = (f"TENCENTCLOUD_{field.upper()}" for field in KeysFromEnvironment.model_fields)
+    return _keys_in(tuple(map(os.environ.get, names)))
+
+
+@lru_cache(maxsize=1)
+def _keys_in(values: tuple[str | None, ...]) -> KeysFromEnvironment:
+    return KeysFromEnvironment()
 
 
 def config_from_environment() -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager, nullcontext
 from contextvars import Context, copy_context
 from dataclasses import dataclass
@@ -111,6 +111,7 @@ class Runner:
         begun = {key: one.instance_id for key, one in ledger.begun.items() if one.instance_id in adoptable}
         self._queue = Queue(turns, begun)
         self._lock = threading.Lock()
+        self._news = threading.Condition(self._lock)
         self._done = set(ledger.resumed)
         self._failed = 0
         self._problem: AGSFlowsError | None = None
@@ -120,6 +121,7 @@ class Runner:
             for slot in slots
             for context in [copy_context() if inherit_context else Context()]
         ]
+        self._working = len(self._threads)
 
     def start(self) -> None:
         """Start the threads."""
@@ -132,18 +134,22 @@ class Runner:
         Raises:
             AGSFlowsError: The batch cannot go on at all.
         """
-        ends = time.monotonic() + seconds
-        for thread in self._threads:
-            thread.join(max(0.0, ends - time.monotonic()))
-        over = not any(thread.is_alive() for thread in self._threads)
+        with self._news:
+            over = self._news.wait_for(lambda: self.over, seconds)
         if over and self._problem is not None:
             raise self._problem
         return over
 
-    def is_done(self, key: str) -> bool:
-        """Whether an item is done, well or badly."""
-        with self._lock:
-            return key in self._done
+    def wait_for(self, keys: Collection[str], seconds: float) -> int:
+        """Return how many of these items are done, well or badly: once they all are, or after at most some seconds."""
+        with self._news:
+            self._news.wait_for(lambda: self.over or all(key in self._done for key in keys), seconds)
+            return sum(key in self._done for key in keys)
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing is worked on any more."""
+        return self._working == 0
 
     @property
     def done(self) -> int:
@@ -185,6 +191,10 @@ class Runner:
                     error if ours else AGSFlowsError(f"A fault of the batch itself: {type(error).__name__}: {error}")  # type: ignore[assignment]
                 )
             self._queue.close()
+        finally:
+            with self._news:
+                self._working -= 1
+                self._news.notify_all()
 
     def _serve(self, slot: int) -> None:
         expected = self._pool.adoptable(slot)
@@ -275,10 +285,11 @@ class Runner:
 
     def _finish(self, turn: Turn, result: ItemResult) -> None:
         self._ledger.finish(turn.item, result)
-        with self._lock:
+        with self._news:
             self._done.add(turn.item.key)
             self._failed += result.status == "failed"
             too_many = self._failed > self._limits.failures
+            self._news.notify_all()
         if too_many:
             self._queue.close()
 

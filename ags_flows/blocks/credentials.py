@@ -12,7 +12,7 @@ from ags_flows.blocks.explained import Explained
 from ags_flows.cloud.connection import DEFAULT_ENDPOINT, DEFAULT_REGION, Connection
 from ags_flows.cloud.keys import DEFAULT_STS, KeySource, Method, credential_of, keys_of_profile
 from ags_flows.errors import CredentialsError
-from ags_flows.settings import KeysFromEnvironment, e2b_key_from_environment
+from ags_flows.settings import e2b_key_from_environment, keys_from_environment
 
 if TYPE_CHECKING:
     from tencentcloud.ags.v20250920.ags_client import AgsClient
@@ -145,7 +145,7 @@ class TencentCloudCredentials(Explained, CredentialsBlock):
         if self.method == "profile":
             secret_id, secret_key = keys_of_profile()
             return SecretStr(secret_id), SecretStr(secret_key), None
-        environment = KeysFromEnvironment()
+        environment = keys_from_environment()
         own = filled(self.secret_id) or filled(self.secret_key)
         return (
             filled(self.secret_id) or environment.secret_id,

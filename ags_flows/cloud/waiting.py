@@ -1,7 +1,7 @@
 """Waiting for tools and instances: one describe call for all that this process waits for.
 
 Each kind of resource of one connection has a watch. The first waiter starts its thread, which asks for all ids at
-once, with an interval that grows from 0.2 to 5 seconds and starts over when somebody joins; it ends with the last
+once, with an interval that grows from 0.1 to 5 seconds and starts over when somebody joins; it ends with the last
 waiter.
 """
 
@@ -28,7 +28,7 @@ from ags_flows.errors import (
 )
 from ags_flows.models import Instance, Tool
 
-FIRST_INTERVAL = 0.2
+FIRST_INTERVAL = 0.1
 LAST_INTERVAL = 5.0
 GROWTH = 1.5
 UNKNOWN_FOR = 15.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Literal
 from uuid import UUID
 
@@ -20,6 +21,7 @@ from ags_flows.batch.items import Item
 from ags_flows.batch.queue import Turn
 from ags_flows.batch.runner import Runner
 from ags_flows.models import BatchReport, ItemResult
+from ags_flows.tasks.artifacts import show
 from ags_flows.tasks.logs import run_logger
 
 TaskRuns = Literal["chunks", "items", "none"]
@@ -46,15 +48,19 @@ class Observer:
         self._updated = 0.0
         self._shown = -1
 
+    def announce(self, done: int) -> None:
+        """Show the progress before there is any; what the server has to write later comes in bursts."""
+        if self._in_flow:
+            progress, told = _percent(done, len(self._items)), self._told(done, 0)
+            created = show(lambda: create_progress_artifact(progress, key=PROGRESS, description=told))
+            self._artifact = created if isinstance(created, UUID) else None
+
     def watch(self, runner: Runner) -> None:
         """Return when the batch is over.
 
         Raises:
             AGSFlowsError: The batch cannot go on.
         """
-        if self._in_flow:
-            created = create_progress_artifact(0.0, key=PROGRESS, description=self._told(runner))
-            self._artifact = created if isinstance(created, UUID) else None
         if self._in_flow and self._task_runs == "chunks":
             self._watch_chunks(runner)
         while not runner.wait(POLL):
@@ -69,7 +75,7 @@ class Observer:
         failed = [result for result in results if result.status == "failed"]
         others = [result for result in results if result.status == "ok"]
         rows = [_row(result) for result in [*failed, *others][:MOST_ROWS]]
-        create_table_artifact(key=RESULTS, table=rows, description=_summary(report, len(rows)))
+        show(lambda: create_table_artifact(key=RESULTS, table=rows, description=_summary(report, len(rows))))
         context = FlowRunContext.get()
         if context is not None and context.flow_run is not None:
             emit_event(
@@ -82,23 +88,22 @@ class Observer:
         size = max(CHUNK, math.ceil(len(self._items) / MOST_CHUNKS))
         for start in range(0, len(self._items), size):
             chunk = self._items[start : start + size]
-            if _over(runner, 0) and not any(runner.is_done(item.key) for item in chunk):
+            keys = [item.key for item in chunk]
+            if runner.over and not runner.wait_for(keys, 0):
                 # The batch ended before it came to this chunk.
                 return
             name = f"items {start + 1} to {start + len(chunk)}"
-            _chunk_task.with_options(task_run_name=name)(self, runner, chunk, return_state=True)
+            wait = partial(self._wait_for, runner, keys)
+            _chunk_task.with_options(task_run_name=name)(wait, return_state=True)
 
-    def wait_for(self, runner: Runner, chunk: Sequence[Item]) -> State[None]:
+    def _wait_for(self, runner: Runner, keys: Sequence[str]) -> State[None]:
         """Return when the items of a chunk are done, or the batch is over."""
-        keys = [item.key for item in chunk]
-        pause, over = 0.05, False
-        while (open_ones := [key for key in keys if not runner.is_done(key)]) and not over:
+        over, done = False, 0
+        while done < len(keys) and not over:
             # Looked at once more after the end: the last items may be done meanwhile.
-            over = _over(runner, pause)
-            pause = min(POLL, pause * 2)
+            over, done = runner.over, runner.wait_for(keys, POLL)
             self._update(runner)
-        done = len(keys) - len(open_ones)
-        if open_ones:
+        if done < len(keys):
             return Failed(message=f"{done} of {len(keys)} items done; the batch ended before the others.")
         return Completed(message=f"{done} items done.")
 
@@ -108,25 +113,22 @@ class Observer:
         self._updated = time.monotonic()
         if runner.done != self._shown:
             self._shown = runner.done
-            progress = math.floor(1000 * self._shown / len(self._items)) / 10
-            update_progress_artifact(self._artifact, progress, description=self._told(runner))
+            progress, told = _percent(self._shown, len(self._items)), self._told(self._shown, runner.failed)
+            show(partial(update_progress_artifact, self._artifact, progress, description=told))
 
-    def _told(self, runner: Runner) -> str:
-        failed = f", {runner.failed:,} of them failed" if runner.failed else ""
-        return f"{runner.done:,} of {len(self._items):,} items done{failed}"
+    def _told(self, done: int, failed: int) -> str:
+        more = f", {failed:,} of them failed" if failed else ""
+        return f"{done:,} of {len(self._items):,} items done{more}"
 
 
-def _over(runner: Runner, seconds: float) -> bool:
-    """Wait a little; a batch that cannot go on is over, and its error is raised where it is watched."""
-    try:
-        return runner.wait(seconds)
-    except Exception:  # noqa: BLE001
-        return True
+def _percent(done: int, items: int) -> float:
+    return math.floor(1000 * done / items) / 10
 
 
 @task(name="chunk", tags={"ags"}, cache_policy=NO_CACHE, persist_result=False)
-def _chunk_task(observer: Observer, runner: Runner, chunk: Sequence[Item]) -> State[None]:
-    return observer.wait_for(runner, chunk)
+def _chunk_task(wait: Callable[[], State[None]]) -> State[None]:
+    # A function, since Prefect looks into all that a task run is given.
+    return wait()
 
 
 @task(name="item", tags={"ags"}, cache_policy=NO_CACHE, persist_result=False)

@@ -15,6 +15,7 @@ from ags_flows.flows.parameters import Text
 from ags_flows.models import Reaped, ReapReport, ReapRules
 from ags_flows.reaping.owners import PrefectOwners
 from ags_flows.reaping.reaper import Reaper
+from ags_flows.tasks.artifacts import show
 from ags_flows.tasks.events import emit
 from ags_flows.tasks.logs import run_logger
 
@@ -81,7 +82,8 @@ def reap(
         f"; {failed} could not be stopped" if failed else "",
         f"; {report.left} are left to the next run (at_most={rules.at_most})" if report.left else "",
     )
-    create_table_artifact(key=ARTIFACT, table=_rows(report), description=_summary(report, rules, config.region))
+    title = _summary(report, rules, config.region)
+    show(lambda: create_table_artifact(key=ARTIFACT, table=_rows(report), description=title))
     if report.incomplete:
         raise UnreachableError(f"Not all could be judged; the rest was left alone. {report.incomplete}")
     return report

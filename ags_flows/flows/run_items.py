@@ -150,6 +150,7 @@ def run_items(
             attempt=item_task if task_runs == "items" and FlowRunContext.get() else lambda turn, do: do(),
             inherit_context=task_runs == "items",
         )
+        observer.announce(runner.done)
         runner.start()
         observer.watch(runner)
     except BaseException as error:

@@ -12,7 +12,7 @@ from prefect.context import FlowRunContext
 
 from ags_flows.cloud.connection import Connection
 from ags_flows.models import ExecResult, Instance, Step
-from ags_flows.tasks.logs import run_logger
+from ags_flows.tasks.artifacts import show
 
 ARTIFACT = "sandbox-run"
 SHOWN_LINES = 40
@@ -58,10 +58,7 @@ class RunPage:
         """Write it; not for what ends the process, and outside of a flow run there is nowhere to write it to."""
         if FlowRunContext.get() is None or (error is not None and not isinstance(error, Exception)):
             return
-        try:
-            create_markdown_artifact(self._text(), key=ARTIFACT, description=self._headline())
-        except Exception as problem:  # noqa: BLE001 - the job is done, or failed for a reason of its own
-            run_logger().warning("The page of this run could not be written: %s", problem)
+        show(lambda: create_markdown_artifact(self._text(), key=ARTIFACT, description=self._headline()))
 
     def _text(self) -> str:
         parts = [f"# {self._headline()}", *self._place(), *self._timetable(), *self._files()]

@@ -30,6 +30,7 @@ from ags_flows.swebench.evaluation import Evaluation, evaluate, known_verdict
 from ags_flows.swebench.predictions import read_predictions
 from ags_flows.swebench.report import official_report, rows_of, summary_of
 from ags_flows.tasks import ensure_tool
+from ags_flows.tasks.artifacts import show
 from ags_flows.tasks.logs import run_logger
 from ags_flows.tasks.retries import as_step
 
@@ -165,7 +166,7 @@ def swebench_evaluate(
     official = official_report(report, instances, [one.instance_id for one in predicted])
     storage.write(file, json.dumps(official, indent=4).encode())
     if FlowRunContext.get() is not None:
-        create_table_artifact(key=ARTIFACT, table=rows_of(report), description=summary_of(report))
+        show(lambda: create_table_artifact(key=ARTIFACT, table=rows_of(report), description=summary_of(report)))
     run_logger().info("%s", summary_of(report).splitlines()[0].replace("*", ""))
     return report
 

@@ -15,6 +15,7 @@ from ags_flows.errors import AGSFlowsError, ConfigurationError, SyncFailedError
 from ags_flows.execution.syncing import drift, specs_of
 from ags_flows.models import SyncedTool, SyncReport, ToolSpec
 from ags_flows.tasks import delete_tool, ensure_tool, list_tools, precache_image
+from ags_flows.tasks.artifacts import show
 from ags_flows.tasks.logs import run_logger
 from ags_flows.tasks.retries import as_step
 from ags_flows.tasks.tools import resolve_spec
@@ -135,4 +136,4 @@ def _show(report: SyncReport) -> None:
         }
         for tool in report.tools
     ]
-    create_table_artifact(key=ARTIFACT, table=rows, description=f"Group `{report.group}`: {told}")
+    show(lambda: create_table_artifact(key=ARTIFACT, table=rows, description=f"Group `{report.group}`: {told}"))

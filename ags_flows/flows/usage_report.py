@@ -19,6 +19,7 @@ from ags_flows.blocks import AGSConfig
 from ags_flows.cloud.pace import PacedControlPlane
 from ags_flows.flows.parameters import Text
 from ags_flows.models import Prices, Usage, UsageReport
+from ags_flows.tasks.artifacts import show
 from ags_flows.tasks.logs import run_logger
 from ags_flows.usage import Ledger
 
@@ -78,11 +79,8 @@ def usage_report(
     )
     if report.csv:
         _write_csv(Path(report.csv), report)
-    create_table_artifact(
-        key=ARTIFACT,
-        table=[_row(usage, report.currency) for usage in report.usages[:MOST_ROWS]],
-        description=_summary(report, config.region),
-    )
+    rows = [_row(usage, report.currency) for usage in report.usages[:MOST_ROWS]]
+    show(lambda: create_table_artifact(key=ARTIFACT, table=rows, description=_summary(report, config.region)))
     run_logger().info("%s", _line(report))
     return report
 

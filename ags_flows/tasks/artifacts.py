@@ -1,16 +1,15 @@
-"""What code displayed, shown in the Prefect UI: a picture as a picture, a table as a table."""
+"""Artifacts in the Prefect UI; what code displayed among them: a picture as a picture, a table as a table."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 from urllib.parse import quote
 
-import httpx
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.context import FlowRunContext, TaskRunContext
-from prefect.exceptions import PrefectException
 
 from ags_flows.models import CodeResult, RichResult
 from ags_flows.tasks.logs import run_logger
@@ -24,6 +23,21 @@ LARGEST = 1_000_000
 
 MOST_ROWS = 500
 
+T = TypeVar("T")
+
+
+def show(create: Callable[[], T]) -> T | None:
+    """Create an artifact and return what it is known by; one that cannot be created is told, and fails no run.
+
+    Args:
+        create: Creates it, such as `lambda: create_table_artifact(...)`.
+    """
+    try:
+        return create()
+    except Exception as error:  # noqa: BLE001 - the work is done, or failed for a reason of its own
+        run_logger().warning("An artifact could not be created: %s: %s", type(error).__name__, error)
+        return None
+
 
 def show_results(result: CodeResult) -> None:
     """Create an artifact for each thing that a cell displayed and that is more than a line of text.
@@ -35,10 +49,7 @@ def show_results(result: CodeResult) -> None:
     shown = [(one, artifact) for one in result.results if (artifact := _artifact(one)) is not None]
     for one, create in shown[:MOST]:
         title = (one.chart.title if one.chart else None) or result.code.strip().partition("\n")[0][:80]
-        try:
-            create(title)
-        except (PrefectException, httpx.HTTPError) as error:
-            run_logger().warning("A result is not shown as an artifact: %s", error)
+        show(partial(create, title))
     if len(shown) > MOST:
         run_logger().info("%s further results are not shown as artifacts", len(shown) - MOST)
 
