@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 PIP_FLAGS := --disable-pip-version-check --quiet
 WORKERS ?= 2
 
-.PHONY: demo test check lint types bench chaos deployed network notebooks clean
+.PHONY: demo test retest check lint types bench chaos deployed network notebooks clean
 
 demo: $(READY)
 	@$(BIN)/ags-flows demo
@@ -17,6 +17,10 @@ demo: $(READY)
 # Prefect writes to its home while it is imported: not to that of whoever runs the tests.
 test: $(READY)
 	PREFECT_HOME=$(abspath $(VENV))/prefect-home $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(PYTEST_ARGS)
+
+# What failed in the last `make test`, with the machine to itself.
+retest: $(READY)
+	PREFECT_HOME=$(abspath $(VENV))/prefect-home $(BIN)/python -m pytest --last-failed --last-failed-no-failures none
 
 check: lint types test
 
