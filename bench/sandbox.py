@@ -16,9 +16,9 @@ from ags_flows.tasks import create_tool, start_instance, wait_instance_running, 
 
 
 @contextmanager
-def running_emulator_process() -> Iterator[AGSConfig]:
-    """Give a configuration for an emulator that runs in another process."""
-    with tempfile.TemporaryDirectory(prefix="ags-bench-") as directory, emulator(Path(directory)) as exports:
+def running_emulator_process(*options: str) -> Iterator[AGSConfig]:
+    """Give a configuration for an emulator that runs in another process, with more options."""
+    with tempfile.TemporaryDirectory(prefix="ags-bench-") as directory, emulator(Path(directory), *options) as exports:
         keys = TencentCloudCredentials(
             secret_id=exports["TENCENTCLOUD_SECRET_ID"], secret_key=exports["TENCENTCLOUD_SECRET_KEY"]
         )

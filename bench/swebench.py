@@ -14,8 +14,8 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from ags_flows.demo.servers import prefect_server, wait_for_prefect
 from ags_flows.flows import swebench_evaluate
 from ags_flows.models import ToolSpec
-from ags_flows.testing import config_for, running_emulator
 from bench.figure import Figure
+from bench.sandbox import running_emulator_process
 
 INSTANCES, SANDBOXES = 50, 8
 IMAGE = "swebench/sweb.eval.x86_64.bench:latest"
@@ -46,15 +46,14 @@ class T(unittest.TestCase):
 
 
 def figures() -> Iterator[Figure]:
-    """Evaluate once, with a real Prefect server; the emulator shares this process, as in tests."""
+    """Evaluate once, with a real Prefect server, and an emulator in a process of its own, as AGS is."""
     with (
         tempfile.TemporaryDirectory(prefix="ags-bench-") as name,
         prefect_server(Path(name)) as (server, url),
-        running_emulator(volumes=Path(name, "volumes")) as emulator,
+        running_emulator_process("--volumes", f"{name}/volumes", "--quiet") as config,
     ):
         wait_for_prefect(server, url, Path(name))
         predictions, dataset = _files(Path(name))
-        config = config_for(emulator)
         with temporary_settings({PREFECT_API_URL: f"{url}/api"}):
             report = swebench_evaluate(
                 predictions, dataset, tool=TOOL, sandboxes=SANDBOXES, results=f"{name}/results", config=config

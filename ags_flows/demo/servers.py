@@ -62,11 +62,11 @@ def end(process: subprocess.Popen[bytes], first: signal.Signals = signal.SIGTERM
 
 
 @contextlib.contextmanager
-def emulator(directory: Path) -> Iterator[dict[str, str]]:
-    """Run `ags-flows emulator` on a free port; give the environment that its clients need."""
+def emulator(directory: Path, *options: str) -> Iterator[dict[str, str]]:
+    """Run `ags-flows emulator` on a free port, with more options; give the environment that its clients need."""
     env_file, log = directory / "emulator.env", directory / "emulator.log"
     env_file.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "ags_flows.cli", "emulator", "--port", "0", "--env-file", str(env_file)]
+    command = [sys.executable, "-m", "ags_flows.cli", "emulator", "--port", "0", "--env-file", str(env_file), *options]
     with child(command, log, clean_environment()) as process:
         wait_for(env_file.exists, process, "The emulator", log, EMULATOR_TIMEOUT)
         yield read_exports(env_file)

@@ -2,7 +2,8 @@
 
 import json
 import time
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,7 +16,7 @@ from ags_flows.batch.ledger import RESULTS
 from ags_flows.batch.pool import Order
 from ags_flows.batch.storage import Storage
 from ags_flows.blocks import AGSConfig
-from ags_flows.errors import ConfigurationError
+from ags_flows.errors import ConfigurationError, SyncFailedError, ToolFailedError
 from ags_flows.execution.syncing import tool_name_of
 from ags_flows.flows.hooks import stop_sandboxes, stop_sandboxes_if_asked
 from ags_flows.flows.parameters import Text, ToolChoice
@@ -31,6 +32,7 @@ from ags_flows.swebench.predictions import read_predictions
 from ags_flows.swebench.report import official_report, rows_of, summary_of
 from ags_flows.tasks import ensure_tool
 from ags_flows.tasks.artifacts import show
+from ags_flows.tasks.caller import owner
 from ags_flows.tasks.logs import run_logger
 from ags_flows.tasks.retries import as_step
 
@@ -102,7 +104,7 @@ def swebench_evaluate(
     """
     config = config or AGSConfig()
     started = time.monotonic()
-    instances, problems = read_dataset(dataset, split)
+    instances, problems = read_dataset(dataset, split, image_registry_type)
     predicted, more = read_predictions(Path(predictions))
     problems += more
     storage = storage_for(results or None)
@@ -120,18 +122,21 @@ def swebench_evaluate(
             evaluations[evaluation.key] = evaluation
     for problem in problems:
         run_logger().warning("%s", problem)
-    known = {key: verdict for key, one in evaluations.items() if (verdict := known_verdict(one, storage)) is not None}
+    known = _known(evaluations, storage, timeout)
     if known:
         run_logger().info("%d of %d were graded before, for the same patch", len(known), len(evaluations))
     if len(known) < len(evaluations):
-        order = _order(tool, image_registry_type, tool_per_image, evaluations, config)
-        batch = storage.under(f"batches/{fingerprint(sorted(evaluations))}/")
+        undone = {key: one for key, one in evaluations.items() if key not in known}
+        order = _order(tool, image_registry_type, tool_per_image, undone, config)
+        # Of this flow run: its retries go on with what was begun, a later run begins with what has no verdict.
+        run = owner().flow_run_id or str(uuid.uuid4())
+        batch = storage.under(f"batches/{fingerprint([run, *sorted(evaluations)])}/")
 
         def work(sandbox: SandboxSession, item: dict[str, Any]) -> dict[str, Any]:
             return evaluate(sandbox, evaluations[item["key"]], storage, timeout).model_dump(mode="json")
 
         run_items(
-            _items(batch, evaluations, known),
+            _items(batch, evaluations, undone),
             work,
             order=order,
             sandboxes=sandboxes,
@@ -146,13 +151,11 @@ def swebench_evaluate(
             config=config,
         )
         failures = _failures(batch)
+    done = known | _known({key: one for key, one in evaluations.items() if key not in known}, storage, timeout)
     for key, one in evaluations.items():
-        verdict = known.get(key) or known_verdict(one, storage)
         name = one.prediction.instance_id
-        if verdict is None:
-            reason = f"{one.instance['image']}: {failures.get(key, 'it was not begun.')}"
-            verdict = Verdict(instance_id=name, outcome="error", reason=reason)
-        verdicts[name] = verdict
+        reason = f"{one.instance['image']}: {failures.get(key, 'it was not begun.')}"
+        verdicts[name] = done.get(key) or Verdict(instance_id=name, outcome="error", reason=reason)
     model = predicted[0].model
     file = f"{model.replace('/', '__')}.json"
     report = EvaluationReport(
@@ -180,22 +183,44 @@ def _order(
 ) -> Callable[[Any], Order]:
     """Return which sandbox an item needs."""
     if tool_per_image:
-        template = tool if isinstance(tool, ToolSpec) else ToolSpec(name="template", image_registry_type=registry)
-        images = sorted({str(one.instance["image"]) for one in evaluations.values()})
-        sync_tools(images, template=template, group=GROUP, prefix=PREFIX, config=config)
-        return lambda item: Order(tool_name_of(item["image"], PREFIX))
+        lost = _sync(tool, registry, {str(one.instance["image"]) for one in evaluations.values()}, config)
+
+        def own(item: dict[str, str]) -> Order:
+            if item["image"] in lost:
+                raise ToolFailedError(lost[item["image"]])
+            return Order(tool_name_of(item["image"], PREFIX))
+
+        return own
     if not tool:
         raise ConfigurationError("tool: it is empty.", hint="Give a tool of type swebench, such as swebench-v1.")
     name = as_step(ensure_tool)(tool, config=config).id if isinstance(tool, ToolSpec) else tool
     return lambda item: Order(name, CustomConfiguration(image=item["image"], image_registry_type=registry))
 
 
-def _items(batch: Storage, evaluations: dict[str, Evaluation], known: dict[str, Verdict]) -> list[dict[str, Any]]:
+def _sync(tool: str | ToolSpec, registry: ImageRegistryType, images: set[str], config: AGSConfig) -> dict[str, str]:
+    """Keep a tool for each image; return why some have none."""
+    template = tool if isinstance(tool, ToolSpec) else ToolSpec(name="template", image_registry_type=registry)
+    # Outside of flow runs, Prefect would start a server for it.
+    sync = sync_tools if FlowRunContext.get() is not None else sync_tools.fn
+    try:
+        sync(sorted(images), template=template, group=GROUP, prefix=PREFIX, config=config)
+    except SyncFailedError as error:
+        return {one.image: one.problem for one in error.report.problems} if error.report else {}
+    return {}
+
+
+def _known(evaluations: dict[str, Evaluation], storage: Storage, timeout: float) -> dict[str, Verdict]:
+    """Return the verdicts that there are."""
+    found = {key: known_verdict(one, storage, timeout) for key, one in evaluations.items()}
+    return {key: verdict for key, verdict in found.items() if verdict is not None}
+
+
+def _items(batch: Storage, evaluations: dict[str, Evaluation], undone: Iterable[str]) -> list[dict[str, str]]:
     """Return what is to be done, the same in every attempt at this batch: what it began with is kept."""
     try:
         keys = json.loads(batch.read("items.json"))
     except ValueError:
-        keys = [key for key in evaluations if key not in known]
+        keys = list(undone)
         batch.write("items.json", json.dumps(keys).encode())
     return [
         {

@@ -8,6 +8,7 @@ from typing import Annotated
 
 from prefect import flow
 from prefect.artifacts import create_table_artifact
+from prefect.context import FlowRunContext
 from pydantic import Field
 
 from ags_flows.blocks import AGSConfig
@@ -136,4 +137,5 @@ def _show(report: SyncReport) -> None:
         }
         for tool in report.tools
     ]
-    show(lambda: create_table_artifact(key=ARTIFACT, table=rows, description=f"Group `{report.group}`: {told}"))
+    if FlowRunContext.get() is not None:
+        show(lambda: create_table_artifact(key=ARTIFACT, table=rows, description=f"Group `{report.group}`: {told}"))

@@ -22,6 +22,8 @@ class Verdict(Value):
         report: The official package's report of this instance, where it graded one.
         log: Where the log of the tests is.
         seconds: How long the evaluation script took.
+        suspicion: What the official package makes of the log of a failure: `environment: out_of_memory`, ... Its kind
+            is `environment` where no patch can be the cause, and `ambiguous` where one can.
     """
 
     instance_id: str
@@ -30,6 +32,7 @@ class Verdict(Value):
     report: dict[str, Any] = Field(default_factory=dict)
     log: str = ""
     seconds: float = 0.0
+    suspicion: str = ""
 
 
 class EvaluationReport(Value):

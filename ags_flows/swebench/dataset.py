@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from ags_flows.errors import ConfigurationError
+from ags_flows.models import CustomConfiguration, ImageRegistryType
+from ags_flows.swebench.assets import assets_of
 from ags_flows.swebench.official import harness
 from ags_flows.swebench.predictions import read_records
 
@@ -24,14 +27,17 @@ NEEDED = (
 
 Instance = dict[str, Any]
 
+_NAME = re.compile(r"\w[\w.@+-]*")
 
-def read_dataset(dataset: str, split: str) -> tuple[dict[str, Instance], list[str]]:
+
+def read_dataset(dataset: str, split: str, registry: ImageRegistryType) -> tuple[dict[str, Instance], list[str]]:
     """Return the instances by id, and in words what is wrong with others.
 
     Args:
         dataset: A file of JSON Lines or JSON; or a Parquet file, a directory, or a name, which the official package
             loads (names from the network).
         split: Of a data set that has several.
+        registry: Where the images are.
 
     Raises:
         ConfigurationError: It cannot be read, or no instance of it can be evaluated.
@@ -45,7 +51,7 @@ def read_dataset(dataset: str, split: str) -> tuple[dict[str, Instance], list[st
         records = _loaded(dataset, split)
     instances: dict[str, Instance] = {}
     for place, value in records:
-        problem = _problem(value)
+        problem = _problem(value, registry)
         if problem:
             problems.append(f"{place}: {problem}")
         elif value["instance_id"] in instances:
@@ -60,16 +66,24 @@ def read_dataset(dataset: str, split: str) -> tuple[dict[str, Instance], list[st
     return instances, problems
 
 
-def _problem(value: Any) -> str:
-    if not isinstance(value, dict) or not value.get("instance_id"):
+def _problem(value: Any, registry: ImageRegistryType) -> str:
+    name = value.get("instance_id") if isinstance(value, dict) else None
+    if not isinstance(name, str) or not name:
         return "it has no instance_id."
-    missing = [name for name in NEEDED if value.get(name) in (None, "")]
+    if not _NAME.fullmatch(name):
+        return f"{name!r} is no instance_id: its logs and its verdict could not be kept under this name."
+    missing = [field for field in NEEDED if field not in value or (field != "version" and value[field] in (None, ""))]
     if missing:
-        return f"{value['instance_id']} lacks {', '.join(missing)}: it is of another version of the data set."
-    if value["log_parser"] not in harness().PARSER_REGISTRY:
-        return f"{value['instance_id']}: the installed swebench has no parser {value['log_parser']!r}."
-    if (value.get("image_assets") or "{}") not in ("{}", {}, "null"):
-        return f"{value['instance_id']} has image_assets, which are not supported."
+        return f"{name} lacks {', '.join(missing)}: it is of another version of the data set."
+    try:
+        spec = harness().make_test_spec(value)
+        if spec.log_parser not in harness().PARSER_REGISTRY:
+            return f"{name}: the installed swebench has no parser {spec.log_parser!r}."
+        harness().EvalType(spec.eval_type)
+        assets_of(value)
+        CustomConfiguration(image=spec.image, image_registry_type=registry)
+    except (ValueError, TypeError, AttributeError) as error:
+        return f"{name} is damaged: {str(error).splitlines()[0]}"
     return ""
 
 

@@ -3,45 +3,61 @@
 from __future__ import annotations
 
 import json
-import time
 from dataclasses import dataclass
 from typing import Any
 
 from ags_flows.batch.storage import Storage
-from ags_flows.errors import CommandTimeoutError
-from ags_flows.models import Outcome, Verdict
+from ags_flows.errors import AGSFlowsError, CommandTimeoutError, OutcomeUnknownError, ServiceError
+from ags_flows.models import ExecResult, Outcome, Verdict
 from ags_flows.ownership import fingerprint
 from ags_flows.session import SandboxSession
-from ags_flows.swebench.dataset import Instance
-from ags_flows.swebench.official import grade, script_of
+from ags_flows.swebench.assets import assets_of, restoring, stage
+from ags_flows.swebench.dataset import NEEDED, Instance
+from ags_flows.swebench.official import grade, script_of, suspicion_of
 from ags_flows.swebench.predictions import Prediction
 
 WORKDIR = "/testbed"
-PATCH = "/tmp/ags-flows.diff"
-SCRIPT = "/tmp/ags-flows-eval.sh"
-LOG = "/tmp/ags-flows-test-output.txt"
+PATCH = "/tmp/patch.diff"
+SCRIPT = "/eval.sh"
+LOG = "/test_output.txt"
+"""Not in /tmp, which test suites clean up."""
+
 LARGEST_LOG = 256 << 20
-NOT_APPLIED = 97
+KEPT_OF_A_TIMEOUT = 16 << 20
+APPLYING = 600.0
+ANEW = "It is evaluated anew in another sandbox."
+
+APPLIED, REFUSED = "ags-flows: applied", "ags-flows: refused"
 
 # What the official harness tries, in its order; a tree that an attempt left half patched is restored before the next.
-# A patch that is in the tree already although each attempt complained counts as applied.
+# A patch that is in the tree already although each attempt complained counts as applied. Whatever keeps this from
+# saying one of two words at its end (no such directory, a full disk, no memory) says nothing about the patch.
 _APPLY = f"""\
-cd {WORKDIR} || exit 98
+cd {WORKDIR} && cat > {PATCH} || exit 98
+command -v git > /dev/null || command -v patch > /dev/null || {{ echo 'neither git nor patch' >&2; exit 98; }}
 attempt=0
 for command in 'git apply --verbose' 'git apply --verbose --3way' 'git apply --verbose --reject' \\
     'patch --batch --forward --fuzz=5 -p1 -i'; do
   [ $attempt -eq 0 ] || {{ git checkout -- . ; git clean -fd; }} > /dev/null 2>&1
   attempt=$((attempt + 1))
-  $command {PATCH} && exit 0
+  $command {PATCH} && echo && echo '{APPLIED}' && exit 0
 done
-git apply --check --reverse {PATCH} && exit 0
-exit {NOT_APPLIED}
+git apply --check --reverse {PATCH} && echo && echo '{APPLIED}' && exit 0
+echo > {PATCH}.room || exit 98
+echo && echo '{REFUSED}'
+"""
+
+# The exit code is not the script's, which means nothing, but whether the log is whole: not where the disk is full.
+_TEST = f"""\
+cd {WORKDIR} && cat > {SCRIPT} || exit 98
+/bin/bash {SCRIPT} > {LOG} 2>&1 < /dev/null
+echo > {LOG}.room || exit 98
 """
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One patch for one instance. `key` is the same for the same patch, image and script, and for nothing else."""
+    """One patch for one instance. `key` is the same where the verdict has to be the same, and nowhere else."""
 
     prediction: Prediction
     instance: Instance
@@ -49,7 +65,7 @@ class Evaluation:
     @property
     def key(self) -> str:
         """What it is known by."""
-        what = {name: self.instance[name] for name in ("image", "eval_script", "FAIL_TO_PASS", "PASS_TO_PASS")}
+        what = {name: self.instance.get(name) for name in (*NEEDED, "image_assets")}
         return f"{self.prediction.instance_id}-{fingerprint({**what, 'patch': self.prediction.patch})}"
 
 
@@ -65,46 +81,97 @@ def evaluate(sandbox: SandboxSession, evaluation: Evaluation, storage: Storage, 
     Raises:
         AGSFlowsError: The sandbox or the cloud failed: nothing is known of the patch.
     """
-    known = known_verdict(evaluation, storage)
+    known = known_verdict(evaluation, storage, timeout)
     if known is not None:
         # An earlier attempt died between this and noting that the item is done.
         return known
-    logs = storage.under(f"logs/{evaluation.prediction.model.replace('/', '__')}/{evaluation.prediction.instance_id}/")
-    as_root: dict[str, Any] = {"user": "root", "log_output": False}
-    sandbox.write(PATCH, evaluation.prediction.patch, user="root")
-    logs.write("patch.diff", evaluation.prediction.patch.encode())
-    applied = sandbox.run(_APPLY, timeout=600, **as_root)
-    if not applied.ok:
-        told = f"{applied.stdout}{applied.stderr}".strip()
+    prediction, instance = evaluation.prediction, evaluation.instance
+    logs = storage.under(f"logs/{prediction.model.replace('/', '__')}/{prediction.instance_id}/")
+    logs.write("patch.diff", prediction.patch.encode())
+    applied, told = _apply(sandbox, prediction.patch)
+    if not applied:
         logs.write("run_instance.log", told.encode())
-        return _keep(evaluation, storage, "patch failed", reason=told[-1_000:], log=logs.where("run_instance.log"))
-    sandbox.write(SCRIPT, script_of(evaluation.instance), user="root")
-    started, timed_out, seconds = time.monotonic(), False, 0.0
-    try:
-        seconds = sandbox.run(f"/bin/bash {SCRIPT} > {LOG} 2>&1", timeout=timeout, **as_root).seconds
-    except CommandTimeoutError:
-        timed_out, seconds = True, time.monotonic() - started
-    log = sandbox.read(LOG, user="root", limit=LARGEST_LOG).decode(errors="replace")
+        where = logs.where("run_instance.log")
+        suspicion = suspicion_of(told)
+        return _keep(evaluation, storage, "patch failed", reason=told[-1_000:], log=where, suspicion=suspicion)
+    timed_out, seconds, log = _test(sandbox, instance, timeout)
     if timed_out:
         log += f"\n\nTimeout error: {timeout:g} seconds exceeded."
     logs.write("test_output.txt", log.encode())
-    where = logs.where("test_output.txt")
+    known_by: dict[str, Any] = {"log": logs.where("test_output.txt"), "seconds": seconds}
     if timed_out:
         reason = f"The tests took longer than {timeout:g} seconds."
-        return _keep(evaluation, storage, "timeout", reason=reason, log=where, seconds=seconds)
-    report = grade(evaluation.instance, evaluation.prediction.official(), log)
-    logs.write("report.json", json.dumps({evaluation.prediction.instance_id: report}, indent=4).encode())
+        return _keep(evaluation, storage, "timeout", reason=reason, suspicion=suspicion_of(log), **known_by)
+    report = grade(instance, prediction.official(), log)
+    logs.write("report.json", json.dumps({prediction.instance_id: report}, indent=4).encode())
+    if report["infra_failure"]:
+        # As the official package judges it: no results, and signs that no patch can be the cause of.
+        raise ServiceError(
+            f"The tests could not run: {report['infra_failure_reason']}. Their log: {known_by['log']}",
+            hint=ANEW,
+        )
     outcome: Outcome = "resolved" if report["resolved"] else "unresolved"
-    return _keep(evaluation, storage, outcome, report=report, log=where, seconds=seconds)
+    suspicion = "" if report["resolved"] else suspicion_of(log)
+    return _keep(evaluation, storage, outcome, report=report, suspicion=suspicion, **known_by)
 
 
-def known_verdict(evaluation: Evaluation, storage: Storage) -> Verdict | None:
-    """Return the verdict of an earlier run for the same patch."""
+def known_verdict(evaluation: Evaluation, storage: Storage, timeout: float) -> Verdict | None:
+    """Return the verdict of an earlier run for the same patch; one that had less time and ran out of it is none."""
     try:
-        return Verdict.model_validate_json(storage.under("verdicts/").read(f"{evaluation.key}.json"))
+        verdict = Verdict.model_validate_json(storage.under("verdicts/").read(f"{evaluation.key}.json"))
     except ValueError:
         # There is none, or it was cut off.
         return None
+    return None if verdict.outcome == "timeout" and verdict.seconds < timeout else verdict
+
+
+def _apply(sandbox: SandboxSession, patch: str) -> tuple[bool, str]:
+    """Return whether the patch could be applied, and what the attempts said."""
+    try:
+        done = _run(sandbox, _APPLY, stdin=patch, timeout=APPLYING)
+    except CommandTimeoutError as error:
+        raise ServiceError(f"The patch is not applied after {APPLYING:g} seconds.", hint=ANEW) from error
+    told, _, word = done.stdout.rstrip().rpartition("\n")
+    return word == APPLIED, f"{told}{done.stderr}".strip()
+
+
+def _test(sandbox: SandboxSession, instance: Instance, timeout: float) -> tuple[bool, float, str]:
+    """Return whether the time was over, how long the evaluation script took, and its log."""
+    assets = assets_of(instance)
+    stage(assets, sandbox)
+    script = restoring(assets, script_of(instance))
+    try:
+        seconds = _run(sandbox, _TEST, stdin=script, timeout=timeout).seconds
+    except CommandTimeoutError:
+        return True, timeout, _end_of_log(sandbox)
+    # Not by the output of a command, in which secrets would be masked.
+    return False, seconds, sandbox.read(LOG, user="root", limit=LARGEST_LOG).decode(errors="replace")
+
+
+def _end_of_log(sandbox: SandboxSession) -> str:
+    try:
+        _run(sandbox, f"tail -c {KEPT_OF_A_TIMEOUT} {LOG} > {LOG}.end", timeout=60)
+        return sandbox.read(f"{LOG}.end", user="root", limit=KEPT_OF_A_TIMEOUT).decode(errors="replace")
+    except AGSFlowsError as error:
+        # That the time was over is known without it.
+        return f"The log could not be read: {error}"
+
+
+def _run(sandbox: SandboxSession, command: str, **options: Any) -> ExecResult:
+    """Run a command whose exit code says whether the sandbox is in order; a fresh one knows nothing of a first attempt.
+
+    Raises:
+        ServiceError: It is not, or there is no outcome.
+    """
+    try:
+        done = sandbox.run(command, user="root", log_output=False, **options)
+    except OutcomeUnknownError as error:
+        raise ServiceError(error.message, hint=ANEW) from error
+    if not done.ok:
+        told = (done.stderr or done.stdout).strip().splitlines()
+        why = f": {told[-1][:300]}" if told else ""
+        raise ServiceError(f"The sandbox failed with exit code {done.exit_code}{why}", hint=ANEW)
+    return done
 
 
 def _keep(evaluation: Evaluation, storage: Storage, outcome: Outcome, **more: Any) -> Verdict:

@@ -17,6 +17,8 @@ class Harness:
     """The parts of `swebench.harness` that are used."""
 
     PARSER_REGISTRY: dict[str, Any]
+    START_TEST_OUTPUT: str
+    EvalType: Any
     load_swebench_dataset: Any
     make_test_spec: Any
     get_eval_report: Any
@@ -36,6 +38,8 @@ def harness() -> Harness:
         infra = importlib.import_module("swebench.harness.infra_failure")
         return Harness(
             grading.PARSER_REGISTRY,
+            grading.START_TEST_OUTPUT,
+            grading.EvalType,
             utils.load_swebench_dataset,
             utils.make_test_spec,
             grading.get_eval_report,
@@ -51,6 +55,12 @@ def harness() -> Harness:
 def script_of(instance: dict[str, Any]) -> str:
     """Return the official evaluation script of an instance."""
     return str(harness().make_test_spec(instance).eval_script)
+
+
+def suspicion_of(text: str) -> str:
+    """Return what the official package makes of a failure's log, such as `environment: out_of_memory`."""
+    found = harness().classify_text(text)
+    return f"{found[1]}: {found[0]}" if found else ""
 
 
 def grade(instance: dict[str, Any], prediction: dict[str, str], log: str) -> dict[str, Any]:

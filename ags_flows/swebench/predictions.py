@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -77,15 +78,17 @@ def read_records(path: Path, what: str, problems: list[str]) -> Iterable[tuple[s
         ConfigurationError: The file cannot be read.
     """
     try:
-        text = path.expanduser().read_text(encoding="utf-8")
+        content = path.expanduser().read_bytes().removeprefix(codecs.BOM_UTF8)
         if path.suffix == ".json":
-            whole = json.loads(text)
+            whole = json.loads(content)
             values = list(whole.values()) if isinstance(whole, dict) else whole
+            if not isinstance(values, list):
+                raise ValueError(f"a list or an object is needed, not {str(whole)[:40]!r}")
             return [(f"{path.name}, entry {number}", value) for number, value in enumerate(values, start=1)]
     except (OSError, ValueError) as error:
         raise ConfigurationError(f"{what}={str(path)!r} cannot be read: {error}.") from error
     records: list[tuple[str, Any]] = []
-    for number, line in enumerate(text.split("\n"), start=1):
+    for number, line in enumerate(content.split(b"\n"), start=1):
         if line.strip():
             place = f"{path.name}, line {number}"
             try:
@@ -103,5 +106,10 @@ def _prediction(place: str, value: Any, problems: list[str]) -> Prediction | Non
     patch, model = value.get("model_patch"), value.get("model_name_or_path")
     if "model_patch" not in value or not isinstance(patch, (str, type(None))):
         problems.append(f"{place}: {identifier} has no model_patch.")
+        return None
+    try:
+        (patch or "").encode()
+    except UnicodeError as error:
+        problems.append(f"{place}: the model_patch of {identifier} is no text: {error}.")
         return None
     return Prediction(identifier, patch or "", str(model or "None"), place)

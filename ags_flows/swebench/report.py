@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from typing import Any
 
 from ags_flows.models import EvaluationReport, Outcome, Verdict
-from ags_flows.swebench.official import harness
 
 SHOWN = 200
 ORDER: tuple[Outcome, ...] = ("error", "timeout", "patch failed", "unresolved", "resolved", "empty patch")
@@ -20,9 +19,9 @@ def official_report(report: EvaluationReport, dataset_ids: Iterable[str], submit
     resolved, unresolved = report.ids("resolved"), report.ids("unresolved")
     errors, empty = report.ids("patch failed", "timeout", "error"), report.ids("empty patch")
     everything, sent = sorted(dataset_ids), sorted(submitted)
-    reasons = {one.instance_id: reason for one in report.verdicts if (reason := _reason(one))}
-    infra = sorted(one for one, (_, tier) in reasons.items() if tier == "environment")
-    ambiguous = sorted(one for one, (_, tier) in reasons.items() if tier != "environment")
+    suspicions = {one.instance_id: _suspicion(one) for one in report.verdicts}
+    infra = sorted(one for one, (kind, _) in suspicions.items() if kind == "environment")
+    ambiguous = sorted(one for one, (kind, _) in suspicions.items() if kind == "ambiguous")
     return {
         "total_instances": len(everything),
         "submitted_instances": len(sent),
@@ -41,7 +40,7 @@ def official_report(report: EvaluationReport, dataset_ids: Iterable[str], submit
         "unresolved_ids": unresolved,
         "infra_failure_ids": infra,
         "ambiguous_failure_ids": ambiguous,
-        "failure_reasons": {one: reason for one, (reason, _) in sorted(reasons.items())},
+        "failure_reasons": {one: reason for one, (_, reason) in sorted(suspicions.items()) if reason},
         "error_ids": errors,
         "schema_version": 2,
     }
@@ -86,16 +85,9 @@ def _tests(verdict: Verdict) -> str:
     return f"{failed[0]} failed" + (f", and {len(failed) - 1} more tests" if len(failed) > 1 else "")
 
 
-def _reason(verdict: Verdict) -> tuple[str, str] | None:
-    """Return what kind of failure it looks like, and whether that can have come from the patch."""
+def _suspicion(verdict: Verdict) -> tuple[str, str]:
+    """Return the kind of a failure, and what it looks like; empty where there is nothing to say."""
     if verdict.outcome == "error":
-        return verdict.reason.splitlines()[0] if verdict.reason else "sandbox", "environment"
-    if verdict.outcome == "timeout":
-        return "tests_timed_out", "ambiguous"
-    reason = verdict.report.get("infra_failure_reason")
-    if verdict.outcome == "unresolved" and reason:
-        return str(reason), "environment" if verdict.report.get("infra_failure") else "ambiguous"
-    if verdict.outcome == "patch failed":
-        found = harness().classify_text(verdict.reason)
-        return (str(found[0]), str(found[1])) if found else None
-    return None
+        return "environment", verdict.reason.splitlines()[0] if verdict.reason else "sandbox"
+    kind, _, reason = verdict.suspicion.partition(": ")
+    return kind, reason
