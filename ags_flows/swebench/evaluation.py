@@ -7,7 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from ags_flows.batch.storage import Storage
-from ags_flows.errors import AGSFlowsError, CommandTimeoutError, OutcomeUnknownError, ServiceError
+from ags_flows.errors import (
+    AGSFlowsError,
+    CommandTimeoutError,
+    NotFoundError,
+    OutcomeUnknownError,
+    ServiceError,
+    TransferError,
+)
 from ags_flows.models import ExecResult, Outcome, Verdict
 from ags_flows.ownership import fingerprint
 from ags_flows.session import SandboxSession
@@ -85,6 +92,24 @@ def evaluate(sandbox: SandboxSession, evaluation: Evaluation, storage: Storage, 
     if known is not None:
         # An earlier attempt died between this and noting that the item is done.
         return known
+    try:
+        return _evaluate(sandbox, evaluation, storage, timeout)
+    except (OutcomeUnknownError, NotFoundError, TransferError) as error:
+        # A fresh sandbox knows nothing of what may have happened in this one.
+        raise ServiceError(error.message, hint=ANEW) from error
+
+
+def known_verdict(evaluation: Evaluation, storage: Storage, timeout: float) -> Verdict | None:
+    """Return the verdict of an earlier run for the same patch; one that had less time and ran out of it is none."""
+    try:
+        verdict = Verdict.model_validate_json(storage.under("verdicts/").read(f"{evaluation.key}.json"))
+    except ValueError:
+        # There is none, or it was cut off.
+        return None
+    return None if verdict.outcome == "timeout" and verdict.seconds < timeout else verdict
+
+
+def _evaluate(sandbox: SandboxSession, evaluation: Evaluation, storage: Storage, timeout: float) -> Verdict:
     prediction, instance = evaluation.prediction, evaluation.instance
     logs = storage.under(f"logs/{prediction.model.replace('/', '__')}/{prediction.instance_id}/")
     logs.write("patch.diff", prediction.patch.encode())
@@ -103,26 +128,14 @@ def evaluate(sandbox: SandboxSession, evaluation: Evaluation, storage: Storage, 
         reason = f"The tests took longer than {timeout:g} seconds."
         return _keep(evaluation, storage, "timeout", reason=reason, suspicion=suspicion_of(log), **known_by)
     report = grade(instance, prediction.official(), log)
-    logs.write("report.json", json.dumps({prediction.instance_id: report}, indent=4).encode())
     if report["infra_failure"]:
         # As the official package judges it: no results, and signs that no patch can be the cause of.
-        raise ServiceError(
-            f"The tests could not run: {report['infra_failure_reason']}. Their log: {known_by['log']}",
-            hint=ANEW,
-        )
+        reason = f"The tests could not run: {report['infra_failure_reason']}. Their log: {known_by['log']}"
+        raise ServiceError(reason, hint=ANEW)
+    logs.write("report.json", json.dumps({prediction.instance_id: report}, indent=4).encode())
     outcome: Outcome = "resolved" if report["resolved"] else "unresolved"
     suspicion = "" if report["resolved"] else suspicion_of(log)
     return _keep(evaluation, storage, outcome, report=report, suspicion=suspicion, **known_by)
-
-
-def known_verdict(evaluation: Evaluation, storage: Storage, timeout: float) -> Verdict | None:
-    """Return the verdict of an earlier run for the same patch; one that had less time and ran out of it is none."""
-    try:
-        verdict = Verdict.model_validate_json(storage.under("verdicts/").read(f"{evaluation.key}.json"))
-    except ValueError:
-        # There is none, or it was cut off.
-        return None
-    return None if verdict.outcome == "timeout" and verdict.seconds < timeout else verdict
 
 
 def _apply(sandbox: SandboxSession, patch: str) -> tuple[bool, str]:
@@ -158,15 +171,12 @@ def _end_of_log(sandbox: SandboxSession) -> str:
 
 
 def _run(sandbox: SandboxSession, command: str, **options: Any) -> ExecResult:
-    """Run a command whose exit code says whether the sandbox is in order; a fresh one knows nothing of a first attempt.
+    """Run a command whose exit code says whether the sandbox is in order.
 
     Raises:
-        ServiceError: It is not, or there is no outcome.
+        ServiceError: It is not.
     """
-    try:
-        done = sandbox.run(command, user="root", log_output=False, **options)
-    except OutcomeUnknownError as error:
-        raise ServiceError(error.message, hint=ANEW) from error
+    done = sandbox.run(command, user="root", log_output=False, **options)
     if not done.ok:
         told = (done.stderr or done.stdout).strip().splitlines()
         why = f": {told[-1][:300]}" if told else ""

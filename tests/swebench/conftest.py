@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 
 from ags_flows.emulator.sandbox import isolation
+from ags_flows.flows import swebench_evaluate
+from ags_flows.models import ToolSpec
+from ags_flows.swebench.predictions import Prediction
 from ags_flows.testing import config_for, running_emulator
 
 SCRIPT = """\
@@ -37,6 +40,29 @@ GIT = {
 def git(directory, *arguments):
     done = subprocess.run(["git", *arguments], cwd=directory, env=GIT, check=True, capture_output=True, text=True)
     return done.stdout
+
+
+@pytest.fixture
+def predicted():
+    """Return a function that makes the prediction of a patch."""
+    return lambda instance_id, patch: Prediction(instance_id, patch, "team/model", "").official()
+
+
+@pytest.fixture
+def changed():
+    """Return a function that replaces what is there."""
+
+    def changed(text, before, after):
+        assert before in text
+        return text.replace(before, after)
+
+    return changed
+
+
+@pytest.fixture
+def tool():
+    """Give the tool whose instances are started with other images."""
+    return ToolSpec(name="swebench-v1", type="swebench", image="swebench/base:1", image_registry_type="system")
 
 
 def patch_of(directory, file, text):
@@ -104,13 +130,19 @@ def projects(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def account(projects):
-    """Give a configuration for an emulator that has the images."""
+def machines(projects):
+    """Give an emulator that has the images."""
     images, _, _ = projects
     if isolation().bwrap is None or not shutil.which("git"):
         pytest.skip("an image's files need bubblewrap, and the projects need git")
     with running_emulator(volumes=images.parent) as emulator:
-        yield config_for(emulator)
+        yield emulator
+
+
+@pytest.fixture
+def account(machines):
+    """Give a configuration for it."""
+    return config_for(machines)
 
 
 @pytest.fixture
@@ -123,3 +155,19 @@ def write(tmp_path):
         return str(path)
 
     return written
+
+
+@pytest.fixture
+def evaluate_all(account, tool, tmp_path):
+    """Return the flow with what all of these tests have the same; `.fn` without a run of Prefect's."""
+
+    def bound(function):
+        def evaluated(predictions, dataset, **options):
+            defaults = {"tool": tool, "results": str(tmp_path / "results"), "timeout": 60, "sandboxes": 4}
+            return function(predictions, dataset, config=account, **{**defaults, **options})
+
+        return evaluated
+
+    evaluated = bound(swebench_evaluate)
+    evaluated.fn = bound(swebench_evaluate.fn)
+    return evaluated
