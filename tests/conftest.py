@@ -37,4 +37,4 @@ def evaluation_files(tmp_path):
     names = ("image", "repo", "version", "eval_script", "FAIL_TO_PASS", "PASS_TO_PASS")
     instance = {**dict.fromkeys(names, "[]"), "log_parser": "parse_log_pytest", "eval_type": "pass_and_fail"}
     (tmp_path / "predictions.jsonl").write_text(json.dumps(prediction))
-    (tmp_path / "dataset.jsonl").write_text(json.dumps({**instance, "instance_id": "demo__demo-1"}))
+    (tmp_path / "dataset.jsonl").write_text(json.dumps({**instance, "instance_id": "demo__demo-1", "image": "demo:1"}))
