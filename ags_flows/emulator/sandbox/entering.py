@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
 from .isolation import isolation
@@ -73,6 +74,17 @@ def listen_inside(init: int, port: int) -> socket.socket:
             init, "net", _CLONE_NEWNET, lambda: socket.create_server(("127.0.0.1", port), backlog=BACKLOG)
         )
     return _by_process(init, "listen", port)
+
+
+def open_low_ports(init: int) -> None:
+    """Let the processes of a network namespace listen on ports below 1024 too; for root only.
+
+    Raises:
+        OSError: The kernel refuses it.
+    """
+    # The namespace of the thread counts, not that of the file's mount.
+    setting = "/proc/sys/net/ipv4/ip_unprivileged_port_start"
+    _in_thread(init, "net", _CLONE_NEWNET, lambda: Path(setting).write_text("0"))
 
 
 def remount_inside(init: int, target: str, flags: int, data: str) -> None:

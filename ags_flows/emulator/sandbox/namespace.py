@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from .cgroup import Cgroup
-from .entering import connect_inside, listen_inside, remount_inside
+from .entering import connect_inside, listen_inside, open_low_ports, remount_inside
 from .isolation import isolation
 from .outliving import Elder, Life, began, mark
 from .sandbox import Sandbox
@@ -171,7 +171,7 @@ class NamespaceSandbox(Sandbox):
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
                 env={"PATH": PATH, **(mark(spec.keeper, spec.sandbox_id) if spec.keeper else {})},
-                pass_fds=[write, arguments, boot],
+                pass_fds=[write, arguments, boot, *(place.users or ())],
                 start_new_session=True,
             )
         except BaseException:
@@ -193,6 +193,10 @@ class NamespaceSandbox(Sandbox):
             self._fill(Path(f"/proc/{self._init}/root"))
         if place.root:
             self._allow_su()
+        if place.users is not None:
+            # Root's right to them is one over the network's namespace, which is not that of the sandbox's users.
+            with contextlib.suppress(OSError):
+                open_low_ports(self._init)
         self._cgroup = Cgroup.make(spec.sandbox_id, spec.memory_bytes)
         if self._cgroup is not None:
             self._cgroup.add(self._init, keeper)
@@ -224,6 +228,8 @@ class NamespaceSandbox(Sandbox):
         if not isolation().root:
             # Default mapping would nest a second user namespace, which nsenter may not enter.
             yield from ("--unshare-user", "--uid", "0", "--gid", "0")
+        elif (users := isolation().users) is not None:
+            yield from ("--userns", str(users.outer), "--userns2", str(users.inner))
         yield from ("--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-net", "--hostname", spec.hostname)
         yield "--new-session"
         if spec.keeper is None:
@@ -290,7 +296,9 @@ class NamespaceSandbox(Sandbox):
         number = str(UID[user])
         drop = ["setpriv", "--reuid", number, "--regid", number, "--init-groups", "--pdeathsig", "KILL"]
         kept = "-all," + ",".join(f"+{name}" for name in CAPABILITIES.split(","))
-        return [*target, "-m", "-p", "-i", "-u", "-n", "--", *drop, "--bounding-set", kept, "--"]
+        # What is executed from here on has the sandbox's loader and libraries: it must have no rights outside.
+        users = ["-U", "--preserve-credentials"] if isolation().users is not None else []
+        return [*target, *users, "-m", "-p", "-i", "-u", "-n", "--", *drop, "--bounding-set", kept, "--"]
 
     def _watch(self) -> None:
         assert self._bwrap is not None
