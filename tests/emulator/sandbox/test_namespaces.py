@@ -21,6 +21,162 @@ needs_root = pytest.mark.skipif(not isolation().root, reason="needs root")
 
 def test_every_sandbox_has_processes_names_and_ports_of_its_own(started):
     one, two = started(), started()
+    serve = "python3 -m http.server 8000 --bind 127.0.0.1 -d /tmp >/dev/null 2>&1 & echo $(hostname) > /tmp/index.html"
+    for sandbox in (one, two):
+        started.shell(sandbox, serve)
+    pages = []
+    for sandbox in (one, two):
+        for _ in range(100):
+            try:
+                connection = sandbox.connect(8000)
+                break
+            except ConnectionRefusedError:
+                time.sleep(0.05)
+        with connection:
+            connection.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            pages.append(b"".join(iter(lambda c=connection: c.recv(4096), b"")).split()[-1])
+
+    assert pages == [b"s0", b"s2"]
+    with pytest.raises(ConnectionRefusedError):
+        one.connect(8001)
+
+
+def test_the_host_can_listen_inside(started):
+    sandbox = started()
+    with sandbox.listen(7777) as listener:
+        code, out = started.shell(sandbox, "exec 3<>/dev/tcp/127.0.0.1/7777 && echo hello >&3 && echo sent")
+        connection, _ = listener.accept()
+        with connection:
+            assert connection.recv(100) == b"hello\n"
+        assert (code, out) == (0, "sent\n")
+        with pytest.raises(OSError):
+            sandbox.listen(7777)
+
+
+def test_nothing_of_the_host_is_seen_but_its_programs(started):
+    sandbox = started()
+    seen = started.shell(
+        sandbox, "ls / /home /root; mount | cut -d' ' -f1,3; ls /tmp; cat /etc/passwd; ps aux", user="root"
+    )[1]
+
+    assert str(Path.home()) == "/root" or Path.home().name not in seen
+    assert str(sandbox.spec.directory) not in seen
+    assert started.shell(sandbox, "ls -A /home")[1] == "user\n"
+    assert "nobody" in seen
+
+
+def test_the_hosts_programs_cannot_be_changed(started):
+    sandbox = started()
+    code, out = started.shell(
+        sandbox, "touch /usr/bin/mine; mount -o remount,rw /usr; touch /usr/bin/mine", user="root"
+    )
+
+    assert code != 0
+    assert "Read-only file system" in out
+    assert not Path("/usr/bin/mine").exists()
+
+
+@pytest.mark.parametrize("tool", ["bash", "tar", "python3", "git", "curl"])
+def test_the_usual_programs_are_there(started, tool):
+    import shutil
+
+    if tool != "python3" and shutil.which(tool) is None:
+        pytest.skip("the host has none")
+    assert started.shell(started(), f"{tool} --version")[0] == 0
+
+
+@needs_root
+def test_users_are_real(started):
+    sandbox = started()
+
+    assert started.shell(sandbox, "id -un; id -u; touch /root/x", user="user")[1].startswith("user\n1000\n")
+    assert started.shell(sandbox, "id -un; id -u", user="root")[1] == "root\n0\n"
+    assert started.shell(sandbox, "touch ~/mine && stat -c %U ~/mine", user="user")[1] == "user\n"
+    assert started.shell(sandbox, "cat /root/.bashrc")[0] != 0
+    with pytest.raises(KeyError):
+        started.run(sandbox.spawn(["true"], user="stranger"))
+
+
+@needs_root
+def test_root_inside_has_no_power_over_the_host(started):
+    sandbox = started()
+    settings = ("kernel/core_pattern", "kernel/panic", "vm/swappiness")
+    before = [Path("/proc/sys", name).read_text() for name in settings]
+    code, out = started.shell(
+        sandbox,
+        "date -s 2001-01-01; mknod /tmp/disk b 8 0; chroot /proc/1/root true; mount -t tmpfs none /mnt;"
+        f"for name in {' '.join(settings)}; do cat /proc/sys/$name > /proc/sys/$name && echo WRITTEN; done;"
+        "umount /proc/sys; mount -o remount,rw /proc/sys;"
+        "unshare -Urmpf --mount-proc sh -c 'cat /proc/sys/kernel/panic > /proc/sys/kernel/panic && echo WRITTEN';"
+        "head -c 1 /proc/kmsg /proc/kcore && echo READ; echo b > /proc/sysrq-trigger && echo WRITTEN; echo done",
+        user="root",
+    )
+
+    assert out.count("done") == 1
+    assert "WRITTEN" not in out and "READ" not in out
+    assert [Path("/proc/sys", name).read_text() for name in settings] == before
+    assert time.time() > psutil.boot_time()
+    for word in ("date: cannot set", "mknod: ", "mount: "):
+        assert word in out
+
+
+def test_directories_of_the_host_appear_where_they_are_bound(started, tmp_path):
+    (tmp_path / "data").mkdir(mode=0o777)
+    (tmp_path / "data").chmod(0o777)
+    (tmp_path / "data" / "in").write_text("given")
+    binds = (Bind(tmp_path / "data", "/mnt/rw"), Bind(tmp_path / "data", "/deep/in/ro", readonly=True))
+    sandbox = started(binds=binds)
+    code, out = started.shell(sandbox, "cat /deep/in/ro/in; echo out > /mnt/rw/out; touch /deep/in/ro/x")
+
+    assert code != 0
+    assert out.startswith("given")
+    assert (tmp_path / "data" / "out").read_text() == "out\n"
+    assert sandbox.files.names("/mnt/rw") == ["in", "out"]
+
+
+def test_what_was_saved_begins_another_sandbox(started, tmp_path):
+    first = started()
+    started.shell(
+        first, "mkdir ~/kept; echo x > ~/kept/a; ln -s a ~/kept/link; chmod 640 ~/kept/a; echo r > ~/root-owned"
+    )
+    started.run(first.save(tmp_path / "saved"))
+    second = started(seed=tmp_path / "saved")
+    third = started(seed=tmp_path / "saved", storage_bytes=64 << 20)
+
+    for sandbox in (second, third):
+        assert started.shell(sandbox, "cat ~/kept/link; stat -c %U:%a ~/kept/a; id -un")[1] == "x\nuser:640\nuser\n"
+    started.shell(second, "echo changed > ~/kept/a")
+    assert started.shell(first, "cat ~/kept/a")[1] == "x\n"
+
+
+@needs_root
+def test_programs_of_this_process_have_no_power_over_the_host_either_once_they_are_inside(started):
+    if isolation().users is None:
+        pytest.skip("no user namespaces here")
+    sandbox = started()
+    attempts = (
+        "mount -o remount,rw,bind /proc/sys",
+        "umount /proc/sys",
+        "mount -t tmpfs none /mnt",
+        "mount --bind / /mnt",
+        "unshare -Um umount /proc/sys",
+        "unshare -mpf --mount-proc true",
+        "mknod /tmp/disk b 8 0",
+        "cp /proc/sys/kernel/panic /proc/sys/kernel/panic",
+    )
+    # A sandbox's own loader runs in them, before they have given up their rights: all of them, as here.
+    enter = sandbox._enter("root")
+    enter = enter[: enter.index("--") + 1]
+    for attempt in attempts:
+        done = subprocess.run([*enter, "sh", "-c", attempt], capture_output=True, text=True)
+        assert done.returncode != 0, attempt
+    rights = subprocess.run([*enter, "cat", "/proc/self/uid_map"], capture_output=True, text=True)
+    assert rights.stdout.split() == ["0", "0", "4294967295"]
+    assert os.readlink(f"/proc/{sandbox._init}/ns/user") != os.readlink("/proc/self/ns/user")
+
+
+@needs_root
+def test_root_inside_listens_on_low_ports(started):
     serve = 'python3 -c \'import socket; socket.create_server(("", 80)); print("listens")\''
 
     assert started.shell(started(), serve, user="root")[1] == "listens\n"
