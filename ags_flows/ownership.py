@@ -16,9 +16,10 @@ from datetime import datetime, timedelta
 from typing import Any, Literal
 
 MANAGED_BY = "ags-flows"
+"""Value of the metadata and tag `managed-by` on everything that this package creates."""
+
 SYNCED_TAG = "ags-flows-synced"
 """Tag of a tool that `sync_tools` keeps: its list decides about it, not its use."""
-"""Value of the metadata and tag `managed-by` on everything that this package creates."""
 
 LIVE = frozenset({"STARTING", "RUNNING", "UNHEALTHY", "PAUSING", "PAUSED", "RESUMING"})
 """States of an instance that can still be worked in, now or after a resume."""
@@ -103,6 +104,12 @@ def label(identity: Identity, owner: Owner, created_at: datetime, generation: in
         "owner-host": owner.host,
         "owner-pid": str(owner.pid or ""),
     }
+    return {name: value for name, value in values.items() if value}
+
+
+def belonging_to(owner: Owner) -> dict[str, str]:
+    """Return the tags of a tool that its flow run deletes at its end: when the run cannot any more, the reaper may."""
+    values = {"flow-run-id": owner.flow_run_id, "flow-id": owner.flow_id}
     return {name: value for name, value in values.items() if value}
 
 

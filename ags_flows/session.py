@@ -31,6 +31,7 @@ from ags_flows.models import (
     Transfer,
 )
 from ags_flows.ownership import KEPT
+from ags_flows.tasks.caller import for_this_run
 from ags_flows.tasks.commands import as_text
 from ags_flows.tasks.ending import Ending, ending_of
 from ags_flows.tasks.events import tell_instance
@@ -254,8 +255,9 @@ class _Opening:
     ) -> SandboxSession:
         config = self._config
         if isinstance(tool, ToolSpec):
+            spec = for_this_run(tool) if self._delete_tool else tool
             with timed(self._steps, f"create tool: {tool.name}"):
-                self._tool = as_step(tasks.create_tool)(tool, step=step, config=config)
+                self._tool = as_step(tasks.create_tool)(spec, step=step, config=config)
             with timed(self._steps, f"wait for tool: {tool.name}"):
                 self._tool = as_step(tasks.wait_tool_active)(self._tool, config=config)
         else:

@@ -23,7 +23,7 @@ from ags_flows.flows.batch_progress import Observer, TaskRuns, item_task
 from ags_flows.flows.concurrency import limited_by, paced_by
 from ags_flows.models import BatchReport, Tool, ToolSpec
 from ags_flows.session import OnCrash
-from ags_flows.tasks.caller import is_first_attempt, owner
+from ags_flows.tasks.caller import for_this_run, is_first_attempt, owner
 from ags_flows.tasks.ending import Ending, ending_of
 from ags_flows.tasks.logs import run_logger
 from ags_flows.tasks.retries import as_step
@@ -215,7 +215,8 @@ class _Tool:
         """Return the id of the tool, once it is active."""
         tool = self._tool
         if isinstance(tool, ToolSpec):
-            tool = self._made = as_step(tasks.create_tool)(tool, config=self._config)
+            spec = for_this_run(tool) if self._delete else tool
+            tool = self._made = as_step(tasks.create_tool)(spec, config=self._config)
         self._made = as_step(tasks.wait_tool_active)(tool, config=self._config)
         return self._made.id
 

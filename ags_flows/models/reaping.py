@@ -16,7 +16,9 @@ class ReapRules(Value):
     """Which rules the reaper follows, each of which can be switched off."""
 
     orphans: bool = Field(
-        default=True, description="Stop instances whose flow run is over, or was deleted from the Prefect server."
+        default=True,
+        description="Stop instances, and delete tools made for one run alone, whose flow run is over, or was deleted "
+        "from the Prefect server.",
     )
     grace_minutes: float = Field(
         default=10.0, ge=0, description="How long they are left alone first, for a retry to adopt."

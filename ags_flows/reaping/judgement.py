@@ -54,18 +54,30 @@ def judge_instance(instance: Instance, owned: Owned, rules: ReapRules, now: date
     broken = instance.status in BROKEN
     if not (rules.broken if broken else rules.orphans):
         return Verdict(None, "without an owner, but the rule is off")
-    what = "its flow run was deleted" if owned.standing == "unknown" else f"its flow run is {owned.state}"
-    if ended is not None and owned.standing == "terminal":
-        what += f" since {ended:%Y-%m-%d %H:%M} UTC"
+    what = _end_of(owned)
     return Verdict("broken" if broken else "orphan", f"{what}; it is {instance.status}" if broken else what)
 
 
-def judge_tool(tool: Tool, last_used: datetime | None, rules: ReapRules, now: datetime) -> Verdict:
-    """Judge a tool by when an instance of it was last started, as far as AGS still lists instances."""
-    if rules.tools_unused_days is None or tool.tags.get("managed-by") != MANAGED_BY:
-        return Verdict(None, "not ours, or the rule is off")
+def judge_tool(tool: Tool, last_used: datetime | None, owned: Owned | None, rules: ReapRules, now: datetime) -> Verdict:
+    """Judge a tool: by its flow run, when it was made for one alone; or by when an instance of it was last started.
+
+    Args:
+        tool: As AGS shows it; nothing uses it.
+        last_used: As far as AGS still lists instances.
+        owned: What Prefect says of the flow run that it was made for.
+        rules: Which rules hold.
+        now: The present. Aware.
+    """
+    if tool.tags.get("managed-by") != MANAGED_BY:
+        return Verdict(None, "not ours")
     if protection := protected(tool.tags, rules):
         return Verdict(None, protection)
+    if owned is not None and rules.orphans:
+        ended = tool.created_at if owned.standing == "unknown" else owned.ended_at
+        if is_orphan(tool.tags, owned.standing, ended, now, timedelta(minutes=rules.grace_minutes)):
+            return Verdict("orphan", _end_of(owned))
+    if rules.tools_unused_days is None:
+        return Verdict(None, "used lately, or the rule is off")
     if SYNCED_TAG in tool.tags:
         return Verdict(None, "kept by sync_tools")
     moments = [moment for moment in (last_used, tool.updated_at, tool.created_at) if moment is not None]
@@ -102,6 +114,13 @@ def _judge_paused(metadata: Mapping[str, str], owned: Owned, since: float | None
     if rules.paused_hours is None or since is None or since < rules.paused_hours:
         return Verdict(None, why)
     return Verdict("paused too long", f"paused for {since:.1f} hours: {why}")
+
+
+def _end_of(owned: Owned) -> str:
+    if owned.standing == "unknown":
+        return "its flow run was deleted"
+    since = f" since {owned.ended_at:%Y-%m-%d %H:%M} UTC" if owned.ended_at is not None else ""
+    return f"its flow run is {owned.state}{since}"
 
 
 def _why_not_orphan(owned: Owned) -> str:

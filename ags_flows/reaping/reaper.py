@@ -6,13 +6,15 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime, timezone
+from functools import partial
 from itertools import islice
 from typing import TypeVar
 
 from ags_flows.cloud.control_plane import ControlPlane
 from ags_flows.errors import AGSFlowsError, UnreachableError
-from ags_flows.models import Instance, Reaped, ReapReport, ReapRules
-from ags_flows.ownership import LIVE, is_ours
+from ags_flows.execution.ensuring import delete_drained
+from ags_flows.models import Instance, Reaped, ReapReport, ReapRules, Tool
+from ags_flows.ownership import LIVE, MANAGED_BY, is_ours
 from ags_flows.reaping.judgement import IN_QUESTION, Verdict, judge_instance, judge_snapshot, judge_tool
 from ags_flows.reaping.owners import Owned, Owners
 
@@ -20,6 +22,9 @@ CHUNK = 100
 """How many are looked at again, and then stopped, at once: as many as one request can name."""
 
 THREADS = 8
+DRAIN = 20.0
+"""Seconds for the last instances of a tool to end, and for the tool to be gone."""
+
 SHOWN = 200
 """How many of the spared are named; the rest is counted."""
 
@@ -34,7 +39,7 @@ class Reaper:
         owners: Knows which flow runs are over.
         rules: What to stop.
         dry_run: Judge, and stop nothing.
-        flow_run_id: Only instances of this flow run, or of one nested in another; no tools, no snapshots.
+        flow_run_id: Only what is of this flow run, or of one nested in another; no snapshots.
         now: The present, aware.
         on_reaped: Is told of everything that was stopped or deleted, from the thread that reaps.
     """
@@ -63,6 +68,7 @@ class Reaper:
         self._spared: list[Reaped] = []
         self._spared_count: dict[str, int] = {}
         self._last_used: dict[str, datetime] = {}
+        self._used_by: dict[str, set[str]] = {}
         self._seen = self._left = 0
         self._incomplete = ""
 
@@ -81,8 +87,8 @@ class Reaper:
         self._left = len(oldest_first) - len(allowed)
         try:
             self._end(allowed)
+            self._end_tools()
             if self._only is None:
-                self._end_tools()
                 self._end_snapshots()
         except AGSFlowsError as error:
             self._incomplete = str(error)
@@ -112,6 +118,8 @@ class Reaper:
     def _in_question(self) -> Iterator[Instance]:
         for instance in self._control.each_instance():
             self._seen += instance.status in LIVE
+            if instance.status in LIVE:
+                self._used_by.setdefault(instance.tool_id, set()).add(instance.id)
             last = self._last_used.get(instance.tool_id)
             if instance.created_at is not None and (last is None or last < instance.created_at):
                 self._last_used[instance.tool_id] = instance.created_at
@@ -165,14 +173,29 @@ class Reaper:
             raise lost
 
     def _end_tools(self) -> None:
-        if self._rules.tools_unused_days is None:
+        if self._rules.tools_unused_days is None and not self._rules.orphans:
             return
-        for tool in self._control.list_tools():
-            verdict = judge_tool(tool, self._last_used.get(tool.id), self._rules, self._now())
+        ended = {one.id for one in self._stopped if one.kind == "instance" and (one.done or self._dry_run)}
+        unused = [tool for tool in self._control.list_tools() if not self._used_by.get(tool.id, set()) - ended]
+        known = self._owners.look_up({run: tool.tags.get("flow-id", "") for tool in unused if (run := _made_for(tool))})
+        for tool in unused:
+            run = _made_for(tool)
+            if self._only not in (None, run):
+                continue
+            verdict = judge_tool(tool, self._last_used.get(tool.id), known.get(run), self._rules, self._now())
             if verdict.rule is not None:
-                rule, reason = verdict.rule, verdict.reason
-                described = Reaped(kind="tool", id=tool.id, tool=tool.name, state=tool.status, rule=rule, reason=reason)
-                self._delete(described, lambda: self._control.delete_tool(tool.id))  # noqa: B023 - called at once
+                described = Reaped(
+                    kind="tool",
+                    id=tool.id,
+                    tool=tool.name,
+                    flow_run_id=run,
+                    state=tool.status,
+                    rule=verdict.rule,
+                    reason=verdict.reason,
+                )
+                # Its instances may just have been stopped, which takes AGS a moment.
+                end = partial(delete_drained, self._control, tool, drain=DRAIN, timeout=DRAIN)
+                self._delete(described, end)
 
     def _end_snapshots(self) -> None:
         if self._rules.snapshots_days is None:
@@ -226,6 +249,11 @@ def _described(instance: Instance, verdict: Verdict, now: datetime) -> Reaped:
         rule=verdict.rule,
         reason=verdict.reason,
     )
+
+
+def _made_for(tool: Tool) -> str:
+    """Return the flow run that a tool was made for alone, empty where there is none."""
+    return tool.tags.get("flow-run-id", "") if tool.tags.get("managed-by") == MANAGED_BY else ""
 
 
 def _run(instance: Instance) -> str:

@@ -18,7 +18,8 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun
 from prefect.context import FlowRunContext, TaskRunContext
 
-from ags_flows.ownership import Identity, Owner, fingerprint
+from ags_flows.models import ToolSpec
+from ags_flows.ownership import Identity, Owner, belonging_to, fingerprint
 
 _REMEMBERED_ATTEMPTS = 256
 
@@ -108,6 +109,11 @@ def owner() -> Owner:
         host=host,
         pid=pid,
     )
+
+
+def for_this_run(spec: ToolSpec) -> ToolSpec:
+    """Return the spec of a tool that this flow run deletes at its end: when it cannot any more, the reaper may."""
+    return spec.model_copy(update={"tags": {**spec.tags, **belonging_to(owner())}})
 
 
 def is_first_attempt() -> bool:

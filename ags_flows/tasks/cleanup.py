@@ -16,7 +16,7 @@ from ags_flows.tasks.logs import run_logger
 from ags_flows.tasks.retries import sandbox_task
 from ags_flows.tasks.tools import tool_id
 
-ATTEMPTS = 4
+ATTEMPTS = 6
 FIRST_PAUSE = 0.3
 STOP_TIMEOUT = 10.0
 
@@ -61,7 +61,8 @@ def cleanup(
                 _attempt(
                     lambda: wait_instance_status(control, reference, goal="STOPPED", timeout=STOP_TIMEOUT), problems
                 )
-    if tool is not None:
+    # An instance that goes on keeps its tool.
+    if tool is not None and (instance is None or stopped):
         name = tool_id(tool)
         if _attempt(lambda: control.delete_tool(name), problems):
             deleted = name

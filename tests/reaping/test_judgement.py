@@ -78,7 +78,24 @@ def tool(days, **tags):
     ],
 )
 def test_a_tool_of_ours_goes_when_nothing_used_it_for_long(one, used, rules, rule):
-    assert judge_tool(one, used, ReapRules(**rules), NOW).rule == rule
+    assert judge_tool(one, used, None, ReapRules(**rules), NOW).rule == rule
+
+
+@pytest.mark.parametrize(
+    ("owned", "rules", "rule"),
+    [
+        (Owned("terminal", "Failed", ended_at=NOW - timedelta(minutes=20)), {}, "orphan"),
+        (Owned("unknown"), {}, "orphan"),
+        (Owned("terminal", "Failed", ended_at=NOW - timedelta(minutes=20)), {"orphans": False}, None),
+        (Owned("terminal", "Failed", ended_at=NOW - timedelta(minutes=5)), {}, None),
+        (Owned("active", "Running"), {}, None),
+        (Owned("foreign"), {}, None),
+        (None, {}, None),
+    ],
+)
+def test_a_tool_made_for_one_run_goes_with_it(owned, rules, rule):
+    one = tool(1, **{"flow-run-id": "run", "flow-id": "flow"})
+    assert judge_tool(one, None, owned, ReapRules(**rules), NOW).rule == rule
 
 
 def test_a_snapshot_of_ours_goes_after_its_retention():

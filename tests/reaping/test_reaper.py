@@ -3,8 +3,10 @@ from datetime import datetime, timedelta, timezone
 import pytest
 
 from ags_flows.cloud.pace import PacedControlPlane
+from ags_flows.cloud.waiting import wait_tool_active
 from ags_flows.errors import UnreachableError
-from ags_flows.models import ReapRules
+from ags_flows.models import ReapRules, ToolSpec
+from ags_flows.ownership import MANAGED_BY
 from ags_flows.reaping.owners import Owned
 from ags_flows.reaping.reaper import Reaper
 
@@ -90,9 +92,6 @@ def test_one_run_alone_can_be_reaped(ags_config, start):
 
 
 def test_tools_and_snapshots_of_ours_go_when_they_are_old_and_others_stay(ags_config, start):
-    from ags_flows.models import ToolSpec
-    from ags_flows.ownership import MANAGED_BY
-
     control = ags_config.control_plane()
     ours = control.create_tool(ToolSpec(name="ours", image="python:3.11", tags={"managed-by": MANAGED_BY}))
     theirs = control.create_tool(ToolSpec(name="theirs", image="python:3.11"))
@@ -105,6 +104,30 @@ def test_tools_and_snapshots_of_ours_go_when_they_are_old_and_others_stay(ags_co
     assert {(one.kind, one.id) for one in report.stopped if one.done} == {("tool", ours), ("snapshot", old.id)}
     assert theirs in [tool.id for tool in control.list_tools()]
     assert [one.id for one in control.list_snapshots() if one.status == "ACTIVE"] == [kept.id]
+
+
+def test_a_tool_that_a_run_made_for_itself_goes_with_its_sandboxes_unless_others_use_it(ags_config):
+    control = ags_config.control_plane()
+
+    def made(name, run):
+        tags = {"managed-by": MANAGED_BY, "flow-run-id": run}
+        return control.create_tool(ToolSpec(name=name, image="python:3.11", tags=tags))
+
+    alone, shared, owned = made("alone", "over"), made("shared", "over"), made("owned", "runs")
+    for tool in (alone, shared):
+        wait_tool_active(control, tool, timeout=20)
+        label = {"managed-by": MANAGED_BY, "flow-run-id": "over"}
+        control.start_instance(tool=tool, timeout="1h", metadata=label)
+    control.start_instance(tool=shared, timeout="1h", metadata={"managed-by": MANAGED_BY, "flow-run-id": "runs"})
+    owners = SaidOwners({"over": OVER, "runs": RUNS})
+    planned = reaper(ags_config, owners, dry_run=True).run()
+    assert [one.id for one in planned.stopped if one.kind == "tool"] == [alone]
+    report = reaper(ags_config, owners, flow_run_id="over").run()
+    assert [(one.id, one.flow_run_id, one.done) for one in report.stopped if one.kind == "tool"] == [
+        (alone, "over", True)
+    ]
+    assert {shared, owned} <= {tool.id for tool in control.list_tools()}
+    assert alone not in {tool.id for tool in control.list_tools()}
 
 
 def test_one_that_cannot_be_stopped_is_told_and_the_others_go(ags_emulator, ags_config, start):

@@ -12,6 +12,9 @@ import pytest
 from prefect.blocks.system import Secret
 from prefect.client.schemas.objects import StateType
 
+from ags_flows.flows import reap
+from ags_flows.models import ReapRules
+
 RUNS = int(os.environ.get("CHAOS_RUNS", "2"))
 AT_ONCE = 3
 LINES = 8
@@ -112,7 +115,11 @@ def check(stage, done):
         logs += stage.log(victim.run)
     stage.advance(61)
     stage.wait_until(lambda: not stage.live(), 20)
-    assert stage.tools() == []
+    # A tool whose deletion met several faults in a row is left to the reaper.
+    reaped = reap(rules=ReapRules(grace_minutes=0), config=stage.config)
+    told = [f"{one.kind} {one.tool}: {one.reason} {one.problem}" for one in reaped.stopped]
+    print(f"{len(done)} runs; reaped: {told}")
+    assert stage.tools() == [], told
     stored = b"".join(path.read_bytes() for path in (stage.directory / "prefect").rglob("*") if path.is_file())
     for secret in (PASSWORD, stage.exports["TENCENTCLOUD_SECRET_KEY"], "sit_"):
         assert secret not in logs
