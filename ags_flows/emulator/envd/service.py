@@ -112,6 +112,8 @@ class Envd:
         try:
             if not self._may(request, method, path):
                 response: Response = answer(401, "unauthorized access, please provide a valid access token")
+            elif request.headers.get("content-type", "").startswith("application/grpc"):
+                response = answer(415, "gRPC needs HTTP/2, which is not spoken here: use the Connect protocol")
             elif path.startswith("/process.Process/"):
                 return await _call(self._process_app, scope, receive, send)
             elif path.startswith("/filesystem.Filesystem/"):

@@ -1,4 +1,4 @@
-"""A control group for one sandbox, where this process may make one: freezing, and a limit for memory."""
+"""A control group for one sandbox, where this process may make one: freezing, limits for memory and processes."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 FREEZE_TIMEOUT = 2.0
 REMOVE_TIMEOUT = 2.0
 PREFIX = "ags-flows-"
+MOST_PROCESSES = 4096
 YOUNG = 60.0
 """Seconds for which a group may be empty because it has just been made."""
 
@@ -30,8 +31,23 @@ def own_group() -> Path | None:
     group = Path(points[0], paths[0].lstrip("/"))
     if not (os.access(group / "cgroup.procs", os.W_OK) and os.access(group, os.W_OK)):
         return None
-    _sweep(group)
+    for each in (group, *_older_groups().values()):
+        _sweep(each)
     return group
+
+
+@functools.cache
+def _older_groups() -> dict[str, Path]:
+    """Return this process's own groups in hierarchies of version 1, by what they limit, where groups can be made."""
+    mounts = [line.split() for line in Path("/proc/self/mountinfo").read_text().splitlines() if " - cgroup " in line]
+    found = {}
+    for line in Path("/proc/self/cgroup").read_text().splitlines():
+        _, controllers, path = line.split(":", 2)
+        for mount in mounts:
+            group = Path(mount[4], path.lstrip("/"))
+            if controllers in ("memory", "pids") and controllers in mount[-1].split(",") and os.access(group, os.W_OK):
+                found[controllers] = group
+    return found
 
 
 def _sweep(group: Path) -> None:
@@ -45,33 +61,57 @@ def _sweep(group: Path) -> None:
 
 
 @functools.cache
-def limits_memory() -> bool:
-    """Whether groups below this process's own can have a limit for their memory."""
+def limits(controller: str) -> bool:
+    """Whether groups below this process's own can have limits of a kind: `memory` or `pids`."""
+    return own_group() is not None and (_delegates(controller) or controller in _older_groups())
+
+
+@functools.cache
+def _delegates(controller: str) -> bool:
     group = own_group()
     if group is None:
         return False
     try:
-        if "memory" not in (group / "cgroup.controllers").read_text().split():
+        if controller not in (group / "cgroup.controllers").read_text().split():
             return False
-        if "memory" not in (group / "cgroup.subtree_control").read_text().split():
+        if controller not in (group / "cgroup.subtree_control").read_text().split():
             # Refused where the group has processes of its own, as that of most services has.
-            (group / "cgroup.subtree_control").write_text("+memory")
+            (group / "cgroup.subtree_control").write_text(f"+{controller}")
     except OSError:
         return False
     return True
+
+
+def _limit(name: str, controller: str, limit: int, *files: str) -> None:
+    """Set a limit of a group: in its unified one when that has such limits, else in one of version 1.
+
+    Args:
+        name: The group's name.
+        controller: What is limited.
+        limit: How much of it.
+        files: Where it is said in version 2, and where in version 1.
+    """
+    unified = own_group()
+    if unified is not None and _delegates(controller):
+        (unified / name / files[0]).write_text(str(limit))
+    elif controller in _older_groups():
+        group = _older_groups()[controller] / name
+        group.mkdir(exist_ok=True)
+        (group / files[1]).write_text(str(limit))
 
 
 class Cgroup:
     """One group.
 
     Attributes:
-        entry: A descriptor; a process that writes `0` to it is in the group from then on.
+        entries: Descriptors; a process that writes `0` to them is in the group from then on.
     """
 
     def __init__(self, path: Path) -> None:
         """Take over a group that was made; use `make`."""
         self._path = path
-        self.entry = os.open(path / "cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)
+        self._paths = [path, *(each for group in _older_groups().values() if (each := group / path.name).is_dir())]
+        self.entries = [os.open(each / "cgroup.procs", os.O_WRONLY | os.O_CLOEXEC) for each in self._paths]
 
     @classmethod
     def make(cls, name: str, memory_bytes: int | None) -> Cgroup | None:
@@ -85,14 +125,16 @@ class Cgroup:
         except OSError:
             return None
         try:
-            if memory_bytes is not None and limits_memory():
-                (path / "memory.max").write_text(str(memory_bytes))
+            _limit(path.name, "pids", MOST_PROCESSES, "pids.max", "pids.max")
+            if memory_bytes is not None:
+                _limit(path.name, "memory", memory_bytes, "memory.max", "memory.limit_in_bytes")
                 with contextlib.suppress(OSError):
                     (path / "memory.swap.max").write_text("0")
             return cls(path)
         except OSError:
-            with contextlib.suppress(OSError):
-                path.rmdir()
+            for each in (path, *(group / path.name for group in _older_groups().values())):
+                with contextlib.suppress(OSError):
+                    each.rmdir()
             return None
 
     @property
@@ -102,9 +144,10 @@ class Cgroup:
 
     def add(self, *pids: int) -> None:
         """Put processes into it."""
-        for pid in pids:
-            with contextlib.suppress(OSError):
-                os.write(self.entry, str(pid).encode())
+        for entry in self.entries:
+            for pid in pids:
+                with contextlib.suppress(OSError):
+                    os.write(entry, str(pid).encode())
 
     def freeze(self, frozen: bool) -> None:
         """Stop all that is in it, or let it go on; returns when that is so. Blocking."""
@@ -130,16 +173,15 @@ class Cgroup:
 
     def remove(self) -> None:
         """Remove it, when its processes have ended. Blocking."""
-        os.close(self.entry)
+        for entry in self.entries:
+            os.close(entry)
         deadline = time.monotonic() + REMOVE_TIMEOUT
-        while True:
-            try:
-                self._path.rmdir()
-                return
-            except FileNotFoundError:
-                return
-            except OSError:
-                # The last process is still being cleared away.
-                if time.monotonic() > deadline:
-                    return
-                time.sleep(0.005)
+        for path in self._paths:
+            while path.exists():
+                try:
+                    path.rmdir()
+                except OSError:
+                    # The last process is still being cleared away.
+                    if time.monotonic() > deadline:
+                        break
+                    time.sleep(0.005)

@@ -9,7 +9,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from .cgroup import limits_memory
+from .cgroup import limits as group_limits
 from .user_namespace import UserNamespaces, user_namespaces
 
 PROBE_TIMEOUT = 10.0
@@ -47,10 +47,10 @@ def isolation() -> Isolation:
         limits.append("No user namespaces here: root inside a sandbox may become root of this machine.")
     elif not root:
         limits.append("Not root: `user` and `root` are the same user inside a sandbox.")
-    if limits_memory():
-        limits.append("CPU of sandboxes is not limited.")
-    else:
-        limits.append("Memory and CPU of sandboxes are not limited: no control group with memory can be made here.")
+    kinds = {"memory": "memory", "pids": "number of processes"}
+    free = [said for kind, said in kinds.items() if not group_limits(kind)]
+    why = ": no control groups for that can be made here" if free else ""
+    limits.append(f"Not limited is what sandboxes use of CPU{''.join(f' and {each}' for each in free)}{why}.")
     if bwrap is not None:
         limits.append("Sandboxes reach other machines by HTTP and HTTPS through a proxy, not by other protocols.")
     return Isolation(bwrap, root, users, tuple(limits))

@@ -13,7 +13,7 @@ import socket
 import subprocess
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from .cgroup import Cgroup
@@ -134,8 +134,8 @@ class NamespaceSandbox(Sandbox):
         return self.spec.storage_bytes is not None
 
     @property
-    def _cgroup_descriptor(self) -> int | None:
-        return self._cgroup.entry if self._cgroup is not None else None
+    def _cgroup_entries(self) -> Sequence[int]:
+        return self._cgroup.entries if self._cgroup is not None else ()
 
     @property
     def _terminals(self) -> str:

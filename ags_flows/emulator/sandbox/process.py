@@ -22,7 +22,7 @@ _TIOCGPTPEER = 0x5441
 # of one digit only; -p, so that no BASH_ENV of the command's environment is read here.
 _ENTER = '{counted}echo $$ >&{said}; exec {said}>&-; cd -- "$1" || exit 1; shift; exec "$@"'
 # Goes into the sandbox's control group. Kernels before 5.16 refuse that to other users: then it is stopped by signals.
-_COUNTED = "{{ echo 0 >&{cgroup}; }} 2>/dev/null; exec {cgroup}>&-; "
+_COUNTED = "{{ echo 0 >&{entry}; }} 2>/dev/null; exec {entry}>&-; "
 
 
 class Process:
@@ -121,7 +121,7 @@ async def spawn(
     cwd: str,
     stdin: Literal["pipe", "null"],
     pty: tuple[str, int, int, int] | None,
-    cgroup: int | None = None,
+    cgroup: Sequence[int] = (),
 ) -> Process:
     """Start a process by way of a command that enters the sandbox.
 
@@ -133,7 +133,7 @@ async def spawn(
         stdin: Whether its input can be written to.
         pty: Where terminals are made (the sandbox's own, so that they have names inside), the owner's id, columns and
             rows; or None for pipes.
-        cgroup: A descriptor; who writes `0` to it joins the sandbox's control group.
+        cgroup: Descriptors; who writes `0` to them joins the sandbox's control group.
     """
     with _Held() as held:
         said_read, said_write = held.add(*os.pipe())
@@ -148,7 +148,7 @@ async def spawn(
             out_read, out_write = held.add(*os.pipe())
             err_read, err_write = held.add(*os.pipe())
             given = [in_read, out_write, err_write]
-        counted = _COUNTED.format(cgroup=cgroup) if cgroup is not None else ""
+        counted = "".join(_COUNTED.format(entry=entry) for entry in cgroup)
         inner = ["/bin/bash", "-p", "-c", _ENTER.format(said=said_write, counted=counted), "bash", cwd, *argv]
         popen = subprocess.Popen(
             [*enter, *(["setsid", "--ctty"] if pty is not None else []), *inner],
@@ -156,7 +156,7 @@ async def spawn(
             stdout=given[1],
             stderr=given[2],
             env=dict(env),
-            pass_fds=[said_write] if cgroup is None else [said_write, cgroup],
+            pass_fds=[said_write, *cgroup],
             start_new_session=True,
         )
         for descriptor in {*given, said_write}:

@@ -216,13 +216,13 @@ class Sandbox(ABC):
             cwd=self._place(cwd or home),
             stdin=stdin,
             pty=(self._terminals, self.owner(user)[0], *pty) if pty else None,
-            cgroup=self._cgroup_descriptor,
+            cgroup=self._cgroup_entries,
         )
 
     @property
-    def _cgroup_descriptor(self) -> int | None:
+    def _cgroup_entries(self) -> Sequence[int]:
         """What a process writes to in order to be counted with the sandbox."""
-        return None
+        return ()
 
     def _introduce(self) -> None:
         """Tell programs inside where they are, in the places where those of E2B look for it."""

@@ -99,6 +99,14 @@ def test_other_signals_and_sizes_for_a_command_without_terminal_are_refused(proc
     assert (signalled.value.code, resized.value.code) == (Code.UNIMPLEMENTED, Code.INTERNAL)
 
 
+def test_grpc_is_told_what_to_speak(http):
+    said = {"Content-Type": "application/grpc"}
+    answer = http.post("/process.Process/List", content=b"\0\0\0\0\0", headers=said)
+
+    assert answer.status_code == 415
+    assert "Connect" in answer.json()["message"]
+
+
 def test_a_success_has_no_error(process, headers):
     events, _ = _start(process, headers, "echo x")
     output, end = _output(events)

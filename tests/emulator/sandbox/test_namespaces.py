@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from ags_flows.emulator.sandbox import Bind, isolation
+from ags_flows.emulator.sandbox import Bind, cgroup, isolation
 
 pytestmark = pytest.mark.skipif(isolation().bwrap is None, reason="no namespaces here")
 needs_root = pytest.mark.skipif(not isolation().root, reason="needs root")
@@ -350,6 +350,34 @@ asyncio.run(main())
 
     assert len(family) >= 5
     assert [one for one in alive if one.status() != psutil.STATUS_ZOMBIE] == []
+
+
+@pytest.mark.skipif(not cgroup.limits("memory"), reason="no control groups that limit memory here")
+def test_what_takes_more_memory_than_a_sandbox_has_is_killed(started):
+    small, other = started(memory_bytes=64 << 20), started()
+    take = "python3 -c 'print(len(bytearray(200 << 20)))'; echo $?"
+
+    assert "137" in started.shell(small, take)[1].splitlines()
+    assert started.shell(other, take)[1] == f"{200 << 20}\n0\n"
+
+
+@pytest.mark.skipif(not cgroup.limits("pids"), reason="no control groups that limit processes here")
+def test_a_sandbox_cannot_fill_the_machine_with_processes(started, monkeypatch):
+    monkeypatch.setattr(cgroup, "MOST_PROCESSES", 60)
+    wild, other = started(), started()
+    fork = """python3 -c '
+import os, signal
+for number in range(200):
+    try:
+        if os.fork() == 0:
+            signal.pause()
+    except OSError:
+        print(number, flush=True)
+        os.killpg(0, signal.SIGTERM)
+'"""
+
+    assert 0 < int(started.shell(wild, f"setsid -w {fork}")[1].split()[0]) < 60
+    assert started.shell(other, "echo goes on")[1] == "goes on\n"
 
 
 def test_a_port_of_the_host_is_not_that_of_a_sandbox(started):
