@@ -90,12 +90,16 @@ def swebench(
     split: Annotated[str, typer.Option(help="Of a data set that has several.")] = "test",
     tool: Annotated[str, typer.Option(help="A tool of type swebench.")] = "swebench-v1",
     tool_per_image: Annotated[bool, typer.Option("--tool-per-image", help="Keep a tool for each image.")] = False,
+    image_registry_type: Annotated[str, typer.Option(help="Where the images are: system, enterprise, ...")] = "system",
     sandboxes: Annotated[int | None, typer.Option(help="How many at once; by default what the quota allows.")] = None,
     timeout: Annotated[float, typer.Option(help="Seconds for each evaluation.")] = 1800.0,
+    retries: Annotated[int, typer.Option(help="After failures of the sandbox or the cloud.")] = 2,
     results: Annotated[str, typer.Option(help="For logs, verdicts and the report; skips what it has.")] = "swebench",
     as_json: AsJson = False,
 ) -> None:
     """Evaluate the patches of a model on SWE-bench, each in a sandbox, graded by the official package.
+
+    Ends with 1 when an instance has no verdict, since a sandbox or the cloud failed: to run it again tries only those.
 
     For example: `ags-flows swebench --predictions predictions.jsonl --dataset SWE-bench/SWE-bench_Verified`
     """
@@ -109,15 +113,18 @@ def swebench(
             split=split,
             tool=tool,
             tool_per_image=tool_per_image,
+            image_registry_type=image_registry_type,
             sandboxes=sandboxes,
             timeout=timeout,
+            retries=retries,
             results=results,
         )
         if as_json:
             print_json(report.model_dump(mode="json"))
-            return
-        show(rows_of(report), COLUMNS, title=report.model, empty="No predictions.")
-        Console(stderr=True).print(summary_of(report), highlight=False, markup=False, soft_wrap=True)
+        else:
+            show(rows_of(report), COLUMNS, title=report.model, empty="No predictions.")
+            Console(stderr=True).print(summary_of(report), highlight=False, markup=False, soft_wrap=True)
+    sys.exit(1 if report.ids("error") else 0)
 
 
 @app.command(rich_help_panel="Sandboxes")

@@ -30,7 +30,7 @@ from ags_flows.swebench.dataset import read_dataset
 from ags_flows.swebench.evaluation import Evaluation, evaluate, known_verdict
 from ags_flows.swebench.predictions import read_predictions
 from ags_flows.swebench.report import official_report, rows_of, summary_of
-from ags_flows.tasks import ensure_tool
+from ags_flows.tasks import ensure_tool, wait_tool_active
 from ags_flows.tasks.artifacts import show
 from ags_flows.tasks.caller import owner
 from ags_flows.tasks.logs import run_logger
@@ -102,6 +102,8 @@ def swebench_evaluate(
         print(report.ids("resolved"))
         ```
     """
+    if not 0 < timeout < float("inf"):
+        raise ConfigurationError(f"timeout={timeout!r}: seconds greater than 0 are needed.")
     config = config or AGSConfig()
     started = time.monotonic()
     instances, problems = read_dataset(dataset, split, image_registry_type)
@@ -127,16 +129,17 @@ def swebench_evaluate(
         run_logger().info("%d of %d were graded before, for the same patch", len(known), len(evaluations))
     if len(known) < len(evaluations):
         undone = {key: one for key, one in evaluations.items() if key not in known}
-        order = _order(tool, image_registry_type, tool_per_image, undone, config)
         # Of this flow run: its retries go on with what was begun, a later run begins with what has no verdict.
         run = owner().flow_run_id or str(uuid.uuid4())
         batch = storage.under(f"batches/{fingerprint([run, *sorted(evaluations)])}/")
+        items = _items(batch, evaluations, undone)
+        order = _order(tool, image_registry_type, tool_per_image, undone, config)
 
         def work(sandbox: SandboxSession, item: dict[str, Any]) -> dict[str, Any]:
             return evaluate(sandbox, evaluations[item["key"]], storage, timeout).model_dump(mode="json")
 
         run_items(
-            _items(batch, evaluations, undone),
+            items,
             work,
             order=order,
             sandboxes=sandboxes,
@@ -193,7 +196,9 @@ def _order(
         return own
     if not tool:
         raise ConfigurationError("tool: it is empty.", hint="Give a tool of type swebench, such as swebench-v1.")
-    name = as_step(ensure_tool)(tool, config=config).id if isinstance(tool, ToolSpec) else tool
+    # One that is not there is told before anything is started, not once for each instance.
+    ready = as_step(ensure_tool)(tool, config=config) if isinstance(tool, ToolSpec) else tool
+    name = as_step(wait_tool_active)(ready, config=config).id
     return lambda item: Order(name, CustomConfiguration(image=item["image"], image_registry_type=registry))
 
 
@@ -221,7 +226,11 @@ def _items(batch: Storage, evaluations: dict[str, Evaluation], undone: Iterable[
         keys = json.loads(batch.read("items.json"))
     except ValueError:
         keys = list(undone)
-        batch.write("items.json", json.dumps(keys).encode())
+        try:
+            batch.write("items.json", json.dumps(keys).encode())
+        except OSError as error:
+            where = batch.where("items.json")
+            raise ConfigurationError(f"results: {where} cannot be written: {error}. Nothing was started.") from error
     return [
         {
             "key": key,

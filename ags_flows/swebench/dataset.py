@@ -42,6 +42,8 @@ def read_dataset(dataset: str, split: str, registry: ImageRegistryType) -> tuple
     Raises:
         ConfigurationError: It cannot be read, or no instance of it can be evaluated.
     """
+    # Without it no instance can be judged, and that is what has to be said.
+    harness()
     problems: list[str] = []
     path = Path(dataset)
     records: Iterable[tuple[str, Any]]

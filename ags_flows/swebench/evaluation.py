@@ -34,14 +34,15 @@ KEPT_OF_A_TIMEOUT = 16 << 20
 APPLYING = 600.0
 ANEW = "It is evaluated anew in another sandbox."
 
-APPLIED, REFUSED = "ags-flows: applied", "ags-flows: refused"
+APPLIED, REFUSED, TESTED = "ags-flows: applied", "ags-flows: refused", "ags-flows: tested"
+"""The last words of a script that came to its end. Whatever keeps it from one of them (no such directory, a full disk,
+no memory) is told on stderr, and says nothing about the patch."""
 
 # What the official harness tries, in its order; a tree that an attempt left half patched is restored before the next.
-# A patch that is in the tree already although each attempt complained counts as applied. Whatever keeps this from
-# saying one of two words at its end (no such directory, a full disk, no memory) says nothing about the patch.
+# A patch that is in the tree already although each attempt complained counts as applied.
 _APPLY = f"""\
-cd {WORKDIR} && cat > {PATCH} || exit 98
-command -v git > /dev/null || command -v patch > /dev/null || {{ echo 'neither git nor patch' >&2; exit 98; }}
+cd {WORKDIR} && cat > {PATCH} || exit 0
+command -v git > /dev/null || command -v patch > /dev/null || {{ echo 'there is neither git nor patch' >&2; exit 0; }}
 attempt=0
 for command in 'git apply --verbose' 'git apply --verbose --3way' 'git apply --verbose --reject' \\
     'patch --batch --forward --fuzz=5 -p1 -i'; do
@@ -50,15 +51,14 @@ for command in 'git apply --verbose' 'git apply --verbose --3way' 'git apply --v
   $command {PATCH} && echo && echo '{APPLIED}' && exit 0
 done
 git apply --check --reverse {PATCH} && echo && echo '{APPLIED}' && exit 0
-echo > {PATCH}.room || exit 98
+echo > {PATCH}.room || exit 0
 echo && echo '{REFUSED}'
 """
 
-# The exit code is not the script's, which means nothing, but whether the log is whole: not where the disk is full.
 _TEST = f"""\
-cd {WORKDIR} && cat > {SCRIPT} || exit 98
+cd {WORKDIR} && cat > {SCRIPT} || exit 0
 /bin/bash {SCRIPT} > {LOG} 2>&1 < /dev/null
-echo > {LOG}.room || exit 98
+echo > {LOG}.room && echo '{TESTED}'
 """
 
 
@@ -141,7 +141,7 @@ def _evaluate(sandbox: SandboxSession, evaluation: Evaluation, storage: Storage,
 def _apply(sandbox: SandboxSession, patch: str) -> tuple[bool, str]:
     """Return whether the patch could be applied, and what the attempts said."""
     try:
-        done = _run(sandbox, _APPLY, stdin=patch, timeout=APPLYING)
+        done = _run(sandbox, _APPLY, (APPLIED, REFUSED), stdin=patch, timeout=APPLYING)
     except CommandTimeoutError as error:
         raise ServiceError(f"The patch is not applied after {APPLYING:g} seconds.", hint=ANEW) from error
     told, _, word = done.stdout.rstrip().rpartition("\n")
@@ -154,7 +154,7 @@ def _test(sandbox: SandboxSession, instance: Instance, timeout: float) -> tuple[
     stage(assets, sandbox)
     script = restoring(assets, script_of(instance))
     try:
-        seconds = _run(sandbox, _TEST, stdin=script, timeout=timeout).seconds
+        seconds = _run(sandbox, _TEST, (TESTED,), stdin=script, timeout=timeout).seconds
     except CommandTimeoutError:
         return True, timeout, _end_of_log(sandbox)
     # Not by the output of a command, in which secrets would be masked.
@@ -163,24 +163,23 @@ def _test(sandbox: SandboxSession, instance: Instance, timeout: float) -> tuple[
 
 def _end_of_log(sandbox: SandboxSession) -> str:
     try:
-        _run(sandbox, f"tail -c {KEPT_OF_A_TIMEOUT} {LOG} > {LOG}.end", timeout=60)
+        sandbox.run(f"tail -c {KEPT_OF_A_TIMEOUT} {LOG} > {LOG}.end", user="root", timeout=60)
         return sandbox.read(f"{LOG}.end", user="root", limit=KEPT_OF_A_TIMEOUT).decode(errors="replace")
     except AGSFlowsError as error:
         # That the time was over is known without it.
         return f"The log could not be read: {error}"
 
 
-def _run(sandbox: SandboxSession, command: str, **options: Any) -> ExecResult:
-    """Run a command whose exit code says whether the sandbox is in order.
+def _run(sandbox: SandboxSession, script: str, words: tuple[str, ...], **options: Any) -> ExecResult:
+    """Run a script that ends with one of some words.
 
     Raises:
-        ServiceError: It is not.
+        ServiceError: It does not.
     """
-    done = sandbox.run(command, user="root", log_output=False, **options)
-    if not done.ok:
-        told = (done.stderr or done.stdout).strip().splitlines()
-        why = f": {told[-1][:300]}" if told else ""
-        raise ServiceError(f"The sandbox failed with exit code {done.exit_code}{why}", hint=ANEW)
+    done = sandbox.run(script, user="root", log_output=False, **options)
+    if done.stdout.rstrip().rpartition("\n")[2] not in words:
+        told = done.stderr.strip().splitlines() or [f"exit code {done.exit_code}"]
+        raise ServiceError(f"The sandbox failed: {told[-1][:300]}.", hint=ANEW)
     return done
 
 
