@@ -21,6 +21,8 @@ from ags_flows.swerex.server import SwerexServer, connect
 from ags_flows.swerex.session import swerex_session
 from ags_flows.tasks.logs import run_logger
 
+STOPPED = "The deployment was stopped while it was being started."
+
 
 class AGSDeployment(AbstractDeployment):
     """SWE-ReX in a sandbox of AGS.
@@ -101,7 +103,7 @@ class AGSDeployment(AbstractDeployment):
         """Start the sandbox and wait until its server answers.
 
         Raises:
-            DeploymentStartupError: It was started before, and not stopped.
+            DeploymentStartupError: It was started before, and not stopped; or it was stopped meanwhile.
             ConfigurationError: No tool is given; nothing was sent.
             WaitTimeoutError: It was not ready within `startup_timeout`.
             CommandFailedError: The server could not be started in the sandbox.
@@ -114,14 +116,17 @@ class AGSDeployment(AbstractDeployment):
             # In a thread, which a cancellation cannot interrupt: it stops what it gets too late.
             server = await asyncio.to_thread(opened.enter)
         except BaseException:
-            self._opened = None
+            if self._opened is opened:
+                self._opened = None
             opened.abandon()
             raise
+        if self._opened is not opened:
+            raise DeploymentStartupError(STOPPED)
         self._runtime = connect(server, self.config.ags)
         self.logger.info("SWE-ReX runs in %s", server.instance_id)
 
     async def stop(self) -> None:
-        """Stop the sandbox. One that is stopped already is a success."""
+        """Stop the sandbox, also while it is being started. One that is stopped already is a success."""
         await self._end(None)
 
     async def __aenter__(self) -> Self:
@@ -145,36 +150,49 @@ class AGSDeployment(AbstractDeployment):
 
 
 class _Opened:
-    """A session that threads enter and leave."""
+    """A session that threads enter and leave, once each."""
 
     def __init__(self, session: AbstractContextManager[SwerexServer]) -> None:
         self._session = session
         self._lock = threading.Lock()
-        self._entered = self._abandoned = False
+        self._ready = threading.Event()
+        self._abandoned = self._closed = False
 
     def enter(self) -> SwerexServer:
-        server = self._session.__enter__()
+        try:
+            server = self._session.__enter__()
+        except BaseException:
+            # There is nothing to close.
+            self._closed = True
+            raise
+        finally:
+            self._ready.set()
         with self._lock:
-            self._entered = True
             late = self._abandoned
         if late:
-            self._close()
+            self._close(None)
+            raise DeploymentStartupError(STOPPED)
         return server
 
     def abandon(self) -> None:
         """Close it, now or as soon as it has been entered, since nobody waits for it any more."""
         with self._lock:
             self._abandoned = True
-            entered = self._entered
-        if entered:
-            self._close()
+        if self._ready.is_set():
+            self._close(None)
 
     def leave(self, error: BaseException | None) -> None:
+        """Close it, as soon as it has been entered."""
+        self._ready.wait()
+        self._close(error)
+
+    def _close(self, error: BaseException | None) -> None:
+        with self._lock:
+            closed, self._closed = self._closed, True
+        if closed:
+            return
         try:
             self._session.__exit__(type(error) if error else None, error, error.__traceback__ if error else None)
         except BaseException as raised:
             if raised is not error:
                 raise
-
-    def _close(self) -> None:
-        self._session.__exit__(None, None, None)

@@ -14,11 +14,12 @@ from swerex.runtime.abstract import (
     BashInterruptAction,
     Command,
     CreateBashSessionRequest,
+    Observation,
     WriteFileRequest,
 )
 
 from ags_flows.blocks import AGSConfig
-from ags_flows.errors import CommandTimeoutError, ConfigurationError, OutcomeUnknownError
+from ags_flows.errors import AGSFlowsError, CommandTimeoutError, ConfigurationError, OutcomeUnknownError
 from ags_flows.models import ExecResult
 from ags_flows.swerex.own_loop import wait_for
 from ags_flows.swerex.runtime import GatewayRuntime
@@ -34,6 +35,9 @@ SHELL_STARTUP = 10.0
 JOURNAL = "/tmp/.ags_flows-swerex"
 
 Outcome = dict[str, Any]
+
+_unsent: set[tuple[str, str]] = set()
+"""Sandboxes and steps that this process has claimed and could not send: a retry may."""
 
 
 @sandbox_task("shell", "command")
@@ -77,7 +81,7 @@ def run_in_shell(
         ```
     """
     as_text(command)
-    if not timeout > 0:
+    if not 0 < timeout < float("inf"):
         raise ConfigurationError(f"timeout={timeout!r}: seconds greater than 0 are needed.")
     if not session:
         raise ConfigurationError("session: it is empty.", hint="Give the shell a name, such as 'default'.")
@@ -120,7 +124,8 @@ async def _claim(runtime: GatewayRuntime, key: str) -> Outcome | None:
     place = shlex.quote(f"{JOURNAL}/{key}")
     script = f"mkdir -p {JOURNAL} && if mkdir {place} 2>/dev/null; then echo new; else cat {place}/outcome; fi"
     told = await runtime.execute(Command(command=script, shell=True, timeout=30.0))
-    if told.stdout.strip() == "new":
+    if told.stdout.strip() == "new" or (runtime.instance_id, key) in _unsent:
+        _unsent.discard((runtime.instance_id, key))
         return None
     try:
         found: Outcome = json.loads(told.stdout)
@@ -133,15 +138,11 @@ async def _claim(runtime: GatewayRuntime, key: str) -> Outcome | None:
 
 
 async def _run(runtime: GatewayRuntime, key: str, command: str, session: str, timeout: float) -> Outcome:
-    try:
-        await runtime.create_session(CreateBashSessionRequest(session=session, startup_timeout=SHELL_STARTUP))
-    except SessionExistsError:
-        pass
     began = time.monotonic()
     try:
         # Otherwise SWE-ReX would raise for what is a value here.
-        observed = await runtime.run_in_session(
-            BashAction(command=command, session=session, timeout=timeout, check="silent")
+        observed = await _send(
+            runtime, key, BashAction(command=command, session=session, timeout=timeout, check="silent")
         )
     except ShellTimeoutError:
         return _outcome(await _interrupted(runtime, session), 124, began, timed_out=True)
@@ -151,6 +152,23 @@ async def _run(runtime: GatewayRuntime, key: str, command: str, session: str, ti
     if observed.exit_code is None:
         raise OutcomeUnknownError(f"The shell in {runtime.instance_id} did not tell the exit code of: {command}")
     return _outcome(observed.output, observed.exit_code, began)
+
+
+async def _send(runtime: GatewayRuntime, key: str, action: BashAction) -> Observation:
+    """Run a command in its shell, which is opened by the first one."""
+    try:
+        try:
+            await runtime.create_session(
+                CreateBashSessionRequest(session=action.session, startup_timeout=SHELL_STARTUP)
+            )
+        except SessionExistsError:
+            pass
+        return await runtime.run_in_session(action)
+    except AGSFlowsError as error:
+        if error.retryable:
+            # It did not arrive.
+            _unsent.add((runtime.instance_id, key))
+        raise
 
 
 async def _interrupted(runtime: GatewayRuntime, session: str) -> str:

@@ -121,7 +121,9 @@ def test_an_instance_that_fails_to_start_is_told(configured, sandboxes, live):
     assert not live()
 
 
-def test_a_start_that_is_cancelled_and_a_deployment_that_is_forgotten_leave_nothing(configured, sandboxes, live):
+def test_a_start_that_is_cancelled_or_stopped_and_a_deployment_that_is_forgotten_leave_nothing(
+    configured, sandboxes, live
+):
     sandboxes.transition("instance.start", "seconds", 2)
 
     async def cancelled():
@@ -133,6 +135,19 @@ def test_a_start_that_is_cancelled_and_a_deployment_that_is_forgotten_leave_noth
 
     asyncio.run(cancelled())
     assert not live()
+
+    async def stopped():
+        deployment = configured(step="stopped").get_deployment()
+        starting = asyncio.ensure_future(deployment.start())
+        await asyncio.sleep(0.7)
+        await asyncio.gather(deployment.stop(), deployment.stop())
+        assert not live()
+        with pytest.raises(DeploymentStartupError, match="stopped while"):
+            await starting
+        with pytest.raises(DeploymentNotStartedError):
+            _ = deployment.runtime
+
+    asyncio.run(stopped())
     sandboxes.reset_transitions()
 
     async def forgotten():

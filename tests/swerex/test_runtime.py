@@ -124,6 +124,7 @@ def test_shells_commands_and_files(configured, ags_config, tmp_path):
             download_file.fn, runtime.instance_id, "/tmp/binary", tmp_path / "binary", config=ags_config
         )
         await runtime.close()
+        await runtime.close()
         with pytest.raises(RuntimeError, match="shell not initialized"):
             await run("true")
 

@@ -48,6 +48,19 @@ def test_a_retried_flow_finds_its_shell_and_runs_no_step_twice(configured, sandb
     assert not live()
 
 
+@pytest.mark.usefixtures("prefect_server")
+def test_a_step_that_did_not_arrive_is_sent_again(configured, sandboxes, ags_config):
+    @flow
+    def agent():
+        with swerex_session(configured(), ags_config) as server:
+            run_in_shell(server, "cd /tmp", config=ags_config)
+            # Refused, also with a new token.
+            sandboxes.stream_fault("status", status=401, port=8000, path="run_in_session", times=2)
+            return run_in_shell(server, "echo step >> log; wc -l < log", check=True, config=ags_config).stdout.strip()
+
+    assert agent() == "1"
+
+
 def test_outcomes_of_a_step(configured, ags_config):
     with swerex_session(configured()) as server:
 
@@ -69,6 +82,7 @@ def test_outcomes_of_a_step(configured, ags_config):
     [
         ({"command": " "}, "command: it is empty"),
         ({"command": "ls", "timeout": 0}, "timeout=0"),
+        ({"command": "ls", "timeout": float("inf")}, "timeout=inf"),
         ({"command": "ls", "session": ""}, "session: it is empty"),
     ],
 )
