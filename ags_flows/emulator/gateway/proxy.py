@@ -104,7 +104,10 @@ async def _send_down(send: Send, connection: h11.Connection, reader: asyncio.Str
         try:
             event = connection.next_event()
             if event is h11.NEED_DATA:
-                connection.receive_data(await reader.read(PIECE))
+                piece = await reader.read(PIECE)
+                if not piece and not answered:
+                    raise BadAnswer("it closed the connection without an answer")
+                connection.receive_data(piece)
                 continue
         except (h11.RemoteProtocolError, ConnectionError) as error:
             if answered:
