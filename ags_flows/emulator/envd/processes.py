@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import signal
 import stat
@@ -42,6 +43,7 @@ from .running import GONE, Running
 
 KEEPALIVE = 90.0
 RETENTION = 30.0
+KILL_TIMEOUT = 1.0
 """Seconds for which the end of a process can still be asked for."""
 
 _KILLS = {Signal.SIGTERM: signal.SIGTERM, Signal.SIGKILL: signal.SIGKILL}
@@ -150,7 +152,10 @@ class Processes(ProcessService):
         number = _KILLS.get(request.signal) if request.signal is not None else None
         if number is None:
             raise ConnectError(Code.UNIMPLEMENTED, f"invalid signal: {request.signal}")
-        running.send(number)
+        if running.send(number) and number == signal.SIGKILL:
+            # Whoever is told that it is killed may look for it at once.
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(running.process.wait(), KILL_TIMEOUT)
         return SendSignalResponse()
 
     async def close_stdin(self, request: CloseStdinRequest, ctx: Any, /) -> CloseStdinResponse:

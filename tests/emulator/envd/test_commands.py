@@ -148,6 +148,17 @@ def test_a_background_command_is_listed_and_can_be_killed(box):
     assert box.commands.kill(handle.pid) is False
 
 
+def test_what_was_killed_is_gone_at_once(box):
+    handles = [box.commands.run("sleep 30", background=True) for _ in range(10)]
+    gone = []
+    for handle in handles:
+        assert box.commands.kill(handle.pid) is True
+        # Still there as a zombie, it would answer to the signal.
+        gone.append(not box.files.exists(f"/proc/{handle.pid}"))
+
+    assert all(gone)
+
+
 def test_only_the_process_itself_is_killed_not_its_children(box):
     handle = box.commands.run("sleep 62 & echo $!; wait", background=True, timeout=0)
     out = next(text for text, _, _ in handle if text)
