@@ -291,14 +291,16 @@ class NamespaceSandbox(Sandbox):
 
     def _enter(self, user: str) -> list[str]:
         target = ["nsenter", "--target", str(self._init)]
+        kept = ["--bounding-set", "-all," + ",".join(f"+{name}" for name in CAPABILITIES.split(","))]
         if not isolation().root:
-            return [*target, "-U", "--preserve-credentials", "-m", "-p", "-i", "-u", "-n", "--"]
+            # What is mounted read-only may be this user's own.
+            drop = ["setpriv", *kept, "--inh-caps", "-all"]
+            return [*target, "-U", "--preserve-credentials", "-m", "-p", "-i", "-u", "-n", "--", *drop, "--"]
         number = str(UID[user])
         drop = ["setpriv", "--reuid", number, "--regid", number, "--init-groups", "--pdeathsig", "KILL"]
-        kept = "-all," + ",".join(f"+{name}" for name in CAPABILITIES.split(","))
         # What is executed from here on has the sandbox's loader and libraries: it must have no rights outside.
         users = ["-U", "--preserve-credentials"] if isolation().users is not None else []
-        return [*target, *users, "-m", "-p", "-i", "-u", "-n", "--", *drop, "--bounding-set", kept, "--"]
+        return [*target, *users, "-m", "-p", "-i", "-u", "-n", "--", *drop, *kept, "--"]
 
     def _watch(self) -> None:
         assert self._bwrap is not None

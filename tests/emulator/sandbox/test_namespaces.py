@@ -76,6 +76,13 @@ def test_the_hosts_programs_cannot_be_changed(started):
     assert not Path("/usr/bin/mine").exists()
 
 
+def test_what_is_read_only_stays_so(started):
+    sandbox = started()
+    remount = "for each in / /usr /etc/ssl /proc/sys; do mount -o remount,rw,bind $each && echo CHANGED; done"
+
+    assert "CHANGED" not in started.shell(sandbox, f"{remount}; umount /usr && echo CHANGED", user="root")[1]
+
+
 @pytest.mark.parametrize("tool", ["bash", "tar", "python3", "git", "curl"])
 def test_the_usual_programs_are_there(started, tool):
     import shutil
