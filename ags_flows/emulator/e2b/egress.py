@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..reach import Reach
+from ..reach import EVERYWHERE, Reach
+from ..sandbox.isolation import isolation
 from ..world.refusal import Refusal
 
 Json = dict[str, Any]
@@ -29,9 +30,16 @@ def reach_of(network: Json, internet: bool | None) -> Reach:
     if not isinstance(ports, list) or not all(type(port) is int and 1 <= port <= 65535 for port in ports):
         raise Refusal("InvalidParameter", "network.httpsPorts must be a list of ports, 1 to 65535.")
     try:
-        return Reach.of(network, internet)
+        reach = Reach.of(network, internet)
     except ValueError as error:
         raise Refusal("InvalidParameter", f"{error}.") from None
+    if reach != EVERYWHERE and isolation().bwrap is None:
+        raise Refusal(
+            "InvalidParameter",
+            "The emulator has no namespaces on this machine, so it cannot keep a sandbox from the network: leave out "
+            "network.allowOut, network.denyOut and allow_internet_access.",
+        )
+    return reach
 
 
 def kept(network: Json) -> Json:

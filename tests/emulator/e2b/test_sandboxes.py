@@ -15,6 +15,9 @@ from e2b.exceptions import (
     SandboxNotFoundException,
 )
 
+from ags_flows.emulator.e2b import egress
+from ags_flows.emulator.sandbox import Isolation, isolation
+
 needs_idempotency_keys = pytest.mark.skipif(
     "idempotency_key" not in inspect.signature(Sandbox.create).parameters,
     reason="this version of e2b, the newest for this Python, has no idempotency keys",
@@ -198,6 +201,14 @@ def test_who_may_use_ports_follows_from_the_network_settings(sandboxes, emulator
     assert mode(closed) == "TOKEN" and closed.traffic_access_token
 
 
+def test_what_cannot_be_kept_from_the_network_is_refused(sandboxes, monkeypatch):
+    monkeypatch.setattr(egress, "isolation", lambda: Isolation(None, True, None, ()))
+    assert sandboxes.create("base").is_running()
+    with pytest.raises(SandboxException, match="no namespaces on this machine"):
+        sandboxes.create("base", allow_internet_access=False)
+
+
+@pytest.mark.skipif(isolation().bwrap is None, reason="no namespaces here")
 def test_rules_for_what_goes_out_are_kept_replaced_and_checked(sandboxes):
     sandbox = sandboxes.create("base", network={"deny_out": ["8.8.8.8"], "mask_request_host": "a.example"})
     kept = {"mask_request_host": "a.example"}
