@@ -144,8 +144,7 @@ class Tree:
                 # Another call may make the same parent between the look and this.
                 with suppress(FileExistsError):
                     os.mkdir(name, 0o755, dir_fd=parent)
-                    os.chmod(name, 0o755, dir_fd=parent)
-                    self._give(name, parent, owner)
+                    self._settle(name, parent, owner)
 
     def create(self, path: str, owner: tuple[int, int]) -> int:
         """Return a descriptor to write a file anew; an existing one is emptied and given to `owner` too."""
@@ -202,6 +201,16 @@ class Tree:
     def _give(self, name: str, parent: int, owner: tuple[int, int]) -> None:
         if self._chown:
             os.chown(name, *owner, dir_fd=parent, follow_symlinks=False)
+
+    def _settle(self, name: str, parent: int, owner: tuple[int, int]) -> None:
+        """Give a new directory its mode and owner: by a descriptor, since a program inside may put a link there."""
+        directory = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+        try:
+            os.fchmod(directory, 0o755)
+            if self._chown:
+                os.fchown(directory, *owner)
+        finally:
+            os.close(directory)
 
     def _writable(self, path: str) -> None:
         if self.full:
