@@ -14,6 +14,9 @@ from .user_namespace import UserNamespaces, user_namespaces
 
 PROBE_TIMEOUT = 10.0
 
+_LIMITED = {"memory": "memory", "the number of processes": "pids"}
+"""What control groups limit, and their names for it."""
+
 
 @dataclass(frozen=True)
 class Isolation:
@@ -32,6 +35,14 @@ class Isolation:
     limits: tuple[str, ...]
 
 
+def _unlimited(more: list[str]) -> str:
+    if not more:
+        return "CPU of sandboxes is not limited."
+    free = ["CPU", *more]
+    names = f"{', '.join(free[:-1])} and {free[-1]}"
+    return f"{names} of sandboxes are not limited: no control groups for that can be made here."
+
+
 @functools.cache
 def isolation() -> Isolation:
     """Find out once in this process what can be isolated."""
@@ -47,10 +58,7 @@ def isolation() -> Isolation:
         limits.append("No user namespaces here: root inside a sandbox may become root of this machine.")
     elif not root:
         limits.append("Not root: `user` and `root` are the same user inside a sandbox.")
-    kinds = {"memory": "memory", "pids": "number of processes"}
-    free = [said for kind, said in kinds.items() if not group_limits(kind)]
-    why = ": no control groups for that can be made here" if free else ""
-    limits.append(f"Not limited is what sandboxes use of CPU{''.join(f' and {each}' for each in free)}{why}.")
+    limits.append(_unlimited([name for name, kind in _LIMITED.items() if not group_limits(kind)]))
     if bwrap is not None:
         limits.append("Sandboxes reach other machines by HTTP and HTTPS through a proxy, not by other protocols.")
     return Isolation(bwrap, root, users, tuple(limits))
