@@ -1,6 +1,7 @@
 """A value that a user marks secret is nowhere but in the sandbox, and in its block, encrypted."""
 
 import sqlite3
+from contextlib import closing
 
 import pytest
 from prefect import flow
@@ -28,7 +29,7 @@ def block():
 def stored():
     """Return all that the Prefect server has written down."""
     url = get_current_settings().server.database.connection_url.get_secret_value()
-    with sqlite3.connect(url.partition("///")[2]) as database:
+    with closing(sqlite3.connect(url.partition("///")[2])) as database:
         return "\n".join(database.iterdump())
 
 

@@ -1,7 +1,5 @@
 """Terminals."""
 
-import time
-
 import pytest
 from e2b import CommandExitException, SandboxException
 from e2b.sandbox.commands.command_handle import PtySize
@@ -48,8 +46,8 @@ def test_a_terminal_can_be_resized(box):
 
 def test_control_c_interrupts_what_runs_in_it(box):
     handle = box.pty.create(PtySize(rows=24, cols=80), timeout=0)
-    box.pty.send_stdin(handle.pid, b"sleep 50; echo st''atus $?\n")
-    time.sleep(0.4)
+    box.pty.send_stdin(handle.pid, b"echo re''ady; sleep 50; echo st''atus $?\n")
+    assert "ready" in _read_until(handle, "ready")
     box.pty.send_stdin(handle.pid, b"\x03")
     box.pty.send_stdin(handle.pid, b"echo aft''er $?\n")
 
