@@ -13,6 +13,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from e2b import Sandbox
 
 from ags_flows import AGSConfig
 from ags_flows.emulator.sandbox import isolation
@@ -51,7 +52,7 @@ class Killed:
             assert self.process.poll() is None and time.monotonic() < deadline
             time.sleep(0.02)
         lines = self.env_file.read_text().splitlines()
-        told = dict(line.removeprefix("export ").split("=", 1) for line in lines)
+        told = self.told = dict(line.removeprefix("export ").split("=", 1) for line in lines)
         return AGSConfig(
             secret_id=told["TENCENTCLOUD_SECRET_ID"],
             secret_key=told["TENCENTCLOUD_SECRET_KEY"],
@@ -116,6 +117,34 @@ def test_a_durable_command_runs_through_a_restart_of_the_emulator(emulator, numb
     first.join(60)
     emulator.close()
     assert list((emulator.state / "machines").iterdir()) == []
+
+
+def test_what_writes_all_the_time_goes_on_through_a_restart_of_the_emulator(emulator):
+    config = emulator.start()
+    instance = wait_instance_running.fn(start_instance.fn("base", timeout="10m", config=config), config=config)
+    chatter = "while head -c 20000 /dev/zero; do echo >> beats; sleep 0.02; done"
+    client = Sandbox.connect(
+        instance.id,
+        api_key=emulator.told["E2B_API_KEY"],
+        api_url=emulator.told["E2B_API_URL"],
+        sandbox_url=emulator.told["E2B_SANDBOX_URL"],
+    )
+    client.commands.run(chatter, background=True, timeout=0)
+    beats = emulator.state / "machines" / instance.id / "root" / "home" / "user" / "beats"
+
+    def beaten(more):
+        wanted, deadline = (beats.stat().st_size if beats.exists() else 0) + more, time.monotonic() + 30
+        while not beats.exists() or beats.stat().st_size < wanted:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+    beaten(5)
+    emulator.end(signal.SIGKILL)
+    time.sleep(0.5)
+    config = emulator.start()
+    # More than a pipe holds: somebody reads it again.
+    beaten(50)
+    stop_instance.fn(instance, config=config)
 
 
 def _run(instance, config):

@@ -13,6 +13,8 @@ import termios
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
+from .leftover import with_a_reader_of_its_own
+
 READ_LIMIT = 1 << 17
 
 _TIOCSPTLCK = 0x40045431
@@ -122,6 +124,7 @@ async def spawn(
     stdin: Literal["pipe", "null"],
     pty: tuple[str, int, int, int] | None,
     cgroup: Sequence[int] = (),
+    lasting: bool = False,
 ) -> Process:
     """Start a process by way of a command that enters the sandbox.
 
@@ -134,6 +137,7 @@ async def spawn(
         pty: Where terminals are made (the sandbox's own, so that they have names inside), the owner's id, columns and
             rows; or None for pipes.
         cgroup: Descriptors; who writes `0` to them joins the sandbox's control group.
+        lasting: Whether it goes on, and may write, when this process has ended.
     """
     with _Held() as held:
         said_read, said_write = held.add(*os.pipe())
@@ -147,6 +151,12 @@ async def spawn(
                 (in_read,), in_write = held.add(os.open(os.devnull, os.O_RDONLY)), -1
             out_read, out_write = held.add(*os.pipe())
             err_read, err_write = held.add(*os.pipe())
+            if lasting:
+                (own,) = held.add(with_a_reader_of_its_own(out_write))
+                (own_too,) = held.add(with_a_reader_of_its_own(err_write))
+                for descriptor in (out_write, err_write):
+                    os.close(held.take(descriptor))
+                out_write, err_write = own, own_too
             given = [in_read, out_write, err_write]
         counted = "".join(_COUNTED.format(entry=entry) for entry in cgroup)
         inner = ["/bin/bash", "-p", "-c", _ENTER.format(said=said_write, counted=counted), "bash", cwd, *argv]

@@ -19,6 +19,7 @@ from typing import Literal
 from ..reach import Reach
 from .egress import Egress
 from .isolation import isolation
+from .leftover import Leftover
 from .process import Process, spawn
 from .skeleton import HOME, UID
 from .spec import SandboxSpec, Usage
@@ -46,6 +47,7 @@ class Sandbox(ABC):
         self.spec = spec
         self._stopped = False
         self._egress: Egress | None = None
+        self._leftover: Leftover | None = None
         self._halted: set[int] = set()
         self._guards: list[subprocess.Popen[bytes]] = []
         self._cpu: tuple[float, float] = (time.monotonic(), 0.0)
@@ -87,6 +89,7 @@ class Sandbox(ABC):
         await asyncio.to_thread(sandbox.take_over)
         try:
             sandbox._watch()
+            sandbox._leftover = Leftover(await asyncio.to_thread(sandbox._pids))
             sandbox.set_network(spec.network)
         except BaseException:
             await sandbox.stop()
@@ -217,6 +220,7 @@ class Sandbox(ABC):
             stdin=stdin,
             pty=(self._terminals, self.owner(user)[0], *pty) if pty else None,
             cgroup=self._cgroup_entries,
+            lasting=self.spec.keeper is not None,
         )
 
     @property
@@ -320,9 +324,7 @@ class Sandbox(ABC):
         if self._stopped:
             return
         self._stopped = True
-        if self._egress is not None:
-            self._egress.close()
-            self._egress = None
+        self._let_go()
         await asyncio.to_thread(self._remove)
 
     async def leave(self) -> None:
@@ -330,10 +332,17 @@ class Sandbox(ABC):
         if self._stopped:
             return
         self._stopped = True
+        self._let_go()
+        self.files.close()
+
+    def _let_go(self) -> None:
+        """Serve its processes no more."""
         if self._egress is not None:
             self._egress.close()
             self._egress = None
-        self.files.close()
+        if self._leftover is not None:
+            self._leftover.close()
+            self._leftover = None
 
     def _remove(self) -> None:
         try:
