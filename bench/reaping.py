@@ -239,8 +239,7 @@ class SimulatedAGS(PacedControlPlane):
     def _own_pace(self, action: str) -> Pace:
         with self._guard:
             if action not in self._own_paces:
-                rate = self._pace(action)
-                self._own_paces[action] = Pace(1 / rate._interval, self._clock.now, self._clock.sleep)
+                self._own_paces[action] = Pace(self._pace(action).rate, self._clock.now, self._clock.sleep)
             return self._own_paces[action]
 
     def _answer(self, action: str, parameters: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -21,14 +22,14 @@ RATES = {"StartSandboxInstance": 100.0, "StopSandboxInstance": 100.0, "AcquireSa
 OTHER_RATE = 20.0
 
 SHARE = 0.96
-"""The part of a rate that is used: requests do not arrive as evenly as they are sent."""
+"""The part of a rate that is used: requests do not arrive at the intervals at which they are sent."""
 
 ATTEMPTS = 8
 FIRST_PAUSE = 0.25
 
 
 class Pace:
-    """Gives out moments, evenly spaced. Thread-safe.
+    """Gives out moments, no more in any second than a rate allows: those of a short burst at once. Thread-safe.
 
     Args:
         rate: How many a second.
@@ -43,25 +44,27 @@ class Pace:
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         """Start with the first moment at once."""
-        self._interval = 1.0 / rate
+        self.rate = max(1, int(rate))
         self._clock = clock
         self._sleep = sleep
-        self._next = float("-inf")
+        self._latest: deque[float] = deque(maxlen=self.rate)
+        self._held_until = float("-inf")
         self._lock = threading.Lock()
 
     def wait(self) -> None:
         """Return when it is this caller's moment."""
         with self._lock:
             now = self._clock()
-            mine = max(now, self._next)
-            self._next = mine + self._interval
+            full = len(self._latest) == self.rate
+            mine = max(now, self._held_until, self._latest[0] + 1.0 if full else now)
+            self._latest.append(mine)
         if mine > now:
             self._sleep(mine - now)
 
     def hold(self, seconds: float) -> None:
         """Give out no moment for some seconds."""
         with self._lock:
-            self._next = max(self._next, self._clock() + seconds)
+            self._held_until = max(self._held_until, self._clock() + seconds)
 
 
 class PacedControlPlane(ControlPlane):
