@@ -24,7 +24,7 @@ from bench.figure import Figure, seconds
 from bench.reaping import config_of
 from bench.sandbox import running_emulator_exports
 
-ITEMS, SANDBOXES, ROUNDS = 500, 32, 3
+ITEMS, SANDBOXES, ROUNDS = 500, 32, 5
 COMMAND = 'echo "item $ITEM"'
 
 
