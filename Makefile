@@ -7,7 +7,8 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # pip must not ask whether it is up to date, and must not compile what nothing imports.
 PIP_FLAGS := --disable-pip-version-check --quiet
-WORKERS ?= 2
+# One more than cores: much of a test is waiting.
+WORKERS ?= 3
 
 .PHONY: demo test retest check lint types bench chaos deployed network notebooks clean
 
