@@ -5,12 +5,12 @@ To measure some of them: `.venv/bin/python -m bench imports commands`.
 
 from __future__ import annotations
 
-import importlib
 import sys
-import warnings
 
 from rich.console import Console
 from rich.table import Table
+
+from bench.alone import measured_alone
 
 AREAS = (
     "imports",
@@ -29,8 +29,6 @@ AREAS = (
 
 def main(areas: list[str]) -> int:
     """Measure the areas and return an exit code."""
-    # The control plane is measured with a certificate that nobody signed.
-    warnings.filterwarnings("ignore", message="Unverified HTTPS request")
     console = Console(width=None if sys.stdout.isatty() else 120)
     table = Table(title="Figures, measured side by side in one run")
     for name, justify in (("figure", "left"), ("value", "right"), ("limit", "right"), ("detail", "left"), ("", "left")):
@@ -38,7 +36,7 @@ def main(areas: list[str]) -> int:
     kept = True
     for area in areas or AREAS:
         with console.status(f"Measuring {area}"):
-            for figure in importlib.import_module(f"bench.{area}").figures():
+            for figure in measured_alone(area):
                 sign = ">=" if figure.at_least else "<="
                 verdict = "[green]kept[/]" if figure.ok else "[red]NOT KEPT[/]"
                 value, limit = f"{figure.value:.2f} {figure.unit}", f"{sign} {figure.limit:g} {figure.unit}"
