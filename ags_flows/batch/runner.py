@@ -26,17 +26,29 @@ LONGEST_PAUSE = 30.0
 QUOTA_PAUSE = 3.0
 LONGEST_STOP = 15.0
 
-Gate = Callable[[Callable[[], bool]], AbstractContextManager[bool]]
-"""Lets a sandbox in: entered before it is started, left after it has ended. Gives False when the batch, by the
-function that it gets, was over before there was room."""
+
+@dataclass
+class Admission:
+    """The leave for one sandbox.
+
+    Attributes:
+        held: Whether it holds. One that was given can be lost: then the sandbox ends after its item.
+    """
+
+    held: bool = True
+
+
+Gate = Callable[[Callable[[], bool]], AbstractContextManager[Admission]]
+"""Lets a sandbox in: entered before it is started, left after it has ended. Gives a leave that does not hold when the
+batch, by the function that it gets, was over before there was room."""
 
 Attempt = Callable[[Turn, Callable[[], ItemResult]], ItemResult]
 """Does one item: gets the turn and what does it. A place for a task run around each."""
 
 
-def open_gate(over: Callable[[], bool]) -> AbstractContextManager[bool]:
+def open_gate(over: Callable[[], bool]) -> AbstractContextManager[Admission]:
     """Let everybody in."""
-    return nullcontext(True)
+    return nullcontext(Admission())
 
 
 @dataclass(frozen=True)
@@ -183,7 +195,9 @@ class Runner:
 
     def _guarded(self, slot: int) -> None:
         try:
-            self._serve(slot)
+            # Who loses the leave on the way asks for another one.
+            while self._serve(slot):
+                pass
         except Exception as error:  # noqa: BLE001 - whatever it is must end the batch, not hang it
             ours = isinstance(error, AGSFlowsError)
             with self._lock:
@@ -196,12 +210,14 @@ class Runner:
                 self._working -= 1
                 self._news.notify_all()
 
-    def _serve(self, slot: int) -> None:
+    def _serve(self, slot: int) -> bool:
+        """Work until there is nothing more to do, or the leave is lost: whether it is lost."""
         expected = self._pool.adoptable(slot)
         sandbox: PooledSandbox | None = None
-        with self._gate(lambda: self._queue.over) as admitted:
+        with self._gate(lambda: self._queue.over) as admission:
+            admitted = admission.held
             try:
-                while admitted and (turn := self._queue.take(sandbox.id if sandbox else expected)):
+                while admission.held and (turn := self._queue.take(sandbox.id if sandbox else expected)):
                     sandbox = self._do(slot, turn, sandbox)
                     if expected is not None and (sandbox is None or sandbox.id != expected):
                         # It could not be adopted, or is gone: what was begun in it begins anew.
@@ -211,6 +227,7 @@ class Runner:
                 # Who interrupts the batch also says what becomes of its sandboxes.
                 if sandbox is not None and not self._interrupted.is_set():
                     self._pool.close(sandbox)
+            return admitted and not admission.held
 
     def _do(self, slot: int, turn: Turn, sandbox: PooledSandbox | None) -> PooledSandbox | None:
         """Do one item, and return the sandbox for the next one, if it is still good."""
