@@ -52,6 +52,9 @@ def read_items(source: Sequence[Any] | str | Path) -> Items:
             same key. Nothing was started.
     """
     if isinstance(source, (str, Path)):
+        if not str(source).strip():
+            # An empty path would be the current directory.
+            raise ConfigurationError("items: it is empty.", hint="Give a list, a JSON Lines file or a directory.")
         path = Path(source)
         if not path.exists():
             raise ConfigurationError(

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -16,7 +17,7 @@ from pydantic import ValidationError
 
 from ags_flows.batch.items import Item
 from ags_flows.batch.storage import Storage
-from ags_flows.errors import ConfigurationError
+from ags_flows.errors import AGSFlowsError, ConfigurationError
 from ags_flows.models import ItemResult
 
 PART = 100
@@ -48,9 +49,19 @@ class Ledger:
         self.begun: dict[str, Begun] = {}
         self.attempts: dict[str, int] = {}
         self._torn: set[str] = set()
-        for part in sorted({self._part(item) for item in self._items.values()}):
-            self._read(part)
+        with self._told("read"):
+            for part in sorted({self._part(item) for item in self._items.values()}):
+                self._read(part)
         self.resumed = frozenset(key for key, result in self.results.items() if result.status == "ok")
+
+    def prepare(self) -> None:
+        """Try whether the storage can be written to, before anything is started.
+
+        Raises:
+            ConfigurationError: It cannot.
+        """
+        with self._told("written to"):
+            self._storage.append(self._part(next(iter(self._items.values()))), b"")
 
     def begin(self, item: Item, instance_id: str, attempt: int) -> None:
         """Note that an item is about to be worked on."""
@@ -71,6 +82,20 @@ class Ledger:
         lines = b"".join(result.model_dump_json().encode() + b"\n" for result in ordered)
         self._storage.write(RESULTS, lines)
         return self._storage.where(RESULTS)
+
+    @contextmanager
+    def _told(self, what: str) -> Iterator[None]:
+        """Say which place cannot be used: each store has errors of its own."""
+        try:
+            yield
+        except AGSFlowsError:
+            raise
+        except Exception as error:
+            raise ConfigurationError(
+                f"results: {self._storage.where(RESULTS)} cannot be {what}: {type(error).__name__}: {error}".rstrip(".")
+                + ".",
+                hint="Give a directory, or the URL of a store that fsspec knows. Nothing was started.",
+            ) from error
 
     def _part(self, item: Item) -> str:
         return f"ledger-{item.index // PART:05d}.jsonl"

@@ -87,11 +87,13 @@ class PrefectStorage:
         self._lock = threading.Lock()
 
     def read(self, name: str) -> bytes:
-        """Return an object's content; which error tells that there is none differs from store to store."""
+        """Return an object's content."""
         try:
             return bytes(_now(self._filesystem.read_path(self._prefix + name)))
-        except (ValueError, OSError):
-            return b""
+        except Exception as error:
+            if _is_absent(error):
+                return b""
+            raise
 
     def append(self, name: str, content: bytes) -> None:
         """Write an object anew with more at its end."""
@@ -113,6 +115,23 @@ class PrefectStorage:
     def under(self, prefix: str) -> PrefectStorage:
         """Return the objects below."""
         return PrefectStorage(self._filesystem, self._prefix + prefix)
+
+
+def _is_absent(error: Exception) -> bool:
+    """Whether an error says that there is no such object, which differs from store to store.
+
+    All others are errors: what is done would be forgotten, and written over.
+    """
+    if isinstance(error, FileNotFoundError):
+        return True
+    response = getattr(error, "response", None)
+    code = response.get("Error", {}).get("Code") if isinstance(response, dict) else None
+    return (
+        # Prefect's local file system, botocore, and the clients of Google and Azure.
+        (isinstance(error, ValueError) and "does not exist" in str(error))
+        or code in ("NoSuchKey", "404")
+        or type(error).__name__ in ("NotFound", "ResourceNotFoundError")
+    )
 
 
 def storage_at(location: str) -> Storage:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -116,6 +117,8 @@ def run_items(
     if not reference and order is None:
         raise ConfigurationError("No tool is given.", hint="Give a ToolSpec, a tool's name, or AGSConfig(tool_id=...).")
     read = read_items(items)
+    # 0.29 of 100 is 29, and not 28 as the product of the floats would have it.
+    may_fail = math.floor(round(fail_above * len(read.all), 6))
     mine, run = owner(), _run_id()
     ledger = Ledger(storage_for(results), read.all)
     started = time.monotonic()
@@ -124,6 +127,7 @@ def run_items(
     size = _size(sandboxes, len(read.all) - len(ledger.resumed), pool)
     gate, most = limited_by(concurrency_limit) if concurrency_limit else (open_gate, size)
     gate = paced_by(rate_limit, gate) if rate_limit else gate
+    ledger.prepare()
     if ledger.resumed:
         run_logger().info("%d of %d items were done before", len(ledger.resumed), len(read.all))
     made = _Tool(config, reference, delete_tool)
@@ -141,7 +145,7 @@ def run_items(
                 items_per_sandbox=items_per_sandbox,
                 retries=retries,
                 retries_of_failed=retries_of_failed,
-                failures=int(fail_above * len(read.all)),
+                failures=may_fail,
             ),
             owner=mine,
             run=run,
@@ -160,7 +164,7 @@ def run_items(
         _end(pool, made, "cancelled" if ending == "crashed" and on_crash == "stop" else ending)
         raise
     _end(pool, made, "completed")
-    done = [result for result in ledger.results.values() if result.key in {item.key for item in read.all}]
+    done = list(ledger.results.values())
     failures = sorted((result for result in done if result.status == "failed"), key=lambda result: result.index)
     report = BatchReport(
         items=len(read.all),
@@ -175,7 +179,7 @@ def run_items(
         seconds=round(time.monotonic() - started, 3),
     )
     undone = report.items - report.succeeded - report.failed
-    failed = report.failed > int(fail_above * report.items) or undone > 0
+    failed = report.failed > may_fail or undone > 0
     observer.report(report, sorted(done, key=lambda result: result.index), failed)
     if failed:
         raise _failure(report, fail_above, undone)

@@ -43,6 +43,13 @@ def test_no_items_are_refused(empty, tmp_path):
         read_items(tmp_path / empty if isinstance(empty, str) else empty)
 
 
+def test_an_empty_path_is_not_the_current_directory(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigurationError, match="items: it is empty"):
+        read_items("")
+
+
 def test_a_damaged_line_in_the_middle_is_named(tmp_path):
     file = tmp_path / "items.jsonl"
     file.write_text('"a"\n\n{"id": \n"c"\n')

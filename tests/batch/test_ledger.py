@@ -1,9 +1,9 @@
 import pytest
-from prefect.filesystems import RemoteFileSystem
+from prefect.filesystems import LocalFileSystem, RemoteFileSystem
 
 from ags_flows.batch.items import read_items
 from ags_flows.batch.ledger import Begun, Ledger
-from ags_flows.batch.storage import DirectoryStorage, PrefectStorage
+from ags_flows.batch.storage import DirectoryStorage, PrefectStorage, storage_at
 from ags_flows.errors import ConfigurationError
 from ags_flows.models import ItemResult
 
@@ -53,6 +53,18 @@ def test_results_are_written_in_the_order_of_the_items(storage):
     assert ledger.write_results().endswith("results.jsonl")
     lines = storage().read("results.jsonl").splitlines()
     assert [ItemResult.model_validate_json(line).index for line in lines] == [3, 200]
+
+
+@pytest.mark.parametrize("place", ["/proc/nowhere", "nosuch://bucket/runs"])
+def test_a_place_that_cannot_be_written_to_is_told_before_anything_is_started(place):
+    with pytest.raises(ConfigurationError, match=r"results: .* cannot be .* Nothing was started"):
+        Ledger(storage_at(place), ITEMS).prepare()
+
+
+def test_a_store_that_cannot_be_read_now_is_not_taken_for_an_empty_one(tmp_path):
+    (tmp_path / "batch" / "ledger-00000.jsonl").mkdir(parents=True)
+    with pytest.raises(ConfigurationError, match="cannot be read: ValueError: Path .* is not a file"):
+        Ledger(PrefectStorage(LocalFileSystem(basepath=str(tmp_path)), "batch/"), ITEMS)
 
 
 def test_the_place_of_another_batch_is_refused(storage):

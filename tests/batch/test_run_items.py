@@ -206,6 +206,13 @@ def test_ags_that_does_not_answer_is_told_and_nothing_is_half_done(ags_emulator,
     assert not list(tmp_path.iterdir())
 
 
+def test_as_many_may_fail_as_the_part_says_in_decimal(ags_config, tmp_path):
+    items = [{"id": str(number), "code": int(number < 29)} for number in range(100)]
+    options = {"results": tmp_path, "config": ags_config, "options": {"durable": False}, "sandboxes": 4}
+    report = run_items(items, command='exit "$ITEM_CODE"', tool="base", fail_above=0.29, **options)
+    assert report.failed == 29
+
+
 def test_a_tool_of_a_spec_is_made_and_deleted(ags_config, tmp_path):
     spec = ToolSpec(name="batch", image="python:3.11")
     report = run_items(["a", "b"], command="python3 -V", tool=spec, results=tmp_path, config=ags_config)
