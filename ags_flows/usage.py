@@ -98,11 +98,11 @@ class _Sum:
             name=name,
             by=by or "total",
             sandboxes=self.sandboxes,
-            seconds=self.seconds,
-            cpu_hours=self.cpu_hours,
-            memory_gib_hours=self.memory_gib_hours,
+            seconds=round(self.seconds, 3),
+            cpu_hours=round(self.cpu_hours, 9),
+            memory_gib_hours=round(self.memory_gib_hours, 9),
             unsized=self.unsized,
-            cost=cost if prices.known else None,
+            cost=round(cost, 9) if prices.known else None,
         )
 
 

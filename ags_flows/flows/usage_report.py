@@ -17,6 +17,7 @@ from pydantic import BeforeValidator, Field
 
 from ags_flows.blocks import AGSConfig
 from ags_flows.cloud.pace import PacedControlPlane
+from ags_flows.errors import ConfigurationError
 from ags_flows.flows.parameters import Text
 from ags_flows.models import Prices, Usage, UsageReport
 from ags_flows.tasks.artifacts import show
@@ -54,6 +55,7 @@ def usage_report(
         The total, and one usage for each tool, flow and deployment.
 
     Raises:
+        ConfigurationError: `csv_file` cannot be written.
         UnreachableError: AGS did not answer.
 
     Example:
@@ -63,6 +65,7 @@ def usage_report(
         ```
     """
     config = config or AGSConfig()
+    target = _writable(csv_file) if csv_file else None
     until = until or datetime.now(timezone.utc)
     until = until if until.tzinfo else until.replace(tzinfo=timezone.utc)
     with closing(PacedControlPlane(config.connection())) as control:
@@ -75,7 +78,7 @@ def usage_report(
         total=ledger.total.usage(None, "all", prices),
         usages=tuple(ledger.usages(_names(ledger), prices)),
         currency=prices.currency if prices.known else "",
-        csv=str(Path(csv_file).expanduser().absolute()) if csv_file else None,
+        csv=str(target) if target else None,
     )
     if report.csv:
         _write_csv(Path(report.csv), report)
@@ -93,9 +96,23 @@ def _names(ledger: Ledger) -> dict[str, str]:
             flows = client.read_flows(flow_filter=FlowFilter(id=FlowFilterId(any_=ids)))
             names.update({str(one.id): one.name for one in flows})
         for ids in _chunks(ledger.groups("deployment")):
-            wanted = DeploymentFilter(id=DeploymentFilterId(any_=ids))
-            names.update({str(one.id): one.name for one in client.read_deployments(deployment_filter=wanted)})
+            deployments = client.read_deployments(deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=ids)))
+            theirs = FlowFilter(id=FlowFilterId(any_=list({one.flow_id for one in deployments})))
+            flows_of = {one.id: one.name for one in client.read_flows(flow_filter=theirs)}
+            # Many a flow has a deployment of the same name.
+            names.update({str(one.id): f"{flows_of.get(one.flow_id, '?')}/{one.name}" for one in deployments})
     return names
+
+
+def _writable(csv_file: str) -> Path:
+    """Return the path of a file that can be written, with its directories made."""
+    path = Path(csv_file).expanduser().absolute()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.open("ab").close()
+    except OSError as error:
+        raise ConfigurationError(f"csv_file: {path} cannot be written: {error.strerror}.") from error
+    return path
 
 
 def _chunks(groups: Iterable[str]) -> Iterable[list[UUID]]:
@@ -126,8 +143,7 @@ def _write_csv(path: Path, report: UsageReport) -> None:
     writer = csv.DictWriter(text, list(Usage.model_fields))
     writer.writeheader()
     writer.writerows(usage.model_dump() for usage in (*report.usages, report.total))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text.getvalue())
+    path.write_text(text.getvalue(), encoding="utf-8")
 
 
 def _line(report: UsageReport) -> str:

@@ -8,6 +8,7 @@ import pytest
 from prefect import flow
 
 from ags_flows.cloud.wire import instance_from_wire, tool_from_wire
+from ags_flows.errors import ConfigurationError
 from ags_flows.flows import usage_report
 from ags_flows.models import CustomConfiguration, Instance, Prices, Resources, Tool, ToolSpec
 from ags_flows.tasks import ensure_tool, start_instance, stop_instance, wait_instance_running
@@ -92,6 +93,8 @@ def test_a_report_of_last_night_names_flows_and_is_also_csv(ags_config, prefect_
     # Two cores of the configuration's default beside four, for about the same time.
     assert usage.cpu_hours * 3600 == pytest.approx(usage.cost)
     assert 1 < usage.cpu_hours * 3600 / usage.seconds < 4
+    with pytest.raises(ConfigurationError, match="csv_file: /proc/nowhere/usage.csv cannot be written"):
+        usage_report(csv_file="/proc/nowhere/usage.csv", config=ags_config)
     rows = list(csv.DictReader((tmp_path / "new" / "usage.csv").read_text().splitlines()))
     assert [row["name"] for row in rows if row["by"] == "tool"] == ["sized"]
     assert rows[-1]["by"] == "total" and int(rows[-1]["sandboxes"]) == report.total.sandboxes == 2
