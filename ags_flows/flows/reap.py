@@ -2,6 +2,7 @@
 
 from contextlib import closing
 from typing import Annotated, TypeAlias
+from uuid import UUID
 
 from prefect import flow
 from prefect.artifacts import create_table_artifact
@@ -10,7 +11,7 @@ from pydantic import BeforeValidator
 
 from ags_flows.blocks import AGSConfig
 from ags_flows.cloud.pace import PacedControlPlane
-from ags_flows.errors import UnreachableError
+from ags_flows.errors import ConfigurationError, UnreachableError
 from ags_flows.flows.parameters import Text
 from ags_flows.models import Reaped, ReapReport, ReapRules
 from ags_flows.reaping.owners import PrefectOwners
@@ -53,6 +54,7 @@ def reap(
         What was stopped and why, what was spared and why.
 
     Raises:
+        ConfigurationError: `flow_run_id` is no id; nothing was stopped.
         UnreachableError: AGS or the Prefect server did not answer: nothing was stopped, or the rest was left alone.
 
     Example:
@@ -60,6 +62,7 @@ def reap(
         report = reap(dry_run=True, rules=ReapRules(grace_minutes=30, snapshots_days=14))
         ```
     """
+    _check(flow_run_id)
     config = config or AGSConfig()
     logger = run_logger()
     with get_client(sync_client=True) as client, closing(PacedControlPlane(config.connection())) as control:
@@ -87,6 +90,17 @@ def reap(
     if report.incomplete:
         raise UnreachableError(f"Not all could be judged; the rest was left alone. {report.incomplete}")
     return report
+
+
+def _check(flow_run_id: str) -> None:
+    try:
+        if flow_run_id:
+            UUID(flow_run_id)
+    except ValueError:
+        raise ConfigurationError(
+            f"flow_run_id: {flow_run_id!r} is not the id of a flow run.",
+            hint="It is the end of the address of the run's page. Nothing was stopped.",
+        ) from None
 
 
 def _tell(reaped: Reaped) -> None:

@@ -177,12 +177,16 @@ class Reaper:
             return
         ended = {one.id for one in self._stopped if one.kind == "instance" and (one.done or self._dry_run)}
         unused = [tool for tool in self._control.list_tools() if not self._used_by.get(tool.id, set()) - ended]
-        known = self._owners.look_up({run: tool.tags.get("flow-id", "") for tool in unused if (run := _made_for(tool))})
+        known = self._owners.look_up(_makers(unused))
         for tool in unused:
             run = _made_for(tool)
             if self._only not in (None, run):
                 continue
             verdict = judge_tool(tool, self._last_used.get(tool.id), known.get(run), self._rules, self._now())
+            if verdict.rule == "orphan":
+                # The tools before may have taken minutes to delete, and its run may have been retried meanwhile.
+                owned = self._owners.look_up(_makers([tool])).get(run)
+                verdict = judge_tool(tool, self._last_used.get(tool.id), owned, self._rules, self._now())
             if verdict.rule is not None:
                 described = Reaped(
                     kind="tool",
@@ -254,6 +258,10 @@ def _described(instance: Instance, verdict: Verdict, now: datetime) -> Reaped:
 def _made_for(tool: Tool) -> str:
     """Return the flow run that a tool was made for alone, empty where there is none."""
     return tool.tags.get("flow-run-id", "") if tool.tags.get("managed-by") == MANAGED_BY else ""
+
+
+def _makers(tools: Iterable[Tool]) -> dict[str, str]:
+    return {run: tool.tags.get("flow-id", "") for tool in tools if (run := _made_for(tool))}
 
 
 def _run(instance: Instance) -> str:

@@ -8,6 +8,7 @@ from prefect.client.schemas.filters import ArtifactCollectionFilter, ArtifactCol
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from ags_flows import sandbox_session
+from ags_flows.errors import ConfigurationError
 from ags_flows.flows import reap
 from ags_flows.models import ReapRules
 from ags_flows.tasks import start_instance
@@ -86,6 +87,11 @@ def test_a_sandbox_that_was_kept_for_a_look_is_spared(ags_config):
     assert not report.stopped
     assert "kept for a look" in report.spared[0].reason
     assert status(ags_config, kept[0]) == "RUNNING"
+
+
+def test_what_is_no_flow_run_is_refused(ags_config):
+    with pytest.raises(ConfigurationError, match="'brave-otter' is not the id of a flow run"):
+        reap(flow_run_id="brave-otter", config=ags_config)
 
 
 def test_without_prefects_word_nothing_is_stopped(ags_config, left_over):

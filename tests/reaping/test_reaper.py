@@ -122,6 +122,10 @@ def test_a_tool_that_a_run_made_for_itself_goes_with_its_sandboxes_unless_others
     owners = SaidOwners({"over": OVER, "runs": RUNS})
     planned = reaper(ags_config, owners, dry_run=True).run()
     assert [one.id for one in planned.stopped if one.kind == "tool"] == [alone]
+    retried = SaidOwners({"over": OVER, "runs": RUNS})
+    # Judged, looked at again, asked for all tools, and then for this one.
+    retried.before[4] = lambda: retried.said.update(over=RUNS)
+    assert not [one for one in reaper(ags_config, retried, dry_run=True).run().stopped if one.kind == "tool"]
     report = reaper(ags_config, owners, flow_run_id="over").run()
     assert [(one.id, one.flow_run_id, one.done) for one in report.stopped if one.kind == "tool"] == [
         (alone, "over", True)
