@@ -87,6 +87,16 @@ def answering() -> Iterator[None]:
         ) from error
 
 
+def require_server() -> None:
+    """Ask the Prefect server of the settings for a sign of life.
+
+    Raises:
+        UnreachableError: There is none.
+    """
+    with answering(), get_client(sync_client=True) as client:
+        client.hello()
+
+
 def _documents(file: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))

@@ -200,16 +200,25 @@ def stop(
     as_json: AsJson = False,
 ) -> None:
     """Stop sandboxes for good."""
+    from ags_flows.errors import AGSFlowsError
     from ags_flows.operator.listing import print_json
     from ags_flows.operator.sandboxes import stop_sandbox
 
-    with _told():
-        for instance in instances:
+    told = []
+    for instance in instances:
+        try:
             stop_sandbox(instance)
-            if not as_json:
-                Console().print(f"Stopped {instance}", highlight=False)
-        if as_json:
-            print_json([{"instance": instance, "stopped": True} for instance in instances])
+        except AGSFlowsError as error:
+            # The others are stopped all the same.
+            told.append({"instance": instance, "stopped": False, "problem": str(error)})
+            Console(stderr=True).print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
+            continue
+        told.append({"instance": instance, "stopped": True})
+        if not as_json:
+            Console().print(f"Stopped {instance}", highlight=False)
+    if as_json:
+        print_json(told)
+    sys.exit(0 if all(one["stopped"] for one in told) else 1)
 
 
 @app.command(rich_help_panel="Sandboxes")

@@ -13,7 +13,6 @@ from typing import Any
 
 import yaml
 from prefect import Flow, serve
-from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import ConcurrencyLimitConfig
 from prefect.deployments.runner import EntrypointType, RunnerDeployment
 from prefect.flows import load_flow_from_entrypoint
@@ -22,7 +21,7 @@ from prefect.server.schemas.schedules import CronSchedule
 from prefect.settings import PREFECT_API_URL
 from pydantic import ValidationError
 
-from ags_flows.automations import answering
+from ags_flows.automations import require_server
 from ags_flows.errors import AGSFlowsError, ConfigurationError
 
 FILE = Path(__file__).with_name("prefect.yaml")
@@ -89,8 +88,7 @@ def main(arguments: list[str]) -> int:
             raise ConfigurationError(f"There is no deployment {unknown[0]!r}.", hint=f"There are: {', '.join(known)}.")
         if not PREFECT_API_URL.value():
             raise ConfigurationError("PREFECT_API_URL is not set.", hint="Start a server: prefect server start.")
-        with answering(), get_client(sync_client=True) as client:
-            client.hello()
+        require_server()
     except AGSFlowsError as error:
         print(error, file=sys.stderr)
         return 1

@@ -68,13 +68,16 @@ def test_exec_gives_output_and_exit_code(cli, instance):
 
 
 def test_stop_stops(cli, instance, ags_config):
-    assert cli("stop", instance.id).stdout == f"Stopped {instance.id}\n"
+    done = cli("stop", "nobody", instance.id)
+    assert (done.returncode, done.stdout) == (1, f"Stopped {instance.id}\n")
+    assert "There is no instance 'nobody'" in done.stderr
     assert ags_config.control_plane().get_instance(instance.id).status in ("STOPPING", "STOPPED")
 
 
 @pytest.mark.parametrize(
     ("arguments", "environment", "told"),
     [
+        (("reap",), {"PREFECT_API_URL": "http://127.0.0.1:9/api"}, "The Prefect server does not answer"),
         (("stop", "nobody"), {}, "There is no instance 'nobody'"),
         (("ps",), {"TENCENTCLOUD_SECRET_KEY": "wrong"}, "AuthFailure.SignatureFailure"),
         (("ps",), {"TENCENTCLOUD_SECRET_KEY": ""}, "TENCENTCLOUD_SECRET_KEY not set"),
@@ -139,6 +142,7 @@ def test_ctrl_c_stops_the_sandbox(ags_emulator, ags_config):
         (("run", "--tool", "a", "--image", "b", "--", "true"), "give one of them"),
         (("run", "--upload", "x", "--", "true"), "upload: 'x' is not of the form LOCAL:REMOTE"),
         (("run", "--on-failure", "x", "--", "true"), "on-failure: 'x' is none of stop, keep, pause"),
+        (("run", "--timeout", "-1", "--", "true"), "timeout: -1 s is less than none"),
         (("run", "--tool", "nix", "--", "true"), "Sandbox tool 'nix' does not exist"),
         (("run", "--image", "no.invalid/x", "--", "true"), "failed to pull image no.invalid/x"),
         (("run", "--secret", "A=nix", "--tool", "base", "--", "true"), "secret: Secret blocks are on a Prefect server"),

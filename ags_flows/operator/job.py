@@ -9,6 +9,7 @@ from typing import Any
 
 from prefect.settings import PREFECT_API_URL
 
+from ags_flows.automations import require_server
 from ags_flows.blocks import AGSConfig
 from ags_flows.errors import ConfigurationError
 from ags_flows.flows import provision_and_run
@@ -36,6 +37,8 @@ def job_options(
         raise ConfigurationError("tool and image: give one of them.", hint="A tool has its image already.")
     if on_failure not in ("stop", "keep", "pause"):
         raise ConfigurationError(f"on-failure: {on_failure!r} is none of stop, keep, pause.")
+    if timeout is not None and timeout < 0:
+        raise ConfigurationError(f"timeout: {timeout:g} s is less than none at all.", hint="0 is for no limit.")
     if secrets and not PREFECT_API_URL.value():
         raise ConfigurationError(
             "secret: Secret blocks are on a Prefect server, and PREFECT_API_URL is not set.",
@@ -67,7 +70,10 @@ def run_job(command: str, quiet: bool, echo: bool = True, **options: Any) -> Run
         echo: Whether the output is written as it comes.
         **options: Those of `provision_and_run`.
     """
-    flow = provision_and_run if PREFECT_API_URL.value() else provision_and_run.fn
+    flow = provision_and_run.fn
+    if PREFECT_API_URL.value():
+        require_server()
+        flow = provision_and_run
     with steps_on_stderr(quiet), copied_output(_write if echo else _ignore):
         return flow(command, check=False, **options)
 

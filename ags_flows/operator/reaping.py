@@ -6,6 +6,7 @@ from typing import Any
 
 from prefect.settings import PREFECT_API_URL
 
+from ags_flows.automations import require_server
 from ags_flows.errors import ConfigurationError
 from ags_flows.flows import reap
 from ags_flows.models import ReapReport, ReapRules
@@ -19,6 +20,7 @@ def reap_now(dry_run: bool, grace: float | None, flow_run: str | None) -> ReapRe
 
     Raises:
         ConfigurationError: No Prefect server is known, without whose word nothing is stopped.
+        UnreachableError: It does not answer.
     """
     if not PREFECT_API_URL.value():
         raise ConfigurationError(
@@ -26,6 +28,7 @@ def reap_now(dry_run: bool, grace: float | None, flow_run: str | None) -> ReapRe
             hint="Set it to the server that your flows use, or stop single sandboxes with `ags-flows stop`.",
         )
     rules = ReapRules() if grace is None else ReapRules(grace_minutes=grace)
+    require_server()
     with steps_on_stderr(quiet=True):
         return reap(dry_run=dry_run, rules=rules, flow_run_id=flow_run or "")
 
