@@ -182,16 +182,17 @@ def run_items(
     failed = report.failed > may_fail or undone > 0
     observer.report(report, sorted(done, key=lambda result: result.index), failed)
     if failed:
-        raise _failure(report, fail_above, undone)
+        raise _failure(report, fail_above, may_fail, undone)
     return report
 
 
-def _failure(report: BatchReport, fail_above: float, undone: int) -> BatchFailedError:
+def _failure(report: BatchReport, fail_above: float, may_fail: int, undone: int) -> BatchFailedError:
     first = "; ".join(f"{one.key}: {one.error.splitlines()[0]}" for one in report.failures[:3] if one.error)
     return BatchFailedError(
-        f"{report.failed} of {report.items} items failed, more than the {fail_above:.0%} that may"
+        f"{report.failed} of {report.items} items failed"
+        + (f", more than the {fail_above:.0%} that may" if report.failed > may_fail else "")
         + (f"; {undone} were not begun any more" if undone else "")
-        + f". {first}.",
+        + (f". {first}." if first else "."),
         hint=f"All results are in {report.results}. A retry does what is not done.",
         report=report,
     )
