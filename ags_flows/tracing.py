@@ -22,6 +22,10 @@ def request_span(name: str, **attributes: str | int | float) -> Iterator[None]:
     except ModuleNotFoundError:
         yield
         return
+    if isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
+        # Nobody has set one.
+        yield
+        return
     named = {f"ags.{key}": value for key, value in attributes.items()}
     with trace.get_tracer("ags_flows").start_as_current_span(name, kind=trace.SpanKind.CLIENT, attributes=named):
         yield

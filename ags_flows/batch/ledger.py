@@ -67,14 +67,15 @@ class Ledger:
         """Note that an item is about to be worked on."""
         with self._lock:
             self.attempts[item.key] = attempt
-        self._add(item, {"key": item.key, "begun": instance_id, "attempt": attempt})
+        record = {"key": item.key, "begun": instance_id, "attempt": attempt}
+        self._add(item, json.dumps(record, ensure_ascii=False))
 
     def finish(self, item: Item, result: ItemResult) -> None:
         """Note what became of an item, for good or until a later attempt of the batch."""
         with self._lock:
             self.results[item.key] = result
             self.begun.pop(item.key, None)
-        self._add(item, result.model_dump(mode="json"))
+        self._add(item, result.model_dump_json())
 
     def write_results(self) -> str:
         """Write all results in the order of the items, and return where they are."""
@@ -100,9 +101,9 @@ class Ledger:
     def _part(self, item: Item) -> str:
         return f"ledger-{item.index // PART:05d}.jsonl"
 
-    def _add(self, item: Item, record: dict[str, object]) -> None:
+    def _add(self, item: Item, record: str) -> None:
         part = self._part(item)
-        line = json.dumps(record, ensure_ascii=False).encode() + b"\n"
+        line = record.encode() + b"\n"
         with self._lock:
             if part in self._torn:
                 self._torn.remove(part)

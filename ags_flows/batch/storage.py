@@ -53,8 +53,12 @@ class DirectoryStorage:
 
     def append(self, name: str, content: bytes) -> None:
         """Add to the end of a file."""
-        self._directory.mkdir(parents=True, exist_ok=True)
-        with (self._directory / name).open("ab") as file:
+        try:
+            file = (self._directory / name).open("ab")
+        except FileNotFoundError:
+            self._directory.mkdir(parents=True, exist_ok=True)
+            file = (self._directory / name).open("ab")
+        with file:
             file.write(content)
 
     def write(self, name: str, content: bytes) -> None:

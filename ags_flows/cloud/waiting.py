@@ -81,7 +81,7 @@ def wait_tool_active(
             )
         if tool.status == "DELETING":
             raise ToolFailedError(f"Tool {tool.name!r} ({tool.id}) is being deleted.")
-        return tool.status in ("ACTIVE", "READY")
+        return tool.ready
 
     return _watch(control, "tool", lambda ids: control.list_tools(ids=ids)).wait(tool_id, settled, timeout, cancelled)
 

@@ -19,7 +19,7 @@ from ags_flows.batch.runner import Limits, Runner, open_gate
 from ags_flows.batch.storage import Storage, result_storage, storage_at
 from ags_flows.batch.work import Function, Work
 from ags_flows.blocks import AGSConfig
-from ags_flows.errors import BatchFailedError, ConfigurationError
+from ags_flows.errors import AGSFlowsError, BatchFailedError, ConfigurationError
 from ags_flows.flows.batch_progress import Observer, TaskRuns, item_task
 from ags_flows.flows.concurrency import limited_by, paced_by
 from ags_flows.models import BatchReport, Tool, ToolSpec
@@ -29,6 +29,7 @@ from ags_flows.tasks.ending import Ending, ending_of
 from ags_flows.tasks.logs import run_logger
 from ags_flows.tasks.retries import as_step
 from ags_flows.tasks.secrets import load_secrets
+from ags_flows.tasks.tools import tool_id
 
 MOST_SANDBOXES = 100
 """How many at once, where nobody says: a thread each, and more than one process feeds with short items."""
@@ -222,8 +223,18 @@ class _Tool:
         if isinstance(tool, ToolSpec):
             spec = for_this_run(tool) if self._delete else tool
             tool = self._made = as_step(tasks.create_tool)(spec, config=self._config)
-        self._made = as_step(tasks.wait_tool_active)(tool, config=self._config)
+        else:
+            self._made = self._found(tool)
+        if self._made is None or not self._made.ready:
+            self._made = as_step(tasks.wait_tool_active)(tool, config=self._config)
         return self._made.id
+
+    def _found(self, tool: Tool | str) -> Tool | None:
+        try:
+            return self._config.control_plane().get_tool(tool_id(tool))
+        except AGSFlowsError:
+            # The step that waits tells of it, and is retried where that helps.
+            return None
 
     def delete(self, quietly: bool) -> None:
         """Delete it, if it is to be deleted."""

@@ -34,6 +34,11 @@ class Tool(Answer):
     created_at: datetime | None = None
     updated_at: datetime | None = None
 
+    @property
+    def ready(self) -> bool:
+        """Whether instances can be started of it."""
+        return self.status in ("ACTIVE", "READY")
+
 
 class EnsuredTool(Tool):
     """A tool that is as it was asked for, and what that took.
