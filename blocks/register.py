@@ -7,6 +7,7 @@ this runs; where the variable is not set and there is no `default`, the block is
 to another block. Fields that a file does not name stay as somebody edited them in the UI.
 """
 
+import argparse
 import os
 import sys
 from collections.abc import Iterator
@@ -218,7 +219,9 @@ def _reference(known: BlockDocument, name: str) -> str:
 
 def main(arguments: list[str]) -> int:
     """Register the files that are named, by default all of this directory."""
-    files = [Path(one) for one in arguments] or sorted(HERE.glob("*.yaml"))
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("files", nargs="*", type=Path, metavar="FILE", help="by default all of this directory")
+    files = parser.parse_args(arguments).files or sorted(HERE.glob("*.yaml"))
     try:
         for change, what in register(files):
             print(f"{change:<8} {what}")

@@ -107,6 +107,7 @@ def _distinct(found: Iterable[tuple[str, Any, Path | None]]) -> Items:
     places: dict[str, str] = {}
     duplicates = 0
     for place, value, path in found:
+        _check(place, value)
         key = _key(place, value)
         if key not in items:
             items[key] = Item(key, len(items), value, path)
@@ -128,11 +129,16 @@ def _key(place: str, value: Any) -> str:
                 return str(value[field])
     elif isinstance(value, (str, int)) and 0 < len(str(value)) <= 200:
         return str(value)
-    try:
-        json.dumps(value)
-    except (TypeError, ValueError) as error:
-        raise ConfigurationError(f"items: {place} is not JSON: {error}.", hint="Nothing was started.") from error
     return fingerprint(value)
+
+
+def _check(place: str, value: Any) -> None:
+    try:
+        # Half of a surrogate pair, as in the name of a file that is not UTF-8, can be kept nowhere.
+        json.dumps(value, ensure_ascii=False).encode()
+    except (TypeError, ValueError) as error:
+        place = place.encode(errors="backslashreplace").decode()
+        raise ConfigurationError(f"items: {place} is not JSON: {error}.", hint="Nothing was started.") from error
 
 
 def _short(source: object) -> str:

@@ -198,7 +198,7 @@ class Runner:
             # Who loses the leave on the way asks for another one.
             while self._serve(slot):
                 pass
-        except Exception as error:  # noqa: BLE001 - whatever it is must end the batch, not hang it
+        except BaseException as error:  # noqa: BLE001 - whatever it is must end the batch, not hang it
             ours = isinstance(error, AGSFlowsError)
             with self._lock:
                 self._problem = self._problem or (

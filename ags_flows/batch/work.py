@@ -73,7 +73,7 @@ class Work:
                 outcome |= {"stdout": _ends(result.stdout), "stderr": _ends(result.stderr)}
         except (AGSFlowsError, MemoryError):
             raise
-        except Exception as error:  # noqa: BLE001 - whatever the user's function raises is the item's failure
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever the function raises is the item's failure
             outcome = {"status": "failed", **_told(error)}
         return ItemResult(
             **common, **outcome, seconds=round(time.monotonic() - started, 3), instance_id=sandbox.instance.id
@@ -83,7 +83,7 @@ class Work:
         assert self.function is not None
         value = self.function(sandbox, item.value)
         try:
-            return {"status": "ok", "value": json.loads(json.dumps(value))}
+            return {"status": "ok", "value": json.loads(json.dumps(value, ensure_ascii=False).encode())}
         except (TypeError, ValueError) as error:
             told = f"The function returned a {type(value).__name__} that is not JSON: {error}."
             return {"status": "failed", "error": told, "error_class": type(error).__name__}
@@ -150,7 +150,9 @@ def worth_another(error: AGSFlowsError) -> bool:
 
 
 def _told(error: BaseException) -> dict[str, Any]:
-    return {"error": (str(error) or type(error).__name__)[:2_000], "error_class": type(error).__name__}
+    # A file's name in it need not be text.
+    told = (str(error) or type(error).__name__).encode(errors="backslashreplace").decode()
+    return {"error": told[:2_000], "error_class": type(error).__name__}
 
 
 def _ends(text: str) -> str:

@@ -83,10 +83,14 @@ class Reaper:
         self._judge_all()
         # AGS lists the newest first, and gives times in whole seconds.
         oldest_first = sorted(reversed(self._doomed), key=lambda one: one.created_at or self._now())
-        allowed = oldest_first[: self._rules.at_most]
-        self._left = len(oldest_first) - len(allowed)
         try:
-            self._end(allowed)
+            self._left = len(oldest_first)
+            while self._left and self._room:
+                # What cannot be stopped leaves its place to younger ones.
+                first = len(oldest_first) - self._left
+                allowed = oldest_first[first : first + self._room]
+                self._left -= len(allowed)
+                self._end(allowed)
             self._end_tools()
             if self._only is None:
                 self._end_snapshots()
@@ -102,6 +106,10 @@ class Reaper:
             incomplete=self._incomplete,
             seconds=time.monotonic() - started,
         )
+
+    @property
+    def _room(self) -> int:
+        return self._rules.at_most - sum(one.done or self._dry_run for one in self._stopped)
 
     def _judge_all(self) -> None:
         known: dict[str, Owned] = {}
@@ -213,7 +221,7 @@ class Reaper:
                 self._delete(described, lambda: self._control.delete_snapshot(snapshot.id))  # noqa: B023
 
     def _delete(self, reaped: Reaped, delete: Callable[[], None]) -> None:
-        if len(self._stopped) >= self._rules.at_most:
+        if not self._room:
             self._left += 1
             return
         if self._dry_run:

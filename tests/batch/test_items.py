@@ -71,3 +71,11 @@ def test_an_unreadable_file_in_the_middle_is_named(tmp_path):
     (tmp_path / "b").chmod(0)
     with pytest.raises(ConfigurationError, match=r"/b cannot be read"):
         read_items(tmp_path)
+
+
+def test_what_is_no_text_is_refused(tmp_path):
+    (tmp_path / os.fsdecode(b"caf\xe9.csv")).write_text("1")
+    with pytest.raises(ConfigurationError, match=r"caf\\udce9.csv is not JSON.*surrogates not allowed"):
+        read_items(tmp_path)
+    with pytest.raises(ConfigurationError, match="item 1 is not JSON"):
+        read_items(["a", {"id": "b", "text": "\ud800"}])

@@ -61,6 +61,20 @@ def test_a_function_gets_a_sandbox_and_the_item(ags_config, tmp_path):
     assert report.failures[0].error_class == "ValueError"
 
 
+def test_what_a_function_does_wrong_fails_its_item_alone(ags_config, tmp_path):
+    def work(sandbox, item):
+        if item == "exit":
+            sys.exit("enough")
+        return {"half": "\ud800"} if item == "half" else {}
+
+    report = run_items(["exit", "half", "good"], work, tool="base", fail_above=0.9, results=tmp_path, config=ags_config)
+    assert [(one.key, one.error_class) for one in report.failures] == [
+        ("exit", "SystemExit"),
+        ("half", "UnicodeEncodeError"),
+    ]
+    assert report.succeeded == 1
+
+
 def test_files_and_long_items_lie_in_the_sandbox(ags_config, tmp_path):
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.bin").write_bytes(bytes(range(256)))

@@ -145,6 +145,15 @@ def test_one_that_cannot_be_stopped_is_told_and_the_others_go(ags_emulator, ags_
     assert {each.id for each in report.stopped} == {one.id, two.id}
 
 
+def test_one_that_cannot_be_stopped_does_not_stand_in_the_way_of_younger_ones(ags_emulator, ags_config, start):
+    old, younger, youngest = (start("over") for _ in range(3))
+    ags_emulator.fault("error", "StopSandboxInstance", code="UnauthorizedOperation", message="no")
+    report = reaper(ags_config, SaidOwners({"over": OVER}), rules=ReapRules(at_most=1)).run()
+    assert [(one.id, one.done) for one in report.stopped] == [(old.id, False), (younger.id, True)]
+    assert report.left == 1
+    assert live(ags_config) == {old.id, youngest.id}
+
+
 def test_throttling_is_waited_out(ags_emulator, ags_config, start):
     start("over")
     ags_emulator.fault("error", "StopSandboxInstance", code="RequestLimitExceeded", message="slow", times=2)

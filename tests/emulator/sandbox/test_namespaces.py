@@ -412,7 +412,8 @@ def test_a_process_that_cannot_be_started_leaves_nothing(started, left):
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     started.run(asyncio.sleep(0.1))
 
-    assert me.num_fds() == before
+    # Fewer, where the garbage of other tests is collected meanwhile.
+    assert me.num_fds() <= before
     assert sorted(child.name() for child in left.new()[1]) == ["bwrap", "bwrap", "init"]
 
 
