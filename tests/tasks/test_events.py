@@ -86,7 +86,7 @@ def test_requests_are_spans_with_their_region_and_their_errors(ags_config, monke
     exporter = InMemorySpanExporter()
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
-    monkeypatch.setattr(trace, "get_tracer", provider.get_tracer)
+    monkeypatch.setattr(trace, "get_tracer_provider", lambda: provider)
     with sandbox_session("base", config=ags_config) as sandbox:
         sandbox.run("true")
     spans = {span.name: span for span in exporter.get_finished_spans()}
