@@ -8,20 +8,18 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NoReturn
 
 from pydantic import ValidationError
 
 from ags_flows.batch.items import Item
-from ags_flows.batch.storage import Storage
-from ags_flows.errors import AGSFlowsError, ConfigurationError
+from ags_flows.batch.storage import RESULTS, Storage, telling
+from ags_flows.errors import ConfigurationError
 from ags_flows.models import ItemResult
 
 PART = 100
-RESULTS = "results.jsonl"
 
 
 @dataclass(frozen=True)
@@ -49,7 +47,7 @@ class Ledger:
         self.begun: dict[str, Begun] = {}
         self.attempts: dict[str, int] = {}
         self._torn: set[str] = set()
-        with self._told("read"):
+        with telling(storage, "read"):
             for part in sorted({self._part(item) for item in self._items.values()}):
                 self._read(part)
         self.resumed = frozenset(key for key, result in self.results.items() if result.status == "ok")
@@ -60,7 +58,7 @@ class Ledger:
         Raises:
             ConfigurationError: It cannot.
         """
-        with self._told("written to"):
+        with telling(self._storage, "written to"):
             self._storage.append(self._part(next(iter(self._items.values()))), b"")
 
     def begin(self, item: Item, instance_id: str, attempt: int) -> None:
@@ -83,20 +81,6 @@ class Ledger:
         lines = b"".join(result.model_dump_json().encode() + b"\n" for result in ordered)
         self._storage.write(RESULTS, lines)
         return self._storage.where(RESULTS)
-
-    @contextmanager
-    def _told(self, what: str) -> Iterator[None]:
-        """Say which place cannot be used: each store has errors of its own."""
-        try:
-            yield
-        except AGSFlowsError:
-            raise
-        except Exception as error:
-            raise ConfigurationError(
-                f"results: {self._storage.where(RESULTS)} cannot be {what}: {type(error).__name__}: {error}".rstrip(".")
-                + ".",
-                hint="Give a directory, or the URL of a store that fsspec knows. Nothing was started.",
-            ) from error
 
     def _part(self, item: Item) -> str:
         return f"ledger-{item.index // PART:05d}.jsonl"

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
 from prefect.filesystems import LocalFileSystem, RemoteFileSystem, WritableFileSystem
 from prefect.results import get_default_result_storage
 from prefect.utilities.asyncutils import run_coro_as_sync
+
+from ags_flows.errors import AGSFlowsError, ConfigurationError
+
+RESULTS = "results.jsonl"
 
 
 class Storage(Protocol):
@@ -26,6 +31,10 @@ class Storage(Protocol):
 
     def write(self, name: str, content: bytes) -> None:
         """Replace a text, whole or not at all."""
+        ...
+
+    def remove(self, name: str) -> None:
+        """Let a text be empty from now on."""
         ...
 
     def where(self, name: str) -> str:
@@ -71,6 +80,10 @@ class DirectoryStorage:
             os.fsync(file.fileno())
         partial.replace(self._directory / name)
 
+    def remove(self, name: str) -> None:
+        """Remove a file."""
+        (self._directory / name).unlink(missing_ok=True)
+
     def where(self, name: str) -> str:
         """Return the path."""
         return str(self._directory / name)
@@ -111,6 +124,10 @@ class PrefectStorage:
         """Write an object."""
         _now(self._filesystem.write_path(self._prefix + name, content))
 
+    def remove(self, name: str) -> None:
+        """Write an empty object: Prefect's file systems cannot remove any."""
+        self.write(name, b"")
+
     def where(self, name: str) -> str:
         """Return the object's name within its file system."""
         base = getattr(self._filesystem, "basepath", None)
@@ -136,6 +153,24 @@ def _is_absent(error: Exception) -> bool:
         or code in ("NoSuchKey", "404")
         or type(error).__name__ in ("NotFound", "ResourceNotFoundError")
     )
+
+
+@contextmanager
+def telling(storage: Storage, what: str) -> Iterator[None]:
+    """Say which place for results cannot be read or written to: each store has errors of its own.
+
+    Raises:
+        ConfigurationError: It cannot.
+    """
+    try:
+        yield
+    except AGSFlowsError:
+        raise
+    except Exception as error:
+        raise ConfigurationError(
+            f"results: {storage.where(RESULTS)} cannot be {what}: {type(error).__name__}: {error}".rstrip(".") + ".",
+            hint="Give a directory, or the URL of a store that fsspec knows. Nothing was started.",
+        ) from error
 
 
 def storage_at(location: str) -> Storage:

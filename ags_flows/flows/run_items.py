@@ -12,7 +12,8 @@ from typing import Any
 from prefect.context import FlowRunContext
 
 from ags_flows import tasks
-from ags_flows.batch.items import read_items
+from ags_flows.batch.claim import claimed
+from ags_flows.batch.items import Items, read_items
 from ags_flows.batch.ledger import Ledger
 from ags_flows.batch.pool import Order, Pool
 from ags_flows.batch.runner import Limits, Runner, open_gate
@@ -121,53 +122,65 @@ def run_items(
     # 0.29 of 100 is 29, and not 28 as the product of the floats would have it.
     may_fail = math.floor(round(fail_above * len(read.all), 6))
     mine, run = owner(), _run_id()
-    ledger = Ledger(storage_for(results), read.all)
     started = time.monotonic()
-    observer = Observer(read.all, task_runs)
-    pool = Pool(config, mine, run, lease=lease, logger=run_logger(), retried=not is_first_attempt())
-    size = _size(sandboxes, len(read.all) - len(ledger.resumed), pool)
-    gate, most = limited_by(concurrency_limit) if concurrency_limit else (open_gate, size)
-    gate = paced_by(rate_limit, gate) if rate_limit else gate
-    ledger.prepare()
-    if ledger.resumed:
-        run_logger().info("%d of %d items were done before", len(ledger.resumed), len(read.all))
-    made = _Tool(config, reference, delete_tool)
-    runner: Runner | None = None
-    try:
-        name = made.make() if reference else ""
-        runner = Runner(
-            read.all,
-            work,
-            lambda item: order(item.value) if order else Order(name),
-            pool,
-            ledger,
-            Limits(
-                sandboxes=min(size, most),
-                items_per_sandbox=items_per_sandbox,
-                retries=retries,
-                retries_of_failed=retries_of_failed,
-                failures=may_fail,
-            ),
-            owner=mine,
-            run=run,
-            logger=run_logger(),
-            gate=gate,
-            attempt=item_task if task_runs == "items" and FlowRunContext.get() else lambda turn, do: do(),
-            inherit_context=task_runs == "items",
-        )
-        observer.announce(runner.done)
-        runner.start()
-        observer.watch(runner)
-    except BaseException as error:
-        if runner is not None:
-            runner.stop()
-        ending = ending_of(error)
-        _end(pool, made, "cancelled" if ending == "crashed" and on_crash == "stop" else ending)
-        raise
-    _end(pool, made, "completed")
-    done = list(ledger.results.values())
+    storage = storage_for(results)
+    with claimed(storage, run, run_logger()):
+        ledger = Ledger(storage, read.all)
+        observer = Observer(read.all, task_runs)
+        pool = Pool(config, mine, run, lease=lease, logger=run_logger(), retried=not is_first_attempt())
+        size = _size(sandboxes, len(read.all) - len(ledger.resumed), pool)
+        gate, most = limited_by(concurrency_limit) if concurrency_limit else (open_gate, size)
+        gate = paced_by(rate_limit, gate) if rate_limit else gate
+        ledger.prepare()
+        if ledger.resumed:
+            run_logger().info("%d of %d items were done before", len(ledger.resumed), len(read.all))
+        made = _Tool(config, reference, delete_tool)
+        runner: Runner | None = None
+        try:
+            name = made.make() if reference else ""
+            runner = Runner(
+                read.all,
+                work,
+                lambda item: order(item.value) if order else Order(name),
+                pool,
+                ledger,
+                Limits(
+                    sandboxes=min(size, most),
+                    items_per_sandbox=items_per_sandbox,
+                    retries=retries,
+                    retries_of_failed=retries_of_failed,
+                    failures=may_fail,
+                ),
+                owner=mine,
+                run=run,
+                logger=run_logger(),
+                gate=gate,
+                attempt=item_task if task_runs == "items" and FlowRunContext.get() else lambda turn, do: do(),
+                inherit_context=task_runs == "items",
+            )
+            observer.announce(runner.done)
+            runner.start()
+            observer.watch(runner)
+        except BaseException as error:
+            if runner is not None:
+                runner.stop()
+            ending = ending_of(error)
+            _end(pool, made, "cancelled" if ending == "crashed" and on_crash == "stop" else ending)
+            raise
+        _end(pool, made, "completed")
+        report = _report(read, ledger, pool, time.monotonic() - started)
+        undone = report.items - report.succeeded - report.failed
+        failed = report.failed > may_fail or undone > 0
+        observer.report(report, sorted(ledger.results.values(), key=lambda result: result.index), failed)
+        if failed:
+            raise _failure(report, fail_above, may_fail, undone)
+        return report
+
+
+def _report(read: Items, ledger: Ledger, pool: Pool, seconds: float) -> BatchReport:
+    done = ledger.results.values()
     failures = sorted((result for result in done if result.status == "failed"), key=lambda result: result.index)
-    report = BatchReport(
+    return BatchReport(
         items=len(read.all),
         succeeded=len(done) - len(failures),
         failed=len(failures),
@@ -177,14 +190,8 @@ def run_items(
         results=ledger.write_results(),
         sandboxes=pool.most,
         started=pool.started,
-        seconds=round(time.monotonic() - started, 3),
+        seconds=round(seconds, 3),
     )
-    undone = report.items - report.succeeded - report.failed
-    failed = report.failed > may_fail or undone > 0
-    observer.report(report, sorted(done, key=lambda result: result.index), failed)
-    if failed:
-        raise _failure(report, fail_above, may_fail, undone)
-    return report
 
 
 def _failure(report: BatchReport, fail_above: float, may_fail: int, undone: int) -> BatchFailedError:

@@ -12,9 +12,8 @@ from prefect.artifacts import create_table_artifact
 from prefect.context import FlowRunContext
 from pydantic import Field
 
-from ags_flows.batch.ledger import RESULTS
 from ags_flows.batch.pool import Order
-from ags_flows.batch.storage import Storage
+from ags_flows.batch.storage import RESULTS, Storage
 from ags_flows.blocks import AGSConfig
 from ags_flows.errors import ConfigurationError, SyncFailedError, ToolFailedError
 from ags_flows.execution.syncing import tool_name_of
