@@ -262,8 +262,8 @@ def automations(
     """Bring the Prefect server's automations in step with files, by their names. Safe to repeat."""
     from dataclasses import asdict
 
-    from ags_flows.automations import sync_automations
     from ags_flows.operator.listing import print_json
+    from ags_flows.run.automations import sync_automations
 
     with _told():
         synced = sync_automations(files or ())

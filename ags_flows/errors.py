@@ -32,7 +32,7 @@ AGSFlowsError
 ```
 
 (r) marks `retryable = True`: repeating the same call later may succeed, and is safe. It is an attribute of the
-class and the only thing that `ags_flows.tasks.retries.is_retryable` reads.
+class and the only thing that `ags_flows.run.task_options.is_retryable` reads.
 """
 
 from __future__ import annotations

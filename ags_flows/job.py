@@ -14,9 +14,9 @@ from typing_extensions import Self
 from ags_flows.blocks import AGSConfig
 from ags_flows.blocks.credentials import LOGO
 from ags_flows.blocks.explained import Explained
-from ags_flows.durations import parse_duration
 from ags_flows.errors import ConfigurationError
 from ags_flows.models import CommandHandle, ExecResult, RunReport, Step, Timeout, ToolSpec
+from ags_flows.models.durations import parse_duration
 
 if TYPE_CHECKING:
     from ags_flows.session import SandboxSession
@@ -187,7 +187,7 @@ class SandboxJobRun(JobRun[RunReport]):
 
     def _tool(self, config: AGSConfig) -> str | None:
         from ags_flows import tasks
-        from ags_flows.tasks.retries import as_step
+        from ags_flows.run.task_options import as_step
 
         if not self._job.image:
             return self._job.tool or None

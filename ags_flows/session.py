@@ -12,11 +12,9 @@ from prefect import Task
 
 from ags_flows import tasks
 from ags_flows.blocks import AGSConfig
-from ags_flows.durations import format_duration, parse_duration
+from ags_flows.cloud.data_planes import open_plane
 from ags_flows.errors import AGSFlowsError, ConfigurationError, NotFoundError
-from ags_flows.execution.lease import Lease, keep_lease
-from ags_flows.execution.planes import open_plane
-from ags_flows.execution.transfer import has_magic
+from ags_flows.lifecycle.lease import Lease, keep_lease
 from ags_flows.models import (
     CodeResult,
     CommandHandle,
@@ -30,13 +28,15 @@ from ags_flows.models import (
     ToolSpec,
     Transfer,
 )
+from ags_flows.models.durations import format_duration, parse_duration
 from ags_flows.ownership import KEPT
-from ags_flows.tasks.caller import for_this_run
+from ags_flows.run.events import tell_instance
+from ags_flows.run.holder import for_this_run
+from ags_flows.run.logs import run_logger
+from ags_flows.run.outcome import Ending, ending_of
+from ags_flows.run.task_options import as_step
 from ags_flows.tasks.commands import as_text
-from ags_flows.tasks.ending import Ending, ending_of
-from ags_flows.tasks.events import tell_instance
-from ags_flows.tasks.logs import run_logger
-from ags_flows.tasks.retries import as_step
+from ags_flows.transfer import has_magic
 
 OnFailure = Literal["stop", "keep", "pause"]
 OnCrash = Literal["lease", "stop"]

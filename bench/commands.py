@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ags_flows.execution.planes import open_plane
+from ags_flows.cloud.data_planes import open_plane
 from ags_flows.tasks import exec_command
 from bench.figure import Figure, side_by_side
 from bench.sandbox import running_sandbox

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 from ags_flows.cloud.data_plane import DataPlane
-from ags_flows.execution.journal import run_durable
-from ags_flows.execution.planes import open_plane
+from ags_flows.cloud.data_planes import open_plane
+from ags_flows.durable.command import run_durable
 from ags_flows.models import ExecResult
 from ags_flows.tasks import exec_command
 from bench.figure import Figure

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from ags_flows.execution.planes import open_plane
+from ags_flows.cloud.data_planes import open_plane
 from ags_flows.tasks import download_file, upload_directory, upload_file
 from bench.figure import Figure, seconds
 from bench.sandbox import running_sandbox

@@ -29,8 +29,8 @@ from prefect.exceptions import ObjectNotFound
 from pydantic import ValidationError
 
 import ags_flows  # noqa: F401 - its block types have to be known
-from ags_flows.automations import answering
 from ags_flows.errors import AGSFlowsError, ConfigurationError
+from ags_flows.run.automations import answering
 
 HERE = Path(__file__).parent
 NOTHING_WRITTEN = "Nothing was written."

@@ -21,8 +21,8 @@ from prefect.server.schemas.schedules import CronSchedule
 from prefect.settings import PREFECT_API_URL
 from pydantic import ValidationError
 
-from ags_flows.automations import require_server
 from ags_flows.errors import AGSFlowsError, ConfigurationError
+from ags_flows.run.automations import require_server
 
 FILE = Path(__file__).with_name("prefect.yaml")
 

@@ -11,9 +11,9 @@ import pytest
 from prefect.settings import PREFECT_API_URL
 
 from ags_flows import AGSConfig, TencentCloudCredentials
-from ags_flows.cloud.waiting import wait_instance_running
 from ags_flows.demo.servers import read_exports
 from ags_flows.errors import QuotaExceededError
+from ags_flows.lifecycle.waiting import wait_instance_running
 from ags_flows.tasks import start_command
 
 

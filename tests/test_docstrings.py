@@ -9,7 +9,7 @@ import pytest
 
 import ags_flows
 from ags_flows import flows, models, tasks, testing
-from ags_flows.cloud.waiting import wait_instance_running
+from ags_flows.lifecycle.waiting import wait_instance_running
 from ags_flows.ownership import LIVE
 
 SAMPLE = re.compile(r"^ *```python\n(.*?)^ *```", re.DOTALL | re.MULTILINE)

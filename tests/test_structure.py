@@ -10,13 +10,12 @@ import ags_flows
 PACKAGE = Path(ags_flows.__file__).parent
 
 LAYERS = [
-    {"errors"},
-    {"durations", "output", "ownership", "redaction", "tracing"},
+    {"errors", "ownership"},
     {"models"},
-    {"automations", "settings", "usage"},
+    {"usage"},
     {"cloud"},
     {"blocks"},
-    {"execution"},
+    {"lifecycle", "durable", "transfer", "run"},
     {"reaping"},
     {"tasks"},
     {"runtime", "session"},
@@ -29,7 +28,6 @@ LAYERS = [
 ]
 """From the bottom up. A module imports from layers below its own, or from its own package."""
 
-FOUNDATION = {"errors", "durations", "models"}
 VENDORS = ("tencentcloud", "e2b", "e2b_code_interpreter")
 
 

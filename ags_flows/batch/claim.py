@@ -18,7 +18,7 @@ from contextvars import copy_context
 from typing import Any
 
 from ags_flows.batch.storage import Storage, telling
-from ags_flows.tasks.logs import Logger
+from ags_flows.run.logs import Logger
 
 CLAIM = "claim.json"
 

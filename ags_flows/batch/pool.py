@@ -11,18 +11,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ags_flows.blocks import AGSConfig
+from ags_flows.cloud.data_planes import close_plane
 from ags_flows.cloud.pace import PacedControlPlane
-from ags_flows.cloud.waiting import wait_instance_running, wait_instance_status
-from ags_flows.durations import format_duration, parse_duration
 from ags_flows.errors import AGSFlowsError, ConfigurationError
-from ags_flows.execution.creation import start_once
-from ags_flows.execution.lease import Lease, keep_lease
-from ags_flows.execution.planes import close_plane
+from ags_flows.lifecycle.create_once import start_once
+from ags_flows.lifecycle.lease import Lease, keep_lease
+from ags_flows.lifecycle.waiting import wait_instance_running, wait_instance_status
 from ags_flows.models import CustomConfiguration, Instance
+from ags_flows.models.durations import format_duration, parse_duration
 from ags_flows.ownership import LIVE, Identity, Owner, fingerprint, generation_of, is_ours
+from ags_flows.run.events import tell_instance
+from ags_flows.run.logs import Logger
 from ags_flows.session import SandboxSession
-from ags_flows.tasks.events import tell_instance
-from ags_flows.tasks.logs import Logger
 
 STEP = "batch sandbox"
 ENDERS = 16

@@ -18,8 +18,8 @@ from ags_flows.batch.work import Work, worth_another
 from ags_flows.errors import AGSFlowsError, ConfigurationError, CredentialsError, QuotaExceededError
 from ags_flows.models import ItemResult
 from ags_flows.ownership import Owner
-from ags_flows.tasks.caller import Scope, acting_as
-from ags_flows.tasks.logs import Logger
+from ags_flows.run.holder import Scope, acting_as
+from ags_flows.run.logs import Logger
 
 FIRST_PAUSE = 1.0
 LONGEST_PAUSE = 30.0

@@ -9,9 +9,9 @@ from pydantic import Field, HttpUrl, SecretStr, field_serializer, model_validato
 from typing_extensions import Self
 
 from ags_flows.blocks.credentials import LOGO, Secret, TencentCloudCredentials, filled
+from ags_flows.blocks.environment import config_from_environment
 from ags_flows.blocks.explained import Explained
 from ags_flows.cloud.connection import DEFAULT_ENDPOINT, DEFAULT_REGION, Connection, check_domain, domain_of
-from ags_flows.durations import parse_duration
 from ags_flows.models import (
     Cpu,
     Image,
@@ -24,7 +24,7 @@ from ags_flows.models import (
     StorageMount,
     Timeout,
 )
-from ags_flows.settings import config_from_environment
+from ags_flows.models.durations import parse_duration
 
 if TYPE_CHECKING:
     from ags_flows.cloud.control_plane import ControlPlane

@@ -8,11 +8,11 @@ from prefect.blocks.abstract import CredentialsBlock
 from pydantic import BeforeValidator, Field, HttpUrl, SecretStr, model_validator
 from typing_extensions import Self
 
+from ags_flows.blocks.environment import e2b_key_from_environment, keys_from_environment
 from ags_flows.blocks.explained import Explained
 from ags_flows.cloud.connection import DEFAULT_ENDPOINT, DEFAULT_REGION, Connection
 from ags_flows.cloud.keys import DEFAULT_STS, KeySource, Method, credential_of, keys_of_profile
 from ags_flows.errors import CredentialsError
-from ags_flows.settings import e2b_key_from_environment, keys_from_environment
 
 if TYPE_CHECKING:
     from tencentcloud.ags.v20250920.ags_client import AgsClient

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from ags_flows.cloud.data_plane import DataPlane
+from ags_flows.cloud.head_and_tail import HeadAndTail
 from ags_flows.errors import (
     CodeTimeoutError,
     ConfigurationError,
@@ -16,7 +17,6 @@ from ags_flows.errors import (
     UnsupportedError,
 )
 from ags_flows.models import Chart, CodeContext, CodeError, CodeResult, RichResult
-from ags_flows.output import HeadAndTail
 
 R = TypeVar("R")
 

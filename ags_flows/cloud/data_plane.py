@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import IO, Any, Literal, TypeVar
 
 from ags_flows.cloud.connection import Connection
+from ags_flows.cloud.head_and_tail import HeadAndTail
 from ags_flows.cloud.live_token import LiveToken
 from ags_flows.errors import (
     AGSFlowsError,
@@ -19,7 +20,6 @@ from ags_flows.errors import (
     TokenExpiredError,
 )
 from ags_flows.models import AccessToken, ExecResult, FileInfo
-from ags_flows.output import HeadAndTail
 
 R = TypeVar("R")
 

@@ -15,8 +15,8 @@ from ags_flows.cloud.connection import Connection
 from ags_flows.cloud.error_mapping import map_error, map_status
 from ags_flows.cloud.keys import Credential, credential_of
 from ags_flows.cloud.sdk_log import mask_secrets
+from ags_flows.cloud.tracing import request_span
 from ags_flows.errors import AGSFlowsError, ConfigurationError, ServiceError, UnreachableError
-from ags_flows.tracing import request_span
 
 MOST_KEPT = 16
 """Connections that are kept when nobody uses them; more are opened while more threads call at once."""

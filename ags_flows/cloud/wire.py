@@ -13,7 +13,6 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from ags_flows.durations import format_duration, parse_duration
 from ags_flows.errors import ConfigurationError, ServiceError
 from ags_flows.models import (
     AccessToken,
@@ -39,6 +38,7 @@ from ags_flows.models import (
     VolumeSource,
     VolumeTemplateSource,
 )
+from ags_flows.models.durations import format_duration, parse_duration
 
 Fields = dict[str, Any]
 

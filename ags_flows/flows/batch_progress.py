@@ -21,8 +21,8 @@ from ags_flows.batch.items import Item
 from ags_flows.batch.queue import Turn
 from ags_flows.batch.runner import Runner
 from ags_flows.models import BatchReport, ItemResult
-from ags_flows.tasks.artifacts import show
-from ags_flows.tasks.logs import run_logger
+from ags_flows.run.artifacts import show
+from ags_flows.run.logs import run_logger
 
 TaskRuns = Literal["chunks", "items", "none"]
 

@@ -23,7 +23,7 @@ from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 
 from ags_flows.batch.runner import Admission, Gate
 from ags_flows.errors import ConfigurationError, UnreachableError
-from ags_flows.tasks.logs import Logger, run_logger
+from ags_flows.run.logs import Logger, run_logger
 
 LOOK = 5.0
 """Seconds of waiting for a slot, after which is asked again whether it is still wanted."""

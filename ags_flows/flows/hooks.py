@@ -12,12 +12,12 @@ from prefect.logging.loggers import flow_run_logger
 
 from ags_flows.blocks import AGSConfig
 from ags_flows.cloud.control_plane import ControlPlane
+from ags_flows.cloud.data_planes import close_plane
 from ags_flows.errors import AGSFlowsError
-from ags_flows.execution.planes import close_plane
 from ags_flows.job import SandboxJob
 from ags_flows.models import Instance
 from ags_flows.ownership import LIVE, is_ours
-from ags_flows.tasks.events import emit
+from ags_flows.run.events import emit
 
 B = TypeVar("B", bound=Block)
 

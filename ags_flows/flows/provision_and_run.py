@@ -13,10 +13,10 @@ from ags_flows.flows.hooks import stop_sandboxes, stop_sandboxes_if_asked
 from ags_flows.flows.parameters import Pairs, Seconds, Text, ToolChoice, User
 from ags_flows.flows.run_page import RunPage
 from ags_flows.models import ExecResult, RunReport, Step
+from ags_flows.run.logs import run_logger
+from ags_flows.run.secrets import load_secrets
 from ags_flows.session import OnCrash, OnFailure, SandboxSession, sandbox_session
 from ags_flows.tasks.commands import as_text, require_success
-from ags_flows.tasks.logs import run_logger
-from ags_flows.tasks.secrets import load_secrets
 
 Snapshots = Literal["none", "before", "after", "both"]
 

@@ -16,9 +16,9 @@ from ags_flows.flows.parameters import Text
 from ags_flows.models import Reaped, ReapReport, ReapRules
 from ags_flows.reaping.owners import PrefectOwners
 from ags_flows.reaping.reaper import Reaper
-from ags_flows.tasks.artifacts import show
-from ags_flows.tasks.events import emit
-from ags_flows.tasks.logs import run_logger
+from ags_flows.run.artifacts import show
+from ags_flows.run.events import emit
+from ags_flows.run.logs import run_logger
 
 ARTIFACT = "reap"
 DEFAULT_RULES = ReapRules()

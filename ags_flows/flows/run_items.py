@@ -24,12 +24,12 @@ from ags_flows.errors import AGSFlowsError, BatchFailedError, ConfigurationError
 from ags_flows.flows.batch_progress import Observer, TaskRuns, item_task
 from ags_flows.flows.concurrency import limited_by, paced_by
 from ags_flows.models import BatchReport, Tool, ToolSpec
+from ags_flows.run.holder import for_this_run, is_first_attempt, owner
+from ags_flows.run.logs import run_logger
+from ags_flows.run.outcome import Ending, ending_of
+from ags_flows.run.secrets import load_secrets
+from ags_flows.run.task_options import as_step
 from ags_flows.session import OnCrash
-from ags_flows.tasks.caller import for_this_run, is_first_attempt, owner
-from ags_flows.tasks.ending import Ending, ending_of
-from ags_flows.tasks.logs import run_logger
-from ags_flows.tasks.retries import as_step
-from ags_flows.tasks.secrets import load_secrets
 from ags_flows.tasks.tools import tool_id
 
 MOST_SANDBOXES = 100

@@ -12,7 +12,7 @@ from prefect.context import FlowRunContext
 
 from ags_flows.cloud.connection import Connection
 from ags_flows.models import ExecResult, Instance, Step
-from ags_flows.tasks.artifacts import show
+from ags_flows.run.artifacts import show
 
 ARTIFACT = "sandbox-run"
 SHOWN_LINES = 40

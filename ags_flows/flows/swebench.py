@@ -16,24 +16,24 @@ from ags_flows.batch.pool import Order
 from ags_flows.batch.storage import RESULTS, Storage
 from ags_flows.blocks import AGSConfig
 from ags_flows.errors import ConfigurationError, SyncFailedError, ToolFailedError
-from ags_flows.execution.syncing import tool_name_of
 from ags_flows.flows.hooks import stop_sandboxes, stop_sandboxes_if_asked
 from ags_flows.flows.parameters import Text, ToolChoice
 from ags_flows.flows.run_items import run_items, storage_for
 from ags_flows.flows.sync_tools import sync_tools
+from ags_flows.lifecycle.sync_plan import tool_name_of
 from ags_flows.models import CustomConfiguration, EvaluationReport, ToolSpec, Verdict
 from ags_flows.models.fields import ImageRegistryType
 from ags_flows.ownership import fingerprint
+from ags_flows.run.artifacts import show
+from ags_flows.run.holder import owner
+from ags_flows.run.logs import run_logger
+from ags_flows.run.task_options import as_step
 from ags_flows.session import OnCrash, SandboxSession
 from ags_flows.swebench.dataset import read_dataset
 from ags_flows.swebench.evaluation import Evaluation, evaluate, known_verdict
 from ags_flows.swebench.predictions import read_predictions
 from ags_flows.swebench.report import official_report, rows_of, summary_of
 from ags_flows.tasks import ensure_tool, wait_tool_active
-from ags_flows.tasks.artifacts import show
-from ags_flows.tasks.caller import owner
-from ags_flows.tasks.logs import run_logger
-from ags_flows.tasks.retries import as_step
 
 ARTIFACT = "swebench"
 GROUP, PREFIX = "swebench", "swe-"

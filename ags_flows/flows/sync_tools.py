@@ -13,12 +13,12 @@ from pydantic import Field
 
 from ags_flows.blocks import AGSConfig
 from ags_flows.errors import AGSFlowsError, ConfigurationError, SyncFailedError
-from ags_flows.execution.syncing import drift, specs_of
+from ags_flows.lifecycle.sync_plan import drift, specs_of
 from ags_flows.models import SyncedTool, SyncReport, ToolSpec
+from ags_flows.run.artifacts import show
+from ags_flows.run.logs import run_logger
+from ags_flows.run.task_options import as_step
 from ags_flows.tasks import delete_tool, ensure_tool, list_tools, precache_image
-from ags_flows.tasks.artifacts import show
-from ags_flows.tasks.logs import run_logger
-from ags_flows.tasks.retries import as_step
 from ags_flows.tasks.tools import resolve_spec
 
 ARTIFACT = "sync-tools"

@@ -20,8 +20,8 @@ from ags_flows.cloud.pace import PacedControlPlane
 from ags_flows.errors import ConfigurationError
 from ags_flows.flows.parameters import Text
 from ags_flows.models import Prices, Usage, UsageReport
-from ags_flows.tasks.artifacts import show
-from ags_flows.tasks.logs import run_logger
+from ags_flows.run.artifacts import show
+from ags_flows.run.logs import run_logger
 from ags_flows.usage import Ledger
 
 ARTIFACT = "usage"

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from ags_flows.durations import parse_duration
+from ags_flows.models.durations import parse_duration
 
 ImageRegistryType = Literal["enterprise", "personal", "custom", "system"]
 

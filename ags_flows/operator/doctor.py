@@ -21,9 +21,9 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import StateType
 from prefect.settings import PREFECT_API_URL
 
-from ags_flows.automations import LOST_RUNS
 from ags_flows.blocks import AGSConfig
 from ags_flows.errors import AGSFlowsError
+from ags_flows.run.automations import LOST_RUNS
 
 COLUMNS = ("check", "verdict", "finding", "what to do")
 MOST_SKEW = 300

@@ -9,13 +9,13 @@ from typing import Any
 
 from prefect.settings import PREFECT_API_URL
 
-from ags_flows.automations import require_server
 from ags_flows.blocks import AGSConfig
 from ags_flows.errors import ConfigurationError
 from ags_flows.flows import provision_and_run
 from ags_flows.models import RunReport, ToolSpec
 from ags_flows.operator.steps import steps_on_stderr
-from ags_flows.tasks.logs import copied_output
+from ags_flows.run.automations import require_server
+from ags_flows.run.logs import copied_output
 
 
 def job_options(

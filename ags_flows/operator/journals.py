@@ -7,9 +7,9 @@ from typing import Any
 
 from ags_flows.blocks import AGSConfig
 from ags_flows.cloud.data_plane import DataPlane
-from ags_flows.execution.planes import open_plane
+from ags_flows.cloud.data_planes import open_plane
 from ags_flows.operator.sandboxes import Writer
-from ags_flows.redaction import Redactor
+from ags_flows.run.redaction import Redactor
 
 COLUMNS = ("started", "exit code", "bytes", "command")
 LONGEST_FOLLOWED = 24 * 3600.0

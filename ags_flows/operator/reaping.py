@@ -6,11 +6,11 @@ from typing import Any
 
 from prefect.settings import PREFECT_API_URL
 
-from ags_flows.automations import require_server
 from ags_flows.errors import ConfigurationError
 from ags_flows.flows import reap
 from ags_flows.models import ReapReport, ReapRules
 from ags_flows.operator.steps import steps_on_stderr
+from ags_flows.run.automations import require_server
 
 COLUMNS = ("id", "what", "outcome", "why", "flow run", "tool")
 

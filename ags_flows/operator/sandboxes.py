@@ -9,7 +9,7 @@ from typing import Any
 from prefect.utilities.urls import url_for
 
 from ags_flows.blocks import AGSConfig
-from ags_flows.execution.planes import open_plane
+from ags_flows.cloud.data_planes import open_plane
 from ags_flows.models import ExecResult, Instance
 from ags_flows.ownership import LIVE, MANAGED_BY
 

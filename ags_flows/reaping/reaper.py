@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from ags_flows.cloud.control_plane import ControlPlane
 from ags_flows.errors import AGSFlowsError, UnreachableError
-from ags_flows.execution.ensuring import delete_drained
+from ags_flows.lifecycle.ensure_tool import delete_drained
 from ags_flows.models import Instance, Reaped, ReapReport, ReapRules, Tool
 from ags_flows.ownership import LIVE, MANAGED_BY, is_ours
 from ags_flows.reaping.judgement import IN_QUESTION, Verdict, judge_instance, judge_snapshot, judge_tool

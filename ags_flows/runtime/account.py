@@ -11,7 +11,7 @@ from ags_flows.blocks import AGSConfig
 from ags_flows.cloud.connection import Connection
 from ags_flows.cloud.control_plane import ControlPlane
 from ags_flows.errors import AGSFlowsError
-from ags_flows.tasks.retries import LONGEST_RETRY_AFTER, RETRIES
+from ags_flows.run.task_options import LONGEST_RETRY_AFTER, RETRIES
 
 R = TypeVar("R")
 

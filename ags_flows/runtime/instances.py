@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ags_flows.cloud.waiting import wait_instance_running
-from ags_flows.durations import parse_duration
+from ags_flows.cloud.data_planes import close_plane
 from ags_flows.errors import ConfigurationError
-from ags_flows.execution.creation import start_once
-from ags_flows.execution.planes import close_plane
+from ags_flows.lifecycle.create_once import start_once
+from ags_flows.lifecycle.waiting import wait_instance_running
 from ags_flows.models import CustomConfiguration
+from ags_flows.models.durations import parse_duration
+from ags_flows.run.holder import identify, is_first_attempt, owner
 from ags_flows.runtime.account import Account, persistently
 from ags_flows.runtime.plain import custom_of
-from ags_flows.tasks.caller import identify, is_first_attempt, owner
 
 
 class Instances(Account):

@@ -13,14 +13,14 @@ from pydantic import SecretStr
 from ags_flows.cloud.code_interpreter import CodeInterpreter, check_language
 from ags_flows.cloud.control_plane import ControlPlane
 from ags_flows.cloud.data_plane import DataPlane
+from ags_flows.cloud.data_planes import OpenPlane, open_plane
+from ags_flows.durable.command import follow_durable, kill_durable, run_durable, start_durable
 from ags_flows.errors import ConfigurationError, CredentialsError
-from ags_flows.execution.journal import follow_durable, kill_durable, run_durable, start_durable
-from ags_flows.execution.planes import OpenPlane, open_plane
-from ags_flows.execution.transfer import download_directory, download_file, upload_directory, upload_file
 from ags_flows.models import AccessToken, Transfer
 from ags_flows.runtime.account import persistently
 from ags_flows.runtime.background import BackgroundCommand
 from ags_flows.runtime.instances import Instances
+from ags_flows.transfer import download_directory, download_file, upload_directory, upload_file
 
 Tell = Callable[[str], object]
 

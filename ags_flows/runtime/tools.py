@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from ags_flows.cloud.waiting import wait_tool_active
 from ags_flows.errors import ConfigurationError, ConflictError, NotFoundError
-from ags_flows.execution.creation import create_tool_once
-from ags_flows.execution.ensuring import delete_drained, users_of
+from ags_flows.lifecycle.create_once import create_tool_once
+from ags_flows.lifecycle.ensure_tool import delete_drained, users_of
+from ags_flows.lifecycle.waiting import wait_tool_active
 from ags_flows.models import ImageRegistryType, Network, Probe, Resources, ToolSpec
 from ags_flows.ownership import LIVE
+from ags_flows.run.holder import identify
 from ags_flows.runtime.account import Account, persistently
 from ags_flows.runtime.plain import mounts_of, ports_of, text_pairs
-from ags_flows.tasks.caller import identify
 from ags_flows.tasks.tools import resolve_spec
 
 NetworkMode = Literal["PUBLIC", "VPC", "SANDBOX"]

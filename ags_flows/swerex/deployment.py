@@ -15,11 +15,11 @@ from swerex.exceptions import DeploymentNotStartedError, DeploymentStartupError
 from swerex.runtime.abstract import IsAliveResponse
 from typing_extensions import Self
 
+from ags_flows.run.logs import run_logger
 from ags_flows.swerex.config import AGSDeploymentConfig
 from ags_flows.swerex.runtime import GatewayRuntime
 from ags_flows.swerex.server import SwerexServer, connect
 from ags_flows.swerex.session import swerex_session
-from ags_flows.tasks.logs import run_logger
 
 STOPPED = "The deployment was stopped while it was being started."
 

@@ -43,14 +43,14 @@ from swerex.runtime.abstract import (
 from ags_flows.cloud.attachment import TOKEN_HEADER
 from ags_flows.cloud.connection import Connection
 from ags_flows.cloud.control_plane import ControlPlane
+from ags_flows.cloud.data_planes import open_plane
 from ags_flows.cloud.gone import end_of
 from ags_flows.errors import AGSFlowsError, InstanceGoneError, WaitTimeoutError
-from ags_flows.execution.planes import open_plane
 from ags_flows.models import AccessToken
+from ags_flows.run.logs import run_logger
 from ags_flows.swerex import refusal
 from ags_flows.swerex.own_loop import begin, client
 from ags_flows.swerex.transferred import exception_of
-from ags_flows.tasks.logs import run_logger
 
 M = TypeVar("M", bound=BaseModel)
 

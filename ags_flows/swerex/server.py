@@ -6,17 +6,17 @@ import threading
 import time
 
 from ags_flows.blocks import AGSConfig
+from ags_flows.cloud.data_planes import open_plane
+from ags_flows.durable.command import follow_durable, start_durable
 from ags_flows.errors import CommandFailedError
-from ags_flows.execution.journal import follow_durable, start_durable
-from ags_flows.execution.planes import open_plane
 from ags_flows.models import ExecResult, Instance, PortNumber
 from ags_flows.models.value import Value
+from ags_flows.run.logs import run_logger
+from ags_flows.run.task_options import sandbox_task
 from ags_flows.swerex.config import AGSDeploymentConfig
 from ags_flows.swerex.own_loop import wait_for
 from ags_flows.swerex.runtime import GatewayRuntime
 from ags_flows.tasks.instances import instance_id
-from ags_flows.tasks.logs import run_logger
-from ags_flows.tasks.retries import sandbox_task
 
 SERVES_BY_ITSELF = "swebench"
 """The type of tool whose sandboxes come with a running server."""

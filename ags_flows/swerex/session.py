@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from ags_flows.blocks import AGSConfig
+from ags_flows.run.task_options import as_step
 from ags_flows.session import sandbox_session
 from ags_flows.swerex.config import AGSDeploymentConfig
 from ags_flows.swerex.server import SwerexServer, open_deployment
-from ags_flows.tasks.retries import as_step
 
 
 @contextmanager

@@ -21,13 +21,13 @@ from swerex.runtime.abstract import (
 from ags_flows.blocks import AGSConfig
 from ags_flows.errors import AGSFlowsError, CommandTimeoutError, ConfigurationError, OutcomeUnknownError
 from ags_flows.models import ExecResult
+from ags_flows.run.holder import identify
+from ags_flows.run.logs import run_logger
+from ags_flows.run.task_options import sandbox_task
 from ags_flows.swerex.own_loop import wait_for
 from ags_flows.swerex.runtime import GatewayRuntime
 from ags_flows.swerex.server import SwerexServer, connect
-from ags_flows.tasks.caller import identify
 from ags_flows.tasks.commands import as_text, require_success
-from ags_flows.tasks.logs import run_logger
-from ags_flows.tasks.retries import sandbox_task
 
 SHELL_STARTUP = 10.0
 """Seconds that a new shell may take: SWE-ReX's own second is short for a sandbox that has just begun."""

@@ -6,14 +6,14 @@ import time
 from collections.abc import Callable
 
 from ags_flows.blocks import AGSConfig
-from ags_flows.cloud.waiting import wait_instance_status
+from ags_flows.cloud.data_planes import close_plane
 from ags_flows.errors import AGSFlowsError, ConflictError
-from ags_flows.execution.planes import close_plane
+from ags_flows.lifecycle.waiting import wait_instance_status
 from ags_flows.models import CleanupReport, Instance, Tool
-from ags_flows.tasks.events import tell_instance, tell_tool
+from ags_flows.run.events import tell_instance, tell_tool
+from ags_flows.run.logs import run_logger
+from ags_flows.run.task_options import sandbox_task
 from ags_flows.tasks.instances import instance_id
-from ags_flows.tasks.logs import run_logger
-from ags_flows.tasks.retries import sandbox_task
 from ags_flows.tasks.tools import tool_id
 
 ATTEMPTS = 6

@@ -6,17 +6,17 @@ from collections.abc import Mapping
 
 from ags_flows.blocks import AGSConfig
 from ags_flows.cloud.code_interpreter import CodeInterpreter, check_language
+from ags_flows.cloud.data_planes import open_plane
+from ags_flows.durable.cells import run_once
 from ags_flows.errors import CodeFailedError
-from ags_flows.execution.cells import run_once
-from ags_flows.execution.planes import open_plane
 from ags_flows.models import CodeContext, CodeResult, Instance
-from ags_flows.redaction import Redactor
-from ags_flows.tasks.artifacts import show_results
-from ags_flows.tasks.caller import identify
+from ags_flows.run.artifacts import show_results
+from ags_flows.run.holder import identify
+from ags_flows.run.logs import OutputLog, run_logger
+from ags_flows.run.redaction import Redactor
+from ags_flows.run.secrets import load_secrets
+from ags_flows.run.task_options import sandbox_task
 from ags_flows.tasks.instances import instance_id
-from ags_flows.tasks.logs import OutputLog, run_logger
-from ags_flows.tasks.retries import sandbox_task
-from ags_flows.tasks.secrets import load_secrets
 
 DEFAULT_TIMEOUT = 300.0
 DEFAULT_LIMIT = 1 << 20

@@ -8,17 +8,17 @@ from contextlib import contextmanager
 from typing import cast
 
 from ags_flows.blocks import AGSConfig
+from ags_flows.cloud.data_planes import open_plane
+from ags_flows.cloud.tracing import request_span
+from ags_flows.durable.command import follow_durable, kill_durable, run_durable, start_durable
 from ags_flows.errors import CommandFailedError, ConfigurationError
-from ags_flows.execution.journal import follow_durable, kill_durable, run_durable, start_durable
-from ags_flows.execution.planes import open_plane
 from ags_flows.models import CommandHandle, ExecResult, Instance
-from ags_flows.redaction import Redactor
-from ags_flows.tasks.caller import identify
+from ags_flows.run.holder import identify
+from ags_flows.run.logs import OutputLog, run_logger
+from ags_flows.run.redaction import Redactor
+from ags_flows.run.secrets import load_secrets
+from ags_flows.run.task_options import sandbox_task
 from ags_flows.tasks.instances import instance_id
-from ags_flows.tasks.logs import OutputLog, run_logger
-from ags_flows.tasks.retries import sandbox_task
-from ags_flows.tasks.secrets import load_secrets
-from ags_flows.tracing import request_span
 
 DEFAULT_LIMIT = 1 << 20
 SHOWN_OF_A_FAILURE = 2_000

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ags_flows import transfer
 from ags_flows.blocks import AGSConfig
 from ags_flows.cloud.data_plane import DataPlane
-from ags_flows.execution import transfer
-from ags_flows.execution.planes import open_plane
+from ags_flows.cloud.data_planes import open_plane
 from ags_flows.models import FileInfo, Instance, Transfer
+from ags_flows.run.logs import ProgressLog, run_logger
+from ags_flows.run.task_options import sandbox_task
 from ags_flows.tasks.instances import instance_id
-from ags_flows.tasks.logs import ProgressLog, run_logger
-from ags_flows.tasks.retries import sandbox_task
 
 DEFAULT_LIMIT = 64 << 20
 

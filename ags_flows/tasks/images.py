@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from ags_flows.blocks import AGSConfig
-from ags_flows.cloud.precaching import forget_precached, precache, precached, wait_precached
+from ags_flows.lifecycle.precaching import forget_precached, precache, precached, wait_precached
 from ags_flows.models import PrecachedImage, registry_type_of
-from ags_flows.tasks.logs import run_logger
-from ags_flows.tasks.retries import sandbox_task
+from ags_flows.run.logs import run_logger
+from ags_flows.run.task_options import sandbox_task
 
 
 @sandbox_task("precache", "image")

@@ -7,16 +7,16 @@ from collections.abc import Callable, Mapping, Sequence
 from ags_flows.blocks import AGSConfig
 from ags_flows.cloud.control_plane import ControlPlane
 from ags_flows.cloud.gone import telling_of_its_end
-from ags_flows.cloud.waiting import wait_instance_running as _wait_instance_running
-from ags_flows.cloud.waiting import wait_instance_status
-from ags_flows.durations import parse_duration
 from ags_flows.errors import ConfigurationError, ConflictError
-from ags_flows.execution.creation import start_once
+from ags_flows.lifecycle.create_once import start_once
+from ags_flows.lifecycle.waiting import wait_instance_running as _wait_instance_running
+from ags_flows.lifecycle.waiting import wait_instance_status
 from ags_flows.models import AccessToken, CustomConfiguration, Instance, MountOption, Tool
-from ags_flows.tasks.caller import identify, is_first_attempt, owner
-from ags_flows.tasks.events import tell_instance
-from ags_flows.tasks.logs import run_logger
-from ags_flows.tasks.retries import sandbox_task
+from ags_flows.models.durations import parse_duration
+from ags_flows.run.events import tell_instance
+from ags_flows.run.holder import identify, is_first_attempt, owner
+from ags_flows.run.logs import run_logger
+from ags_flows.run.task_options import sandbox_task
 from ags_flows.tasks.tools import tool_id
 
 

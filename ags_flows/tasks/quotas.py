@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from ags_flows.blocks import AGSConfig
 from ags_flows.models import QuotaOverview
-from ags_flows.tasks.logs import run_logger
-from ags_flows.tasks.retries import sandbox_task
+from ags_flows.run.logs import run_logger
+from ags_flows.run.task_options import sandbox_task
 
 
 @sandbox_task("quotas", "")

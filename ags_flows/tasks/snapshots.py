@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from ags_flows.blocks import AGSConfig
 from ags_flows.models import Instance, Snapshot
 from ags_flows.ownership import MANAGED_BY
-from ags_flows.tasks.caller import identify
-from ags_flows.tasks.events import tell_snapshot
+from ags_flows.run.events import tell_snapshot
+from ags_flows.run.holder import identify
+from ags_flows.run.task_options import sandbox_task
 from ags_flows.tasks.instances import instance_id
-from ags_flows.tasks.retries import sandbox_task
 
 
 @sandbox_task("snapshot", "instance")

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ags_flows.blocks import AGSConfig
-from ags_flows.cloud.waiting import wait_tool_active as _wait_tool_active
 from ags_flows.errors import ConfigurationError, NotFoundError, ToolFailedError
-from ags_flows.execution.creation import create_tool_once
-from ags_flows.execution.ensuring import OURS, SPEC_TAG, delete_drained, ensure
+from ags_flows.lifecycle.create_once import create_tool_once
+from ags_flows.lifecycle.ensure_tool import OURS, SPEC_TAG, delete_drained, ensure
+from ags_flows.lifecycle.waiting import wait_tool_active as _wait_tool_active
 from ags_flows.models import (
     Computer,
     CustomConfiguration,
@@ -19,10 +19,10 @@ from ags_flows.models import (
     ToolSpec,
     registry_type_of,
 )
-from ags_flows.tasks.caller import identify
-from ags_flows.tasks.events import tell_tool
-from ags_flows.tasks.logs import run_logger
-from ags_flows.tasks.retries import sandbox_task
+from ags_flows.run.events import tell_tool
+from ags_flows.run.holder import identify
+from ags_flows.run.logs import run_logger
+from ags_flows.run.task_options import sandbox_task
 
 
 def resolve_spec(spec: ToolSpec, config: AGSConfig) -> ToolSpec:

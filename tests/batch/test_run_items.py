@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from ags_flows.batch.pool import Order
-from ags_flows.cloud.waiting import wait_tool_active
 from ags_flows.errors import BatchFailedError, ConfigurationError, UnreachableError
 from ags_flows.flows import run_items
+from ags_flows.lifecycle.waiting import wait_tool_active
 from ags_flows.models import CustomConfiguration, ToolSpec
 from ags_flows.ownership import Owner
-from ags_flows.tasks.caller import Scope, acting_as
+from ags_flows.run.holder import Scope, acting_as
 from ags_flows.testing import config_for
 
 
@@ -152,7 +152,7 @@ import sys
 from ags_flows import AGSConfig
 from ags_flows.flows import run_items
 from ags_flows.ownership import Owner
-from ags_flows.tasks.caller import Scope, acting_as
+from ags_flows.run.holder import Scope, acting_as
 
 with acting_as(Scope("run-1", "batch", Owner("run-1"))):
     run_items(list("abcdef"), command=sys.argv[2], tool="base", sandboxes=2, results=sys.argv[1])

@@ -5,7 +5,6 @@ from pydantic import SecretStr
 
 from ags_flows.cloud.connection import Connection
 from ags_flows.cloud.control_plane import ControlPlane
-from ags_flows.cloud.waiting import wait_instance_running, wait_instance_status, wait_tool_active
 from ags_flows.errors import (
     ConfigurationError,
     ConflictError,
@@ -15,6 +14,7 @@ from ags_flows.errors import (
     NotFoundError,
     QuotaExceededError,
 )
+from ags_flows.lifecycle.waiting import wait_instance_running, wait_instance_status, wait_tool_active
 from ags_flows.models import Network, Resources, ToolSpec
 
 

@@ -10,8 +10,8 @@ from datetime import timedelta
 import pytest
 
 from ags_flows.cloud.data_plane import DataPlane
-from ags_flows.cloud.waiting import wait_instance_running
 from ags_flows.errors import CommandTimeoutError, InstanceGoneError, NotFoundError, TokenExpiredError, UnreachableError
+from ags_flows.lifecycle.waiting import wait_instance_running
 
 
 @pytest.fixture

@@ -10,11 +10,11 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId
 from typer.testing import CliRunner
 
-from ags_flows.automations import LOST_RUNS, lost_runs_file, sync_automations
 from ags_flows.cli import app
 from ags_flows.errors import ConfigurationError, UnreachableError
 from ags_flows.flows import reap
 from ags_flows.operator.doctor import examine
+from ags_flows.run.automations import LOST_RUNS, lost_runs_file, sync_automations
 
 ROOT = Path(__file__).parents[2]
 DEPLOYMENTS = ROOT / "deployments"

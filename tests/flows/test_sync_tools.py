@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ags_flows.errors import ConfigurationError, SyncFailedError
-from ags_flows.execution.syncing import tool_name_of
 from ags_flows.flows import sync_tools
+from ags_flows.lifecycle.sync_plan import tool_name_of
 from ags_flows.models import ToolSpec
 from ags_flows.models.fields import check_tool_name
 from ags_flows.tasks import create_tool

@@ -4,7 +4,7 @@ from datetime import datetime, timezone
 
 import pytest
 
-from ags_flows.cloud.waiting import wait_instance_running
+from ags_flows.lifecycle.waiting import wait_instance_running
 from ags_flows.ownership import Identity, Owner, label
 from ags_flows.reaping.owners import Owned
 

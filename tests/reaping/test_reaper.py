@@ -3,8 +3,8 @@ from datetime import datetime, timedelta, timezone
 import pytest
 
 from ags_flows.cloud.pace import PacedControlPlane
-from ags_flows.cloud.waiting import wait_tool_active
 from ags_flows.errors import UnreachableError
+from ags_flows.lifecycle.waiting import wait_tool_active
 from ags_flows.models import ReapRules, ToolSpec
 from ags_flows.ownership import MANAGED_BY
 from ags_flows.reaping.owners import Owned

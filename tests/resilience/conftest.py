@@ -17,11 +17,11 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import State
 
 from ags_flows import AGSConfig, TencentCloudCredentials
+from ags_flows.cloud.data_planes import open_plane
 from ags_flows.demo.servers import emulator, end, prefect_environment, prefect_server, wait_for_prefect
 from ags_flows.errors import AGSFlowsError
-from ags_flows.execution.ensuring import delete_drained
-from ags_flows.execution.planes import open_plane
 from ags_flows.flows.hooks import sandboxes_of
+from ags_flows.lifecycle.ensure_tool import delete_drained
 
 FINAL = {StateType.COMPLETED, StateType.FAILED, StateType.CRASHED, StateType.CANCELLED}
 

@@ -93,7 +93,7 @@ def test_a_sandbox_whose_owner_was_killed_and_never_came_back_is_gone_with_its_l
 
 
 def test_a_run_whose_runner_and_engine_were_killed_is_marked_crashed_and_can_be_retried(stage, tmp_path):
-    from ags_flows.automations import LOST_RUNS, lost_runs_file, sync_automations
+    from ags_flows.run.automations import LOST_RUNS, lost_runs_file, sync_automations
 
     impatient = tmp_path / "lost-runs.yaml"
     impatient.write_text(lost_runs_file().read_text().replace("within: 540", "within: 45"))

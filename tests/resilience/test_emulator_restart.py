@@ -16,10 +16,10 @@ import pytest
 from e2b import Sandbox
 
 from ags_flows import AGSConfig
+from ags_flows.cloud.data_planes import open_plane
+from ags_flows.durable.command import run_durable
 from ags_flows.emulator.sandbox import isolation
 from ags_flows.emulator.sandbox.outliving import Life
-from ags_flows.execution.journal import run_durable
-from ags_flows.execution.planes import open_plane
 from ags_flows.tasks import exec_command, start_instance, stop_instance, wait_instance_running
 
 pytestmark = pytest.mark.skipif(isolation().bwrap is None, reason="plain directories do not outlive their emulator")

@@ -206,7 +206,7 @@ def test_an_api_key_alone_is_enough_for_a_sandbox(ags_emulator, monkeypatch):
 
 def test_the_token_of_a_sandbox_object_is_acquired_anew_before_it_expires(runtime, sandbox, monkeypatch):
     from ags_flows.cloud import live_token
-    from ags_flows.execution.planes import open_plane
+    from ags_flows.cloud.data_planes import open_plane
 
     plane = open_plane(runtime.connection, sandbox.sandbox_id).plane
     before = sandbox._envd_access_token

@@ -66,7 +66,7 @@ def pictures(tmp_path):
 def test_what_the_sandbox_fails_at_is_tried_again_and_never_a_verdict(
     evaluate_all, write, predicted, variants, account, projects, pictures, monkeypatch
 ):
-    monkeypatch.setattr("ags_flows.execution.attachment.LOOK_AFTER", 0.5)
+    monkeypatch.setattr("ags_flows.durable.attachment.LOOK_AFTER", 0.5)
     monkeypatch.setattr("ags_flows.batch.runner.FIRST_PAUSE", 0.1)
     images, _, _ = projects
     folder, address = pictures

@@ -4,7 +4,6 @@ import httpx
 import pytest
 
 from ags_flows import tasks
-from ags_flows.cloud.waiting import wait_instance_status
 from ags_flows.errors import (
     ConfigurationError,
     ConflictError,
@@ -13,6 +12,7 @@ from ags_flows.errors import (
     QuotaExceededError,
     UnsupportedError,
 )
+from ags_flows.lifecycle.waiting import wait_instance_status
 from ags_flows.models import (
     CustomConfiguration,
     ImageSource,

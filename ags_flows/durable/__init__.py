@@ -1,0 +1,1 @@
+"""Commands and code cells that run once in a sandbox."""

@@ -1,1 +1,0 @@
-"""What peers get wrong, testable without Prefect: durable commands, leases, transfers."""

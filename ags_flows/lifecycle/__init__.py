@@ -1,0 +1,1 @@
+"""Tools and instances: create, find, wait for, keep alive and end them."""

@@ -1,0 +1,1 @@
+"""What it takes to work inside a Prefect run: holder, logs, events, artifacts, outcome, secrets, task options."""

@@ -1,0 +1,240 @@
+"""Durable commands: once, whole, found again, killed as a group."""
+
+import hashlib
+import os
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from ags_flows.durable.command import kill_durable, run_durable
+from ags_flows.emulator.sandbox import isolation
+from ags_flows.errors import (
+    CommandTimeoutError,
+    ConfigurationError,
+    ConflictError,
+    InstanceGoneError,
+    OutcomeUnknownError,
+    OutputTooLargeError,
+    ServiceError,
+)
+
+
+@pytest.fixture
+def key(request):
+    return hashlib.sha256(request.node.nodeid.encode()).hexdigest()[:32]
+
+
+def running(plane, words):
+    """How many processes of the sandbox have these words in their command line."""
+    script = f"cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' ' | grep -c '{words}' || true"
+    return int(plane.run(script.replace(words, words[:-1] + f"[{words[-1]}]")).stdout)
+
+
+def test_a_short_command_is_over_in_one_go(plane, key):
+    result = run_durable(plane, "echo out; echo err >&2; exit 3", key=key)
+    assert (result.exit_code, result.stdout, result.stderr) == (3, "out\n", "err\n")
+    assert (result.stdout_size, result.stderr_size, result.truncated) == (4, 4, False)
+
+
+def test_a_long_command_tells_its_lines_as_they_come(plane, key):
+    told = []
+    began = time.monotonic()
+    run_durable(
+        plane,
+        "for i in 1 2 3; do echo $i; sleep 0.6; done",
+        key=key,
+        on_line=lambda stream, line: told.append((round(time.monotonic() - began, 1), stream, line)),
+    )
+    assert [line for _, _, line in told] == ["1", "2", "3"]
+    assert told[0][0] < told[2][0] - 0.5
+
+
+def test_the_same_key_never_runs_a_command_twice(plane, key):
+    command = f"echo once >> /tmp/{key}; echo done"
+    first = run_durable(plane, command, key=key)
+    notes = []
+    second = run_durable(plane, command, key=key, on_note=notes.append)
+    assert first.stdout == second.stdout == "done\n"
+    assert plane.read(f"/tmp/{key}") == b"once\n"
+    assert "Attached" in notes[0] and "has ended" in notes[0]
+
+
+def test_twenty_who_start_it_at_once_run_it_once_and_all_get_its_output(plane, key):
+    command = f"echo once >> /tmp/{key}; sleep 1; echo done; exit 5"
+    with ThreadPoolExecutor(20) as pool:
+        results = list(pool.map(lambda _: run_durable(plane, command, key=key), range(20)))
+    assert {(result.exit_code, result.stdout) for result in results} == {(5, "done\n")}
+    assert plane.read(f"/tmp/{key}") == b"once\n"
+
+
+def test_another_command_under_the_same_key_is_refused(plane, key):
+    run_durable(plane, "echo one", key=key)
+    with pytest.raises(ConflictError, match="Another command"):
+        run_durable(plane, "echo two", key=key)
+
+
+def test_output_is_kept_byte_by_byte(plane, key):
+    result = run_durable(plane, "head -c 3000000 /dev/urandom | tee /tmp/random; sleep 0.5", key=key, limit=1000)
+    assert result.stdout_size == 3_000_000
+    assert result.truncated
+    journal = plane.run(f"sha256sum < {result.journal}/out").stdout
+    assert journal == plane.run("sha256sum < /tmp/random").stdout
+
+
+def test_a_character_that_is_cut_in_two_writes_comes_out_whole(plane, key):
+    told = []
+    command = r"printf '\xe4\xbd'; sleep 0.6; printf '\xa0\xe5\xa5\xbd\n'"
+    result = run_durable(plane, command, key=key, on_line=lambda _, line: told.append(line))
+    assert told == ["你好"]
+    assert result.stdout == "你好\n"
+
+
+def test_env_cwd_and_user_are_the_commands(plane, key):
+    command = 'echo "$GREETING $(pwd) $(whoami)"'
+    result = run_durable(plane, command, key=key, env={"GREETING": "hi there"}, cwd="/tmp", user="root")
+    # An ordinary user can map one user into a sandbox only: there `root` is called `user` too.
+    assert result.stdout == f"hi there /tmp {'root' if isolation().root else 'user'}\n"
+
+
+def test_the_environment_is_not_written_to_the_journal(plane, key):
+    result = run_durable(plane, "true", key=key, env={"PASSWORD": "hunter2-hunter2"})
+    assert "hunter2" not in plane.run(f"cat {result.journal}/* 2>/dev/null").stdout
+
+
+def test_a_command_too_long_for_an_argument_goes_by_file(plane, key):
+    command = f"echo {'x' * 300_000} | wc -c"
+    assert run_durable(plane, command, key=key).stdout.strip() == "300001"
+
+
+def test_the_time_limit_kills_the_whole_group_and_what_left_it(plane, key):
+    began = time.monotonic()
+    with pytest.raises(CommandTimeoutError) as caught:
+        run_durable(plane, "echo begun; sleep 4321 & setsid sleep 4322 & wait", key=key, timeout=1)
+    assert time.monotonic() - began < 12
+    assert caught.value.result.stdout == "begun\n"
+    assert running(plane, "sleep 432") == 0
+
+
+def test_a_kill_reaches_the_whole_group(plane, key):
+    with ThreadPoolExecutor(1) as pool:
+        following = pool.submit(run_durable, plane, "sleep 5431 & sleep 5432", key=key)
+        while running(plane, "sleep 5432") == 0:
+            time.sleep(0.1)
+        kill_durable(plane, key)
+        assert following.result(timeout=15).exit_code == 143
+    assert running(plane, "sleep 543") == 0
+
+
+def test_a_wait_that_is_cancelled_ends_within_two_seconds_and_leaves_the_command(plane, key):
+    cancelled = threading.Event()
+    threading.Timer(1.0, cancelled.set).start()
+    began = time.monotonic()
+    with pytest.raises(InstanceGoneError, match="Nobody waits"):
+        run_durable(plane, "sleep 6543", key=key, cancelled=cancelled)
+    assert time.monotonic() - began < 3
+    assert running(plane, "sleep 6543") > 0
+    kill_durable(plane, key)
+
+
+def test_too_much_output_kills_the_command_and_says_so(plane, key):
+    with pytest.raises(OutputTooLargeError, match="Redirect"):
+        run_durable(plane, "while :; do head -c 100000 /dev/zero; sleep 0.1; done", key=key, most_output=300_000)
+
+
+def test_a_supervisor_that_vanished_is_an_outcome_of_its_own_and_no_second_run(plane, key):
+    command = f"echo once >> /tmp/{key}; sleep 7654"
+    with ThreadPoolExecutor(1) as pool:
+        following = pool.submit(run_durable, plane, command, key=key)
+        while running(plane, "sleep 7654") == 0:
+            time.sleep(0.1)
+        plane.run(f"read -r pid _ < $HOME/.ags_flows/journal/{key}/pid; kill -9 $pid")
+        with pytest.raises(OutcomeUnknownError, match="not known"):
+            run_durable(plane, command, key=key)
+        plane.run(f"echo '9 ' > $HOME/.ags_flows/journal/{key}/rc; kill_it=1")
+        following.result(timeout=15)
+    assert plane.read(f"/tmp/{key}") == b"once\n"
+    plane.run("read -r child _ < $HOME/.ags_flows/journal/" + key + "/child; kill -9 -- -$child")
+
+
+def test_a_cut_connection_is_found_again_and_nothing_is_lost(sandbox, ags_emulator_process, plane, key):
+    _, instance = sandbox
+    for _ in range(6):
+        ags_emulator_process.stream_fault("cut", instance_id=instance.id, times=1)
+    notes = []
+    result = run_durable(plane, "seq 1 20000; sleep 1; echo end", key=key, on_note=notes.append)
+    assert result.stdout.splitlines() == [*map(str, range(1, 20001)), "end"]
+    assert any("answers again" in note for note in notes)
+
+
+def test_a_start_whose_answer_is_lost_is_not_made_twice(sandbox, ags_emulator_process, plane, key):
+    _, instance = sandbox
+    ags_emulator_process.stream_fault(
+        "cut", instance_id=instance.id, path="/process.Process/Start", after_seconds=0.2, times=1
+    )
+    result = run_durable(plane, f"echo once >> /tmp/{key}; sleep 1; echo done", key=key)
+    assert result.stdout == "done\n"
+    assert plane.read(f"/tmp/{key}") == b"once\n"
+
+
+def test_a_token_that_expires_in_the_middle_is_acquired_anew(sandbox, ags_emulator_process, plane, key):
+    _, instance = sandbox
+    with ThreadPoolExecutor(1) as pool:
+        following = pool.submit(run_durable, plane, "sleep 2; echo done", key=key)
+        time.sleep(0.8)
+        ags_emulator_process.expire_tokens(instance.id)
+        assert following.result(timeout=20).stdout == "done\n"
+
+
+def test_nobody_sees_command_and_environment_in_the_list_of_processes(plane, key):
+    with ThreadPoolExecutor(1) as pool:
+        following = pool.submit(run_durable, plane, ": spot-me; sleep 3", key=key, env={"A_SECRET": "hunter2-in-env"})
+        while running(plane, "sleep 3") == 0:
+            time.sleep(0.1)
+        seen = plane.run("cat /proc/[0-9]*/cmdline | tr '\\0' ' '", user="root").stdout
+        assert following.result(timeout=20).exit_code == 0
+    assert "spot-me" not in seen.replace("cat /proc", "") and "hunter2" not in seen
+
+
+def test_the_environment_may_have_any_names_and_values(plane, key):
+    env = {"KEY": "k", "D": "d", "TIME": "t", "root": "r", "ODD": "it's\n$HOME `x`", "a-b": "dash", "UID": "7"}
+    result = run_durable(plane, 'printf "%s|" "$KEY" "$D" "$TIME" "$root" "$ODD"; printenv a-b', key=key, env=env)
+    assert result.stdout == "k|d|t|r|it's\n$HOME `x`|dash\n"
+
+
+def test_a_long_environment_comes_whole_and_one_too_long_is_refused(plane, key):
+    env = {f"V{number}": "x" * 60_000 for number in range(5)}
+    assert run_durable(plane, "echo ${#V0} ${#V4}", key=key, env=env).stdout == "60000 60000\n"
+    with pytest.raises(ConfigurationError, match="env: LONG has 200,000 bytes"):
+        run_durable(plane, "true", key=f"{key}2", env={"LONG": "x" * 200_000})
+
+
+def test_the_exit_code_is_kept_on_a_full_disk(sandbox, ags_emulator_process, plane, key):
+    _, instance = sandbox
+    with ThreadPoolExecutor(1) as pool:
+        following = pool.submit(run_durable, plane, "sleep 2; exit 5", key=key)
+        while running(plane, "sleep 2") == 0:
+            time.sleep(0.1)
+        ags_emulator_process.fill_disk(instance.id)
+        try:
+            assert following.result(timeout=30).exit_code == 5
+        finally:
+            ags_emulator_process.fill_disk(instance.id, False)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="an ordinary user's emulator has no other users to give")
+def test_a_home_that_cannot_be_written_to_is_no_hindrance(plane, key):
+    plane.run("mv /home/user/.ags_flows /home/user/kept; chmod 555 /home/user", user="root")
+    try:
+        result = run_durable(plane, "echo here; exit 3", key=key)
+        assert (result.exit_code, result.stdout) == (3, "here\n")
+        assert result.journal.startswith("/tmp/.ags_flows-")
+        assert plane.stat(result.journal.split("/journal")[0]).mode == 0o700
+        plane.run("rm -rf /tmp/.ags_flows-*; mkdir -m 777 -p /tmp/.ags_flows-$(id -u user)/journal", user="root")
+        with pytest.raises(ServiceError, match="belongs to another user"):
+            run_durable(plane, "echo here", key=f"{key}2")
+    finally:
+        plane.run(
+            "rm -rf /tmp/.ags_flows-*; chmod 755 /home/user; mv /home/user/kept /home/user/.ags_flows", user="root"
+        )
