@@ -12,10 +12,12 @@ AGSFlowsError
 ├── UnreachableError      (r)   no answer: network, proxy, gateway
 ├── NotFoundError               no such tool, instance, snapshot, or file
 ├── ConflictError               the resource exists already, is in use, or in another state
-│   └── DuplicateRequestError   the ClientToken was used before: what it made can be adopted
+│   ├── DuplicateRequestError   the ClientToken was used before: what it made can be looked up
+│   └── RequestInProgressError (r)  the first request with this ClientToken is still being executed
 ├── ToolFailedError             the tool became FAILED; carries StatusReason
 ├── InstanceFailedError         the instance failed to start
 ├── InstanceGoneError           the instance ended while it was needed
+├── SupersededError             a later attempt of the same run has taken over
 ├── WaitTimeoutError            it did not become ready in time
 │   └── WaitCancelledError      whoever waited was told to stop
 ├── TokenExpiredError     (r)   the access token was refused, also after a refresh
@@ -143,6 +145,12 @@ class DuplicateRequestError(ConflictError):
     """The ClientToken of a creation was used before. What the first request made, or is making, can be adopted."""
 
 
+class RequestInProgressError(ConflictError):
+    """The first request with the same ClientToken is still being executed. Repeat the request with the same token."""
+
+    retryable = True
+
+
 class ToolFailedError(AGSFlowsError):
     """The tool became FAILED. The message carries AGS's StatusReason."""
 
@@ -153,6 +161,10 @@ class InstanceFailedError(AGSFlowsError):
 
 class InstanceGoneError(AGSFlowsError):
     """The instance ended (stopped, timed out, or was never there) while something still needed it."""
+
+
+class SupersededError(AGSFlowsError):
+    """A later attempt of the same run has taken the sandbox or the command over. This attempt must not go on."""
 
 
 class WaitTimeoutError(AGSFlowsError, TimeoutError):

@@ -1,8 +1,9 @@
-"""Who owns a tool, an instance or a step, and is anybody left: pure functions over text and time.
+"""Who holds a sandbox, a command or a cell: holders, claims, steps, and the metadata that carries them.
 
-An **identity** names one step of one flow run: the same after a retry of the step or of the run, another one in every
-other run. Creation derives its ClientToken from it, so that a lost answer cannot make a second resource, and writes it
-on the resource, so that whoever comes later finds and adopts it.
+Everything here is a value or a pure function. A **holder** is the path of executions from the outermost one down to a
+call. `relation` compares two holders and so decides what a caller may do with something that carries the other one.
+A **step** is what a call does and where; its family is the same in every attempt, whoever executes it. Steps of one
+family are numbered 0, 1, 2, ... by claiming a number where the effect lives, never by counting in memory.
 """
 
 from __future__ import annotations
@@ -15,67 +16,208 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
+# Statuses of instances, as AGS names them.
+
+RESUMABLE = frozenset({"PAUSING", "PAUSED"})
+"""A paused instance, or one that is being paused. Its timeout does not run."""
+
+LIVE = frozenset({"STARTING", "RUNNING", "UNHEALTHY", "RESUMING"}) | RESUMABLE
+"""Commands can run in it, now or after it was resumed."""
+
+NEVER_RAN = frozenset({"FAILED", "STARTING_FAILED", "FORK_FAILED"})
+"""The start failed, or the sandbox died. No other status follows."""
+
+CHANGE_FAILED = frozenset({"PAUSE_FAILED", "RESUME_FAILED"})
+STOP_FAILED = frozenset({"STOP_FAILED", "STOPPING_FAILED"})
+STOPPING = frozenset({"STOPPING", "STOPPED"})
+ENDED = STOPPING | NEVER_RAN
+"""Nothing can run in it again."""
+
+# Names of metadata on instances and of tags on tools and snapshots.
+
+MANAGED_BY_KEY = "managed-by"
 MANAGED_BY = "ags-flows"
-"""Value of the metadata and tag `managed-by` on everything that this package creates."""
+"""Value of `managed-by` on everything that this package creates."""
+
+FAMILY = "step-family"
+HOLDER = "holder"
+FLOW_RUN = "flow-run-id"
+FLOW = "flow-id"
+SUBFLOW_RUN = "subflow-run-id"
+LEASE = "lease"
+"""Metadata: seconds of a lease that the owner renews while it lives."""
+
+KEPT = "kept"
+"""Metadata of a failed run's sandbox that is kept for inspection: `keep` or `pause`."""
+
+GIVEN_UP = "given-up"
+"""Metadata of a sandbox whose session ended after a failure: no retry takes it over."""
 
 SYNCED_TAG = "ags-flows-synced"
 """Tag of a tool that `sync_tools` keeps: its list decides about it, not its use."""
 
-LIVE = frozenset({"STARTING", "RUNNING", "UNHEALTHY", "PAUSING", "PAUSED", "RESUMING"})
-"""States of an instance that can still be worked in, now or after a resume."""
-
-KEPT = "kept"
-"""Metadata of a failed run's sandbox that is kept for a look inside: `keep` or `pause`."""
+RENEW_AT = 0.25
+"""Part of a lease's life after which it is renewed: whenever a process dies, three quarters or more are left."""
 
 _NAMESPACE = uuid.uuid5(uuid.NAMESPACE_DNS, "ags-flows")
 
 
 def fingerprint(value: Any) -> str:
-    """Return a short hash of a JSON-like value; the order of mappings does not matter."""
+    """Return a hash of a JSON-like value, 16 hexadecimal digits; the order of mappings does not matter."""
     text = json.dumps(value, sort_keys=True, default=str, ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:16]
+
+
+def digest(*parts: str) -> str:
+    """Return a hash of texts, 16 hexadecimal digits."""
+    return hashlib.sha256("\0".join(parts).encode(errors="surrogatepass")).hexdigest()[:16]
+
+
+Kind = Literal["flow", "task", "item", "call"]
+_LETTERS: dict[Kind, str] = {"flow": "f", "task": "t", "item": "i", "call": "c"}
+_KINDS: dict[str, Kind] = {letter: kind for kind, letter in _LETTERS.items()}
 
 
 @dataclass(frozen=True)
-class Identity:
-    """One step of one flow run.
+class Frame:
+    """One execution on the path to a call.
 
     Attributes:
-        flow_run_id: The flow run, the outermost one where flows are nested.
-        step: The task's name, and the name that the caller gave the step, if any.
-        parameters: Fingerprint of the arguments that make the step what it is.
-        occurrence: Which one of several identical calls in this attempt it is, from 0.
+        kind: A flow run, a task run of the user's, an item of a batch, or the call itself.
+        id: Without spaces and colons. UUIDs are written without hyphens.
+        attempt: Greater in every later execution of the same id. 1 in the first. A call has only attempt 1: a retry of
+            this package's own task by Prefect is the same call.
     """
 
-    flow_run_id: str
-    step: str
-    parameters: str
-    occurrence: int = 0
+    kind: Kind
+    id: str
+    attempt: int = 1
+
+
+@dataclass(frozen=True)
+class Holder:
+    """The path of executions from the outermost one down to a call, which is the last frame."""
+
+    frames: tuple[Frame, ...]
+
+    def __str__(self) -> str:
+        """Return the holder as metadata and the scripts in the sandbox carry it: `f:ID:ATTEMPT ... c:ID:1`."""
+        return " ".join(f"{_LETTERS[frame.kind]}:{frame.id}:{frame.attempt}" for frame in self.frames)
+
+    @classmethod
+    def parse(cls, text: str) -> Holder | None:
+        """Return the holder that a text stands for, None where the text is empty or damaged."""
+        frames = []
+        for word in text.split():
+            letter, _, rest = word.partition(":")
+            identifier, _, attempt = rest.rpartition(":")
+            if letter not in _KINDS or not identifier or not attempt.isdecimal():
+                return None
+            frames.append(Frame(_KINDS[letter], identifier, int(attempt)))
+        return cls(tuple(frames)) if frames else None
 
     @property
-    def key(self) -> str:
-        """32 hexadecimal digits that stand for the step everywhere outside."""
-        parts = (self.flow_run_id, self.step, self.parameters, str(self.occurrence))
-        return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
+    def enclosing(self) -> tuple[Frame, ...]:
+        """The executions around the call."""
+        return self.frames[:-1]
+
+    @property
+    def call(self) -> str:
+        """The id of the call."""
+        return self.frames[-1].id
+
+    @property
+    def is_retry(self) -> bool:
+        """Whether an earlier attempt of an enclosing execution may have left something to take over."""
+        return any(frame.attempt > 1 for frame in self.frames)
+
+    @property
+    def flow_runs(self) -> tuple[str, ...]:
+        """Ids of the flow runs on the path, with hyphens, outermost first."""
+        ids = [frame.id for frame in self.frames if frame.kind == "flow"]
+        return tuple(str(uuid.UUID(one)) if len(one) == 32 else one for one in ids)
+
+
+Relation = Literal["same", "superseded", "stale", "sibling", "stranger"]
+
+
+def relation(mine: Holder, theirs: Holder) -> Relation:
+    """Compare two holders at the first frame, from the outermost, where they differ.
+
+    Returns:
+        `same`: nothing differs; it is mine, and an earlier response was lost. `superseded`: theirs is an earlier
+        attempt of an execution that encloses me; I take over. `stale`: theirs is a later attempt of an execution that
+        encloses me; I let go. `sibling`: another execution, or another call of the same one; I leave it alone.
+        `stranger`: another root; I never touch it.
+    """
+    for number, (own, other) in enumerate(zip(mine.frames, theirs.frames, strict=False)):
+        if own == other:
+            continue
+        if (own.kind, own.id) != (other.kind, other.id):
+            return "sibling" if number else "stranger"
+        return "superseded" if own.attempt > other.attempt else "stale"
+    return "same" if len(mine.frames) == len(theirs.frames) else "sibling"
+
+
+@dataclass(frozen=True)
+class Place:
+    """The path of what encloses a call, by what it does and not by ids, which differ in each attempt.
+
+    Attributes:
+        path: A digest of name and parameters for each user task, subflow and batch item, outermost first.
+        certain: Whether every parameter had a fingerprint that is the same in each attempt.
+    """
+
+    path: tuple[str, ...] = ()
+    certain: bool = True
+
+    def within(self, name: str, parameters: str, certain: bool = True) -> Place:
+        """Return the place inside of one more execution."""
+        return Place((*self.path, digest(name, parameters)), self.certain and certain)
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a call does, where, and on whose behalf.
+
+    Attributes:
+        name: What kind of step it is, such as `exec_command`, with the caller's own name for it, if any.
+        does: Fingerprint of what it does.
+        root: Id of the outermost execution.
+        place: What encloses the call.
+        holder: Who makes the call.
+    """
+
+    name: str
+    does: str
+    root: str
+    place: Place
+    holder: Holder
+
+    @property
+    def what(self) -> str:
+        """16 hexadecimal digits: the same wherever in the run the step is made."""
+        return digest(self.root, self.name, self.does)
+
+    @property
+    def family(self) -> str:
+        """32 hexadecimal digits: the same in every attempt of the same place of the same run."""
+        return self.what + digest(*self.place.path)
 
     def client_token(self, generation: int = 0) -> str:
         """Return the ClientToken of a creation, at most 64 characters.
 
         Args:
-            generation: How many resources of this identity are known to be dead: their token is used up.
+            generation: How many resources that this call created are dead: AGS answers their tokens with them.
         """
-        return str(uuid.uuid5(_NAMESPACE, f"{self.key}:{generation}"))
-
-    def within(self, instance_id: str) -> str:
-        """Return the key of a step inside a sandbox: another sandbox runs it anew, since its files are others."""
-        return hashlib.sha256(f"{self.key}\0{instance_id}".encode()).hexdigest()[:32]
+        return str(uuid.uuid5(_NAMESPACE, f"{self.family}:{self.holder.call}:{generation}"))
 
 
 @dataclass(frozen=True)
 class Owner:
     """The flow run, and the process, on whose behalf something is created.
 
-    The id of the flow says which Prefect server it was: a server that knows the flow, and not the run, has lost or
+    The id of the flow tells which Prefect server it was: a server that knows the flow, and not the run, has lost or
     deleted the run; one that knows neither is another server.
     """
 
@@ -88,46 +230,94 @@ class Owner:
     pid: int = 0
 
 
-def label(identity: Identity, owner: Owner, created_at: datetime, generation: int = 0) -> dict[str, str]:
-    """Return the metadata of an instance: whose it is, without any secret. Empty values are left out."""
+def label(step: Step, owner: Owner, created_at: datetime, lease: int | None = None) -> dict[str, str]:
+    """Return the metadata of an instance: step, holder and owner, without any secret. Empty values are left out.
+
+    Args:
+        step: The step that starts it.
+        owner: The run and the process.
+        created_at: The present. Aware.
+        lease: Seconds, where the owner renews a lease.
+    """
     values = {
-        "managed-by": MANAGED_BY,
-        "flow-run-id": owner.flow_run_id,
+        MANAGED_BY_KEY: MANAGED_BY,
+        FLOW_RUN: owner.flow_run_id,
         "flow-run-name": owner.flow_run_name,
-        "flow-id": owner.flow_id,
-        "subflow-run-id": owner.subflow_run_id,
+        FLOW: owner.flow_id,
+        SUBFLOW_RUN: owner.subflow_run_id,
         "deployment": owner.deployment,
-        "step": identity.step,
-        "identity": identity.key,
-        "generation": str(generation),
+        "step": step.name,
+        FAMILY: step.family,
         "created-at": created_at.isoformat(timespec="seconds"),
-        "owner-host": owner.host,
-        "owner-pid": str(owner.pid or ""),
+        **held_by(step.holder, owner, lease),
     }
     return {name: value for name, value in values.items() if value}
 
 
+def held_by(holder: Holder, owner: Owner, lease: int | None = None) -> dict[str, str]:
+    """Return the metadata that changes when another attempt takes an instance over."""
+    return {
+        HOLDER: str(holder),
+        LEASE: str(lease or ""),
+        "owner-host": owner.host,
+        "owner-pid": str(owner.pid or ""),
+    }
+
+
 def belonging_to(owner: Owner) -> dict[str, str]:
     """Return the tags of a tool that its flow run deletes at its end: when the run cannot any more, the reaper may."""
-    values = {"flow-run-id": owner.flow_run_id, "flow-id": owner.flow_id}
+    values = {FLOW_RUN: owner.flow_run_id, FLOW: owner.flow_id}
     return {name: value for name, value in values.items() if value}
+
+
+def holder_of(metadata: Mapping[str, str]) -> Holder | None:
+    """Return the holder that an instance's metadata names, None where there is none."""
+    return Holder.parse(metadata.get(HOLDER, ""))
+
+
+def flow_runs_of(metadata: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the ids of all flow runs that an instance or a tool belongs to, outermost first."""
+    holder = holder_of(metadata)
+    named = (metadata.get(FLOW_RUN, ""), *(holder.flow_runs if holder else ()), metadata.get(SUBFLOW_RUN, ""))
+    return tuple(dict.fromkeys(one for one in named if one))
+
+
+def may_take_over(mine: Holder, status: str, metadata: Mapping[str, str]) -> bool:
+    """Whether an instance of my step's family was left by an earlier attempt, for me to take over."""
+    theirs = holder_of(metadata)
+    if status not in LIVE or theirs is None or metadata.get(KEPT) or metadata.get(GIVEN_UP):
+        return False
+    return relation(mine, theirs) == "superseded"
 
 
 def is_ours(metadata: Mapping[str, str]) -> bool:
     """Whether this package created it, for a flow run that can be looked up."""
-    return metadata.get("managed-by") == MANAGED_BY and bool(metadata.get("flow-run-id"))
+    return metadata.get(MANAGED_BY_KEY) == MANAGED_BY and bool(metadata.get(FLOW_RUN))
 
 
-def generation_of(metadata: Mapping[str, str]) -> int:
-    """Return the generation that `label` wrote, 0 where it is missing or damaged."""
-    text = metadata.get("generation", "0")
-    return int(text) if text.isdecimal() else 0
+def lease_is_kept(metadata: Mapping[str, str], expires_at: datetime | None, now: datetime) -> bool:
+    """Whether an instance's lease was renewed so recently that the process that holds it must have been alive.
+
+    A process renews after a quarter of the lease: less than three quarters left means that it is gone.
+    """
+    text = metadata.get(LEASE, "")
+    if not text.isdecimal() or expires_at is None:
+        return False
+    return (expires_at - now).total_seconds() > int(text) * (1 - RENEW_AT)
+
+
+def run_tool_name(name: str, root: str) -> str:
+    """Return the name of a tool that is made for one run, at most 50 characters: no other run has the same.
+
+    The last digits of the run's id are used: the first ones of a UUID of version 7 are the time.
+    """
+    return f"{name[:41]}-{root.replace('-', '')[-8:]}"
 
 
 RunState = Literal["active", "terminal", "unknown", "foreign"]
-"""What a Prefect server says of a flow run: that it is not over; that it is; that it knows the run's flow and no such
-run (deleted, or lost with a database that was set back); that it knows neither, so that the run may be another
-server's."""
+"""What a Prefect server knows of a flow run: that it is not over; that it is over; that it knows the run's flow and
+not the run (deleted, or lost with a database that was set back); that it knows neither, so that the run may belong to
+another server."""
 
 
 def is_orphan(
@@ -141,11 +331,11 @@ def is_orphan(
 
     Args:
         metadata: What the instance carries.
-        run_state: What the Prefect server says of its flow run, re-read just before acting; never a guess for a
-            server that did not answer.
+        run_state: What the Prefect server knows of its flow run, read just before acting; never a guess for a server
+            that did not respond.
         ended_at: When the run ended; for an unknown run, when the instance was created. Aware.
         now: The present. Aware.
-        grace: How long a sandbox without an owner is left alone, for a retry to adopt.
+        grace: How long a sandbox without an owner is left alone, for a retry to take over.
     """
     if not is_ours(metadata) or run_state in ("active", "foreign") or ended_at is None:
         return False
