@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal
@@ -157,6 +157,39 @@ def relation(mine: Holder, theirs: Holder) -> Relation:
             return "sibling" if number else "stranger"
         return "superseded" if own.attempt > other.attempt else "stale"
     return "same" if len(mine.frames) == len(theirs.frames) else "sibling"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a call gets when it asks for a place of a family.
+
+    Attributes:
+        number: Which place.
+        outcome: `new`: it was free, the step has to be done. `same`: it is mine already, an earlier response was lost.
+            `taken`: an earlier attempt held it, and what that began is mine now. `stale`: a later attempt holds it.
+    """
+
+    number: int
+    outcome: Literal["new", "same", "taken", "stale"]
+
+
+def claim(mine: Holder, held: Sequence[Holder], first: int = 0) -> Claim:
+    """Return which of the places 0, 1, 2, ... of a family is mine: the rule that the scripts in the sandbox apply.
+
+    Args:
+        mine: Who asks.
+        held: The holders of the places that are taken, by number.
+        first: No place before this one can be mine.
+    """
+    for number, theirs in enumerate(held[first:], start=first):
+        found = relation(mine, theirs)
+        if found == "same":
+            return Claim(number, "same")
+        if found == "superseded":
+            return Claim(number, "taken")
+        if found == "stale":
+            return Claim(number, "stale")
+    return Claim(max(first, len(held)), "new")
 
 
 @dataclass(frozen=True)
