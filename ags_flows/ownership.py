@@ -246,6 +246,11 @@ class Step:
         return str(uuid.uuid5(_NAMESPACE, f"{self.family}:{self.holder.call}:{generation}"))
 
 
+def shared_step(name: str) -> Step:
+    """Return a step that all callers share, such as the one server on a port of a sandbox."""
+    return Step(name, "", "shared", Place(), Holder((Frame("call", digest(name)),)))
+
+
 @dataclass(frozen=True)
 class Owner:
     """The flow run, and the process, on whose behalf something is created.

@@ -5,15 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import copy_context
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from prefect import Task
+from prefect.exceptions import Pause
 
 from ags_flows import tasks
 from ags_flows.blocks import AGSConfig
-from ags_flows.cloud.data_planes import open_plane
-from ags_flows.errors import AGSFlowsError, ConfigurationError, NotFoundError
+from ags_flows.cloud.data_planes import close_plane, open_plane
+from ags_flows.cloud.retry import persistently
+from ags_flows.durable.claims import superseded
+from ags_flows.errors import AGSFlowsError, ConfigurationError, ConflictError, NotFoundError, SupersededError
 from ags_flows.lifecycle.lease import Lease, keep_lease
 from ags_flows.models import (
     CodeResult,
@@ -29,9 +33,9 @@ from ags_flows.models import (
     Transfer,
 )
 from ags_flows.models.durations import format_duration, parse_duration
-from ags_flows.ownership import KEPT
+from ags_flows.ownership import GIVEN_UP, KEPT, LEASE, holder_of, relation
 from ags_flows.run.events import tell_instance
-from ags_flows.run.holder import for_this_run
+from ags_flows.run.holder import for_this_run, is_in_execution
 from ags_flows.run.logs import run_logger
 from ags_flows.run.outcome import Ending, ending_of
 from ags_flows.run.task_options import as_step
@@ -40,10 +44,17 @@ from ags_flows.transfer import has_magic
 
 OnFailure = Literal["stop", "keep", "pause"]
 OnCrash = Literal["lease", "stop"]
+R = TypeVar("R")
+
+MOST_TOOLS = 3
+"""How often a session makes its tool, when the last session that used the same one deletes it in between."""
 
 
 class SandboxSession:
     """A running sandbox and what can be done in it. Made by `sandbox_session`.
+
+    Its methods can be called from any thread: one that was started without the context of the run, as plain threads
+    are, works in the context that the session was opened in.
 
     Attributes:
         instance: The instance.
@@ -51,57 +62,53 @@ class SandboxSession:
     """
 
     def __init__(self, tool: Tool | str, instance: Instance, config: AGSConfig, steps: list[Step]) -> None:
-        """Hold what `sandbox_session` has made ready."""
         self.tool = tool
         self.instance = instance
         self.steps = steps
         self._config = config
+        self._context = copy_context()
+
+    @property
+    def place_key(self) -> str:
+        """What stands for the session in steps: the step that started it, which a retry repeats."""
+        return self.instance.place_key
 
     def run(self, command: str | Sequence[str], **options: Any) -> ExecResult:
         """Run a command. Options are those of `ags_flows.tasks.exec_command`: `timeout`, `env`, `check`, ..."""
-        with timed(self.steps, f"exec: {as_text(command)}"):
-            return as_step(tasks.exec_command)(self.instance, command, config=self._config, **options)
+        return self._do(f"exec: {as_text(command)}", tasks.exec_command, self.instance, command, **options)
 
     def start(self, command: str | Sequence[str], **options: Any) -> CommandHandle:
         """Start a command in the background. Options are those of `ags_flows.tasks.start_command`."""
-        with timed(self.steps, f"start: {as_text(command)}"):
-            return as_step(tasks.start_command)(self.instance, command, config=self._config, **options)
+        return self._do(f"start: {as_text(command)}", tasks.start_command, self.instance, command, **options)
 
     def wait(self, handle: CommandHandle, **options: Any) -> ExecResult:
         """Wait for a command in the background. Options are those of `ags_flows.tasks.wait_command`."""
-        with timed(self.steps, f"wait for: {handle.command}"):
-            return as_step(tasks.wait_command)(handle, config=self._config, **options)
+        return self._do(f"wait for: {handle.command}", tasks.wait_command, handle, **options)
 
     def kill(self, handle: CommandHandle) -> None:
         """Kill a command in the background with all that it started."""
-        with timed(self.steps, f"kill: {handle.command}"):
-            as_step(tasks.kill_command)(handle, config=self._config)
+        self._do(f"kill: {handle.command}", tasks.kill_command, handle)
 
     def run_code(self, code: str, **options: Any) -> CodeResult:
         """Run code in the code interpreter. Options are those of `ags_flows.tasks.run_code`."""
-        with timed(self.steps, "run code"):
-            return as_step(tasks.run_code)(self.instance, code, config=self._config, **options)
+        return self._do("run code", tasks.run_code, self.instance, code, **options)
 
     def upload(self, local: str | Path, remote: str, **options: Any) -> Transfer:
         """Copy a local file, or a directory with all that is in it, into the sandbox."""
         task = tasks.upload_directory if Path(local).is_dir() else tasks.upload_file
-        with timed(self.steps, f"upload: {local}"):
-            return as_step(task)(self.instance, local, remote, config=self._config, **options)
+        return self._do(f"upload: {local}", task, self.instance, local, remote, **options)
 
     def download(self, remote: str, local: str | Path, **options: Any) -> Transfer:
         """Copy a file of the sandbox, or a directory with all that is in it, to this machine.
 
         A pattern such as `out/*.parquet` copies what matches it into the directory `local`.
         """
-        with timed(self.steps, f"download: {remote}"):
-            return as_step(self._how_to_download(remote, options.get("user")))(
-                self.instance, remote, local, config=self._config, **options
-            )
+        task = self._how_to_download(remote, options.get("user"))
+        return self._do(f"download: {remote}", task, self.instance, remote, local, **options)
 
     def write(self, path: str, content: str | bytes, **options: Any) -> None:
         """Write text or bytes to a file in the sandbox."""
-        with timed(self.steps, f"write: {path}"):
-            as_step(tasks.write_file)(self.instance, path, content, config=self._config, **options)
+        self._do(f"write: {path}", tasks.write_file, self.instance, path, content, **options)
 
     def collect(self, downloads: Mapping[str, str], *, user: str | None = None, must: bool = True) -> dict[str, str]:
         """Copy what there is of some files and directories to this machine, and return what was copied.
@@ -109,7 +116,7 @@ class SandboxSession:
         Args:
             downloads: Path in the sandbox to local path.
             user: Relative to whose home.
-            must: Raise for what is not there. Otherwise, as after a command that failed, it is only told.
+            must: Raise for what is not there. Otherwise, as after a command that failed, log a warning.
         """
         fetched = {}
         for remote, local in downloads.items():
@@ -124,27 +131,33 @@ class SandboxSession:
 
     def snapshot(self, name: str, **options: Any) -> Snapshot:
         """Save the sandbox's disk under a name. Options are those of `ags_flows.tasks.create_snapshot`."""
-        with timed(self.steps, f"snapshot: {name}"):
-            return as_step(tasks.create_snapshot)(self.instance, name, config=self._config, **options)
+        return self._do(f"snapshot: {name}", tasks.create_snapshot, self.instance, name, **options)
 
     def read(self, path: str, **options: Any) -> bytes:
         """Return the content of a file in the sandbox."""
-        with timed(self.steps, f"read: {path}"):
-            return as_step(tasks.read_file)(self.instance, path, config=self._config, **options)
+        return self._do(f"read: {path}", tasks.read_file, self.instance, path, **options)
 
     def list(self, path: str, **options: Any) -> list[FileInfo]:
         """Return what is in a directory of the sandbox."""
-        with timed(self.steps, f"list: {path}"):
-            return as_step(tasks.list_files)(self.instance, path, config=self._config, **options)
+        return self._do(f"list: {path}", tasks.list_files, self.instance, path, **options)
 
     def url(self, port: int | None = None) -> str:
         """Return the URL of a port of the sandbox, by default the configuration's."""
         return tasks.get_instance_url.fn(self.instance, port, config=self._config)
 
+    def _do(self, name: str, task: Task[..., R], *arguments: Any, **options: Any) -> R:
+        """Do one step, as a task run inside of a flow run."""
+
+        def step() -> R:
+            with timed(self.steps, name):
+                return as_step(task)(*arguments, config=self._config, **options)
+
+        return step() if is_in_execution() else self._context.copy().run(step)
+
     def _how_to_download(self, remote: str, user: str | None) -> Task[..., Transfer]:
         plane = open_plane(self._config.connection(), self.instance.id).plane
         try:
-            is_directory = plane.stat(remote, user=user).type == "dir"
+            is_directory = persistently(lambda: plane.stat(remote, user=user)).type == "dir"
         except NotFoundError:
             # A name that has these characters may also be a file's.
             return tasks.download_files if has_magic(remote) else tasks.download_file
@@ -181,10 +194,10 @@ def sandbox_session(
 ) -> Iterator[SandboxSession]:
     """Give a running sandbox for the length of a `with` block, and end it afterwards.
 
-    While the block is executed, the instance's timeout is kept as a lease: renewed at half of its life by a thread
-    of this process. Success, failure, Ctrl-C and cancellation stop the instance. A process that dies stops renewing,
-    and AGS ends the sandbox with the lease, unless a retry of the flow run adopts it before. Where the block calls
-    Prefect's `suspend_flow_run`, the sandbox is paused, and goes on with the run after the answer.
+    While the block is executed, the instance's timeout is kept as a lease: renewed at a quarter of its life by a
+    thread of this process. Success, failure, Ctrl-C and cancellation stop the instance. A process that dies stops
+    renewing, and AGS ends the sandbox with the lease, unless a retry takes it over before. Where the block calls
+    Prefect's `suspend_flow_run`, the sandbox is paused, and goes on with the run after it was resumed.
 
     Args:
         tool: A `ToolSpec` to create, a tool, its name or its id; by default the configuration's `tool_id`.
@@ -194,9 +207,10 @@ def sandbox_session(
         on_failure: What becomes of the sandbox when the block raises: `stop`, `keep` (until the lease ends), `pause`.
         on_crash: What becomes of it on a SIGTERM that no cancellation sent, such as from a host that goes down: left
             to a retry, and to its `lease`, or `stop`.
-        delete_tool: Delete the tool afterwards; by default only one that this session created.
+        delete_tool: Delete the tool afterwards; by default only one that a `ToolSpec` asks for. The name of such a tool
+            ends with a part of the run's id; parallel sessions of the run share it, and the last one deletes it.
         snapshot_id: Start from this snapshot instead of a tool.
-        step: Tells identical sessions in one flow run apart.
+        step: Tells identical sessions in one flow run apart, where their order may change between attempts.
         steps: A list that the steps are appended to, for a report that also tells of the end.
         config: Where AGS is; by default from the environment.
 
@@ -222,13 +236,13 @@ def sandbox_session(
     seconds = parse_duration(lease or config.lease, field="lease")
     steps = [] if steps is None else steps
     creates = isinstance(tool, ToolSpec)
-    opening = _Opening(config, steps, delete_tool=creates if delete_tool is None else delete_tool)
+    opening = _Opening(config, steps, seconds, metadata or {}, creates if delete_tool is None else delete_tool)
     try:
-        yield opening.open(tool, seconds, metadata, custom, snapshot_id, step)
+        yield opening.open(tool, custom, snapshot_id, step)
     except BaseException as error:
         ending = ending_of(error)
         # Without a retry to wait for, a crash is as good as a cancellation.
-        opening.close("cancelled" if ending == "crashed" and on_crash == "stop" else ending, on_failure)
+        opening.close("cancelled" if ending == "crashed" and on_crash == "stop" else ending, on_failure, error)
         raise
     opening.close("completed", on_failure)
 
@@ -236,9 +250,13 @@ def sandbox_session(
 class _Opening:
     """What a session has made so far: whatever happens in between, `close` knows what there is to end."""
 
-    def __init__(self, config: AGSConfig, steps: list[Step], delete_tool: bool) -> None:
+    def __init__(
+        self, config: AGSConfig, steps: list[Step], seconds: int, metadata: Mapping[str, str], delete_tool: bool
+    ) -> None:
         self._config = config
         self._steps = steps
+        self._seconds = seconds
+        self._metadata = {**metadata, LEASE: str(seconds)}
         self._delete_tool = delete_tool
         self._tool: Tool | str | None = None
         self._instance: Instance | None = None
@@ -247,55 +265,109 @@ class _Opening:
     def open(
         self,
         tool: ToolSpec | Tool | str | None,
-        seconds: int,
-        metadata: Mapping[str, str] | None,
         custom: CustomConfiguration | None,
         snapshot_id: str | None,
         step: str,
     ) -> SandboxSession:
         config = self._config
-        if isinstance(tool, ToolSpec):
-            spec = for_this_run(tool) if self._delete_tool else tool
-            with timed(self._steps, f"create tool: {tool.name}"):
-                self._tool = as_step(tasks.create_tool)(spec, step=step, config=config)
-            with timed(self._steps, f"wait for tool: {tool.name}"):
-                self._tool = as_step(tasks.wait_tool_active)(self._tool, config=config)
-        else:
-            self._tool = tool
-        with timed(self._steps, "start instance"):
-            self._instance = as_step(tasks.start_instance)(
-                self._tool,
-                timeout=format_duration(seconds),
-                metadata=metadata,
-                custom=custom,
-                snapshot_id=snapshot_id,
-                step=step,
-                config=config,
-            )
+        started = time.monotonic()
+        instance = self._start(tool, custom, snapshot_id, step)
         with timed(self._steps, "wait for instance"):
-            if self._instance.status in ("PAUSING", "PAUSED"):
-                self._instance = as_step(tasks.resume_instance)(
-                    self._instance, timeout=format_duration(seconds), config=config
-                )
-            else:
-                self._instance = as_step(tasks.wait_instance_running)(self._instance, config=config)
-        self._lease = self._keep(self._instance, seconds)
-        return SandboxSession(self._tool or self._instance.tool_id, self._instance, config, self._steps)
+            self._instance = instance = as_step(tasks.wait_instance_running)(instance, config=config)
+        self._lease = keep_lease(
+            config.control_plane(),
+            instance.id,
+            self._seconds,
+            holder_of(instance.metadata),
+            age=time.monotonic() - started,
+            on_trouble=run_logger().warning,
+            on_lost=lambda error: close_plane(config.connection(), instance.id),
+        )
+        return SandboxSession(self._tool or instance.tool_id, instance, config, self._steps)
 
-    def close(self, ending: Ending, on_failure: OnFailure) -> None:
+    def close(self, ending: Ending, on_failure: OnFailure, error: BaseException | None = None) -> None:
+        """End what was opened, as the end of the block asks for. Errors are logged, and noted on the block's."""
+        try:
+            self._close(ending, on_failure)
+        except Pause:
+            # Prefect raises it at the begin of any task run, once the run is to be suspended.
+            if error is not None:
+                self._end("cancelled")
+                return
+            self._pause()
+            raise
+        except Exception as trouble:  # noqa: BLE001 - the clean-up must not replace what the block raised
+            run_logger().warning("The sandbox could not be closed: %s", trouble)
+            if error is not None:
+                error.__dict__.setdefault("__notes__", []).append(f"The sandbox could not be closed: {trouble}")
+
+    def _close(self, ending: Ending, on_failure: OnFailure) -> None:
         if self._lease is not None:
             self._lease.release()
-        if ending == "crashed":
-            # Whoever retries this run adopts the sandbox; if nobody does, the lease ends it.
+        if ending in ("crashed", "superseded") or self._is_superseded():
+            # A retry of this run takes the sandbox over, or has taken it; otherwise the lease ends it.
+            if self._instance is not None:
+                close_plane(self._config.connection(), self._instance.id)
             return
         if ending == "failed" and on_failure != "stop" and self._instance is not None:
             self._preserve(self._instance, on_failure)
             return
-        if ending == "suspended" and self._instance is not None:
-            # Memory and files stay; the run that goes on after the answer adopts it and wakes it up.
-            tasks.pause_instance.fn(self._instance, config=self._config)
-            run_logger().info("The run waits for an answer; its sandbox %s is paused.", self._instance.id)
+        if ending == "suspended":
+            self._pause()
             return
+        if ending == "failed" and self._instance is not None:
+            self._give_up(self._instance)
+        self._end(ending)
+
+    def _start(
+        self,
+        tool: ToolSpec | Tool | str | None,
+        custom: CustomConfiguration | None,
+        snapshot_id: str | None,
+        step: str,
+    ) -> Instance:
+        for attempt in range(MOST_TOOLS):
+            self._tool = self._make(tool) if isinstance(tool, ToolSpec) else tool
+            try:
+                with timed(self._steps, "start instance"):
+                    self._instance = as_step(tasks.start_instance)(
+                        self._tool,
+                        timeout=format_duration(self._seconds),
+                        metadata=self._metadata,
+                        custom=custom,
+                        snapshot_id=snapshot_id,
+                        step=step,
+                        config=self._config,
+                    )
+                    return self._instance
+            except (ConflictError, NotFoundError):
+                # The last session that used the tool may have deleted it since.
+                if not isinstance(tool, ToolSpec) or attempt + 1 == MOST_TOOLS:
+                    raise
+        raise AssertionError("unreachable")
+
+    def _make(self, spec: ToolSpec) -> Tool:
+        with timed(self._steps, f"create tool: {spec.name}"):
+            wanted = for_this_run(spec) if self._delete_tool else spec
+            self._tool = made = as_step(tasks.create_tool)(wanted, config=self._config)
+        with timed(self._steps, f"wait for tool: {spec.name}"):
+            return as_step(tasks.wait_tool_active)(made, config=self._config)
+
+    def _is_superseded(self) -> bool:
+        """Whether a later attempt of this run has taken the sandbox over."""
+        if self._lease is None or self._instance is None:
+            return False
+        if self._lease.lost is not None:
+            return isinstance(self._lease.lost, SupersededError)
+        mine, instance = holder_of(self._instance.metadata), self._instance
+        known = persistently(lambda: self._config.control_plane().list_instances(ids=[instance.id]))
+        theirs = holder_of(known[0].metadata) if known else None
+        if mine is None or theirs is None or relation(mine, theirs) != "stale":
+            return False
+        run_logger().warning("%s", superseded(instance.id, str(theirs)))
+        return True
+
+    def _end(self, ending: Ending) -> None:
         tool = self._tool if self._delete_tool else None
         if self._instance is None and tool is None:
             return
@@ -304,28 +376,39 @@ class _Opening:
             end = tasks.cleanup.fn if ending == "cancelled" else as_step(tasks.cleanup)
             end(self._instance, tool, config=self._config)
 
-    def _keep(self, instance: Instance, seconds: int) -> Lease:
-        control, logger = self._config.control_plane(), run_logger()
-        return keep_lease(
-            instance.id,
-            seconds,
-            renew=lambda: control.update_instance(instance.id, timeout=format_duration(seconds)),
-            on_trouble=logger.warning,
-        )
+    def _pause(self) -> None:
+        """Pause the sandbox of a run that is suspended: memory and files stay, and the run that is resumed goes on."""
+        if self._instance is None:
+            return
+        instance = self._instance
+        persistently(lambda: tasks.pause_instance.fn(instance, config=self._config))
+        run_logger().info("The run is suspended; its sandbox %s is paused.", instance.id)
+
+    def _give_up(self, instance: Instance) -> None:
+        """Mark the sandbox of a failed attempt: no retry takes it over, even if it cannot be stopped."""
+        try:
+            self._mark(instance, {GIVEN_UP: "failed"})
+        except AGSFlowsError as error:
+            run_logger().debug("Sandbox %s could not be marked as given up: %s", instance.id, error)
+
+    def _mark(self, instance: Instance, metadata: dict[str, str]) -> None:
+        control = self._config.control_plane()
+        persistently(lambda: control.update_instance(instance.id, metadata=metadata))
 
     def _preserve(self, instance: Instance, on_failure: OnFailure) -> None:
         logger = run_logger()
         try:
-            # The reaper spares it then, although its flow run is over.
-            self._config.control_plane().update_instance(instance.id, metadata={**instance.metadata, KEPT: on_failure})
+            # The reaper spares it then, although its flow run is over, and no retry takes it over.
+            self._mark(instance, {KEPT: on_failure})
             tell_instance("kept", instance, how=on_failure)
             if on_failure == "pause":
-                as_step(tasks.pause_instance)(instance, config=self._config)
+                persistently(lambda: tasks.pause_instance.fn(instance, config=self._config))
                 logger.warning(
-                    "The run failed. Its sandbox is paused; resume_instance(%r) wakes it up for a look.", instance.id
+                    "The run failed. Its sandbox is paused; resume_instance(%r) wakes it up for inspection.",
+                    instance.id,
                 )
                 return
-            ends = as_step(tasks.get_instance)(instance, config=self._config).expires_at
+            ends = persistently(lambda: tasks.get_instance.fn(instance, config=self._config)).expires_at
             logger.warning(
                 "The run failed. Its sandbox %s is kept until %s; look inside with: ags-flows exec %s 'ls -la'",
                 instance.id,

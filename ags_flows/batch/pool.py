@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass, field
@@ -13,14 +13,16 @@ from typing import Any
 from ags_flows.blocks import AGSConfig
 from ags_flows.cloud.data_planes import close_plane
 from ags_flows.cloud.pace import PacedControlPlane
-from ags_flows.errors import AGSFlowsError, ConfigurationError
-from ags_flows.lifecycle.create_once import start_once
+from ags_flows.cloud.retry import persistently
+from ags_flows.errors import AGSFlowsError, ConfigurationError, SupersededError
 from ags_flows.lifecycle.lease import Lease, keep_lease
-from ags_flows.lifecycle.waiting import wait_instance_running, wait_instance_status
+from ags_flows.lifecycle.open_sandbox import Launch, take_over_or_start
+from ags_flows.lifecycle.waiting import wait_instance_running
 from ags_flows.models import CustomConfiguration, Instance
 from ags_flows.models.durations import format_duration, parse_duration
-from ags_flows.ownership import LIVE, Identity, Owner, fingerprint, generation_of, is_ours
+from ags_flows.ownership import FAMILY, Holder, Step, holder_of, may_take_over, relation
 from ags_flows.run.events import tell_instance
+from ags_flows.run.holder import Execution
 from ags_flows.run.logs import Logger
 from ags_flows.session import SandboxSession
 
@@ -58,16 +60,8 @@ class PooledSandbox:
 
     @property
     def lost(self) -> bool:
-        """Whether its lease could not be renewed any more."""
-        return self.lease.gone
-
-
-@dataclass
-class _Earlier:
-    """What earlier attempts of this batch started for one identity."""
-
-    live: Instance | None = None
-    generation: int = 0
+        """Whether it ended, or a later attempt of the run has it."""
+        return self.lease.lost is not None
 
 
 @dataclass
@@ -82,41 +76,31 @@ class Pool:
 
     Args:
         config: Where AGS is.
-        owner: Whose the sandboxes are.
-        run: The flow run, or what stands for it: sandboxes of the same run are adopted by a later attempt.
+        execution: The execution of the batch.
         lease: How long a sandbox outlives this process, by default the configuration's.
         metadata: More metadata on each.
         logger: Gets what goes wrong with leases.
-        retried: Whether there may be sandboxes of an earlier attempt.
     """
 
     def __init__(
         self,
         config: AGSConfig,
-        owner: Owner,
-        run: str,
+        execution: Execution,
         *,
         lease: str | None = None,
-        metadata: Mapping[str, str] | None = None,
         logger: Logger,
-        retried: bool = False,
     ) -> None:
-        """Look for what an earlier attempt started; start nothing."""
         self._config = config
         self._control = PacedControlPlane(config.connection())
-        self._owner = owner
-        self._run = run
+        self._execution = execution
         self._seconds = parse_duration(lease or config.lease, field="lease")
-        self._metadata = dict(metadata or {})
         self._logger = logger
         self._lock = threading.Lock()
         self._counts = _Counts()
-        self._earlier: dict[str, _Earlier] = {}
-        self._adoptable: dict[int, Instance] = {}
         self._refused_since: float | None = None
         self._context = copy_context()
-        if retried:
-            self._find_earlier()
+        holder = execution.step(STEP, {}).holder
+        self._earlier = self._left_by_earlier_attempts(holder) if holder.is_retry else []
 
     @property
     def started(self) -> int:
@@ -143,11 +127,19 @@ class Pool:
             elif self._refused_since is None:
                 self._refused_since = time.monotonic()
 
-    def adoptable(self, slot: int) -> str | None:
-        """Return the id of the live sandbox that an earlier attempt had in a slot."""
+    @property
+    def left(self) -> frozenset[str]:
+        """Ids of the live sandboxes that earlier attempts left, and that were not taken over yet."""
         with self._lock:
-            found = self._adoptable.get(slot)
-        return found.id if found is not None else None
+            return frozenset(instance.id for instance in self._earlier)
+
+    def stop_left(self, ids: Collection[str]) -> None:
+        """Stop sandboxes that earlier attempts left, and that this attempt does not take over."""
+        with self._lock:
+            unwanted = [one for one in self._earlier if one.id in ids]
+            self._earlier = [one for one in self._earlier if one.id not in ids]
+        for instance in unwanted:
+            self._end(instance)
 
     def free_quota(self) -> int | None:
         """Return how many more instances the account may have, None where AGS does not say.
@@ -163,45 +155,53 @@ class Pool:
                 f"This account may have no sandboxes in {self._config.region}: its quota of instances is 0.",
                 hint="Ask for a quota, or choose another region. Nothing was started.",
             )
-        return max(0, int(quota.limit - quota.used)) + len(self._adoptable)
+        return max(0, int(quota.limit - quota.used)) + len(self._earlier)
 
-    def open(self, slot: int, order: Order) -> PooledSandbox:
-        """Return a running sandbox for a slot: the live one of an earlier attempt, or a new one.
+    def open(self, slot: int, order: Order, wanted: str | None = None) -> PooledSandbox:
+        """Return a running sandbox: one that an earlier attempt left, or a new one.
+
+        Args:
+            slot: The thread's number.
+            order: What it is started from.
+            wanted: The id of the sandbox to take over, if it was left and is still there.
 
         Raises:
             QuotaExceededError: The account may have no more at the moment.
         """
-        identity = Identity(self._run, f"{STEP} {slot}", fingerprint(_of_order(order)))
-        with self._lock:
-            earlier = self._earlier.setdefault(identity.key, _Earlier())
-            adopted, earlier.live = earlier.live, None
-            if adopted is not None:
-                self._adoptable.pop(slot, None)
-        if adopted is None:
-            instance, _ = start_once(
-                self._control,
-                identity,
-                self._owner,
-                lambda token, label: self._start(order, token, label),
-                first=True,
-                generation=earlier.generation,
-            )
-            earlier.generation = generation_of(instance.metadata) + 1
+        step = self._execution.step(STEP, _of_order(order))
+        launch = Launch(
+            step=step,
+            owner=self._execution.owner,
+            arguments={"tool": order.tool, "custom": order.custom},
+            timeout=format_duration(self._seconds),
+            lease=self._seconds,
+            startup_timeout=self._config.startup_timeout,
+        )
+        began = time.monotonic()
+        candidates = self._candidates(step, wanted)
+        instance, taken_over = take_over_or_start(
+            self._control, self._config.connection(), launch, candidates, on_trouble=self._logger.warning
+        )
+        if not taken_over:
             with self._lock:
                 self._counts.started += 1
-            self._tell("started", instance)
-        else:
-            instance = adopted
-            self._tell("adopted", instance)
+        self._emit("adopted" if taken_over else "started", instance)
         try:
-            instance = self._running(instance)
-            if adopted is not None:
-                self._renew(instance.id)
+            if instance.status != "RUNNING":
+                instance = wait_instance_running(self._control, instance.id, timeout=self._config.startup_timeout)
         except BaseException:
             self._end(instance)
             raise
         session = SandboxSession(order.tool, instance, self._config, [])
-        lease = keep_lease(instance.id, self._seconds, lambda: self._renew(instance.id), self._logger.warning)
+        lease = keep_lease(
+            self._control,
+            instance.id,
+            self._seconds,
+            step.holder,
+            age=time.monotonic() - began,
+            on_trouble=self._logger.warning,
+            on_lost=lambda error: close_plane(self._config.connection(), instance.id),
+        )
         sandbox = PooledSandbox(slot, order, session, lease)
         with self._lock:
             self._counts.open[instance.id] = sandbox
@@ -209,11 +209,12 @@ class Pool:
         return sandbox
 
     def close(self, sandbox: PooledSandbox) -> None:
-        """Stop a sandbox; what cannot be stopped is told, and left to its lease."""
+        """Stop a sandbox. One that cannot be stopped is logged and left to its lease; so is a successor's."""
         with self._lock:
             self._counts.open.pop(sandbox.id, None)
         sandbox.lease.release()
-        self._end(sandbox.session.instance)
+        if not isinstance(sandbox.lease.lost, SupersededError):
+            self._end(sandbox.session.instance)
 
     def interrupt(self) -> None:
         """Make whoever still waits for a command in one of the sandboxes stop within a second."""
@@ -229,65 +230,62 @@ class Pool:
         self._control.close()
 
     def end(self) -> None:
-        """Stop all sandboxes, those of earlier attempts too that nobody has adopted."""
+        """Stop all sandboxes, those too that earlier attempts left and that were not taken over."""
         with self._lock:
             left, self._counts.open = list(self._counts.open.values()), {}
-            unused = [one.live for one in self._earlier.values() if one.live is not None]
-            self._earlier.clear()
+            unused, self._earlier = self._earlier, []
         for sandbox in left:
             sandbox.lease.release()
+        mine = [sandbox.session.instance for sandbox in left]
         with ThreadPoolExecutor(ENDERS, thread_name_prefix="ags-batch-end") as enders:
-            list(enders.map(self._end, [*(sandbox.session.instance for sandbox in left), *unused]))
+            list(enders.map(self._end, [*self._not_superseded(mine), *unused]))
         self._control.close()
 
-    def _start(self, order: Order, token: str, label: dict[str, str]) -> Instance:
-        return self._control.start_instance(
-            tool=order.tool,
-            timeout=format_duration(self._seconds),
-            metadata={**self._metadata, **label},
-            client_token=token,
-            custom=order.custom,
-        )
+    def _candidates(self, step: Step, wanted: str | None) -> Iterator[Instance]:
+        """Give the sandboxes that earlier attempts left for a step, each to one thread; the wanted one first."""
+        while True:
+            with self._lock:
+                fitting = [one for one in self._earlier if one.metadata.get(FAMILY) == step.family]
+                found = next((one for one in fitting if one.id == wanted), fitting[0] if fitting else None)
+                if found is None:
+                    return
+                self._earlier.remove(found)
+            yield found
 
-    def _running(self, instance: Instance) -> Instance:
-        timeout = self._config.startup_timeout
-        if instance.status in ("PAUSING", "PAUSED"):
-            self._control.resume_instance(instance.id, timeout=format_duration(self._seconds))
-            return wait_instance_status(self._control, instance.id, goal="RUNNING", timeout=timeout)
-        if instance.status == "RUNNING":
-            return instance
-        return wait_instance_running(self._control, instance.id, timeout=timeout)
+    def _not_superseded(self, instances: list[Instance]) -> list[Instance]:
+        """Return the instances that no later attempt of this run has taken over."""
+        try:
+            known = self._control.list_instances(ids=[one.id for one in instances]) if instances else []
+        except AGSFlowsError:
+            return instances
+        theirs = {one.id: holder_of(one.metadata) for one in known}
 
-    def _renew(self, instance_id: str) -> None:
-        self._control.update_instance(instance_id, timeout=format_duration(self._seconds))
+        def is_mine(instance: Instance) -> bool:
+            mine, other = holder_of(instance.metadata), theirs.get(instance.id)
+            return mine is None or other is None or relation(mine, other) != "stale"
+
+        return [one for one in instances if is_mine(one)]
 
     def _end(self, instance: Instance) -> None:
         close_plane(self._config.connection(), instance.id)
         try:
-            self._control.stop_instance(instance.id)
+            persistently(lambda: self._control.stop_instance(instance.id))
         except AGSFlowsError as error:
             self._logger.warning("Sandbox %s is left to its lease and the reaper: %s", instance.id, error)
         else:
-            self._tell("stopped", instance)
+            self._emit("stopped", instance)
 
-    def _tell(self, what: str, instance: Instance) -> None:
-        # The threads of a pool have no run context, and not its settings: which server is to be told.
+    def _emit(self, what: str, instance: Instance) -> None:
+        # The threads of a pool have no run context, and not its settings: which server gets the event.
         self._context.copy().run(tell_instance, what, instance)
 
-    def _find_earlier(self) -> None:
-        for instance in self._control.each_instance():
-            metadata = instance.metadata
-            if not is_ours(metadata) or metadata["flow-run-id"] != self._run:
-                continue
-            if not metadata.get("step", "").startswith(STEP):
-                continue
-            earlier = self._earlier.setdefault(metadata.get("identity", ""), _Earlier())
-            earlier.generation = max(earlier.generation, generation_of(metadata) + 1)
-            if instance.status in LIVE:
-                earlier.live = instance
-                slot = metadata["step"].removeprefix(STEP).strip()
-                if slot.isdecimal():
-                    self._adoptable[int(slot)] = instance
+    def _left_by_earlier_attempts(self, holder: Holder) -> list[Instance]:
+        found = [
+            instance
+            for instance in self._control.each_instance()
+            if instance.metadata.get("step") == STEP and may_take_over(holder, instance.status, instance.metadata)
+        ]
+        return sorted(found, key=lambda one: (one.metadata.get("created-at", ""), one.id))
 
 
 def _of_order(order: Order) -> dict[str, Any]:

@@ -15,10 +15,15 @@ from ags_flows.batch.ledger import Ledger
 from ags_flows.batch.pool import Order, Pool, PooledSandbox
 from ags_flows.batch.queue import Queue, Turn
 from ags_flows.batch.work import Work, worth_another
-from ags_flows.errors import AGSFlowsError, ConfigurationError, CredentialsError, QuotaExceededError
+from ags_flows.errors import (
+    AGSFlowsError,
+    ConfigurationError,
+    CredentialsError,
+    QuotaExceededError,
+    SupersededError,
+)
 from ags_flows.models import ItemResult
-from ags_flows.ownership import Owner
-from ags_flows.run.holder import Scope, acting_as
+from ags_flows.run.holder import Execution, acting_as
 from ags_flows.run.logs import Logger
 
 FIRST_PAUSE = 1.0
@@ -82,8 +87,7 @@ class Runner:
         pool: Opens and closes sandboxes.
         ledger: Knows what is done, and keeps it.
         limits: How far it goes.
-        owner: Whose the steps are.
-        run: What the identities of the steps begin with: the same in every attempt.
+        execution: The execution of the batch.
         logger: Gets what goes wrong.
         gate: Lets sandboxes in.
         attempt: Does one item.
@@ -99,8 +103,7 @@ class Runner:
         ledger: Ledger,
         limits: Limits,
         *,
-        owner: Owner,
-        run: str,
+        execution: Execution,
         logger: Logger,
         gate: Gate = open_gate,
         attempt: Attempt = lambda turn, do: do(),
@@ -112,16 +115,19 @@ class Runner:
         self._pool = pool
         self._ledger = ledger
         self._limits = limits
-        self._owner = owner
-        self._run = run
+        self._execution = execution
         self._logger = logger
         self._gate = gate
         self._attempt = attempt
         turns = [self._turn(item) for item in items if item.key not in ledger.resumed]
         slots = range(min(limits.sandboxes, len(turns)))
-        adoptable = {pool.adoptable(slot) for slot in slots}
-        begun = {key: one.instance_id for key, one in ledger.begun.items() if one.instance_id in adoptable}
-        self._queue = Queue(turns, begun)
+        undone = {turn.item.key for turn in turns}
+        at_work = {key: one.instance_id for key, one in ledger.begun.items() if key in undone}
+        busy = [one for one in dict.fromkeys(at_work.values()) if one in pool.left]
+        # Sandboxes with items in progress come first, whatever their order was.
+        self._wanted = dict(zip(slots, busy, strict=False))
+        pool.stop_left(busy[len(slots) :])
+        self._queue = Queue(turns, {key: one for key, one in at_work.items() if one in self._wanted.values()})
         self._lock = threading.Lock()
         self._news = threading.Condition(self._lock)
         self._done = set(ledger.resumed)
@@ -212,13 +218,13 @@ class Runner:
 
     def _serve(self, slot: int) -> bool:
         """Work until there is nothing more to do, or the leave is lost: whether it is lost."""
-        expected = self._pool.adoptable(slot)
+        expected = self._wanted.pop(slot, None)
         sandbox: PooledSandbox | None = None
         with self._gate(lambda: self._queue.over) as admission:
             admitted = admission.held
             try:
                 while admission.held and (turn := self._queue.take(sandbox.id if sandbox else expected)):
-                    sandbox = self._do(slot, turn, sandbox)
+                    sandbox = self._do(slot, turn, sandbox, expected)
                     if expected is not None and (sandbox is None or sandbox.id != expected):
                         # It could not be adopted, or is gone: what was begun in it begins anew.
                         self._queue.release(expected)
@@ -229,22 +235,24 @@ class Runner:
                     self._pool.close(sandbox)
             return admitted and not admission.held
 
-    def _do(self, slot: int, turn: Turn, sandbox: PooledSandbox | None) -> PooledSandbox | None:
+    def _do(self, slot: int, turn: Turn, sandbox: PooledSandbox | None, wanted: str | None) -> PooledSandbox | None:
         """Do one item, and return the sandbox for the next one, if it is still good."""
         used: PooledSandbox | None = None
         try:
-            used = self._fitting(slot, turn.item, sandbox)
+            used = self._fitting(slot, turn.item, sandbox, wanted)
             result = self._work_on(turn, used)
         except QuotaExceededError as error:
             self._queue.give_back(turn)
             self._wait_for_room(error)
             return None
-        except (ConfigurationError, CredentialsError):
+        except (ConfigurationError, CredentialsError, SupersededError):
             self._queue.give_back(turn)
             raise
         except AGSFlowsError as error:
             if self._interrupted.is_set():
                 return used
+            if used is not None and isinstance(used.lease.lost, SupersededError):
+                raise used.lease.lost from error
             if used is not None:
                 self._pool.close(used)
             self._after_error(turn, error, used.id if used else "")
@@ -260,17 +268,16 @@ class Runner:
             return None
         return used
 
-    def _fitting(self, slot: int, item: Item, sandbox: PooledSandbox | None) -> PooledSandbox:
+    def _fitting(self, slot: int, item: Item, sandbox: PooledSandbox | None, wanted: str | None) -> PooledSandbox:
         order = self._order(item)
         if sandbox is not None and (sandbox.order != order or sandbox.lost):
             self._pool.close(sandbox)
             sandbox = None
-        return sandbox or self._pool.open(slot, order)
+        return sandbox or self._pool.open(slot, order, wanted)
 
     def _work_on(self, turn: Turn, sandbox: PooledSandbox) -> ItemResult:
         self._ledger.begin(turn.item, sandbox.id, turn.attempt)
-        scope = Scope(self._run, f"{turn.item.key}#{turn.attempt}", self._owner)
-        with acting_as(scope):
+        with acting_as(self._execution.within_item(turn.item.key, turn.attempt)):
             return self._attempt(turn, lambda: self._work.do(sandbox.session, turn.item, turn.attempt))
 
     def _after(self, turn: Turn, result: ItemResult) -> None:

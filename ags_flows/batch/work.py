@@ -19,6 +19,7 @@ from ags_flows.errors import (
     WaitTimeoutError,
 )
 from ags_flows.models import ItemResult
+from ags_flows.ownership import digest
 from ags_flows.session import SandboxSession
 
 Function = Callable[[SandboxSession, Any], Any]
@@ -112,7 +113,8 @@ class Work:
                 if isinstance(value, (str, int, float, bool)) and name.isidentifier() and len(str(value)) < 4_000:
                     shown = json.dumps(value) if isinstance(value, bool) else str(value)
                     environment[f"ITEM_{name.upper()}"] = shown
-        file = f"{INBOX}/{item.index}/{item.path.name}" if item.path else f"{INBOX}/{item.index}/item.json"
+        # Named by the key: the index of an item changes when its list grows.
+        file = f"{INBOX}/{digest(item.key)}/{item.path.name if item.path else 'item.json'}"
         if item.path is not None:
             sandbox.upload(item.path, file, user=user)
         elif len(text.encode()) > LONGEST_IN_ENVIRONMENT:

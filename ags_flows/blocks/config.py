@@ -172,6 +172,11 @@ class AGSConfig(Explained, Block):
         # A saved domain that only follows the region would disagree with it as soon as somebody changes the region.
         return "" if domain == domain_of(self.http_endpoint, self.region) else domain
 
+    @property
+    def place_key(self) -> str:
+        """What stands for the configuration in steps: where AGS is. Keys are rotated, defaults have other steps."""
+        return f"{self.http_endpoint} {self.region}"
+
     def connection(self) -> Connection:
         """Return addresses and keys as one value; keys are read from the environment now, if the blocks have none."""
         credentials = self._whose_keys()

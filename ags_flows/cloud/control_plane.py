@@ -12,6 +12,7 @@ from ags_flows.cloud.arguments import check_client_token, check_instance_id, che
 from ags_flows.cloud.connection import Connection
 from ags_flows.cloud.paging import by_offset, by_token, chunks, filtered, take
 from ags_flows.cloud.quotas import quota_overview, with_usage
+from ags_flows.cloud.retry import persistently
 from ags_flows.cloud.transport import Transport
 from ags_flows.errors import (
     ConfigurationError,
@@ -239,7 +240,7 @@ class ControlPlane:
         instance = wire.instance_from_wire(started)
         if ignored := wire.overrides_ignored(parameters, started):
             # Better none than another one than was asked for.
-            self.stop_instance(instance.id)
+            persistently(lambda: self.stop_instance(instance.id))
             raise UnsupportedError(
                 f"AGS started instance {instance.id} without {ignored}; it is stopped again.",
                 hint="Put it into the tool instead: create or update one with these fields.",

@@ -18,6 +18,7 @@ from ags_flows.errors import (
     InvalidRequestError,
     NotFoundError,
     QuotaExceededError,
+    RequestInProgressError,
     ServiceError,
     ThrottledError,
     UnreachableError,
@@ -101,7 +102,7 @@ CODES: dict[str, Meaning] = {
         ConflictError, "The name may be taken: use that tool (ensure_tool), or choose another name."
     ),
     "FailedOperation.DuplicateRequest": Meaning(DuplicateRequestError, "What the first request made is adopted."),
-    "FailedOperation.RequestInProgress": Meaning(DuplicateRequestError, "What the first request makes is adopted."),
+    "FailedOperation.RequestInProgress": Meaning(RequestInProgressError, "Repeat it with the same ClientToken."),
     "FailedOperation.PrecacheFailed": Meaning(InvalidRequestError, _REGISTRY),
     "FailedOperation.StorageMount": Meaning(InvalidRequestError, "Check the mounts and that role_arn may use them."),
     "LimitExceeded.SandboxInstance": Meaning(

@@ -1,63 +1,83 @@
-"""Code that is executed once in a sandbox, also when its step is repeated.
+"""What runs once in a sandbox and leaves one result there: code cells, contexts of the interpreter, shell commands.
 
-The interpreter has no memory of what it was asked. So a cell is claimed in the sandbox before it is sent, and its
-result is kept there after it: whoever repeats the step gets the result. A claim without a result is an outcome of its
-own: the code may have run, and is not sent again.
+The interpreter does not remember what it was asked. So a cell is claimed in the sandbox before it is sent, and its
+result is kept at the claim after it: a later attempt of the step reads the result. A claim of an earlier attempt
+without a result is an outcome of its own: the code may have run, and is not sent again. A claim of the same call
+without a result was not sent: an error that leaves this open is never retried.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
 
 from ags_flows.cloud.data_plane import DataPlane
-from ags_flows.errors import AGSFlowsError, CodeTimeoutError, OutcomeUnknownError
-from ags_flows.models import CodeResult
+from ags_flows.durable.claims import Claimed, claim, remember, request_for
+from ags_flows.errors import AGSFlowsError, CodeTimeoutError, CommandTimeoutError, OutcomeUnknownError
+from ags_flows.ownership import Step
 
-CALL_TIMEOUT = 30.0
 MOST_KEPT = 64 << 20
-"""Bytes of a result that are kept for a repeated step; a larger one has an unknown outcome then."""
+"""Bytes of a result that are kept for a later attempt; a larger one has an unknown outcome then."""
 
-# `mkdir` makes the claim: it succeeds once. The umask keeps results from other users of the sandbox.
-_CLAIM = """
-umask 077
-D="$HOME/.ags_flows/cells/{key}"
-mkdir -p "${{D%/*}}" || exit 9
-if mkdir "$D" 2>/dev/null; then echo claimed; elif [ -s "$D/result" ]; then echo done; else echo unknown; fi
-echo "$D"
-"""
+R = TypeVar("R")
 
 
-def run_once(plane: DataPlane, key: str, run: Callable[[], CodeResult]) -> CodeResult:
-    """Execute code once under a key, or return what it gave the first time.
+@dataclass(frozen=True)
+class Once:
+    """One thing that runs once.
 
-    Args:
+    Attributes:
         plane: The sandbox.
-        key: Names the cell in this sandbox: letters and digits.
-        run: Executes it.
-
-    Raises:
-        OutcomeUnknownError: It was sent before, and nobody can know what became of it.
+        kind: The directory of its claims: letters.
+        step: The step.
+        repeatable: Whether it is harmless to do it again where an earlier attempt left no result.
+        refusals: Errors that mean that it was not done, besides those of this package.
     """
-    told = plane.run(_CLAIM.format(key=key), timeout=CALL_TIMEOUT)
-    state, _, directory = told.stdout.strip().rpartition("\n")
-    state = state.rsplit("\n")[-1]
-    if state == "done":
-        return CodeResult.model_validate_json(plane.read(f"{directory}/result"))
-    if state != "claimed":
-        raise OutcomeUnknownError(
-            f"This code was sent to {plane.instance_id} before, and its result was lost.",
-            hint="It may have run. Look into the sandbox, or run it anew in a fresh one.",
-        )
-    try:
-        result = run()
-    except (CodeTimeoutError, OutcomeUnknownError):
-        raise
-    except AGSFlowsError:
-        # Refused before it ran: an attempt that follows may send it.
-        plane.remove(directory)
-        raise
-    text = result.model_dump_json().encode()
-    if len(text) <= MOST_KEPT:
-        plane.write(f"{directory}/new", text)
-        plane.move(f"{directory}/new", f"{directory}/result")
-    return result
+
+    plane: DataPlane
+    kind: str
+    step: Step
+    repeatable: bool = False
+    refusals: tuple[type[Exception], ...] = ()
+
+    def run(self, execute: Callable[[], R], dump: Callable[[R], str], load: Callable[[bytes], R]) -> tuple[R, Claimed]:
+        """Execute it, or return the result that an earlier attempt left.
+
+        Args:
+            execute: Does it. Errors other than unknown outcomes and time limits mean that it was not done.
+            dump: Turns a result into text.
+            load: Turns that text back.
+
+        Returns:
+            The result, and the claim.
+
+        Raises:
+            OutcomeUnknownError: An earlier attempt began it, and left no result.
+            SupersededError: A later attempt of the same run has it.
+            UnsupportedError: The sandbox cannot hold claims.
+        """
+        plane = self.plane
+        claimed = claim(plane, request_for(plane, self.kind, self.step))
+        remember(plane, self.kind, self.step, claimed.number)
+        if claimed.has_result:
+            return load(plane.read(f"{claimed.directory}/result")), claimed
+        if claimed.outcome == "taken" and not self.repeatable:
+            raise OutcomeUnknownError(
+                f"An earlier attempt sent this to {plane.instance_id}, and left no result.",
+                hint="It may have run. Look into the sandbox, or run the step again in a new one.",
+            )
+        try:
+            result = execute()
+        except (CodeTimeoutError, CommandTimeoutError, OutcomeUnknownError):
+            raise
+        except Exception as error:
+            if isinstance(error, (AGSFlowsError, *self.refusals)):
+                # It was refused before it ran: a later attempt may send it.
+                plane.remove(claimed.directory)
+            raise
+        text = dump(result).encode()
+        if len(text) <= MOST_KEPT:
+            plane.write(f"{claimed.directory}/new", text)
+            plane.move(f"{claimed.directory}/new", f"{claimed.directory}/result")
+        return result, claimed

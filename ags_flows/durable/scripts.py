@@ -1,9 +1,9 @@
 """The shell scripts of durable commands. They need bash (as envd does), coreutils, and setsid where there is one.
 
-A journal is a directory, made aside and renamed, so that it is there at once and whole: `sha` (of the command) and
-`cmd`. Then come `claim` (a file that can be made once: whoever makes it may start the command, or declare that it never
-was), `pid` and `child` (process id and start time), `out`, `err`, and at the very end `rc`: exit code, why it was
-killed, if it was, and at how many bytes of output, if that was the reason.
+A journal is a claimed directory (see `ags_flows.durable.claims`) with `cmd`, and `in` where the command has input.
+Then come `claim` (a file that can be made once: the process that makes it may start the command, or declare that it
+never was started), `pid` and `child` (process id and start time), `out`, `err`, and at the very end `rc`: exit code,
+why it was killed, if it was, and at how many bytes of output, if that was the reason.
 
 Command and environment come in variables, not in the script: what is in a command line can be read by all users of a
 sandbox, and `pkill -f` of a command would find its own supervisor. Variables of the scripts begin with `ags_`, since a
@@ -15,8 +15,13 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Mapping
+from dataclasses import dataclass
 
+from ags_flows.durable.claims import HOLDER_FUNCTIONS, ROOT, Request, assignments, claim_functions
 from ags_flows.errors import ConfigurationError
+from ags_flows.ownership import Holder
+
+JOURNALS = "journal"
 
 INLINE = 65_536
 """Output up to this size, in bytes of a stream, comes back with the answer of the start itself."""
@@ -37,18 +42,7 @@ LONGEST_VALUE = 100_000
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
-# Where the journal is, and whether a process whose id and start time are in a file is still the same one.
-_PLACE = r"""
-ags_root="$HOME/.ags_flows"
-if ! { [ -d "$ags_root/journal" ] || mkdir -p -m 700 "$ags_root" "$ags_root/journal" 2>/dev/null; } ||
-    [ ! -w "$ags_root/journal" ]; then
-  ags_root="/tmp/.ags_flows-$UID"
-  mkdir -p -m 700 "$ags_root" "$ags_root/journal"
-  [ -O "$ags_root" ] || { echo "$ags_root belongs to another user" >&2; exit 9; }
-fi
-ags_d="$ags_root/journal/$ags_key"
-"""
-
+# Whether a process whose id and start time are in a file is still the same one.
 _ALIVE = r"""
 ags_started() {
   local ags_l
@@ -70,7 +64,7 @@ ags_strays() {
   for ags_p in /proc/[0-9]*; do
     ags_i=${ags_p#/proc/}
     case " $$ $PPID $BASHPID $1 " in *" $ags_i "*) continue ;; esac
-    if tr '\0' '\n' 2>/dev/null <"$ags_p/environ" | grep -qx "AGS_FLOWS_JOURNAL=$ags_key"; then echo "$ags_i"; fi
+    if tr '\0' '\n' 2>/dev/null <"$ags_p/environ" | grep -qx "AGS_FLOWS_JOURNAL=$ags_name"; then echo "$ags_i"; fi
   done 2>/dev/null
 }
 """
@@ -108,7 +102,7 @@ ags_watch() {
 }
 ags_command() {
   for ags_v in ${!AGS_FLOWS_ENV_@}; do ags_s=${!ags_v}; unset "$ags_v"; eval "$ags_s"; done 2>/dev/null
-  export AGS_FLOWS_JOURNAL="$ags_key"
+  export AGS_FLOWS_JOURNAL="$ags_name"
   exec $ags_setsid "$BASH" -l "$ags_d/cmd"
 }
 ags_supervise() {
@@ -139,7 +133,7 @@ ags_supervise() {
     kill -s KILL -- "-$ags_child" 2>/dev/null
     for ags_pid in $(ags_strays "$ags_me $ags_watcher"); do kill -s KILL "$ags_pid" 2>/dev/null; done
   fi
-  : >"$ags_d/reserve"
+  : >"$ags_d/reserve"; rm -f "$ags_d/in"
   for ags_v in 1 2 3 4 5 6 7 8 9 10 11 12; do
     { echo "$ags_code $ags_why" >"$ags_d/rc"; } 2>/dev/null && break
     sleep 5
@@ -147,12 +141,12 @@ ags_supervise() {
 }
 """
 
-_TELL = r"""
-ags_tell() {
+_REPORT = r"""
+ags_report() {
   local ags_rc=
   ags_sizes
   [ -s "$ags_d/rc" ] && read -r ags_rc <"$ags_d/rc"
-  printf '\n%s\n' "MARKER $1 $ags_o $ags_e $ags_d" "MARKER-rc $ags_rc"
+  printf '\n%s\n' "MARKER $1 $ags_o $ags_e $ags_d" "MARKER-rc $ags_rc" "MARKER-holder $ags_theirs"
   if [ -n "$ags_rc" ] && [ "$ags_o" -le INLINE_BYTES ] && [ "$ags_e" -le INLINE_BYTES ]; then
     [ "$ags_o" = 0 ] || echo "MARKER-out $(base64 <"$ags_d/out" | tr -d '\n')"
     [ "$ags_e" = 0 ] || echo "MARKER-err $(base64 <"$ags_d/err" | tr -d '\n')"
@@ -162,48 +156,59 @@ ags_tell() {
 }
 """
 
+# ags_fill puts the command and its input into the new journal; ags_text is the command where it is short.
 _START = r"""
 ags_text=$AGS_FLOWS_COMMAND; unset AGS_FLOWS_COMMAND
-for ags_attempt in 1 2 3; do
-  if [ ! -d "$ags_d" ]; then
-    ags_n="$ags_d.new.$$"
-    mkdir "$ags_n" && INTO_CMD && echo "$ags_sha" >"$ags_n/sha" || { rm -rf "$ags_n"; exit 9; }
-    # Renaming a directory fails when there is one with something in it: this is the lock.
-    if mv -T "$ags_n" "$ags_d" 2>/dev/null; then
-      # In a process group of its own: whoever ends this start with its group does not end the supervisor.
-      set -m; ags_supervise </dev/null >/dev/null 2>&1 & set +m
-      ags_supervisor=$!
-      sleep LINGER_SECONDS </dev/null >/dev/null 2>&1 &
-      wait -n "$ags_supervisor" $! 2>/dev/null
-      ags_tell started
+ags_fill() {
+  {
+    if [ -n "$ags_input" ]; then
+      cp "$ags_input" "$1/in" || return 1
+      printf 'exec <%q || exit 125\n' "$ags_d/in"
     fi
-    rm -rf "$ags_n"
+    if [ -n "$ags_uploaded" ]; then cat "$ags_uploaded"; else printf %s "$ags_text"; fi
+  } >"$1/cmd"
+}
+for ags_attempt in 1 2 3; do
+  ags_claim
+  ags_name=${ags_d##*/}
+  [ -z "$ags_uploaded$ags_input" ] || rm -f ${ags_uploaded:+"$ags_uploaded"} ${ags_input:+"$ags_input"}
+  if [ "$ags_outcome" = new ]; then
+    # In its own process group: whatever ends the group of this start does not end the supervisor.
+    set -m; ags_supervise </dev/null >/dev/null 2>&1 & set +m
+    ags_supervisor=$!
+    sleep LINGER_SECONDS </dev/null >/dev/null 2>&1 &
+    wait -n "$ags_supervisor" $! 2>/dev/null
+    ags_report started
   fi
-  read -r ags_known <"$ags_d/sha" && [ "$ags_known" != "$ags_sha" ] && ags_tell conflict
+  [ "$ags_outcome" = stale ] && ags_report "stale"
   if [ -e "$ags_d/claim" ]; then
-    [ -s "$ags_d/rc" ] && ags_tell done
+    [ -s "$ags_d/rc" ] && ags_report done
     for ags_look in 1 2 3 4 5 6 7 8 9 10; do [ -s "$ags_d/pid" ] && break; sleep 0.1; done
-    ags_alive "$ags_d/pid" && ags_tell running
+    ags_alive "$ags_d/pid" && ags_report running
     sleep 0.2
-    [ -s "$ags_d/rc" ] && ags_tell done
-    ags_tell lost
+    [ -s "$ags_d/rc" ] && ags_report done
+    ags_report lost
   fi
-  if [ $(( $(date +%s) - $(stat -c %Y "$ags_d") )) -lt STALE_SECONDS ]; then sleep 0.5; ags_tell starting; fi
-  # Never started: whoever makes the claim keeps the supervisor of that start, if it still comes, from starting it.
+  if [ $(( $(date +%s) - $(stat -c %Y "$ags_d") )) -lt STALE_SECONDS ]; then sleep 0.5; ags_report starting; fi
+  # It was never started. The process that makes the claim keeps the supervisor of that start from starting it later.
   (set -C; : >"$ags_d/claim") 2>/dev/null && mv -T "$ags_d" "$ags_d.stale.$$"
 done
-ags_tell starting
+ags_report starting
 """
 
 _LOOK = r"""
-if [ -s "$ags_d/rc" ]; then ags_tell done; elif ags_alive "$ags_d/pid"; then ags_tell running; fi
+if [ -s "$ags_d/rc" ]; then ags_report done; elif ags_alive "$ags_d/pid"; then ags_report running; fi
 sleep 0.3
-[ -s "$ags_d/rc" ] && ags_tell done
-ags_tell lost
+[ -s "$ags_d/rc" ] && ags_report done
+ags_report lost
 """
 
 _KILL = r"""
 [ -d "$ags_d" ] && [ ! -s "$ags_d/rc" ] || exit 0
+if [ -n "$ags_holder" ]; then
+  # Only the present holder may kill: an attempt that was superseded leaves the command to its successor.
+  ags_holder_of "$ags_d"; [ "$ags_theirs" = "$ags_holder" ] || exit 0
+fi
 if (set -C; : >"$ags_d/claim") 2>/dev/null; then
   # Before it was started: now it never will be.
   : >"$ags_d/out"; : >"$ags_d/err"; echo "143 cancelled" >"$ags_d/rc"; exit 0
@@ -220,29 +225,43 @@ exit 0
 """
 
 
-def start_script(key: str, sha: str, *, uploaded: bool, seconds: int, output: int) -> str:
-    """Return the script that starts a command once, or says what became of it.
+@dataclass(frozen=True)
+class Limits:
+    """What a command may use.
+
+    Attributes:
+        seconds: Time limit, 0 for none.
+        output: The most bytes that it may write to both streams together.
+    """
+
+    seconds: int
+    output: int
+
+
+def start_script(request: Request, limits: Limits, *, uploaded: str, stdin: str) -> str:
+    """Return the script that claims a journal, and starts the command or reports what became of it.
 
     Args:
-        key: The journal's name.
-        sha: Of the command.
-        uploaded: Whether the command was uploaded to `upload_path(key)`; otherwise it comes in the environment.
-        seconds: Time limit, 0 for none.
-        output: The most bytes that the command may write to both streams together.
+        request: Which journal, and on whose behalf.
+        limits: What the command may use.
+        uploaded: Where the command was uploaded, empty where it comes in the environment.
+        stdin: Where the command's input was uploaded, empty for none.
     """
-    into = f'mv {upload_path(key)} "$ags_n/cmd"' if uploaded else 'printf %s "$ags_text" >"$ags_n/cmd"'
-    values = {"ags_key": key, "ags_sha": sha, "ags_time": str(seconds), "ags_output": str(output)}
+    values = {
+        "ags_time": str(limits.seconds),
+        "ags_output": str(limits.output),
+        "ags_uploaded": uploaded,
+        "ags_input": stdin,
+    }
     return "\n".join(
         [
-            *(f"{name}={shlex.quote(value)}" for name, value in values.items()),
-            _PLACE,
+            assignments(values),
+            claim_functions(request),
             _ALIVE,
             _STRAYS,
             _SUPERVISE.replace("GRACE_SECONDS", str(GRACE)),
-            _tell(),
-            _START.replace("LINGER_SECONDS", str(LINGER))
-            .replace("STALE_SECONDS", str(STALE))
-            .replace("INTO_CMD", into),
+            _report(),
+            _START.replace("LINGER_SECONDS", str(LINGER)).replace("STALE_SECONDS", str(STALE)),
         ]
     )
 
@@ -277,25 +296,38 @@ def start_environment(command: str | None, env: Mapping[str, str]) -> dict[str, 
     return carried
 
 
-def look_script(key: str) -> str:
-    """Return the script that says whether a command still runs."""
-    return f"ags_key={key}\n{_PLACE}\n{_ALIVE}\n{_tell()}\n{_LOOK}"
+def look_script(name: str) -> str:
+    """Return the script that reports whether a command still runs.
+
+    Args:
+        name: The journal's name.
+    """
+    return "\n".join([_journal(name), _ALIVE, _report(), _LOOK])
 
 
-def kill_script(key: str) -> str:
-    """Return the script that kills a command's process group, and what left it but inherited its environment."""
-    return f"ags_key={key}\n{_PLACE}\n{_STRAYS}\n{_KILL}"
+def kill_script(name: str, holder: Holder | None = None) -> str:
+    """Return the script that kills a command's process group, and what left it but inherited its environment.
+
+    Args:
+        name: The journal's name.
+        holder: Do nothing unless this is the journal's present holder. None: kill in any case.
+    """
+    return "\n".join([assignments({"ags_holder": str(holder or "")}), _journal(name), HOLDER_FUNCTIONS, _STRAYS, _KILL])
 
 
-def upload_path(key: str) -> str:
-    """Return where a command is uploaded that is too long for the environment."""
-    return f"/tmp/.ags_flows-cmd-{key}"
+def upload_path(call: str) -> str:
+    """Return where the command of a call is uploaded that is too long for the environment."""
+    return f"/tmp/.ags_flows-cmd-{call}"
 
 
-def input_path(key: str) -> str:
-    """Return where the input of a command is uploaded."""
-    return f"/tmp/.ags_flows-in-{key}"
+def input_path(call: str) -> str:
+    """Return where the input of a call's command is uploaded, until its journal is made."""
+    return f"/tmp/.ags_flows-in-{call}"
 
 
-def _tell() -> str:
-    return _TELL.replace("MARKER", MARK).replace("INLINE_BYTES", str(INLINE))
+def _journal(name: str) -> str:
+    return f'{assignments({"ags_name": name})}\n{ROOT}\nags_d="$ags_root/{JOURNALS}/$ags_name"'
+
+
+def _report() -> str:
+    return _REPORT.replace("MARKER", MARK).replace("INLINE_BYTES", str(INLINE))

@@ -22,6 +22,7 @@ from ags_flows.batch.queue import Turn
 from ags_flows.batch.runner import Runner
 from ags_flows.models import BatchReport, ItemResult
 from ags_flows.run.artifacts import show
+from ags_flows.run.holder import INTERNAL
 from ags_flows.run.logs import run_logger
 
 TaskRuns = Literal["chunks", "items", "none"]
@@ -136,6 +137,10 @@ def _chunk_task(wait: Callable[[], State[None]]) -> State[None]:
 @task(name="item", cache_policy=NO_CACHE, persist_result=False)
 def _one_item(key: str, do: Callable[[], None]) -> State[None]:
     return do()  # type: ignore[return-value,func-returns-value]
+
+
+for _internal in (_chunk_task, _one_item):
+    setattr(_internal.fn, INTERNAL, True)
 
 
 def item_task(turn: Turn, do: Callable[[], ItemResult]) -> ItemResult:

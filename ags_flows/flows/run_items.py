@@ -6,6 +6,7 @@ import math
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from ags_flows import tasks
 from ags_flows.batch.claim import claimed
 from ags_flows.batch.items import Items, read_items
 from ags_flows.batch.ledger import Ledger
+from ags_flows.batch.location import location_of
 from ags_flows.batch.pool import Order, Pool
 from ags_flows.batch.runner import Limits, Runner, open_gate
 from ags_flows.batch.storage import Storage, result_storage, storage_at
@@ -24,7 +26,8 @@ from ags_flows.errors import AGSFlowsError, BatchFailedError, ConfigurationError
 from ags_flows.flows.batch_progress import Observer, TaskRuns, item_task
 from ags_flows.flows.concurrency import limited_by, paced_by
 from ags_flows.models import BatchReport, Tool, ToolSpec
-from ags_flows.run.holder import for_this_run, is_first_attempt, owner
+from ags_flows.ownership import fingerprint
+from ags_flows.run.holder import Execution, current_execution, for_this_run, owner
 from ags_flows.run.logs import run_logger
 from ags_flows.run.outcome import Ending, ending_of
 from ags_flows.run.secrets import load_secrets
@@ -59,6 +62,7 @@ def run_items(
     lease: str | None = None,
     on_crash: OnCrash = "lease",
     delete_tool: bool | None = None,
+    step: str = "",
     config: AGSConfig | None = None,
 ) -> BatchReport:
     """Do something with each of many items, in a pool of sandboxes.
@@ -90,6 +94,7 @@ def run_items(
         lease: How long sandboxes outlive this process, `30s` to `24h`.
         on_crash: As of `sandbox_session`.
         delete_tool: Delete the tool afterwards; by default only one that was created here.
+        step: Tells batches of one flow run apart that do the same with items of the same source.
         config: Where AGS is; by default from the environment.
 
     Returns:
@@ -121,13 +126,15 @@ def run_items(
     read = read_items(items)
     # 0.29 of 100 is 29, and not 28 as the product of the floats would have it.
     may_fail = math.floor(round(fail_above * len(read.all), 6))
-    mine, run = owner(), _run_id()
     started = time.monotonic()
+    execution = _execution(work, items, step)
     storage = storage_for(results)
-    with claimed(storage, run, run_logger()):
+    if results is None:
+        storage = location_of(storage, execution.step("run_items", {}))
+    with claimed(storage, execution.frames[0].id, run_logger()):
         ledger = Ledger(storage, read.all)
         observer = Observer(read.all, task_runs)
-        pool = Pool(config, mine, run, lease=lease, logger=run_logger(), retried=not is_first_attempt())
+        pool = Pool(config, execution, lease=lease, logger=run_logger())
         size = _size(sandboxes, len(read.all) - len(ledger.resumed), pool)
         gate, most = limited_by(concurrency_limit) if concurrency_limit else (open_gate, size)
         gate = paced_by(rate_limit, gate) if rate_limit else gate
@@ -151,8 +158,7 @@ def run_items(
                     retries_of_failed=retries_of_failed,
                     failures=may_fail,
                 ),
-                owner=mine,
-                run=run,
+                execution=execution,
                 logger=run_logger(),
                 gate=gate,
                 attempt=item_task if task_runs == "items" and FlowRunContext.get() else lambda turn, do: do(),
@@ -207,8 +213,8 @@ def _failure(report: BatchReport, fail_above: float, may_fail: int, undone: int)
 
 
 def _end(pool: Pool, made: _Tool, ending: Ending) -> None:
-    if ending in ("crashed", "suspended"):
-        # Whoever retries this run adopts the sandboxes; if nobody does, their leases end them.
+    if ending in ("crashed", "suspended", "superseded"):
+        # A retry of this run takes the sandboxes over; otherwise their leases end them.
         pool.leave()
         return
     pool.end()
@@ -272,9 +278,12 @@ def _size(asked: int | None, undone: int, pool: Pool) -> int:
     return min(MOST_SANDBOXES, undone) if free is None else max(1, min(free, undone, MOST_SANDBOXES))
 
 
-def _run_id() -> str:
-    mine = owner()
-    return mine.flow_run_id or f"local-{uuid.uuid4()}"
+def _execution(work: Work, items: Sequence[Any] | str | Path, step: str) -> Execution:
+    """Return the execution of a batch. Its place is what it does: another batch of the same run has another one."""
+    source = str(items) if isinstance(items, (str, Path)) else ""
+    function = getattr(work.function, "__qualname__", type(work.function).__qualname__)
+    base = current_execution().rooted()
+    return replace(base, place=base.place.within("run_items", fingerprint([work.command, function, source, step])))
 
 
 def storage_for(results: str | Path | Storage | None) -> Storage:
@@ -285,4 +294,4 @@ def storage_for(results: str | Path | Storage | None) -> Storage:
         return results
     context = FlowRunContext.get()
     filesystem = context.result_store.result_storage if context is not None else None
-    return result_storage(filesystem, f"ags-flows/batches/{_run_id()}/")
+    return result_storage(filesystem, f"ags-flows/batches/{owner().flow_run_id or f'local-{uuid.uuid4()}'}/")

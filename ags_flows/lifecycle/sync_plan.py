@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 
 from ags_flows.errors import ConfigurationError
-from ags_flows.lifecycle.ensure_tool import difference
+from ags_flows.lifecycle.tool_marks import difference
 from ags_flows.models import Drift, SyncedTool, Tool, ToolSpec
 from ags_flows.ownership import MANAGED_BY, SYNCED_TAG
 

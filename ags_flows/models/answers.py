@@ -7,6 +7,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
+from ags_flows.ownership import FAMILY
+
 
 class Answer(BaseModel):
     """Base of what AGS answers: frozen, tolerant of fields that came after this version."""
@@ -39,6 +41,11 @@ class Tool(Answer):
         """Whether instances can be started of it."""
         return self.status in ("ACTIVE", "READY")
 
+    @property
+    def place_key(self) -> str:
+        """What stands for the tool in steps: its name, which a tool that was created again keeps."""
+        return self.name
+
 
 class EnsuredTool(Tool):
     """A tool that is as it was asked for, and what that took.
@@ -70,6 +77,11 @@ class Instance(Answer):
     expires_at: datetime | None = None
     created_at: datetime | None = None
     updated_at: datetime | None = None
+
+    @property
+    def place_key(self) -> str:
+        """What stands for the instance in steps: the step that started it, or its id where other code did."""
+        return self.metadata.get(FAMILY, self.id)
 
 
 class Snapshot(Answer):

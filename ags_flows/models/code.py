@@ -11,11 +11,20 @@ from ags_flows.models.value import Value
 
 
 class CodeContext(Value):
-    """A context of the code interpreter: variables of one language that live on between executions."""
+    """A context of the code interpreter: variables of one language that live on between executions.
+
+    `key` names its claim in the sandbox, where `create_code_context` made it.
+    """
 
     id: str
     language: str = "python"
     cwd: str = ""
+    key: str = ""
+
+    @property
+    def place_key(self) -> str:
+        """What stands for the context in steps: its claim in the sandbox, which a retry finds again."""
+        return self.key or self.id
 
 
 class CodeError(Value):

@@ -52,6 +52,11 @@ class CommandHandle(Value):
         """What names it in logs."""
         return self.command
 
+    @property
+    def place_key(self) -> str:
+        """What stands for the command in steps: its journal, which a retry finds again."""
+        return self.key
+
 
 class FileInfo(Value):
     """A file or a directory in a sandbox. `mode` is octal permission bits; times are aware."""

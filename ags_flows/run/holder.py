@@ -1,4 +1,9 @@
-"""Who calls: the identity of a step and the owner of what it creates, from Prefect's run context."""
+"""The holder of a call, and its step: from the Prefect contexts around it.
+
+The frames of a holder are the executions that a retry would execute again: flow runs whose parent executes in this
+process, tasks of the user's, items of a batch. A run that has a deployment is a root: another process executes it, it
+survives its own retries, and the end of its parent means nothing for it.
+"""
 
 from __future__ import annotations
 
@@ -6,178 +11,238 @@ import os
 import socket
 import threading
 import uuid
-from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
+from cachetools import LRUCache
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun
 from prefect.context import FlowRunContext, TaskRunContext
 
 from ags_flows.models import ToolSpec
-from ags_flows.ownership import Identity, Owner, belonging_to, fingerprint
+from ags_flows.ownership import Frame, Holder, Owner, Place, Step, belonging_to, digest, fingerprint, run_tool_name
+from ags_flows.run.fingerprints import Fingerprint, of_parameters
+from ags_flows.run.prefect_contexts import flow_contexts, task_contexts
 
-_REMEMBERED_ATTEMPTS = 256
+STEP = "__ags_step__"
+"""Attribute of the function of a task of this package: its run is the call itself, and no execution around it."""
 
+INTERNAL = "__ags_internal__"
+"""Attribute of the function of a task that only shows in the UI what this package does, such as a batch's item."""
 
-@dataclass
-class _Attempt:
-    """What one attempt of one flow run has called so far, to tell identical calls apart."""
+_REMEMBERED = 1_000
 
-    calls: dict[tuple[str, str], int] = field(default_factory=dict)
-    task_runs: dict[tuple[UUID, str], int] = field(default_factory=dict)
-
-
-_attempts: OrderedDict[tuple[str, int], _Attempt] = OrderedDict()
-_outermost: dict[UUID, FlowRun] = {}
+_parents: LRUCache[UUID, tuple[FlowRun, ...]] = LRUCache(_REMEMBERED)
+_fingerprints: LRUCache[UUID, Fingerprint] = LRUCache(_REMEMBERED)
 _lock = threading.Lock()
 
 
-@dataclass
-class Scope:
-    """A piece of work of a flow run that has steps of its own and may run in any thread, such as an item of a batch.
+@dataclass(frozen=True)
+class Execution:
+    """What is being executed around a call.
 
     Attributes:
-        run: The flow run, or what stands for it.
-        name: Names the work, the same in every attempt at it.
-        owner: Whose the work is.
+        frames: The executions that enclose the call, outermost first; empty outside of runs.
+        place: Where they are, by what they do.
+        owner: The flow run, and the process, on whose behalf the call is made.
     """
 
-    run: str
-    name: str
-    owner: Owner
-    calls: dict[tuple[str, str], int] = field(default_factory=dict)
+    frames: tuple[Frame, ...] = ()
+    place: Place = Place()
+    owner: Owner = field(default_factory=lambda: Owner("", host=socket.gethostname(), pid=os.getpid()))
+
+    def rooted(self) -> Execution:
+        """Return an execution with a root: outside of runs a new one, whose steps no other execution has."""
+        return self if self.frames else replace(self, frames=(Frame("task", uuid.uuid4().hex),))
+
+    def within_item(self, key: str, attempt: int) -> Execution:
+        """Return the execution of one attempt at an item of a batch.
+
+        Another attempt is another item: what failed is done again, also in the same sandbox. A retry of the flow run
+        goes on with the attempt that had begun.
+        """
+        name = f"{key}#{attempt}"
+        frame = Frame("item", digest(name))
+        return replace(self, frames=(*self.frames, frame), place=self.place.within("item", name))
+
+    def step(self, name: str, does: Any, *, step: str = "", call: str = "") -> Step:
+        """Return a step that is made in this execution.
+
+        Args:
+            name: What kind of step it is.
+            does: What it does, JSON-like.
+            step: The caller's own name for it.
+            call: Id of the call; by default a new one.
+        """
+        call = call or uuid.uuid4().hex
+        root = self.frames[0].id if self.frames else call
+        full_name = f"{name}/{step}" if step else name
+        return Step(full_name, fingerprint(does), root, self.place, Holder((*self.frames, Frame("call", call))))
 
 
-_scope: ContextVar[Scope | None] = ContextVar("ags_flows_scope", default=None)
+@dataclass(frozen=True)
+class _Acting:
+    """An execution that Prefect does not know, and the ids of the Prefect runs around it."""
+
+    execution: Execution
+    outer: frozenset[UUID]
+
+
+_acting: ContextVar[_Acting | None] = ContextVar("ags_flows_acting", default=None)
 
 
 @contextmanager
-def acting_as(scope: Scope) -> Iterator[None]:
-    """Give the steps of this block their identities from a scope, not from the flow run that may surround it."""
-    token = _scope.set(scope)
+def acting_as(execution: Execution) -> Iterator[None]:
+    """Make the steps of this block steps of an execution, such as of an item of a batch in a thread of its pool."""
+    outer = {context.flow_run.id for context in flow_contexts() if context.flow_run}
+    outer |= {context.task_run.id for context in task_contexts()}
+    token = _acting.set(_Acting(execution, frozenset(outer)))
     try:
         yield
     finally:
-        _scope.reset(token)
+        _acting.reset(token)
 
 
-def identify(step: str, arguments: Any) -> Identity:
-    """Return the identity of the step that is being executed.
+def current_execution() -> Execution:
+    """Return what is being executed around this call."""
+    acting = _acting.get()
+    flows, tasks = flow_contexts(), task_contexts()
+    if acting is None:
+        base, outer, parents = Execution(), frozenset[UUID](), _parents_of(flows[0]) if flows else ()
+    else:
+        base, outer, parents = acting.execution, acting.outer, ()
+    frames, place = list(base.frames), base.place
+    for number, parent in enumerate(parents):
+        # Another process executes the parent: its time is not known here, and grows while it is paused.
+        frames.append(Frame("flow", parent.id.hex, parent.run_count or 1))
+        if number:
+            place = place.within(str(parent.flow_id), fingerprint(parent.parameters))
+    known = {context.flow_run.id for context in flows if context.flow_run}
+    levels = [(None, None), *((context.flow_run.id, context) for context in flows if context.flow_run)]
+    for flow_run_id, flow in levels:
+        if flow is not None and flow_run_id not in outer and flow.flow_run is not None:
+            frames.append(Frame("flow", flow.flow_run.id.hex, attempt_of(flow.flow_run)))
+            if len(frames) > 1:
+                place = _within(place, flow.flow_run.id, flow.flow.name if flow.flow else "", flow.parameters)
+        for task in tasks:
+            run = task.task_run
+            here = run.flow_run_id == flow_run_id if run.flow_run_id in known else flow_run_id is None
+            if here and run.id not in outer and not _is_own(task):
+                frames.append(Frame("task", run.id.hex, max(1, run.run_count or 1)))
+                if len(frames) > 1:
+                    place = _within(place, run.id, task.task.name, task.parameters)
+    roots = (*parents, *(context.flow_run for context in flows if context.flow_run))
+    owner = base.owner if acting is not None else _owner(roots)
+    return Execution(tuple(frames), place, owner)
 
-    Outside of runs every call is a step of its own: there is nothing that could run it again. A task run without a
-    flow is retried by itself alone.
+
+def identify(name: str, does: Any, *, step: str = "") -> Step:
+    """Return the step that is being executed.
 
     Args:
-        step: The task's name, with the step's own name where the caller gave one.
-        arguments: What makes the step what it is, JSON-like.
+        name: What kind of step it is, the task's name.
+        does: What it does, JSON-like. No values of secrets, indexes, time limits or log options.
+        step: The caller's own name for it.
     """
-    parameters = fingerprint(arguments)
-    scope = _scope.get()
-    if scope is not None:
-        count = scope.calls.get((step, parameters), 0)
-        scope.calls[step, parameters] = count + 1
-        return Identity(scope.run, f"{scope.name}/{step}", parameters, count)
-    run = _flow_run()
-    if run is None:
-        context = TaskRunContext.get()
-        return Identity(f"local-{context.task_run.id if context else uuid.uuid4()}", step, parameters)
-    occurrence = _occurrence((str(run.id), run.run_count or 0), step, parameters)
-    return Identity(str(run.id), step, parameters, occurrence)
+    context = TaskRunContext.get()
+    call = context.task_run.id.hex if context is not None and hasattr(context.task.fn, STEP) else ""
+    return current_execution().step(name, does, step=step, call=call)
+
+
+def is_in_execution() -> bool:
+    """Whether this call is made in a run, or in an item of a batch. A plain thread does not inherit that."""
+    return _acting.get() is not None or FlowRunContext.get() is not None or TaskRunContext.get() is not None
 
 
 def owner() -> Owner:
     """Return the flow run and the process that are executing."""
-    scope = _scope.get()
-    if scope is not None:
-        return scope.owner
+    return current_execution().owner
+
+
+def for_this_run(spec: ToolSpec) -> ToolSpec:
+    """Return the spec of a tool that is made for this run alone, and deleted at its end.
+
+    Its name ends with digits of the run's id, so that no other run meets it, and its tags name the run, so that the
+    reaper can delete it.
+    """
+    execution = current_execution()
+    root = execution.frames[0].id if execution.frames else uuid.uuid4().hex
+    tags = {**spec.tags, **belonging_to(execution.owner)}
+    return spec.model_copy(update={"name": run_tool_name(spec.name, root), "tags": tags})
+
+
+def attempt_of(run: FlowRun) -> int:
+    """Return a number that is greater in every later execution of a flow run, and 1 in the first one.
+
+    Prefect raises `run_count` with every retry, but not when a suspended run is resumed; `total_run_time`, which the
+    server adds up at the end of each execution, has grown then. Both only grow, and so does their sum.
+    """
+    return max(1, run.run_count or 1) + (run.total_run_time or timedelta()) // timedelta(microseconds=1)
+
+
+def _is_own(context: TaskRunContext) -> bool:
+    return hasattr(context.task.fn, STEP) or hasattr(context.task.fn, INTERNAL)
+
+
+def _within(place: Place, run: UUID, name: str, parameters: dict[str, Any] | None) -> Place:
+    with _lock:
+        known = _fingerprints.get(run)
+    if known is None:
+        known = of_parameters(parameters)
+        with _lock:
+            _fingerprints[run] = known
+    return place.within(name, known.digest, known.certain)
+
+
+def _owner(runs: tuple[FlowRun, ...]) -> Owner:
     host, pid = socket.gethostname(), os.getpid()
-    context = FlowRunContext.get()
-    run = _flow_run()
-    if run is None or context is None or context.flow_run is None:
-        return Owner(flow_run_id="", host=host, pid=pid)
+    if not runs:
+        return Owner("", host=host, pid=pid)
+    root, innermost = runs[0], runs[-1]
     return Owner(
-        flow_run_id=str(run.id),
-        flow_run_name=run.name or "",
-        flow_id=str(run.flow_id),
-        deployment=str(run.deployment_id or ""),
-        subflow_run_id=str(context.flow_run.id) if context.flow_run.id != run.id else "",
+        flow_run_id=str(root.id),
+        flow_run_name=root.name or "",
+        flow_id=str(root.flow_id),
+        deployment=str(root.deployment_id or ""),
+        subflow_run_id=str(innermost.id) if innermost.id != root.id else "",
         host=host,
         pid=pid,
     )
 
 
-def for_this_run(spec: ToolSpec) -> ToolSpec:
-    """Return the spec of a tool that this flow run deletes at its end: when it cannot any more, the reaper may."""
-    return spec.model_copy(update={"tags": {**spec.tags, **belonging_to(owner())}})
+def _parents_of(context: FlowRunContext) -> tuple[FlowRun, ...]:
+    """Return the flow runs around the outermost one that this process knows, outermost first.
 
-
-def is_first_attempt() -> bool:
-    """Whether this is provably the first time that this step is executed, so that nothing can be there already.
-
-    A run that was suspended and resumed has a run count of 1 again, but has been running for some time before.
+    A subflow in a process pool knows its own context alone. Its parents are read once from the Prefect server.
     """
-    if _scope.get() is not None:
-        # The same work may have been begun by an earlier attempt, or by another process.
-        return False
-    run, context = _flow_run(), TaskRunContext.get()
-    if context is not None and (context.task_run.run_count or 0) > 1:
-        return False
-    if run is None:
-        return True
-    return (run.run_count or 0) <= 1 and not run.total_run_time
-
-
-def _occurrence(attempt_key: tuple[str, int], step: str, parameters: str) -> int:
-    context = TaskRunContext.get()
-    call = (step, parameters)
-    with _lock:
-        attempt = _attempts.setdefault(attempt_key, _Attempt())
-        _attempts.move_to_end(attempt_key)
-        while len(_attempts) > _REMEMBERED_ATTEMPTS:
-            _attempts.popitem(last=False)
-        if context is None:
-            count = attempt.calls.get(call, 0)
-            attempt.calls[call] = count + 1
-            return count
-        # A retry of the task by Prefect executes the same task run again: it keeps its occurrence.
-        known = (context.task_run.id, step)
-        if known not in attempt.task_runs:
-            attempt.task_runs[known] = attempt.calls.get(call, 0)
-            attempt.calls[call] = attempt.task_runs[known] + 1
-        return attempt.task_runs[known]
-
-
-def _flow_run() -> FlowRun | None:
-    """Return the outermost flow run.
-
-    A nested flow gets a new run, with a new id, on every attempt of its parent: only the outermost one is the same
-    after a retry.
-    """
-    context = FlowRunContext.get()
-    if context is None or context.flow_run is None:
-        return None
     run = context.flow_run
-    if run.parent_task_run_id is None:
-        return run
+    if run is None or not _has_parent(run):
+        return ()
     with _lock:
-        known = _outermost.get(run.id)
+        known = _parents.get(run.id)
     if known is None:
         known = _climb(run)
         with _lock:
-            _outermost[run.id] = known
+            _parents[run.id] = known
     return known
 
 
-def _climb(run: FlowRun) -> FlowRun:
+def _climb(run: FlowRun) -> tuple[FlowRun, ...]:
+    found: list[FlowRun] = []
     with get_client(sync_client=True) as client:
-        while run.parent_task_run_id is not None:
+        while _has_parent(run) and run.parent_task_run_id is not None:
             parent = client.read_task_run(run.parent_task_run_id).flow_run_id
             if parent is None:
-                return run
+                break
             run = client.read_flow_run(parent)
-    return run
+            found.insert(0, run)
+    return tuple(found)
+
+
+def _has_parent(run: FlowRun) -> bool:
+    return run.parent_task_run_id is not None and run.deployment_id is None

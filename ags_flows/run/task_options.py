@@ -13,13 +13,14 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.context import FlowRunContext
 from prefect.tasks import exponential_backoff
 
+from ags_flows.cloud.retry import LONGEST_RETRY_AFTER
 from ags_flows.errors import AGSFlowsError
+from ags_flows.run.holder import STEP
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 RETRIES = 4
-LONGEST_RETRY_AFTER = 60.0
 LONGEST_SUBJECT = 60
 
 
@@ -52,6 +53,7 @@ def sandbox_task(title: str, subject: str) -> Callable[[Callable[P, R]], Task[P,
         return f"{title}: {_shorten(parameters.get(subject))}"
 
     def decorate(function: Callable[P, R]) -> Task[P, R]:
+        setattr(function, STEP, True)
         return task(
             # Its type is a protocol that no plain function can have.
             task_run_name=cast(Any, name_run),

@@ -1,19 +1,10 @@
-"""What all parts of the facade share: a configuration, the control plane, and repetition that does nothing twice."""
+"""What all parts of the facade share: a configuration and the control plane."""
 
 from __future__ import annotations
-
-import random
-import time
-from collections.abc import Callable
-from typing import TypeVar
 
 from ags_flows.blocks import AGSConfig
 from ags_flows.cloud.connection import Connection
 from ags_flows.cloud.control_plane import ControlPlane
-from ags_flows.errors import AGSFlowsError
-from ags_flows.run.task_options import LONGEST_RETRY_AFTER, RETRIES
-
-R = TypeVar("R")
 
 
 class Account:
@@ -40,19 +31,3 @@ class Account:
             CredentialsError: There are no keys.
         """
         return ControlPlane.of(self.connection)
-
-
-def persistently(action: Callable[[], R]) -> R:
-    """Do something again while its error says that it is worth it: as often, and with the waits, that tasks have.
-
-    Whoever calls sees to it that a repetition is safe: a creation keeps its ClientToken.
-    """
-    for attempt in range(RETRIES):
-        try:
-            return action()
-        except AGSFlowsError as error:
-            if not error.retryable:
-                raise
-            wait = 2**attempt * random.uniform(1.0, 1.5)
-            time.sleep(min(max(wait, error.retry_after or 0.0), LONGEST_RETRY_AFTER))
-    return action()

@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ags_flows.cloud.data_planes import close_plane
+from ags_flows.cloud.retry import persistently
 from ags_flows.errors import ConfigurationError
-from ags_flows.lifecycle.create_once import start_once
+from ags_flows.lifecycle.open_sandbox import Launch, take_over_or_start
 from ags_flows.lifecycle.waiting import wait_instance_running
 from ags_flows.models import CustomConfiguration
 from ags_flows.models.durations import parse_duration
-from ags_flows.run.holder import identify, is_first_attempt, owner
-from ags_flows.runtime.account import Account, persistently
+from ags_flows.run.holder import identify, owner
+from ags_flows.runtime.account import Account
 from ags_flows.runtime.plain import custom_of
 
 
@@ -150,22 +151,16 @@ class Instances(Account):
     def _start(self, tool: str, timeout: str | int, custom: CustomConfiguration | None = None) -> str:
         parse_duration(timeout)
         control = self.control
-        arguments = {"tool": tool, "custom": custom.model_dump(mode="json") if custom else None}
-        # One identity for all attempts of this call, and so one ClientToken.
-        identity = identify("AGSRuntime.start_instance", arguments)
-        # A repetition looks for what the attempt before may have started, although its answer was lost.
-        attempts = iter([is_first_attempt()])
-        instance, _ = persistently(
-            lambda: start_once(
-                control,
-                identity,
-                owner(),
-                lambda token, label: control.start_instance(
-                    tool=tool, timeout=timeout, metadata=label, client_token=token, custom=custom
-                ),
-                first=next(attempts, False),
-            )
+        does = {"tool": tool, "custom": custom.model_dump(mode="json") if custom else None}
+        # One step for all attempts of this call, and so one ClientToken.
+        launch = Launch(
+            step=identify("AGSRuntime.start_instance", does),
+            owner=owner(),
+            arguments={"tool": tool, "custom": custom},
+            timeout=str(timeout),
+            startup_timeout=self.config.startup_timeout,
         )
+        instance = persistently(lambda: take_over_or_start(control, self.connection, launch)).instance
         try:
             return wait_instance_running(control, instance.id, timeout=self.config.startup_timeout).id
         except BaseException:

@@ -14,10 +14,11 @@ from ags_flows.cloud.code_interpreter import CodeInterpreter, check_language
 from ags_flows.cloud.control_plane import ControlPlane
 from ags_flows.cloud.data_plane import DataPlane
 from ags_flows.cloud.data_planes import OpenPlane, open_plane
-from ags_flows.durable.command import follow_durable, kill_durable, run_durable, start_durable
+from ags_flows.cloud.retry import persistently
+from ags_flows.durable.command import Command, DurableCommand, Following
 from ags_flows.errors import ConfigurationError, CredentialsError
 from ags_flows.models import AccessToken, Transfer
-from ags_flows.runtime.account import persistently
+from ags_flows.run.holder import Execution
 from ags_flows.runtime.background import BackgroundCommand
 from ags_flows.runtime.instances import Instances
 from ags_flows.transfer import download_directory, download_file, upload_directory, upload_file
@@ -129,18 +130,15 @@ class Sandboxes(Instances):
                 listener(f"{line}\n")
 
         listener = tell if on_stdout or on_stderr else None
-        known: dict[str, Any] = {"key": uuid.uuid4().hex, "user": user, "timeout": timeout}
-        following: dict[str, Any] = {"on_line": listener, "cancelled": cancelled, "limit": MOST_KEPT}
-        if not background:
-            result = run_durable(plane, command, **known, **following)
-            return live_sandbox.command_result(result)
+        what = Command(command, user, timeout=timeout)
+        running = DurableCommand(plane, what, Following(listener, cancelled=cancelled, limit=MOST_KEPT))
+        # Outside of any run: each call is a step that no other call has.
+        running.start(Execution().step("execute_command", what.does()))
 
         def follow() -> Any:
-            result = follow_durable(plane, command, **known, **following)
-            return live_sandbox.command_result(result)
+            return live_sandbox.command_result(running.wait())
 
-        start_durable(plane, command, **known)
-        return BackgroundCommand(follow, lambda: kill_durable(plane, known["key"], user=user), command)
+        return BackgroundCommand(follow, running.kill, command) if background else follow()
 
     def execute_code_in_sandbox(
         self,

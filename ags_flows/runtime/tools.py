@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+from ags_flows.cloud.retry import persistently
 from ags_flows.errors import ConfigurationError, ConflictError, NotFoundError
 from ags_flows.lifecycle.create_once import create_tool_once
 from ags_flows.lifecycle.ensure_tool import delete_drained, users_of
@@ -12,7 +13,7 @@ from ags_flows.lifecycle.waiting import wait_tool_active
 from ags_flows.models import ImageRegistryType, Network, Probe, Resources, ToolSpec
 from ags_flows.ownership import LIVE
 from ags_flows.run.holder import identify
-from ags_flows.runtime.account import Account, persistently
+from ags_flows.runtime.account import Account
 from ags_flows.runtime.plain import mounts_of, ports_of, text_pairs
 from ags_flows.tasks.tools import resolve_spec
 
@@ -126,10 +127,10 @@ class Tools(Account):
             default_timeout=tool_default_timeout,
         )
         resolved = resolve_spec(spec, self.config)
-        # One identity for all attempts of this call, and so one ClientToken.
-        identity = identify("AGSRuntime.create_tool", resolved.model_dump(mode="json"))
+        # One step for all attempts of this call, and so one ClientToken.
+        step = identify("AGSRuntime.create_tool", resolved.name)
         control = self.control
-        tool, _ = persistently(lambda: create_tool_once(control, resolved, identity))
+        tool, _ = persistently(lambda: create_tool_once(control, resolved, step))
         if wait_for_active:
             wait_tool_active(control, tool.id, timeout=self.config.startup_timeout)
         return tool.id

@@ -7,10 +7,11 @@ import time
 
 from ags_flows.blocks import AGSConfig
 from ags_flows.cloud.data_planes import open_plane
-from ags_flows.durable.command import follow_durable, start_durable
+from ags_flows.durable.command import Command, DurableCommand, Following
 from ags_flows.errors import CommandFailedError
 from ags_flows.models import ExecResult, Instance, PortNumber
 from ags_flows.models.value import Value
+from ags_flows.ownership import shared_step
 from ags_flows.run.logs import run_logger
 from ags_flows.run.task_options import sandbox_task
 from ags_flows.swerex.config import AGSDeploymentConfig
@@ -117,18 +118,12 @@ class _Starter:
         self._plane = open_plane(config.connection(), reference).plane
         self._command = deployment.server_command
         self._user = deployment.server_user
-        # One server a port: whoever opens it finds it.
-        self._key = f"swerex{deployment.port}"
         self._left = threading.Event()
         self._ended: ExecResult | None = None
-        start_durable(
-            self._plane,
-            self._command,
-            key=self._key,
-            user=self._user,
-            env={"SWEREX_PORT": str(deployment.port)},
-            on_note=run_logger().debug,
-        )
+        command = Command(self._command, self._user, env={"SWEREX_PORT": str(deployment.port)})
+        following = Following(on_note=run_logger().debug, cancelled=self._left, limit=1 << 14)
+        # One server for each port, which every caller finds.
+        self._server = DurableCommand(self._plane, command, following).start(shared_step(f"swerex-{deployment.port}"))
         threading.Thread(target=self._follow, name="ags-swerex-server", daemon=True).start()
 
     def check(self) -> None:
@@ -148,8 +143,6 @@ class _Starter:
 
     def _follow(self) -> None:
         try:
-            self._ended = follow_durable(
-                self._plane, self._command, key=self._key, user=self._user, cancelled=self._left, limit=1 << 14
-            )
+            self._ended = self._server.wait()
         except Exception:  # noqa: BLE001 - whoever waits for the server finds out by itself
             return

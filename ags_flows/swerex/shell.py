@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 import time
 from typing import Any
 
@@ -12,14 +11,14 @@ from swerex.exceptions import CommandTimeoutError as ShellTimeoutError
 from swerex.runtime.abstract import (
     BashAction,
     BashInterruptAction,
-    Command,
     CreateBashSessionRequest,
     Observation,
-    WriteFileRequest,
 )
 
 from ags_flows.blocks import AGSConfig
-from ags_flows.errors import AGSFlowsError, CommandTimeoutError, ConfigurationError, OutcomeUnknownError
+from ags_flows.cloud.data_planes import open_plane
+from ags_flows.durable.cells import Once
+from ags_flows.errors import CommandTimeoutError, ConfigurationError, OutcomeUnknownError
 from ags_flows.models import ExecResult
 from ags_flows.run.holder import identify
 from ags_flows.run.logs import run_logger
@@ -32,12 +31,7 @@ from ags_flows.tasks.commands import as_text, require_success
 SHELL_STARTUP = 10.0
 """Seconds that a new shell may take: SWE-ReX's own second is short for a sandbox that has just begun."""
 
-JOURNAL = "/tmp/.ags_flows-swerex"
-
 Outcome = dict[str, Any]
-
-_unsent: set[tuple[str, str]] = set()
-"""Sandboxes and steps that this process has claimed and could not send: a retry may."""
 
 
 @sandbox_task("shell", "command")
@@ -85,20 +79,19 @@ def run_in_shell(
         raise ConfigurationError(f"timeout={timeout!r}: seconds greater than 0 are needed.")
     if not session:
         raise ConfigurationError("session: it is empty.", hint="Give the shell a name, such as 'default'.")
-    arguments = {"command": command, "session": session}
-    key = identify(f"run_in_shell/{step}", arguments).within(server.instance_id)
-    result = wait_for(_once(connect(server, config), key, command, session, timeout))
+    made = identify("run_in_shell", {"command": command, "session": session}, step=step)
+    plane = open_plane((config or AGSConfig()).connection(), server.instance_id).plane
+    runtime = connect(server, config)
+    outcome, _ = Once(plane, "shell", made, refusals=(BashIncorrectSyntaxError,)).run(
+        lambda: wait_for(_run(runtime, command, session, timeout)), json.dumps, json.loads
+    )
+    result = _result(runtime, command, timeout, outcome)
     if result.stdout:
         run_logger().info("%s", result.stdout)
     return require_success(result) if check else result
 
 
-async def _once(runtime: GatewayRuntime, key: str, command: str, session: str, timeout: float) -> ExecResult:
-    """Run the command, unless the sandbox has its outcome already."""
-    outcome = await _claim(runtime, key)
-    if outcome is None:
-        outcome = await _run(runtime, key, command, session, timeout)
-        await runtime.write_file(WriteFileRequest(path=f"{JOURNAL}/{key}/outcome", content=json.dumps(outcome)))
+def _result(runtime: GatewayRuntime, command: str, timeout: float, outcome: Outcome) -> ExecResult:
     text = str(outcome["output"])
     result = ExecResult(
         command=command,
@@ -115,60 +108,25 @@ async def _once(runtime: GatewayRuntime, key: str, command: str, session: str, t
     return result
 
 
-async def _claim(runtime: GatewayRuntime, key: str) -> Outcome | None:
-    """Return the outcome of an earlier attempt, None where this one is the first.
-
-    Raises:
-        OutcomeUnknownError: An earlier attempt began and left no outcome.
-    """
-    place = shlex.quote(f"{JOURNAL}/{key}")
-    script = f"mkdir -p {JOURNAL} && if mkdir {place} 2>/dev/null; then echo new; else cat {place}/outcome; fi"
-    told = await runtime.execute(Command(command=script, shell=True, timeout=30.0))
-    if told.stdout.strip() == "new" or (runtime.instance_id, key) in _unsent:
-        _unsent.discard((runtime.instance_id, key))
-        return None
-    try:
-        found: Outcome = json.loads(told.stdout)
-        return found
-    except ValueError:
-        raise OutcomeUnknownError(
-            f"An earlier attempt ran this command in {runtime.instance_id} and did not see its end.",
-            hint="Look into the sandbox, or run the step anew in a fresh one.",
-        ) from None
-
-
-async def _run(runtime: GatewayRuntime, key: str, command: str, session: str, timeout: float) -> Outcome:
+async def _run(runtime: GatewayRuntime, command: str, session: str, timeout: float) -> Outcome:
     began = time.monotonic()
     try:
         # Otherwise SWE-ReX would raise for what is a value here.
-        observed = await _send(
-            runtime, key, BashAction(command=command, session=session, timeout=timeout, check="silent")
-        )
+        observed = await _send(runtime, BashAction(command=command, session=session, timeout=timeout, check="silent"))
     except ShellTimeoutError:
         return _outcome(await _interrupted(runtime, session), 124, began, timed_out=True)
-    except BashIncorrectSyntaxError:
-        await runtime.execute(Command(command=["rm", "-r", f"{JOURNAL}/{key}"], timeout=30.0))
-        raise
     if observed.exit_code is None:
-        raise OutcomeUnknownError(f"The shell in {runtime.instance_id} did not tell the exit code of: {command}")
+        raise OutcomeUnknownError(f"The shell in {runtime.instance_id} did not report the exit code of: {command}")
     return _outcome(observed.output, observed.exit_code, began)
 
 
-async def _send(runtime: GatewayRuntime, key: str, action: BashAction) -> Observation:
+async def _send(runtime: GatewayRuntime, action: BashAction) -> Observation:
     """Run a command in its shell, which is opened by the first one."""
     try:
-        try:
-            await runtime.create_session(
-                CreateBashSessionRequest(session=action.session, startup_timeout=SHELL_STARTUP)
-            )
-        except SessionExistsError:
-            pass
-        return await runtime.run_in_session(action)
-    except AGSFlowsError as error:
-        if error.retryable:
-            # It did not arrive.
-            _unsent.add((runtime.instance_id, key))
-        raise
+        await runtime.create_session(CreateBashSessionRequest(session=action.session, startup_timeout=SHELL_STARTUP))
+    except SessionExistsError:
+        pass
+    return await runtime.run_in_session(action)
 
 
 async def _interrupted(runtime: GatewayRuntime, session: str) -> str:

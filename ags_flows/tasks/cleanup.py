@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
+from functools import partial
 
 from ags_flows.blocks import AGSConfig
+from ags_flows.cloud.control_plane import ControlPlane
 from ags_flows.cloud.data_planes import close_plane
+from ags_flows.cloud.retry import Backoff, persistently
 from ags_flows.errors import AGSFlowsError, ConflictError
+from ags_flows.lifecycle.ensure_tool import users_of
 from ags_flows.lifecycle.waiting import wait_instance_status
 from ags_flows.models import CleanupReport, Instance, Tool
+from ags_flows.ownership import LIVE
 from ags_flows.run.events import tell_instance, tell_tool
 from ags_flows.run.logs import run_logger
 from ags_flows.run.task_options import sandbox_task
 from ags_flows.tasks.instances import instance_id
 from ags_flows.tasks.tools import tool_id
 
-ATTEMPTS = 6
-FIRST_PAUSE = 0.3
-STOP_TIMEOUT = 10.0
+BACKOFF = Backoff(attempts=6, first_pause=0.3)
+STOP_TIMEOUT = 60.0
+"""Seconds to wait until an instance is STOPPED: its tool cannot be deleted before."""
 
 
 @sandbox_task("cleanup", "instance")
@@ -57,14 +61,12 @@ def cleanup(
             stopped = reference
             tell_instance("stopped", instance)
             if tool is not None:
-                # A tool with instances cannot be deleted; stopping takes AGS a moment.
-                _attempt(
-                    lambda: wait_instance_status(control, reference, goal="STOPPED", timeout=STOP_TIMEOUT), problems
-                )
+                wait = partial(wait_instance_status, control, reference, goal="STOPPED", timeout=STOP_TIMEOUT)
+                _attempt(wait, problems)
     # An instance that goes on keeps its tool.
     if tool is not None and (instance is None or stopped):
         name = tool_id(tool)
-        if _attempt(lambda: control.delete_tool(name), problems):
+        if _attempt(lambda: _delete_unless_used(control, name), problems):
             deleted = name
             tell_tool("deleted", tool)
     for problem in problems:
@@ -75,15 +77,21 @@ def cleanup(
     return CleanupReport(instance_id=stopped, tool_id=deleted, problems=tuple(problems))
 
 
+def _delete_unless_used(control: ControlPlane, name: str) -> None:
+    """Delete a tool. Leave it where another session of this run still uses it: the last one deletes it."""
+    try:
+        control.delete_tool(name)
+    except ConflictError:
+        used_by = [one.id for one in users_of(control, control.get_tool(name)) if one.status in LIVE]
+        if not used_by:
+            raise
+        run_logger().info("Tool %s is still used by %s; its last session deletes it", name, ", ".join(used_by[:3]))
+
+
 def _attempt(action: Callable[[], object], problems: list[str]) -> bool:
-    for attempt in range(ATTEMPTS):
-        try:
-            action()
-            return True
-        except AGSFlowsError as error:
-            last = attempt + 1 == ATTEMPTS
-            if last or not (error.retryable or isinstance(error, ConflictError)):
-                problems.append(str(error))
-                return False
-            time.sleep(FIRST_PAUSE * 2**attempt)
-    return False
+    try:
+        persistently(action, BACKOFF, repeat=lambda error: error.retryable or isinstance(error, ConflictError))
+    except AGSFlowsError as error:
+        problems.append(str(error))
+        return False
+    return True

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from ags_flows.blocks import AGSConfig
 from ags_flows.cloud.code_interpreter import CodeInterpreter, check_language
 from ags_flows.cloud.data_planes import open_plane
-from ags_flows.durable.cells import run_once
+from ags_flows.durable.cells import Once
 from ags_flows.errors import CodeFailedError
 from ags_flows.models import CodeContext, CodeResult, Instance
 from ags_flows.run.artifacts import show_results
@@ -97,9 +97,16 @@ def run_code(
             limit=limit,
         )
 
-    identity = identify(f"run_code/{step}", {"code": code, "context": context_id, "env": environment})
+    does = {
+        "code": code,
+        "language": language,
+        "context": context.place_key if isinstance(context, CodeContext) else context,
+        "env": dict(env or {}),
+        "secrets": dict(secrets or {}),
+    }
+    cell = Once(plane, "cells", identify("run_code", does, step=step))
     try:
-        result = run_once(plane, identity.within(reference), execute)
+        result, _ = cell.run(execute, CodeResult.model_dump_json, CodeResult.model_validate_json)
     finally:
         log.close()
     result = CodeResult.model_validate(redactor.data(result.model_dump()))
@@ -115,14 +122,21 @@ def run_code(
 
 @sandbox_task("create context", "language")
 def create_code_context(
-    instance: Instance | str, language: str = "python", cwd: str | None = None, config: AGSConfig | None = None
+    instance: Instance | str,
+    language: str = "python",
+    cwd: str | None = None,
+    step: str = "",
+    config: AGSConfig | None = None,
 ) -> CodeContext:
     """Make a context of the code interpreter: variables that no other context sees.
+
+    A retry of the task or of the flow run gets the context that an earlier attempt made in the same sandbox.
 
     Args:
         instance: The instance or its id.
         language: `python`, `javascript`, `typescript`, `bash`, `r` or `java`.
         cwd: Working directory, by default the user's home.
+        step: Tells identical calls in one flow run apart, where their order may change between attempts.
         config: Where AGS is; by default from the environment.
 
     Raises:
@@ -134,7 +148,15 @@ def create_code_context(
         assert run_code(instance, "import os; os.getcwd()", context=context).text == "/tmp"
         ```
     """
-    return _interpreter(instance, config).create_context(language, cwd)
+    plane = open_plane((config or AGSConfig()).connection(), instance_id(instance)).plane
+    made = identify("create_code_context", {"language": language, "cwd": cwd}, step=step)
+    # A context that an earlier attempt made and did not record is of no use to anything: another one is made.
+    context, claimed = Once(plane, "contexts", made, repeatable=True).run(
+        lambda: CodeInterpreter(plane).create_context(language, cwd),
+        CodeContext.model_dump_json,
+        CodeContext.model_validate_json,
+    )
+    return context.model_copy(update={"key": claimed.directory.rpartition("/")[2]})
 
 
 @sandbox_task("list contexts", "instance")

@@ -10,7 +10,7 @@ from typing import cast
 from ags_flows.blocks import AGSConfig
 from ags_flows.cloud.data_planes import open_plane
 from ags_flows.cloud.tracing import request_span
-from ags_flows.durable.command import follow_durable, kill_durable, run_durable, start_durable
+from ags_flows.durable.command import Command, DurableCommand, Following
 from ags_flows.errors import CommandFailedError, ConfigurationError
 from ags_flows.models import CommandHandle, ExecResult, Instance
 from ags_flows.run.holder import identify
@@ -106,22 +106,12 @@ def exec_command(
     hidden = load_secrets(secrets)
     redactor = Redactor(hidden.values())
     environment = {**(env or {}), **hidden}
+    what = Command(text, user, cwd, environment, _as_bytes(stdin), timeout)
     with request_span("ags.exec", instance=reference, durable=durable), _logged(redactor, log_output) as log:
         if durable:
-            result = run_durable(
-                plane,
-                text,
-                key=_key(text, reference, cwd, user, environment, step),
-                user=user,
-                cwd=cwd,
-                env=environment,
-                stdin=_as_bytes(stdin),
-                timeout=timeout,
-                on_line=log,
-                on_note=run_logger().info,
-                cancelled=cancelled,
-                limit=limit,
-            )
+            following = Following(log, run_logger().info, cancelled, limit)
+            made = identify("exec_command", what.does(env or {}, secrets), step=step)
+            result = DurableCommand(plane, what, following).start(made).wait()
         else:
             result = plane.run(
                 text if stdin is None else _with_input(text, stdin),
@@ -166,19 +156,10 @@ def start_command(
     plane, _ = open_plane((config or AGSConfig()).connection(), reference)
     hidden = load_secrets(secrets)
     redactor = Redactor(hidden.values())
-    environment = {**(env or {}), **hidden}
-    key = _key(text, reference, cwd, user, environment, step)
-    start_durable(
-        plane,
-        text,
-        key=key,
-        user=user,
-        cwd=cwd,
-        env=environment,
-        stdin=_as_bytes(stdin),
-        timeout=timeout,
-        on_note=run_logger().info,
-    )
+    what = Command(text, user, cwd, {**(env or {}), **hidden}, _as_bytes(stdin), timeout)
+    following = Following(on_note=run_logger().info)
+    made = identify("exec_command", what.does(env or {}, secrets), step=step)
+    key = DurableCommand(plane, what, following).start(made).journal
     run_logger().info("Runs in the background of %s: %s", reference, redactor.text(text))
     return CommandHandle(
         instance_id=reference,
@@ -222,17 +203,8 @@ def wait_command(
     plane, cancelled = open_plane((config or AGSConfig()).connection(), handle.instance_id)
     redactor = Redactor(load_secrets(handle.secrets).values())
     with request_span("ags.wait", instance=handle.instance_id), _logged(redactor, log_output) as log:
-        result = follow_durable(
-            plane,
-            handle.command,
-            key=handle.key,
-            user=handle.user,
-            timeout=handle.timeout,
-            on_line=log,
-            on_note=run_logger().info,
-            cancelled=cancelled,
-            limit=limit,
-        )
+        following = Following(log, run_logger().info, cancelled, limit)
+        result = DurableCommand(plane, _command_of(handle), following, handle.key).find().wait()
     return _told(result, redactor, check)
 
 
@@ -250,7 +222,7 @@ def kill_command(handle: CommandHandle, config: AGSConfig | None = None) -> None
         ```
     """
     plane, _ = open_plane((config or AGSConfig()).connection(), handle.instance_id)
-    kill_durable(plane, handle.key, user=handle.user)
+    DurableCommand(plane, _command_of(handle), journal=handle.key).kill()
 
 
 def require_success(result: ExecResult) -> ExecResult:
@@ -268,11 +240,8 @@ def require_success(result: ExecResult) -> ExecResult:
     )
 
 
-def _key(
-    command: str, reference: str, cwd: str | None, user: str | None, environment: Mapping[str, str], step: str
-) -> str:
-    arguments = {"command": command, "cwd": cwd, "user": user, "env": environment}
-    return identify(f"exec_command/{step}", arguments).within(reference)
+def _command_of(handle: CommandHandle) -> Command:
+    return Command(handle.command, handle.user, timeout=handle.timeout)
 
 
 def as_text(command: str | Sequence[str]) -> str:

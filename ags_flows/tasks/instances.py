@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from ags_flows.blocks import AGSConfig
-from ags_flows.cloud.control_plane import ControlPlane
 from ags_flows.cloud.gone import telling_of_its_end
-from ags_flows.errors import ConfigurationError, ConflictError
-from ags_flows.lifecycle.create_once import start_once
+from ags_flows.errors import ConfigurationError
+from ags_flows.lifecycle.changes import pause, resume
+from ags_flows.lifecycle.open_sandbox import Launch, take_over_or_start
 from ags_flows.lifecycle.waiting import wait_instance_running as _wait_instance_running
-from ags_flows.lifecycle.waiting import wait_instance_status
 from ags_flows.models import AccessToken, CustomConfiguration, Instance, MountOption, Tool
 from ags_flows.models.durations import parse_duration
+from ags_flows.ownership import LEASE
 from ags_flows.run.events import tell_instance
-from ags_flows.run.holder import identify, is_first_attempt, owner
+from ags_flows.run.holder import identify, owner
 from ags_flows.run.logs import run_logger
 from ags_flows.run.task_options import sandbox_task
 from ags_flows.tasks.tools import tool_id
@@ -43,19 +43,20 @@ def start_instance(
 ) -> Instance:
     """Start an instance of a tool. It may still be STARTING: see `wait_instance_running`.
 
-    A retry, of the task or of the flow run, adopts the live instance that an earlier attempt started. The metadata
-    of the instance says whose it is, so that it can be found, adopted and reaped.
+    A retry of whatever encloses the call takes over the live instance that an earlier attempt started, and returns it
+    RUNNING. The metadata of the instance names the step and the holder, so that it can be found and reaped.
 
     Args:
         tool: A tool, its id or its name; by default the configuration's `tool_id`. None for a snapshot or a clone.
         timeout: `30s` to `24h`, by default the configuration's. The instance ends then, unless it is extended.
-        metadata: Your own names and values, beside those that this package writes.
+        metadata: Your own names and values, beside those that this package writes. The name `lease` means that the
+            caller renews the timeout as a lease: the reaper then spares the instance while that goes on.
         custom: What this instance has different from its tool.
         mount_options: Changes to the tool's mounts.
         auth_mode: `TOKEN` (default), `PUBLIC` (only envd needs the token), `NONE`.
         snapshot_id: Start from this snapshot, with the disk (and the memory, if it has any) of its instance.
         source_instance_id: Start as a clone of this live instance.
-        step: Tells identical calls in one flow run apart.
+        step: Tells identical calls in one flow run apart, where their order may change between attempts.
         config: Where AGS is; by default from the environment.
 
     Returns:
@@ -81,33 +82,33 @@ def start_instance(
     reference = None if from_another and tool is None else tool_id(tool or config.tool_id)
     duration = timeout or config.timeout
     parse_duration(duration)
+    own = dict(metadata or {})
     arguments = {
         "tool": reference,
-        "metadata": dict(metadata or {}),
-        "custom": custom.model_dump(mode="json") if custom else None,
-        "mounts": [option.model_dump(mode="json") for option in mount_options],
+        "custom": custom,
+        "mount_options": tuple(mount_options),
         "auth_mode": auth_mode,
-        "snapshot": snapshot_id,
-        "source": source_instance_id,
+        "snapshot_id": snapshot_id,
+        "source_instance_id": source_instance_id,
     }
-
-    def start(client_token: str, label: dict[str, str]) -> Instance:
-        return control.start_instance(
-            tool=reference,
-            timeout=duration,
-            metadata={**(metadata or {}), **label},
-            client_token=client_token,
-            custom=custom,
-            mount_options=mount_options,
-            auth_mode=auth_mode,
-            snapshot_id=snapshot_id,
-            source_instance_id=source_instance_id,
-        )
-
-    identity = identify(f"start_instance/{step}", arguments)
-    instance, adopted = start_once(control, identity, owner(), start, first=is_first_attempt())
-    if adopted:
-        run_logger().info("Adopted instance %s (%s) of an earlier attempt", instance.id, instance.status)
+    does = {
+        **arguments,
+        "metadata": {name: value for name, value in own.items() if name != LEASE},
+        "custom": custom.model_dump(mode="json") if custom else None,
+        "mount_options": [option.model_dump(mode="json") for option in mount_options],
+    }
+    launch = Launch(
+        step=identify("start_instance", does, step=step),
+        owner=owner(),
+        arguments=arguments,
+        timeout=duration,
+        lease=parse_duration(duration) if LEASE in own else None,
+        metadata=own,
+        startup_timeout=config.startup_timeout,
+    )
+    instance, taken_over = take_over_or_start(control, config.connection(), launch, on_trouble=run_logger().warning)
+    if taken_over:
+        run_logger().info("Took over instance %s of an earlier attempt", instance.id)
         tell_instance("adopted", instance, state=instance.status)
     else:
         run_logger().info("Started instance %s of %s (%s)", instance.id, instance.tool_name, instance.status)
@@ -236,8 +237,7 @@ def pause_instance(instance: Instance | str, memory: bool = True, config: AGSCon
     config = config or AGSConfig()
     control = config.control_plane()
     reference = instance_id(instance)
-    _unless(control, reference, ("PAUSING", "PAUSED"), lambda: control.pause_instance(reference, memory=memory))
-    paused = wait_instance_status(control, reference, goal="PAUSED", timeout=config.startup_timeout)
+    paused = pause(control, reference, memory=memory, timeout=config.startup_timeout)
     tell_instance("paused", paused, memory=memory)
     return paused
 
@@ -265,20 +265,9 @@ def resume_instance(instance: Instance | str, timeout: str | None = None, config
     control = config.control_plane()
     reference, duration = instance_id(instance), timeout or config.timeout
     parse_duration(duration)
-    _unless(control, reference, ("RESUMING", "RUNNING"), lambda: control.resume_instance(reference, timeout=duration))
-    running = wait_instance_status(control, reference, goal="RUNNING", timeout=config.startup_timeout)
+    running = resume(control, reference, lease=duration, timeout=config.startup_timeout)
     tell_instance("resumed", running)
     return running
-
-
-def _unless(control: ControlPlane, reference: str, reached: Sequence[str], change: Callable[[], None]) -> None:
-    """Change an instance's state; a refusal is none when the change was made already, as by a lost answer."""
-    with telling_of_its_end(control, reference):
-        try:
-            change()
-        except ConflictError:
-            if control.get_instance(reference).status not in reached:
-                raise
 
 
 @sandbox_task("stop", "instance")

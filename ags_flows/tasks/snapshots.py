@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ags_flows.blocks import AGSConfig
+from ags_flows.lifecycle.create_once import create_snapshot_once
 from ags_flows.models import Instance, Snapshot
-from ags_flows.ownership import MANAGED_BY
 from ags_flows.run.events import tell_snapshot
 from ags_flows.run.holder import identify
 from ags_flows.run.task_options import sandbox_task
@@ -24,7 +24,8 @@ def create_snapshot(
 ) -> Snapshot:
     """Save an instance's disk, and its memory if asked, under a name. Start from it with `snapshot_id`.
 
-    The tag `managed-by` is added to yours: the reaper can delete such snapshots when they are old.
+    A retry gets the snapshot that an earlier attempt made of the same instance. Tags of this package are added to
+    yours: the reaper can delete such snapshots when they are old.
 
     Example:
         ```python
@@ -34,10 +35,8 @@ def create_snapshot(
     """
     control = (config or AGSConfig()).control_plane()
     reference = instance_id(instance)
-    identity = identify(f"create_snapshot/{step}", {"instance": reference, "name": name})
-    labelled = {**(tags or {}), "managed-by": MANAGED_BY}
-    token = identity.client_token()
-    snapshot = control.create_snapshot(reference, name=name, memory=memory, tags=labelled, client_token=token)
+    made = identify("create_snapshot", {"name": name, "memory": memory}, step=step)
+    snapshot = create_snapshot_once(control, made, reference, name=name, memory=memory, tags=dict(tags or {}))
     tell_snapshot("created", snapshot, instance=reference, name=name)
     return snapshot
 

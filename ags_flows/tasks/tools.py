@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from ags_flows.blocks import AGSConfig
 from ags_flows.errors import ConfigurationError, NotFoundError, ToolFailedError
 from ags_flows.lifecycle.create_once import create_tool_once
-from ags_flows.lifecycle.ensure_tool import OURS, SPEC_TAG, delete_drained, ensure
+from ags_flows.lifecycle.ensure_tool import delete_drained, ensure
+from ags_flows.lifecycle.tool_marks import OURS, SPEC_TAG
 from ags_flows.lifecycle.waiting import wait_tool_active as _wait_tool_active
 from ags_flows.models import (
     Computer,
@@ -58,11 +59,12 @@ def tool_id(tool: Tool | str) -> str:
 def create_tool(spec: ToolSpec, step: str = "", config: AGSConfig | None = None) -> Tool:
     """Create a sandbox tool. AGS makes it ready in the background: see `wait_tool_active`.
 
-    A retry, of the task or of the flow run, finds the tool that an earlier attempt created and returns that.
+    A tool of that name that this package made from an equal spec is found and returned, whatever created it: a retry,
+    a parallel task or an earlier flow run. One that is being deleted is waited for; one that is FAILED is replaced.
 
     Args:
         spec: The tool. Image, resources, role and mount default to the configuration's.
-        step: Tells identical calls in one flow run apart.
+        step: A name of your own for the step, for logs.
         config: Where AGS is; by default from the environment.
 
     Returns:
@@ -70,7 +72,7 @@ def create_tool(spec: ToolSpec, step: str = "", config: AGSConfig | None = None)
 
     Raises:
         ConfigurationError: A field breaks a rule; nothing was sent.
-        ConflictError: A tool of that name exists and is not this step's.
+        ConflictError: A tool of that name exists, and is another one.
 
     Example:
         ```python
@@ -80,10 +82,9 @@ def create_tool(spec: ToolSpec, step: str = "", config: AGSConfig | None = None)
     config = config or AGSConfig()
     control = config.control_plane()
     resolved = resolve_spec(spec, config)
-    identity = identify(f"create_tool/{step}", resolved.model_dump(mode="json"))
-    tool, adopted = create_tool_once(control, resolved, identity)
-    run_logger().info("%s tool %s (%s)", "Found" if adopted else "Created", tool.name, tool.id)
-    tell_tool("adopted" if adopted else "created", tool)
+    tool, found = create_tool_once(control, resolved, identify("create_tool", resolved.name, step=step))
+    run_logger().info("%s tool %s (%s)", "Found" if found else "Created", tool.name, tool.id)
+    tell_tool("found" if found else "created", tool)
     return tool
 
 
@@ -120,10 +121,8 @@ def ensure_tool(
     """
     config = config or AGSConfig()
     resolved = resolve_spec(spec, config)
-    identity = identify("ensure_tool", resolved.model_dump(mode="json"))
-    tool = ensure(
-        config.control_plane(), resolved, identity, replace=replace, drain=drain, timeout=config.startup_timeout
-    )
+    step = identify("ensure_tool", resolved.name)
+    tool = ensure(config.control_plane(), resolved, step, replace=replace, drain=drain, timeout=config.startup_timeout)
     changed = f": {', '.join(tool.changed)}" if tool.changed else ""
     if tool.outcome != "found":
         tell_tool(tool.outcome, tool, changed=list(tool.changed))

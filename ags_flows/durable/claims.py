@@ -1,0 +1,278 @@
+"""Claims in a sandbox: an atomic answer to "which place of this family is mine, and what has to be done in it?".
+
+A claimed place is a directory `<root>/<kind>/<family>.<number>`. It is made aside, with the holder's text in the file
+`holder`, and renamed: it exists whole or not at all, and a second rename fails. A later attempt that takes the place
+over adds `holder.1/text`, `holder.2/text`, ..., each made aside and renamed in the same way, so that one of several
+claimants wins. The last one is the present holder.
+
+The scripts apply the rule of `ags_flows.ownership.claim`. One round trip passes any number of places.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+from weakref import WeakKeyDictionary
+
+from cachetools import LRUCache
+
+from ags_flows.cloud.data_plane import DataPlane
+from ags_flows.cloud.retry import Backoff, persistently
+from ags_flows.errors import SupersededError, UnsupportedError
+from ags_flows.ownership import Frame, Holder, Step
+
+CALL_TIMEOUT = 30.0
+CLAIM_BACKOFF = Backoff(attempts=3, first_pause=0.5)
+INSTANCE_BACKOFF = Backoff(attempts=None, patience=60.0, first_pause=0.5, longest_pause=5.0)
+"""A sandbox that does not respond for so long is left to its lease: the retry starts another one."""
+
+MARK = "@ags-claim"
+NEEDS = (
+    "Commands, cells and take-overs need bash and coreutils in the image, and a home or /tmp that can be written to."
+)
+
+_INSTANCE_KIND = "instance"
+_INSTANCE_FAMILY = "sandbox"
+_REMEMBERED = 1_000
+
+_hints: WeakKeyDictionary[DataPlane, LRUCache[tuple[str, str, tuple[Frame, ...]], int]] = WeakKeyDictionary()
+
+Outcome = Literal["new", "same", "taken", "sibling"]
+
+# Where everything is kept that must not happen twice.
+ROOT = r"""
+ags_root="$HOME/.ags_flows"
+if ! { [ -d "$ags_root" ] || mkdir -m 700 "$ags_root" 2>/dev/null; } ||
+    [ ! -w "$ags_root" ] || [ ! -O "$ags_root" ]; then
+  ags_root="/tmp/.ags_flows-$UID"
+  mkdir -p -m 700 "$ags_root" || exit 9
+  [ -O "$ags_root" ] || { echo "$ags_root belongs to another user" >&2; exit 9; }
+fi
+"""
+
+# ags_holder_of DIRECTORY sets ags_theirs to its present holder, and ags_last to the number of times it was taken over.
+# ags_relate compares ags_holder with ags_theirs, frame by frame: the same rule as ags_flows.ownership.relation.
+HOLDER_FUNCTIONS = r"""
+ags_holder_of() {
+  ags_theirs= ags_last=0
+  while [ -e "$1/holder.$((ags_last + 1))/text" ]; do ags_last=$((ags_last + 1)); done
+  if [ "$ags_last" = 0 ]; then read -r ags_theirs <"$1/holder"; else read -r ags_theirs <"$1/holder.$ags_last/text"; fi
+} 2>/dev/null
+ags_relate() {
+  local ags_mine ags_at=0
+  local IFS=' '
+  if [ "$ags_holder" = "$ags_theirs" ]; then ags_relation=same; return; fi
+  set -f; set -- $ags_theirs
+  for ags_mine in $ags_holder; do
+    if [ "$ags_mine" != "$1" ]; then
+      if [ "${ags_mine%:*}" != "${1%:*}" ]; then
+        if [ "$ags_at" = 0 ]; then ags_relation=stranger; else ags_relation=sibling; fi
+      elif [ "${ags_mine##*:}" -gt "${1##*:}" ]; then ags_relation=superseded
+      else ags_relation=stale
+      fi
+      set +f; return
+    fi
+    shift; ags_at=1
+  done
+  ags_relation=sibling; set +f
+}
+# Add this call as the next holder of a place; fails where another one was faster.
+ags_take() {
+  local ags_new="$ags_d/.holder.$$.$RANDOM"
+  mkdir "$ags_new" && printf '%s\n' "$ags_holder" >"$ags_new/text" || { rm -rf "$ags_new"; exit 9; }
+  mv -T "$ags_new" "$ags_d/holder.$((ags_last + 1))" 2>/dev/null || { rm -rf "$ags_new"; return 1; }
+}
+"""
+
+# ags_claim sets ags_outcome, ags_number and ags_d. ags_fill may put more into a new place before it can be seen.
+_CLAIM = r"""
+ags_fill() { :; }
+ags_consider() {
+  ags_holder_of "$ags_d"
+  ags_relate
+  case $ags_relation in
+    same) ags_outcome=same ;;
+    superseded) if ags_take; then ags_outcome=taken; else ags_outcome=again; fi ;;
+    stale) ags_outcome=stale ;;
+    *) ags_outcome=next ;;
+  esac
+}
+ags_claim() {
+  local ags_place ags_new
+  ags_outcome= ags_number=$ags_first
+  ags_places="$ags_root/$ags_kind"
+  [ -d "$ags_places" ] || mkdir -p -m 700 "$ags_places" || exit 9
+  # Nothing of an attempt begins in a sandbox that a later attempt has taken over.
+  ags_d="$ags_root/INSTANCE_KIND/INSTANCE_FAMILY.0"
+  if [ -d "$ags_d" ]; then
+    ags_holder_of "$ags_d"; ags_relate
+    [ "$ags_relation" != stale ] || { ags_outcome=stale; return; }
+  fi
+  while :; do
+    ags_d="$ags_places/$ags_family.$ags_number"
+    if [ ! -d "$ags_d" ]; then
+      if [ -z "$ags_certain" ]; then
+        # The place of this call may have had another name in the attempt before: any one of that attempt will do.
+        for ags_d in "$ags_places/${ags_family:0:16}"*; do
+          case $ags_d in *.stale.*) continue ;; esac
+          [ -d "$ags_d" ] || continue
+          ags_consider
+          [ "$ags_outcome" != taken ] || { ags_number=${ags_d##*.}; return; }
+        done
+        ags_d="$ags_places/$ags_family.$ags_number"
+      fi
+      ags_new="$ags_places/.new.$$.$RANDOM"
+      mkdir "$ags_new" && printf '%s\n' "${ags_seed:-$ags_holder}" >"$ags_new/holder" && ags_fill "$ags_new" ||
+        { rm -rf "$ags_new"; exit 9; }
+      # Renaming a directory fails when there is one with something in it.
+      if mv -T "$ags_new" "$ags_d" 2>/dev/null; then
+        [ -n "$ags_seed" ] || { ags_outcome=new; return; }
+      else
+        rm -rf "$ags_new"
+        [ -d "$ags_d" ] || { echo "$ags_d cannot be made" >&2; exit 9; }
+      fi
+    fi
+    ags_consider
+    case $ags_outcome in
+      same | taken | stale) return ;;
+      next) if [ -n "$ags_single" ]; then ags_outcome=sibling; return; fi; ags_number=$((ags_number + 1)) ;;
+    esac
+  done
+}
+"""
+
+_REPORT = r"""
+ags_claim
+ags_full=; [ -s "$ags_d/result" ] && ags_full=result
+printf '\n%s\n' "MARKER $ags_outcome $ags_number ${ags_full:--} $ags_d" "MARKER-holder $ags_theirs"
+"""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked of a sandbox.
+
+    Attributes:
+        kind: The directory of such places: letters.
+        family: 32 hexadecimal digits, or another name; the first 16 digits name what is done, wherever it is done.
+        holder: Who asks.
+        first: No place before this number can be the caller's: a hint that saves looking at them.
+        certain: Whether the family has the same name in each attempt. Otherwise any place that does the same, and that
+            an earlier attempt left, is taken.
+        seed: The holder of a place that nobody has claimed yet: an instance's metadata name it.
+        single: There is one place alone.
+    """
+
+    kind: str
+    family: str
+    holder: Holder
+    first: int = 0
+    certain: bool = True
+    seed: Holder | None = None
+    single: bool = False
+
+
+@dataclass(frozen=True)
+class Claimed:
+    """What a claim gave.
+
+    Attributes:
+        outcome: See `ags_flows.ownership.Claim`; or `sibling`, where there is one place alone and it is another's.
+        number: Which place.
+        has_result: Whether the file `result` is in it.
+        directory: Absolute path in the sandbox.
+    """
+
+    outcome: Outcome
+    number: int
+    has_result: bool
+    directory: str
+
+
+def claim_instance(plane: DataPlane, holder: Holder, predecessor: Holder) -> bool:
+    """Claim a whole sandbox that an earlier attempt left; return whether it is mine now.
+
+    Args:
+        plane: The sandbox.
+        holder: Who takes it over.
+        predecessor: The holder that its metadata name.
+
+    Raises:
+        SupersededError: A later attempt of the same run has it.
+        UnsupportedError: The sandbox cannot hold claims.
+        UnreachableError: The sandbox did not respond.
+    """
+    request = Request(_INSTANCE_KIND, _INSTANCE_FAMILY, holder, seed=predecessor, single=True)
+    return claim(plane, request, INSTANCE_BACKOFF).outcome in ("same", "taken")
+
+
+def request_for(plane: DataPlane, kind: str, step: Step) -> Request:
+    """Return the request of a step in a sandbox, with the number from which on a place can be free."""
+    first = _hints.setdefault(plane, LRUCache(_REMEMBERED)).get((kind, step.family, step.holder.enclosing), 0)
+    return Request(kind, step.family, step.holder, first, step.place.certain)
+
+
+def remember(plane: DataPlane, kind: str, step: Step, number: int) -> None:
+    """Remember that the places up to a number belong to siblings of all later calls of the same executions."""
+    hints = _hints.setdefault(plane, LRUCache(_REMEMBERED))
+    hints[kind, step.family, step.holder.enclosing] = number + 1
+
+
+def claim(plane: DataPlane, request: Request, backoff: Backoff = CLAIM_BACKOFF) -> Claimed:
+    """Claim a place in a sandbox, in one round trip. A lost response is asked for again: the claim is then `same`.
+
+    Raises:
+        SupersededError: A later attempt of the same run has the place.
+        UnsupportedError: The sandbox cannot hold claims.
+        UnreachableError: The sandbox did not respond.
+    """
+    script = claim_functions(request) + _REPORT.replace("MARKER", MARK)
+    told = persistently(lambda: plane.run(script, timeout=CALL_TIMEOUT), backoff)
+    lines = [line for line in told.stdout.splitlines() if line.startswith(MARK)]
+    if not lines:
+        raise UnsupportedError(
+            f"The sandbox {plane.instance_id} cannot hold claims (exit code {told.exit_code}): "
+            f"{(told.stderr or told.stdout).strip()[-300:]}",
+            hint=NEEDS,
+        )
+    _, outcome, number, full, directory = lines[0].split(" ", 4)
+    if outcome == "stale":
+        raise superseded(plane.instance_id, lines[1].partition(" ")[2])
+    return Claimed(outcome, int(number), full == "result", directory)  # type: ignore[arg-type]
+
+
+def superseded(instance_id: str, successor: str) -> SupersededError:
+    """Return the error of an attempt whose sandbox or step a later attempt holds.
+
+    Args:
+        instance_id: The sandbox.
+        successor: The text of the later attempt's holder.
+    """
+    holder = Holder.parse(successor)
+    runs = f"flow run {holder.flow_runs[-1]}" if holder and holder.flow_runs else "another process"
+    return SupersededError(
+        f"A later attempt of this run ({runs}, holder {successor}) has taken over its work in {instance_id}.",
+        hint="This attempt ends here, and leaves everything to its successor.",
+    )
+
+
+def claim_functions(request: Request) -> str:
+    """Return the part of a script that defines `ags_claim`."""
+    values = {
+        "ags_kind": request.kind,
+        "ags_family": request.family,
+        "ags_holder": str(request.holder),
+        "ags_first": str(request.first),
+        "ags_certain": "1" if request.certain else "",
+        "ags_seed": str(request.seed or ""),
+        "ags_single": "1" if request.single else "",
+    }
+    script = "\n".join([assignments(values), ROOT, HOLDER_FUNCTIONS, _CLAIM])
+    return script.replace("INSTANCE_KIND", _INSTANCE_KIND).replace("INSTANCE_FAMILY", _INSTANCE_FAMILY)
+
+
+def assignments(values: Mapping[str, str]) -> str:
+    """Return the lines that set variables of a script."""
+    return "\n".join(f"{name}={shlex.quote(value)}" for name, value in values.items())

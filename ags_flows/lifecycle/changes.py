@@ -1,0 +1,53 @@
+"""Pause and resume an instance, also where the change was asked for before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+
+from ags_flows.cloud.control_plane import ControlPlane
+from ags_flows.cloud.gone import telling_of_its_end
+from ags_flows.errors import ConflictError
+from ags_flows.lifecycle.waiting import wait_instance_status
+from ags_flows.models import Instance
+
+
+def pause(control: ControlPlane, instance_id: str, *, memory: bool, timeout: float) -> Instance:
+    """Pause an instance and wait until it is PAUSED. Ignore that it is paused already.
+
+    Raises:
+        InstanceGoneError: It has ended.
+        ConflictError: It is in a state that cannot be paused.
+        WaitTimeoutError: It was not PAUSED in time.
+    """
+    _unless(control, instance_id, ("PAUSING", "PAUSED"), lambda: control.pause_instance(instance_id, memory=memory))
+    return wait_instance_status(control, instance_id, goal="PAUSED", timeout=timeout)
+
+
+def resume(control: ControlPlane, instance_id: str, *, lease: str | int, timeout: float) -> Instance:
+    """Resume an instance and wait until it is RUNNING. Ignore that it runs already; wait for a pause that is under way.
+
+    Args:
+        control: The control plane.
+        instance_id: The instance.
+        lease: Its new timeout.
+        timeout: Seconds for each wait.
+
+    Raises:
+        InstanceGoneError: It has ended.
+        WaitTimeoutError: It was not RUNNING in time.
+    """
+    if control.get_instance(instance_id).status == "PAUSING":
+        wait_instance_status(control, instance_id, goal="PAUSED", timeout=timeout)
+    underway = ("RESUMING", "RUNNING")
+    _unless(control, instance_id, underway, lambda: control.resume_instance(instance_id, timeout=lease))
+    return wait_instance_status(control, instance_id, goal="RUNNING", timeout=timeout)
+
+
+def _unless(control: ControlPlane, instance_id: str, reached: Collection[str], change: Callable[[], None]) -> None:
+    """Apply a change of state. Ignore ConflictError if the instance is already in the target state."""
+    with telling_of_its_end(control, instance_id):
+        try:
+            change()
+        except ConflictError:
+            if control.get_instance(instance_id).status not in reached:
+                raise

@@ -1,0 +1,172 @@
+"""Get a running sandbox for a step: take over what an earlier attempt left, or start one.
+
+This is the one way in which sessions, batches, jobs and `AGSRuntime` get a sandbox.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from ags_flows.cloud.connection import Connection
+from ags_flows.cloud.control_plane import ControlPlane
+from ags_flows.cloud.data_planes import open_plane
+from ags_flows.durable.claims import claim_instance
+from ags_flows.errors import (
+    AGSFlowsError,
+    ConflictError,
+    InstanceFailedError,
+    InstanceGoneError,
+    NotFoundError,
+    SupersededError,
+    UnreachableError,
+    WaitTimeoutError,
+)
+from ags_flows.lifecycle.changes import resume
+from ags_flows.lifecycle.create_once import start_once
+from ags_flows.lifecycle.waiting import wait_instance_running
+from ags_flows.models import Instance
+from ags_flows.ownership import FAMILY, RESUMABLE, Owner, Step, held_by, holder_of, may_take_over
+
+LOST = (InstanceGoneError, InstanceFailedError, NotFoundError, ConflictError, WaitTimeoutError)
+"""Errors after which a candidate for a take-over is left alone, and the next one is tried."""
+
+
+@dataclass(frozen=True)
+class Launch:
+    """What to get a sandbox from, for whom, and for how long.
+
+    Attributes:
+        step: The step.
+        owner: The run and the process.
+        arguments: Of `ControlPlane.start_instance`: `tool`, `custom`, `snapshot_id`, ...
+        timeout: The instance's timeout, as AGS takes it.
+        lease: Seconds, where the caller renews the timeout as a lease.
+        metadata: More metadata.
+        startup_timeout: Seconds to wait for a state.
+    """
+
+    step: Step
+    owner: Owner
+    arguments: dict[str, Any]
+    timeout: str
+    lease: int | None = None
+    metadata: dict[str, str] = field(default_factory=dict)
+    startup_timeout: float = 300.0
+
+    @property
+    def tool(self) -> str | None:
+        """Id or name of the tool."""
+        tool: str | None = self.arguments.get("tool")
+        return tool
+
+
+class Opened(NamedTuple):
+    """A sandbox, and whether an earlier attempt had started it. One that was taken over is RUNNING."""
+
+    instance: Instance
+    taken_over: bool
+
+
+def open_sandbox(
+    control: ControlPlane, connection: Connection, launch: Launch, candidates: Iterable[Instance] | None = None
+) -> Opened:
+    """Take over or start a sandbox, and wait until it is RUNNING.
+
+    Args:
+        control: The control plane.
+        connection: Of the data plane, for claims.
+        launch: What to get.
+        candidates: Instances that earlier attempts left; by default they are listed.
+
+    Raises:
+        SupersededError: A later attempt of the same run has the sandbox.
+        InstanceFailedError: The new one did not start.
+    """
+    opened = take_over_or_start(control, connection, launch, candidates)
+    if opened.instance.status == "RUNNING":
+        return opened
+    running = wait_instance_running(control, opened.instance.id, timeout=launch.startup_timeout)
+    return opened._replace(instance=running)
+
+
+def take_over_or_start(
+    control: ControlPlane,
+    connection: Connection,
+    launch: Launch,
+    candidates: Iterable[Instance] | None = None,
+    *,
+    on_trouble: Callable[[str], None] = lambda text: None,
+) -> Opened:
+    """Take over or start a sandbox. A new one may still be STARTING.
+
+    Args:
+        control: The control plane.
+        connection: Of the data plane, for claims.
+        launch: What to get.
+        candidates: Instances that earlier attempts left; by default they are listed.
+        on_trouble: Gets a sentence for each candidate that cannot be taken over.
+    """
+    if candidates is None:
+        candidates = left_by_earlier_attempts(control, launch.step, launch.tool) if launch.step.holder.is_retry else ()
+    for candidate in candidates:
+        try:
+            taken = take_over(control, connection, launch, candidate)
+        except SupersededError:
+            raise
+        except AGSFlowsError as error:
+            if error.retryable and not isinstance(error, LOST):
+                raise
+            on_trouble(f"Instance {candidate.id} of an earlier attempt is left to its lease: {error}")
+            continue
+        if taken is not None:
+            return Opened(taken, True)
+
+    def start(client_token: str, metadata: dict[str, str]) -> Instance:
+        return control.start_instance(
+            **launch.arguments,
+            timeout=launch.timeout,
+            metadata={**launch.metadata, **metadata},
+            client_token=client_token,
+        )
+
+    started = start_once(control, launch.step, launch.owner, start, tool=launch.tool, lease=launch.lease)
+    return Opened(started, False)
+
+
+def left_by_earlier_attempts(control: ControlPlane, step: Step, tool: str | None) -> list[Instance]:
+    """Return the live instances of a step that earlier attempts left, oldest first."""
+    known = control.list_instances(tool=tool, metadata={FAMILY: step.family})
+    found = [one for one in known if may_take_over(step.holder, one.status, one.metadata)]
+    return sorted(found, key=lambda one: (one.metadata.get("created-at", ""), one.id))
+
+
+def take_over(control: ControlPlane, connection: Connection, launch: Launch, candidate: Instance) -> Instance | None:
+    """Take over an instance that an earlier attempt left; return it RUNNING, None where another call was faster.
+
+    It is resumed if it is paused, claimed in the sandbox, and its lease is renewed immediately.
+
+    Raises:
+        InstanceGoneError: It has ended.
+        UnsupportedError: The sandbox cannot hold claims.
+        SupersededError: A later attempt of the same run has it.
+    """
+    predecessor = holder_of(candidate.metadata)
+    if predecessor is None:
+        return None
+    if candidate.status in RESUMABLE:
+        candidate = resume(control, candidate.id, lease=launch.timeout, timeout=launch.startup_timeout)
+    elif candidate.status != "RUNNING":
+        candidate = wait_instance_running(control, candidate.id, timeout=launch.startup_timeout)
+    plane = open_plane(connection, candidate.id).plane
+    try:
+        claimed = claim_instance(plane, launch.step.holder, predecessor)
+    except UnreachableError as error:
+        raise InstanceGoneError(f"Instance {candidate.id} does not respond: {error}") from error
+    if not claimed:
+        return None
+    held = held_by(launch.step.holder, launch.owner, launch.lease)
+    metadata = {**launch.metadata, **{name: value for name, value in held.items() if value}}
+    control.update_instance(candidate.id, timeout=launch.timeout, metadata=metadata)
+    return candidate.model_copy(update={"metadata": {**candidate.metadata, **metadata}})

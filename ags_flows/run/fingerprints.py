@@ -1,0 +1,128 @@
+"""Fingerprints of the parameters of tasks and flows: the same in every attempt, whatever the values are."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import functools
+import hashlib
+import pickle
+from collections.abc import Mapping, Sequence, Set
+from datetime import date, time, timedelta
+from decimal import Decimal
+from pathlib import PurePath
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+from uuid import UUID
+
+from pydantic import BaseModel, SecretBytes, SecretStr
+
+from ags_flows.ownership import fingerprint
+
+DEEPEST = 50
+
+
+@runtime_checkable
+class HasPlace(Protocol):
+    """A value of this package that stands for a place in the run and not for its id, such as a session."""
+
+    @property
+    def place_key(self) -> str:
+        """Return a text that is the same in every attempt."""
+        ...
+
+
+class Fingerprint(NamedTuple):
+    """A digest of parameters.
+
+    Attributes:
+        digest: 16 hexadecimal digits.
+        certain: Whether the digest is the same in every attempt that gets equal values. False where a value had to be
+            pickled, or could not be read at all.
+    """
+
+    digest: str
+    certain: bool
+
+
+def of_parameters(parameters: Mapping[str, Any] | None) -> Fingerprint:
+    """Return the fingerprint of the parameters of a task or a flow."""
+    reader = _Reader()
+    return Fingerprint(fingerprint(reader.read(parameters or {}, 0)), reader.certain)
+
+
+class _Reader:
+    """Turns values into JSON-like ones.
+
+    Attributes:
+        certain: Whether all values so far had a form that is the same in every attempt.
+    """
+
+    def __init__(self) -> None:
+        self.certain = True
+
+    def read(self, value: Any, depth: int) -> Any:
+        if value is None or isinstance(value, (bool, int, float, str)) and not isinstance(value, enum.Enum):
+            return value
+        if depth > DEEPEST:
+            return self._pickled(value)
+        simple = _simple(value)
+        if simple is not None:
+            return simple
+        name, inner = type(value).__qualname__, depth + 1
+        if isinstance(value, HasPlace) and not isinstance(value, type):
+            return [name, value.place_key]
+        if isinstance(value, BaseModel):
+            return [name, self.read({field: getattr(value, field) for field in type(value).model_fields}, inner)]
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            return [name, self.read({one.name: getattr(value, one.name) for one in dataclasses.fields(value)}, inner)]
+        if isinstance(value, Mapping):
+            items = [[fingerprint(self.read(key, inner)), self.read(item, inner)] for key, item in value.items()]
+            return [name, sorted(items, key=lambda item: str(item[0]))]
+        if isinstance(value, Set):
+            return [name, sorted(fingerprint(self.read(item, inner)) for item in value)]
+        if isinstance(value, Sequence) and not isinstance(value, (bytearray, memoryview)):
+            return [self.read(item, inner) for item in value]
+        if isinstance(value, functools.partial):
+            return [name, self.read([value.func, value.args, value.keywords], inner)]
+        if callable(value) and "<" not in getattr(value, "__qualname__", "<"):
+            return [getattr(value, "__module__", ""), value.__qualname__]
+        return self._pickled(value)
+
+    def _pickled(self, value: Any) -> Any:
+        """Hash the pickled value, such as a data frame, without keeping the bytes."""
+        self.certain = False
+        name, hasher = type(value).__qualname__, _Hasher()
+        try:
+            pickle.Pickler(hasher, protocol=4).dump(value)
+        except Exception:  # noqa: BLE001 - any class may refuse to be pickled, with any error
+            return [name, "unknown"]
+        return [name, hasher.digest()]
+
+
+def _simple(value: Any) -> list[str] | None:
+    """Return a value of a well-known class as text, None for any other."""
+    name = type(value).__qualname__
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return [name, hashlib.sha256(value).hexdigest()]
+    if isinstance(value, enum.Enum):
+        return [name, value.name]
+    if isinstance(value, (SecretStr, SecretBytes)):
+        # Secrets are rotated: the step stays the same.
+        return [name]
+    if isinstance(value, (PurePath, UUID, Decimal, date, time, timedelta, complex, range)):
+        return [name, str(value)]
+    return None
+
+
+class _Hasher:
+    """A file that keeps only the hash of what is written to it."""
+
+    def __init__(self) -> None:
+        self._hash = hashlib.sha256()
+
+    def write(self, data: Any) -> int:
+        self._hash.update(data)
+        return len(data)
+
+    def digest(self) -> str:
+        return self._hash.hexdigest()

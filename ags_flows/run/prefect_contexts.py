@@ -1,0 +1,35 @@
+"""The Prefect contexts around a call, outermost first: the only module that uses a private name of Prefect.
+
+`FlowRunContext.get()` and `TaskRunContext.get()` return the innermost context. The context around it is the old value
+of the token that its `ContextVar` returned, which Prefect keeps in `_token`. A context that came from another process
+(process pools, Dask, Ray) has no such predecessor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextvars import Token
+from typing import Any, TypeVar
+
+from prefect.context import ContextModel, FlowRunContext, TaskRunContext
+
+C = TypeVar("C", bound=ContextModel)
+
+
+def flow_contexts() -> list[FlowRunContext]:
+    """Return the contexts of the flow runs that this call is in, outermost first."""
+    found = [context for context in _outwards(FlowRunContext.get()) if context.flow_run is not None]
+    return list({context.flow_run.id: context for context in reversed(found) if context.flow_run}.values())
+
+
+def task_contexts() -> list[TaskRunContext]:
+    """Return the contexts of the task runs that this call is in, outermost first."""
+    found = list(_outwards(TaskRunContext.get()))
+    return list({context.task_run.id: context for context in reversed(found)}.values())
+
+
+def _outwards(context: C | None) -> Iterator[C]:
+    while context is not None:
+        yield context
+        token: Any = context._token
+        context = None if token is None or token.old_value is Token.MISSING else token.old_value
