@@ -59,7 +59,7 @@ class Once:
         """
         plane = self.plane
         claimed = claim(plane, request_for(plane, self.kind, self.step))
-        remember(plane, self.kind, self.step, claimed.number)
+        remember(plane, self.kind, self.step, claimed.directory.rpartition("/")[2])
         if claimed.has_result:
             return load(plane.read(f"{claimed.directory}/result")), claimed
         if claimed.outcome == "taken" and not self.repeatable:

@@ -11,8 +11,9 @@ The scripts apply the rule of `ags_flows.ownership.claim`. One round trip passes
 from __future__ import annotations
 
 import shlex
+import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 from weakref import WeakKeyDictionary
 
@@ -37,7 +38,17 @@ _INSTANCE_KIND = "instance"
 _INSTANCE_FAMILY = "sandbox"
 _REMEMBERED = 1_000
 
-_hints: WeakKeyDictionary[DataPlane, LRUCache[tuple[str, str, tuple[Frame, ...]], int]] = WeakKeyDictionary()
+
+@dataclass
+class _Hint:
+    """What this process knows of the places of one family, for the calls of one execution."""
+
+    free: int = 0
+    claimed: dict[str, int] = field(default_factory=dict)
+
+
+_hints: WeakKeyDictionary[DataPlane, LRUCache[tuple[str, str, tuple[Frame, ...]], _Hint]] = WeakKeyDictionary()
+_hints_lock = threading.Lock()
 
 Outcome = Literal["new", "same", "taken", "sibling"]
 
@@ -99,6 +110,23 @@ ags_consider() {
     *) ags_outcome=next ;;
   esac
 }
+# The place of this call may have had another name in the attempt before: any one of that attempt will do.
+ags_find_elsewhere() {
+  local ags_wanted
+  for ags_wanted in same superseded; do
+    for ags_d in "$ags_places/${ags_family:0:16}"*; do
+      case $ags_d in *.stale.*) continue ;; esac
+      [ -d "$ags_d" ] || continue
+      ags_holder_of "$ags_d"
+      ags_relate
+      [ "$ags_relation" = "$ags_wanted" ] || continue
+      ags_consider
+      case $ags_outcome in same | taken) ags_number=${ags_d##*.}; return ;; esac
+    done
+  done
+  ags_d="$ags_places/$ags_family.$ags_number"
+  return 1
+}
 ags_claim() {
   local ags_place ags_new
   ags_outcome= ags_number=$ags_first
@@ -113,16 +141,7 @@ ags_claim() {
   while :; do
     ags_d="$ags_places/$ags_family.$ags_number"
     if [ ! -d "$ags_d" ]; then
-      if [ -z "$ags_certain" ]; then
-        # The place of this call may have had another name in the attempt before: any one of that attempt will do.
-        for ags_d in "$ags_places/${ags_family:0:16}"*; do
-          case $ags_d in *.stale.*) continue ;; esac
-          [ -d "$ags_d" ] || continue
-          ags_consider
-          [ "$ags_outcome" != taken ] || { ags_number=${ags_d##*.}; return; }
-        done
-        ags_d="$ags_places/$ags_family.$ags_number"
-      fi
+      if [ -z "$ags_certain" ] && ags_find_elsewhere; then return; fi
       ags_new="$ags_places/.new.$$.$RANDOM"
       mkdir "$ags_new" && printf '%s\n' "${ags_seed:-$ags_holder}" >"$ags_new/holder" && ags_fill "$ags_new" ||
         { rm -rf "$ags_new"; exit 9; }
@@ -209,15 +228,32 @@ def claim_instance(plane: DataPlane, holder: Holder, predecessor: Holder) -> boo
 
 
 def request_for(plane: DataPlane, kind: str, step: Step) -> Request:
-    """Return the request of a step in a sandbox, with the number from which on a place can be free."""
-    first = _hints.setdefault(plane, LRUCache(_REMEMBERED)).get((kind, step.family, step.holder.enclosing), 0)
+    """Return the request of a step in a sandbox, with the number from which on a place can be the caller's."""
+    hint = _hint(plane, kind, step)
+    first = hint.claimed.get(step.holder.call, hint.free)
     return Request(kind, step.family, step.holder, first, step.place.certain)
 
 
-def remember(plane: DataPlane, kind: str, step: Step, number: int) -> None:
-    """Remember that the places up to a number belong to siblings of all later calls of the same executions."""
-    hints = _hints.setdefault(plane, LRUCache(_REMEMBERED))
-    hints[kind, step.family, step.holder.enclosing] = number + 1
+def remember(plane: DataPlane, kind: str, step: Step, name: str) -> None:
+    """Remember a claim: for this call, and for later calls of the same executions, which find a sibling there.
+
+    Args:
+        plane: The sandbox.
+        kind: The directory of the place.
+        step: The step that claimed it.
+        name: `<family>.<number>`. A place of another family, which an uncertain step may get, is not remembered.
+    """
+    family, _, number = name.rpartition(".")
+    if family == step.family:
+        hint = _hint(plane, kind, step)
+        hint.claimed[step.holder.call] = int(number)
+        hint.free = max(hint.free, int(number) + 1)
+
+
+def _hint(plane: DataPlane, kind: str, step: Step) -> _Hint:
+    with _hints_lock:
+        hints = _hints.setdefault(plane, LRUCache(_REMEMBERED))
+        return hints.setdefault((kind, step.family, step.holder.enclosing), _Hint())
 
 
 def claim(plane: DataPlane, request: Request, backoff: Backoff = CLAIM_BACKOFF) -> Claimed:

@@ -185,7 +185,7 @@ class DurableCommand:
             if state == "lost":
                 raise self._unknown("its supervisor vanished without leaving an exit code")
             if state in ("started", "running", "done"):
-                remember(self._plane, JOURNALS, step, int(self.journal.rpartition(".")[2]))
+                remember(self._plane, JOURNALS, step, self.journal)
                 if state != "started":
                     over = "has ended" if state == "done" else "still runs"
                     self._following.on_note(f"Attached to the command that an earlier attempt started; it {over}.")

@@ -1,29 +1,52 @@
 """Durable commands: once, whole, found again, killed as a group."""
 
 import hashlib
+import itertools
 import os
 import threading
 import time
+import uuid
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from ags_flows.durable.command import kill_durable, run_durable
+from ags_flows.durable.command import Command, DurableCommand, Following
 from ags_flows.emulator.sandbox import isolation
 from ags_flows.errors import (
     CommandTimeoutError,
     ConfigurationError,
-    ConflictError,
     InstanceGoneError,
     OutcomeUnknownError,
     OutputTooLargeError,
-    ServiceError,
+    UnsupportedError,
 )
+from ags_flows.ownership import Frame, Holder, Place, Step
+
+attempts = itertools.count(1)
 
 
 @pytest.fixture
 def key(request):
     return hashlib.sha256(request.node.nodeid.encode()).hexdigest()[:32]
+
+
+def step_of(key, attempt=None, call=None):
+    """A step of a run; each call of this is made in a later attempt, unless an attempt is given."""
+    frames = (Frame("flow", "a" * 32, attempt or next(attempts)), Frame("call", call or uuid.uuid4().hex))
+    return Step(key, "", "a" * 32, Place(), Holder(frames))
+
+
+def journal_of(key):
+    return f"{step_of(key).family}.0"
+
+
+def durable(plane, command, *, key, step=None, on_line=None, on_note=None, cancelled=None, limit=1 << 20, **options):
+    following = Following(on_line, on_note or (lambda text: None), cancelled or threading.Event(), limit)
+    return DurableCommand(plane, Command(command, **options), following).start(step or step_of(key))
+
+
+def run_durable(plane, command, **options):
+    return durable(plane, command, **options).wait()
 
 
 def running(plane, words):
@@ -63,16 +86,11 @@ def test_the_same_key_never_runs_a_command_twice(plane, key):
 
 def test_twenty_who_start_it_at_once_run_it_once_and_all_get_its_output(plane, key):
     command = f"echo once >> /tmp/{key}; sleep 1; echo done; exit 5"
+    mine = step_of(key, attempt=1, call="0" * 32)
     with ThreadPoolExecutor(20) as pool:
-        results = list(pool.map(lambda _: run_durable(plane, command, key=key), range(20)))
+        results = list(pool.map(lambda _: run_durable(plane, command, key=key, step=mine), range(20)))
     assert {(result.exit_code, result.stdout) for result in results} == {(5, "done\n")}
     assert plane.read(f"/tmp/{key}") == b"once\n"
-
-
-def test_another_command_under_the_same_key_is_refused(plane, key):
-    run_durable(plane, "echo one", key=key)
-    with pytest.raises(ConflictError, match="Another command"):
-        run_durable(plane, "echo two", key=key)
 
 
 def test_output_is_kept_byte_by_byte(plane, key):
@@ -119,10 +137,11 @@ def test_the_time_limit_kills_the_whole_group_and_what_left_it(plane, key):
 
 def test_a_kill_reaches_the_whole_group(plane, key):
     with ThreadPoolExecutor(1) as pool:
-        following = pool.submit(run_durable, plane, "sleep 5431 & sleep 5432", key=key)
+        command = durable(plane, "sleep 5431 & sleep 5432", key=key)
+        following = pool.submit(command.wait)
         while running(plane, "sleep 5432") == 0:
             time.sleep(0.1)
-        kill_durable(plane, key)
+        command.kill()
         assert following.result(timeout=15).exit_code == 143
     assert running(plane, "sleep 543") == 0
 
@@ -131,11 +150,12 @@ def test_a_wait_that_is_cancelled_ends_within_two_seconds_and_leaves_the_command
     cancelled = threading.Event()
     threading.Timer(1.0, cancelled.set).start()
     began = time.monotonic()
-    with pytest.raises(InstanceGoneError, match="Nobody waits"):
+    with pytest.raises(InstanceGoneError, match="wait for the command"):
         run_durable(plane, "sleep 6543", key=key, cancelled=cancelled)
     assert time.monotonic() - began < 3
     assert running(plane, "sleep 6543") > 0
-    kill_durable(plane, key)
+    durable(plane, "sleep 6543", key=key).kill()
+    assert running(plane, "sleep 6543") == 0
 
 
 def test_too_much_output_kills_the_command_and_says_so(plane, key):
@@ -149,13 +169,13 @@ def test_a_supervisor_that_vanished_is_an_outcome_of_its_own_and_no_second_run(p
         following = pool.submit(run_durable, plane, command, key=key)
         while running(plane, "sleep 7654") == 0:
             time.sleep(0.1)
-        plane.run(f"read -r pid _ < $HOME/.ags_flows/journal/{key}/pid; kill -9 $pid")
+        plane.run(f"read -r pid _ < $HOME/.ags_flows/journal/{journal_of(key)}/pid; kill -9 $pid")
         with pytest.raises(OutcomeUnknownError, match="not known"):
             run_durable(plane, command, key=key)
-        plane.run(f"echo '9 ' > $HOME/.ags_flows/journal/{key}/rc; kill_it=1")
+        plane.run(f"echo '9 ' > $HOME/.ags_flows/journal/{journal_of(key)}/rc; kill_it=1")
         following.result(timeout=15)
     assert plane.read(f"/tmp/{key}") == b"once\n"
-    plane.run("read -r child _ < $HOME/.ags_flows/journal/" + key + "/child; kill -9 -- -$child")
+    plane.run("read -r child _ < $HOME/.ags_flows/journal/" + journal_of(key) + "/child; kill -9 -- -$child")
 
 
 def test_a_cut_connection_is_found_again_and_nothing_is_lost(sandbox, ags_emulator_process, plane, key):
@@ -165,7 +185,7 @@ def test_a_cut_connection_is_found_again_and_nothing_is_lost(sandbox, ags_emulat
     notes = []
     result = run_durable(plane, "seq 1 20000; sleep 1; echo end", key=key, on_note=notes.append)
     assert result.stdout.splitlines() == [*map(str, range(1, 20001)), "end"]
-    assert any("answers again" in note for note in notes)
+    assert any("responds again" in note for note in notes)
 
 
 def test_a_start_whose_answer_is_lost_is_not_made_twice(sandbox, ags_emulator_process, plane, key):
@@ -232,7 +252,7 @@ def test_a_home_that_cannot_be_written_to_is_no_hindrance(plane, key):
         assert result.journal.startswith("/tmp/.ags_flows-")
         assert plane.stat(result.journal.split("/journal")[0]).mode == 0o700
         plane.run("rm -rf /tmp/.ags_flows-*; mkdir -m 777 -p /tmp/.ags_flows-$(id -u user)/journal", user="root")
-        with pytest.raises(ServiceError, match="belongs to another user"):
+        with pytest.raises(UnsupportedError, match="belongs to another user"):
             run_durable(plane, "echo here", key=f"{key}2")
     finally:
         plane.run(

@@ -1,0 +1,199 @@
+"""The scripts in the sandbox claim places by the rule of `ags_flows.ownership`: atomically, in one round trip."""
+
+import itertools
+import os
+import subprocess
+import time
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ags_flows.durable.claims import (
+    HOLDER_FUNCTIONS,
+    Request,
+    assignments,
+    claim,
+    claim_instance,
+    remember,
+    request_for,
+)
+from ags_flows.errors import SupersededError, UnsupportedError
+from ags_flows.ownership import Frame, Holder, Place, Step, relation
+from ags_flows.ownership import claim as claim_by_rule
+
+
+class LocalBash:
+    """A sandbox whose scripts the bash of this machine executes."""
+
+    instance_id = "local"
+
+    def __init__(self, home):
+        self.home = home
+        self.calls = 0
+
+    def run(self, script, *, timeout):
+        self.calls += 1
+        environment = {"HOME": str(self.home), "PATH": os.environ["PATH"]}
+        done = subprocess.run(["bash", "-c", script], env=environment, capture_output=True, text=True, timeout=timeout)
+        return SimpleNamespace(exit_code=done.returncode, stdout=done.stdout, stderr=done.stderr)
+
+
+@pytest.fixture
+def bash(tmp_path):
+    return LocalBash(tmp_path)
+
+
+def holder(*attempts, call=None):
+    """A holder whose executions are `a`, `b`, ... in these attempts."""
+    frames = [
+        Frame("flow" if number == 0 else "task", "abcdef"[number], attempt) for number, attempt in enumerate(attempts)
+    ]
+    return Holder((*frames, Frame("call", call or uuid.uuid4().hex)))
+
+
+def step(holder, name="exec", path=("p",), certain=True):
+    return Step(name, "", "root", Place(path, certain), holder)
+
+
+executions = st.lists(st.tuples(st.sampled_from("ab"), st.integers(1, 3)), min_size=1, max_size=3)
+holders = st.builds(
+    lambda frames, call: Holder((*(Frame("task", name, attempt) for name, attempt in frames), Frame("call", call))),
+    executions,
+    st.sampled_from("xyz"),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(holders, holders), min_size=40, max_size=40))
+def test_bash_relates_holders_as_python_does(pairs):
+    script = HOLDER_FUNCTIONS + "".join(
+        f'\n{assignments({"ags_holder": str(mine), "ags_theirs": str(theirs)})}\nags_relate; echo "$ags_relation"'
+        for mine, theirs in pairs
+    )
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=60)
+    assert done.stdout.split() == [relation(mine, theirs) for mine, theirs in pairs], done.stderr
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(holders, min_size=1, max_size=8))
+def test_bash_claims_places_as_the_rule_does(tmp_path_factory, claimants):
+    bash, held = LocalBash(tmp_path_factory.mktemp("home")), []
+    for mine in claimants:
+        expected = claim_by_rule(mine, held)
+        request = Request("journal", "f" * 32, mine)
+        if expected.outcome == "stale":
+            with pytest.raises(SupersededError, match=str(held[expected.number])):
+                claim(bash, request)
+            continue
+        claimed = claim(bash, request)
+        assert (claimed.outcome, claimed.number) == (expected.outcome, expected.number)
+        held[expected.number :] = [mine, *held[expected.number + 1 :]]
+
+
+def test_parallel_claimants_never_get_the_same_place(bash):
+    claimants = [holder(1) for _ in range(16)]
+    with ThreadPoolExecutor(16) as pool:
+        claimed = list(pool.map(lambda mine: claim(bash, Request("journal", "f" * 32, mine)), claimants))
+    assert sorted(one.number for one in claimed) == list(range(16))
+    assert {one.outcome for one in claimed} == {"new"}
+
+
+def test_parallel_take_overs_have_one_winner_each(bash):
+    for _ in range(6):
+        claim(bash, Request("journal", "f" * 32, holder(1)))
+    with ThreadPoolExecutor(10) as pool:
+        claimed = list(pool.map(lambda _: claim(bash, Request("journal", "f" * 32, holder(2))), range(10)))
+    assert sorted(one.number for one in claimed) == list(range(10))
+    assert sorted(one.outcome for one in claimed) == ["new"] * 4 + ["taken"] * 6
+
+
+def test_one_claim_costs_one_round_trip_whatever_it_passes(bash):
+    for _ in range(5):
+        claim(bash, Request("journal", "f" * 32, holder(1)))
+    bash.calls = 0
+    assert claim(bash, Request("journal", "f" * 32, holder(1))).number == 5
+    assert bash.calls == 1
+
+
+def test_a_repeated_call_gets_its_own_place_again_whatever_was_claimed_since(bash):
+    mine = step(holder(1))
+    first = claim(bash, request_for(bash, "journal", mine))
+    remember(bash, "journal", mine, first.directory.rpartition("/")[2])
+    for _ in range(3):
+        other = step(holder(1))
+        claimed = claim(bash, request_for(bash, "journal", other))
+        remember(bash, "journal", other, claimed.directory.rpartition("/")[2])
+    assert request_for(bash, "journal", step(holder(1))).first == 4
+    again = claim(bash, request_for(bash, "journal", mine))
+    assert (again.outcome, again.number) == ("same", first.number)
+
+
+def test_an_uncertain_place_takes_what_an_earlier_attempt_did_elsewhere(bash):
+    claim(bash, request_for(bash, "journal", step(holder(1), path=("before",), certain=False)))
+    elsewhere = step(holder(2), path=("after",), certain=False)
+    assert claim(bash, request_for(bash, "journal", elsewhere)).outcome == "taken"
+    assert claim(bash, request_for(bash, "journal", elsewhere)).outcome == "same"
+    assert claim(bash, request_for(bash, "journal", step(holder(2), path=("after",), certain=False))).outcome == "new"
+
+
+def test_a_certain_place_takes_nothing_from_elsewhere(bash):
+    claim(bash, request_for(bash, "journal", step(holder(1), path=("pears",))))
+    assert claim(bash, request_for(bash, "journal", step(holder(2), path=("plums",)))).outcome == "new"
+
+
+def test_a_sandbox_has_one_owner(bash):
+    earlier, rivals = holder(1), [holder(2) for _ in range(5)]
+    with ThreadPoolExecutor(5) as pool:
+        won = list(pool.map(lambda mine: claim_instance(bash, mine, earlier), rivals))
+    assert sum(won) == 1
+    winner = rivals[won.index(True)]
+    assert claim_instance(bash, winner, earlier)
+    assert claim_instance(bash, holder(3), earlier)
+    with pytest.raises(SupersededError, match="a:3"):
+        claim_instance(bash, holder(2), earlier)
+
+
+def test_a_superseded_attempt_starts_nothing_in_the_sandbox(bash):
+    claim_instance(bash, holder(2), holder(1))
+    with pytest.raises(SupersededError):
+        claim(bash, Request("journal", "f" * 32, holder(1)))
+    assert claim(bash, Request("journal", "f" * 32, holder(2))).outcome == "new"
+
+
+def test_a_home_that_cannot_be_used_is_replaced_by_tmp(tmp_path):
+    (tmp_path / ".ags_flows").write_text("not a directory")
+    claimed = claim(LocalBash(tmp_path), Request(f"test-{uuid.uuid4().hex}", "f" * 32, holder(1)))
+    assert claimed.directory.startswith(f"/tmp/.ags_flows-{os.getuid()}/")
+    subprocess.run(["rm", "-rf", os.path.dirname(claimed.directory)], check=True)
+
+
+def test_a_sandbox_that_cannot_hold_claims_is_an_error_that_names_what_is_needed(tmp_path):
+    class WithoutTools(LocalBash):
+        def run(self, script, *, timeout):
+            return super().run(f"mkdir() {{ return 1; }}\n{script}", timeout=timeout)
+
+    with pytest.raises(UnsupportedError, match="need bash and coreutils, and a home or /tmp that can be written to"):
+        claim(WithoutTools(tmp_path / "none"), Request("journal", "f" * 32, holder(1)))
+
+
+def test_a_thousand_places_are_passed_in_a_moment(bash):
+    places = bash.home / ".ags_flows" / "journal"
+    text = str(holder(1))
+    claim(bash, Request("journal", "e" * 32, holder(1)))
+    for number in range(1000):
+        place = places / f"{'f' * 32}.{number}"
+        place.mkdir()
+        (place / "holder").write_text(f"{text}\n")
+    begun = time.monotonic()
+    assert claim(bash, Request("journal", "f" * 32, holder(1))).number == 1000
+    assert time.monotonic() - begun < 5
+
+
+def test_numbers_go_on_over_many_attempts(bash):
+    for attempt in range(1, 4):
+        outcomes = [claim(bash, Request("journal", "f" * 32, holder(attempt))).outcome for _ in range(attempt)]
+        assert outcomes == list(itertools.chain(["taken"] * (attempt - 1), ["new"]))
