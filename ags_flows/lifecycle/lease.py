@@ -168,7 +168,8 @@ class LeaseKeeper:
                 if not self._kept:
                     self._thread = None
                     return
-                first = min(self._kept.values(), key=lambda kept: kept.due)
+                # A copy: garbage collection may close a session in this thread, which releases its lease.
+                first = min(list(self._kept.values()), key=lambda kept: kept.due)
                 pause = first.due - self._clock() if self._running < MOST_RENEWALS else math.inf
                 if pause > 0:
                     self._changed.wait(None if pause == math.inf else pause)
