@@ -260,18 +260,30 @@ def automations(
     as_json: AsJson = False,
 ) -> None:
     """Bring the Prefect server's automations in step with files, by their names. Safe to repeat."""
-    from dataclasses import asdict
-
     from ags_flows.operator.listing import print_json
     from ags_flows.run.automations import sync_automations
 
     with _told():
         synced = sync_automations(files or ())
     if as_json:
-        print_json([asdict(one) for one in synced])
-        return
-    for one in synced:
-        Console().print(f"{one.change:<8} {one.name}", highlight=False, markup=False)
+        print_json([{"name": one.name, "change": one.change} for one in synced])
+    else:
+        for one in synced:
+            Console().print(f"{one.change:<8} {one.name}", highlight=False, markup=False)
+    with _told():
+        _warn_of_short_leases([one.detection for one in synced if one.detection is not None])
+
+
+def _warn_of_short_leases(detections: list[float]) -> None:
+    """Print a warning for each automation that detects lost runs later than the configuration's lease allows."""
+    from ags_flows.blocks import AGSConfig
+    from ags_flows.run.automations import explain_lease
+
+    for detection in detections:
+        holds, sentence = explain_lease(AGSConfig().lease_seconds, detection)
+        if not holds:
+            text = f"Warning: {sentence}."
+            Console(stderr=True).print(text, style="yellow", highlight=False, markup=False, soft_wrap=True)
 
 
 @contextmanager

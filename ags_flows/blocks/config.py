@@ -45,7 +45,8 @@ class AGSConfig(Explained, Block):
         tool_id: An existing tool, used where none is named.
         image, image_registry_type: Default image for tools that name none.
         timeout: Timeout of an instance, `30s` to `24h`, for instances that nobody keeps alive.
-        lease: Timeout of an instance that a flow keeps alive; after a crash it lives on for that long.
+        lease: Timeout of an instance that a flow keeps alive. The flow renews it at a quarter of its life. After a
+            crash the instance lives for three quarters of the lease at least, and for the whole lease at most.
         startup_timeout: Seconds to wait for a tool or an instance.
         runtime_timeout: Seconds for one request to a sandbox.
         port: Default port of URLs.
@@ -107,9 +108,10 @@ class AGSConfig(Explained, Block):
         description="Of instances that nobody keeps alive: 30s to 24h, such as 5m or 1h30m.",
     )
     lease: Timeout = Field(
-        default="10m",
+        default="15m",
         title="Instance: lease",
-        description="How long a sandbox outlives a flow that died, 30s to 24h; it is renewed while the flow lives.",
+        description="How long a sandbox lives after its flow died, 30s to 24h. It is renewed at a quarter of its life: "
+        "three quarters must be longer than the time after which a lost run is detected.",
     )
     port: PortNumber = Field(default=8000, title="Instance: port", description="Port of URLs that name none.")
     startup_timeout: float = Field(

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from typing_extensions import Self
+
 from ags_flows.cloud import wire
 from ags_flows.cloud.arguments import check_client_token, check_instance_id, check_metadata, is_tool_id
 from ags_flows.cloud.connection import Connection
+from ags_flows.cloud.forks import reset_in_children
 from ags_flows.cloud.paging import by_offset, by_token, chunks, filtered, take
 from ags_flows.cloud.quotas import quota_overview, with_usage
 from ags_flows.cloud.retry import persistently
@@ -59,6 +63,7 @@ class ControlPlane:
         """
         self.connection = connection
         self._transport = Transport(connection)
+        self._timeout: float | None = None
 
     @classmethod
     def of(cls, connection: Connection) -> ControlPlane:
@@ -75,10 +80,22 @@ class ControlPlane:
     def call(self, action: str, parameters: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Call any action of AGS with raw parameters: for what is newer than this package."""
         try:
-            return self._transport.call(action, dict(parameters or {}))
+            return self._send(action, dict(parameters or {}))
         except QuotaExceededError as error:
-            full = with_usage(self._transport.call, error)
+            full = with_usage(self._send, error)
         raise full
+
+    def with_timeout(self, seconds: float) -> Self:
+        """Return a view of this control plane with another time limit for each request.
+
+        The view shares connections and pace with this control plane.
+
+        Args:
+            seconds: Seconds to connect, and seconds to wait for data.
+        """
+        view = copy.copy(self)
+        view._timeout = seconds
+        return view
 
     def close(self) -> None:
         """Close the connections that nobody uses at the moment; the next call opens one again."""
@@ -378,6 +395,13 @@ class ControlPlane:
         """Return quotas and usage of the account in this region."""
         return quota_overview(self.call)
 
+    @classmethod
+    def _reset_after_fork(cls) -> None:
+        cls._lock = threading.Lock()
+
+    def _send(self, action: str, parameters: dict[str, Any]) -> dict[str, Any]:
+        return self._transport.call(action, parameters, self._timeout)
+
     def _tools(self, filters: list[dict[str, Any]], ids: Sequence[str] | None) -> Iterator[Tool]:
         for chunk in chunks(ids):
             parameters = wire.present(Filters=filters, ToolIds=chunk)
@@ -393,3 +417,6 @@ class ControlPlane:
             parameters = wire.present(Filters=filters, InstanceIds=chunk, ToolId=tool_id)
             for fields in by_token(self.call, "DescribeSandboxInstanceList", parameters, "InstanceSet"):
                 yield wire.instance_from_wire(fields)
+
+
+reset_in_children(ControlPlane._reset_after_fork)

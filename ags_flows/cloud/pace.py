@@ -14,6 +14,7 @@ from typing import Any
 
 from ags_flows.cloud.connection import Connection
 from ags_flows.cloud.control_plane import ControlPlane
+from ags_flows.cloud.forks import reset_in_children
 from ags_flows.errors import ThrottledError
 
 RATES = {"StartSandboxInstance": 100.0, "StopSandboxInstance": 100.0, "AcquireSandboxInstanceToken": 100.0}
@@ -100,3 +101,11 @@ class PacedControlPlane(ControlPlane):
             if key not in self._paces:
                 self._paces[key] = Pace(RATES.get(action, OTHER_RATE) * SHARE)
             return self._paces[key]
+
+    @classmethod
+    def _reset_after_fork(cls) -> None:
+        # A pace counts the requests of one process, and another thread may have held a lock at the fork.
+        cls._paces, cls._paces_lock = {}, threading.Lock()
+
+
+reset_in_children(PacedControlPlane._reset_after_fork)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,6 +13,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from ags_flows.cloud.connection import Connection
 from ags_flows.cloud.error_mapping import map_error, map_status
+from ags_flows.cloud.forks import reset_in_children
 from ags_flows.cloud.keys import Credential, credential_of
 from ags_flows.cloud.sdk_log import mask_secrets
 from ags_flows.cloud.tracing import request_span
@@ -45,25 +46,30 @@ class Transport:
         address_of(connection)
         self._idle: list[_Client] = []
         self._lock = threading.Lock()
-        self._process = os.getpid()
+        _transports.add(self)
 
-    def call(self, action: str, parameters: dict[str, Any]) -> dict[str, Any]:
-        """Return the fields of the answer to one action. It is sent once: nothing is repeated in here.
+    def call(self, action: str, parameters: dict[str, Any], timeout: float | None = None) -> dict[str, Any]:
+        """Send one action once, without a retry, and return the fields of its response.
+
+        Args:
+            action: The action's name.
+            parameters: Its parameters, as the API takes them.
+            timeout: Seconds to connect, and seconds to wait for data. Default: the connection's `request_timeout`.
 
         Raises:
             AGSFlowsError: The one that `error_mapping` gives for the code.
         """
         with request_span(f"ags.{action}", region=self.connection.region):
-            return self._call(action, parameters)
+            return self._call(action, parameters, timeout or self.connection.request_timeout)
 
-    def _call(self, action: str, parameters: dict[str, Any]) -> dict[str, Any]:
+    def _call(self, action: str, parameters: dict[str, Any], timeout: float) -> dict[str, Any]:
         from tencentcloud.common.exception.tencent_cloud_sdk_exception import TencentCloudSDKException
 
         url = self.connection.control_url
         failure: AGSFlowsError | None = None
         # Temporary keys are renewed here, where a failure can be told from one of the action.
         self._credential.get_credential_info()
-        with self._client() as client:
+        with self._client(timeout) as client:
             try:
                 answer = client.sdk.call_json(action, parameters)
             except TencentCloudSDKException as error:
@@ -111,9 +117,14 @@ class Transport:
             raise map_error(action, code, message, fields.get("RequestId"), self.connection.control_url)
         return fields
 
+    def reset_after_fork(self) -> None:
+        """Keep neither connections nor a held lock of the parent process, which goes on using them."""
+        self._idle, self._lock = [], threading.Lock()
+
     @contextmanager
-    def _client(self) -> Iterator[_Client]:
+    def _client(self, timeout: float) -> Iterator[_Client]:
         client = self._take() or self._make_client()
+        client.sdk.request.conn.timeout = timeout
         client.status, client.retry_after = 0, None
         client.used = time.monotonic()
         try:
@@ -124,7 +135,7 @@ class Transport:
             raise
         finally:
             with self._lock:
-                kept = client.used > 0 and len(self._idle) < MOST_KEPT and self._process == os.getpid()
+                kept = client.used > 0 and len(self._idle) < MOST_KEPT
                 if kept:
                     self._idle.append(client)
             if not kept:
@@ -132,9 +143,6 @@ class Transport:
 
     def _take(self) -> _Client | None:
         with self._lock:
-            if self._process != os.getpid():
-                # A fork: the parent goes on using these connections.
-                self._idle, self._process = [], os.getpid()
             fresh = [client for client in self._idle if time.monotonic() - client.used < KEPT_FOR]
             stale = [client for client in self._idle if client not in fresh]
             self._idle = fresh
@@ -150,6 +158,17 @@ class Transport:
             client.session.trust_env = False
             client.sdk.request.conn.proxy = None
         return client
+
+
+_transports: weakref.WeakSet[Transport] = weakref.WeakSet()
+
+
+def _reset_transports() -> None:
+    for transport in list(_transports):
+        transport.reset_after_fork()
+
+
+reset_in_children(_reset_transports)
 
 
 def sdk_client(connection: Connection, credential: Credential, keep_alive: bool = True) -> Any:

@@ -23,7 +23,7 @@ from prefect.settings import PREFECT_API_URL
 
 from ags_flows.blocks import AGSConfig
 from ags_flows.errors import AGSFlowsError
-from ags_flows.run.automations import LOST_RUNS
+from ags_flows.run.automations import LOST_RUNS, detection_time, explain_lease
 
 COLUMNS = ("check", "verdict", "finding", "what to do")
 MOST_SKEW = 300
@@ -63,7 +63,7 @@ def examine(config: AGSConfig | None = None) -> Iterator[Finding]:
         yield Finding("AGS", "skipped", "not asked without credentials")
     else:
         yield from _ags(config)
-    yield from _prefect()
+    yield from _prefect(config)
     yield _emulator()
 
 
@@ -92,7 +92,7 @@ def _ags(config: AGSConfig) -> Iterator[Finding]:
             )
 
 
-def _prefect() -> Iterator[Finding]:
+def _prefect(config: AGSConfig) -> Iterator[Finding]:
     address = PREFECT_API_URL.value()
     if not address:
         yield Finding(
@@ -124,11 +124,26 @@ def _prefect() -> Iterator[Finding]:
             lambda: [] if client.read_automations_by_name(LOST_RUNS) else [LOST_RUNS],
             "Run: ags-flows automations",
         )
+        yield _lease(config, client)
         yield _has(
             "schedules",
             lambda: [f"the next run of {name}" for name in _never_fires(client)],
             "A cron such as 0 0 30 2 * never fires. Else the server's services do not run: see its log.",
         )
+
+
+def _lease(config: AGSConfig, client: SyncPrefectClient) -> Finding:
+    """Compare the lease with the time after which the server detects a lost run."""
+    try:
+        automations = [known for known in client.read_automations() if known.enabled]
+    except Exception as error:  # noqa: BLE001 - reported as a finding
+        return Finding("lease", "wrong", f"{type(error).__name__}: {error}")
+    detections = [found for known in automations if (found := detection_time(known)) is not None]
+    if not detections:
+        return Finding("lease", "skipped", "no automation on the Prefect server detects lost runs")
+    holds, sentence = explain_lease(config.lease_seconds, min(detections))
+    finding, _, remedy = sentence.partition(": ")
+    return Finding("lease", "ok" if holds else "warning", finding, remedy)
 
 
 def _never_fires(client: SyncPrefectClient) -> Iterator[str]:

@@ -17,32 +17,75 @@ import httpx
 import yaml
 from prefect.automations import Automation, AutomationCore
 from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.events.schemas.automations import EventTrigger, Posture
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from pydantic import ValidationError
 
 from ags_flows.errors import ConfigurationError, UnreachableError
+from ags_flows.models.durations import format_duration
+from ags_flows.ownership import RENEW_AT
 
 LOST_RUNS = "ags-flows: mark lost runs as crashed"
 """The automation that every server needs: nothing else notices a run whose runner and engine were both killed."""
 
 SHIPPED = "deployments/automations"
+HEARTBEAT = "prefect.flow-run.heartbeat"
 Change = Literal["created", "changed", "left"]
 
 
 @dataclass(frozen=True)
 class SyncedAutomation:
-    """One automation, and what was done to bring the server in step with its file."""
+    """One automation, and what was done to bring the server in step with its file.
+
+    Attributes:
+        name: The automation's name.
+        change: What was done.
+        detection: Seconds after which the automation detects a lost run. None if it does not detect lost runs.
+    """
 
     name: str
     change: Change
+    detection: float | None = None
 
 
 def lost_runs_file() -> Path:
-    """Return the file of `LOST_RUNS`: in an installed package it lies beside this module."""
+    """Return the file of `LOST_RUNS`: in the package where it is installed, else in the repository."""
     name = "lost-runs.yaml"
-    here = Path(__file__).parent
-    installed = here / name
-    return installed if installed.exists() else here.parent / SHIPPED / name
+    package = Path(__file__).parents[1]
+    installed = package / name
+    return installed if installed.exists() else package.parent / SHIPPED / name
+
+
+def detection_time(automation: Automation | AutomationCore) -> float | None:
+    """Return the seconds without a heartbeat after which an automation acts, None if it does not watch heartbeats."""
+    trigger = automation.trigger
+    if isinstance(trigger, EventTrigger) and trigger.posture is Posture.Proactive and HEARTBEAT in trigger.after:
+        return trigger.within.total_seconds()
+    return None
+
+
+def explain_lease(lease: int, detection: float) -> tuple[bool, str]:
+    """Compare a lease with the time after which lost runs are detected.
+
+    A process renews a lease after a quarter of its life. So three quarters are left for the retry of a run whose
+    process was killed, and they must be longer than the detection takes.
+
+    Args:
+        lease: Seconds.
+        detection: Seconds after the latest heartbeat.
+
+    Returns:
+        Whether the rule holds, and a sentence with both figures.
+    """
+    left = lease * (1 - RENEW_AT)
+    figures = f"a killed process leaves {left:g} s of the lease ({format_duration(lease)})"
+    if left > detection:
+        return True, f"{figures}, more than the {detection:g} s after which its run is marked as Crashed"
+    needed = format_duration(int(detection / (1 - RENEW_AT)) + 1)
+    return False, (
+        f"{figures}, but its run is marked as Crashed only after {detection:g} s, when AGS may have stopped its "
+        f"sandbox: set a lease of at least {needed} (AGS_LEASE, or the field lease of AGSConfig), or a shorter `within`"
+    )
 
 
 def sync_automations(files: Iterable[Path | str] = ()) -> list[SyncedAutomation]:
@@ -154,19 +197,19 @@ def _looked_up(look: Callable[[], Any], message: str, hint: str) -> Any:
 
 
 def _apply(wanted: AutomationCore, decided: bool, client: SyncPrefectClient) -> SyncedAutomation:
-    known = client.read_automations_by_name(wanted.name)
+    known, detection = client.read_automations_by_name(wanted.name), detection_time(wanted)
     if not known:
         client.create_automation(wanted)
-        return SyncedAutomation(wanted.name, "created")
+        return SyncedAutomation(wanted.name, "created", detection)
     for double in known[1:]:
         client.delete_automation(double.id)
     if not decided:
         wanted = wanted.model_copy(update={"enabled": known[0].enabled})
     if _content(known[0]) == _content(wanted):
-        return SyncedAutomation(wanted.name, "changed" if known[1:] else "left")
+        return SyncedAutomation(wanted.name, "changed" if known[1:] else "left", detection)
     # The client sends what was set: an action that the file has not any more is to go.
     client.update_automation(known[0].id, AutomationCore.model_validate(wanted.model_dump(exclude={"owner_resource"})))
-    return SyncedAutomation(wanted.name, "changed")
+    return SyncedAutomation(wanted.name, "changed", detection)
 
 
 def _content(automation: Automation | AutomationCore) -> Any:

@@ -81,5 +81,5 @@ def test_a_document_of_an_older_version_loads_and_is_upgraded_by_saving_it():
     assert (config.region, config.domain) == ("ap-shanghai", "ap-shanghai.tencentags.com")
     assert (config.timeout, config.secret_id.get_secret_value()) == ("1h", "old-id")
     config.save("upgraded", overwrite=True)
-    assert document("upgraded").data["lease"] == "10m"
+    assert document("upgraded").data["lease"] == "15m"
     assert AGSConfig.load("upgraded").region == "ap-shanghai"

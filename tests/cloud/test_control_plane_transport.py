@@ -11,6 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from ags_flows.cloud import transport
+from ags_flows.cloud.control_plane import ControlPlane
+from ags_flows.cloud.pace import PacedControlPlane
 from ags_flows.errors import ConfigurationError, InvalidRequestError, ServiceError, ThrottledError, UnreachableError
 
 
@@ -84,6 +86,27 @@ def test_a_silent_server_is_given_up_after_the_time_limit(stub):
     with pytest.raises(UnreachableError, match="timed out"):
         control.quotas()
     assert time.monotonic() - began < 2
+    over.set()
+    control.close()
+
+
+@pytest.mark.parametrize("kind", [ControlPlane, PacedControlPlane])
+def test_a_view_with_a_time_limit_gives_up_earlier_and_shares_the_connections(stub, kind):
+    over = threading.Event()
+    control = kind(stub.control(request_timeout=20.0).connection)
+    control.quotas()
+    view = control.with_timeout(0.3)
+    assert type(view) is kind
+    view.quotas()
+    control.quotas()
+    assert stub.connections == 1
+    stub.answer = lambda action, parameters: over.wait(10) and {}
+    began = time.monotonic()
+    with pytest.raises(UnreachableError, match="timed out"):
+        view.get_instance("i-1")
+    assert time.monotonic() - began < 2
+    stub.answer = lambda action, parameters: time.sleep(0.6) or {}
+    control.quotas()
     over.set()
     control.close()
 
