@@ -59,6 +59,9 @@ SYNCED_TAG = "ags-flows-synced"
 RENEW_AT = 0.25
 """Part of a lease's life after which it is renewed: whenever a process dies, three quarters or more are left."""
 
+LONGEST_RENEWAL = 60.0
+"""Seconds that a live process may be late with a renewal: for slow responses and repeated requests."""
+
 _NAMESPACE = uuid.uuid5(uuid.NAMESPACE_DNS, "ags-flows")
 
 
@@ -336,12 +339,13 @@ def is_ours(metadata: Mapping[str, str]) -> bool:
 def lease_is_kept(metadata: Mapping[str, str], expires_at: datetime | None, now: datetime) -> bool:
     """Whether an instance's lease was renewed so recently that the process that holds it must have been alive.
 
-    A process renews after a quarter of the lease: less than three quarters left means that it is gone.
+    A process renews after a quarter of the lease. Less than three quarters left, minus the time that a renewal may
+    take, means that it is gone.
     """
     text = metadata.get(LEASE, "")
     if not text.isdecimal() or expires_at is None:
         return False
-    return (expires_at - now).total_seconds() > int(text) * (1 - RENEW_AT)
+    return (expires_at - now).total_seconds() > max(0.0, int(text) * (1 - RENEW_AT) - LONGEST_RENEWAL)
 
 
 def run_tool_name(name: str, root: str) -> str:

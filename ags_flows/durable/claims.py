@@ -30,9 +30,7 @@ INSTANCE_BACKOFF = Backoff(attempts=None, patience=60.0, first_pause=0.5, longes
 """A sandbox that does not respond for so long is left to its lease: the retry starts another one."""
 
 MARK = "@ags-claim"
-NEEDS = (
-    "Commands, cells and take-overs need bash and coreutils in the image, and a home or /tmp that can be written to."
-)
+NEEDS = "Commands, cells and take-overs need bash and coreutils, and a home or /tmp that can be written to."
 
 _INSTANCE_KIND = "instance"
 _INSTANCE_FAMILY = "sandbox"

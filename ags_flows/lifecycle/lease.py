@@ -127,6 +127,7 @@ class LeaseKeeper:
         seconds: int,
         holder: Holder | None,
         *,
+        age: float = 0.0,
         on_trouble: Callable[[str], None],
         on_lost: Callable[[AGSFlowsError], None] = lambda error: None,
     ) -> Lease:
@@ -140,8 +141,8 @@ class LeaseKeeper:
             holder,
             on_trouble,
             on_lost,
-            due=now + seconds * RENEW_AT,
-            ends=now + seconds,
+            due=now + max(0.0, seconds * RENEW_AT - age),
+            ends=now + seconds - age,
         )
         with self._changed:
             self._ensure_scheduler()
@@ -349,6 +350,7 @@ def keep_lease(
     seconds: int,
     holder: Holder | None,
     *,
+    age: float = 0.0,
     on_trouble: Callable[[str], None],
     on_lost: Callable[[AGSFlowsError], None] = lambda error: None,
 ) -> Lease:
@@ -359,10 +361,11 @@ def keep_lease(
 
     Args:
         control: The control plane.
-        instance_id: The instance. The caller has just set its timeout to `seconds`.
+        instance_id: The instance, whose timeout the caller has set to `seconds`.
         seconds: Length of the lease.
         holder: The caller. The lease is lost when the instance's metadata names a later attempt of it. None: the
             metadata is not compared.
+        age: Seconds since the timeout was set.
         on_trouble: Called with a sentence after each failed renewal, and when the lease is lost.
         on_lost: Called once if the lease is lost: with InstanceGoneError if the instance has ended or the lease could
             not be renewed in time, with SupersededError if a later attempt holds the instance.
@@ -370,4 +373,4 @@ def keep_lease(
     Returns:
         The lease. Call `release()` before the instance is stopped.
     """
-    return _keeper.keep(control, instance_id, seconds, holder, on_trouble=on_trouble, on_lost=on_lost)
+    return _keeper.keep(control, instance_id, seconds, holder, age=age, on_trouble=on_trouble, on_lost=on_lost)

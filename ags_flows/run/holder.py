@@ -122,20 +122,21 @@ def current_execution() -> Execution:
         frames.append(Frame("flow", parent.id.hex, parent.run_count or 1))
         if number:
             place = place.within(str(parent.flow_id), fingerprint(parent.parameters))
-    known = {context.flow_run.id for context in flows if context.flow_run}
-    levels = [(None, None), *((context.flow_run.id, context) for context in flows if context.flow_run)]
-    for flow_run_id, flow in levels:
-        if flow is not None and flow_run_id not in outer and flow.flow_run is not None:
-            frames.append(Frame("flow", flow.flow_run.id.hex, attempt_of(flow.flow_run)))
+    # The tasks of each flow run come behind it, those of none before all others.
+    levels: list[FlowRunContext | None] = [None, *flows]
+    for flow in levels:
+        run = flow.flow_run if flow is not None else None
+        if flow is not None and run is not None and run.id not in outer:
+            frames.append(Frame("flow", run.id.hex, attempt_of(run)))
             if len(frames) > 1:
-                place = _within(place, flow.flow_run.id, flow.flow.name if flow.flow else "", flow.parameters)
+                place = _within(place, run.id, flow.flow.name if flow.flow else "", flow.parameters)
         for task in tasks:
-            run = task.task_run
-            here = run.flow_run_id == flow_run_id if run.flow_run_id in known else flow_run_id is None
-            if here and run.id not in outer and not _is_own(task):
-                frames.append(Frame("task", run.id.hex, max(1, run.run_count or 1)))
-                if len(frames) > 1:
-                    place = _within(place, run.id, task.task.name, task.parameters)
+            task_run = task.task_run
+            if task_run.flow_run_id != (run.id if run else None) or task_run.id in outer or _is_own(task):
+                continue
+            frames.append(Frame("task", task_run.id.hex, max(1, task_run.run_count or 1)))
+            if len(frames) > 1:
+                place = _within(place, task_run.id, task.task.name, task.parameters)
     roots = (*parents, *(context.flow_run for context in flows if context.flow_run))
     owner = base.owner if acting is not None else _owner(roots)
     return Execution(tuple(frames), place, owner)

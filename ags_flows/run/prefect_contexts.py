@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextvars import Token
 from typing import Any, TypeVar
+from uuid import UUID
 
 from prefect.context import ContextModel, FlowRunContext, TaskRunContext
 
@@ -17,15 +18,26 @@ C = TypeVar("C", bound=ContextModel)
 
 
 def flow_contexts() -> list[FlowRunContext]:
-    """Return the contexts of the flow runs that this call is in, outermost first."""
-    found = [context for context in _outwards(FlowRunContext.get()) if context.flow_run is not None]
-    return list({context.flow_run.id: context for context in reversed(found) if context.flow_run}.values())
+    """Return the contexts of the flow runs that this call is in, outermost first.
+
+    A run that has a deployment is the outermost one: it was created to be executed elsewhere.
+    """
+    found: dict[UUID, FlowRunContext] = {}
+    for context in _outwards(FlowRunContext.get()):
+        if context.flow_run is not None:
+            # Prefect enters the context of a run more than once.
+            found.setdefault(context.flow_run.id, context)
+            if context.flow_run.deployment_id is not None:
+                break
+    return list(found.values())[::-1]
 
 
 def task_contexts() -> list[TaskRunContext]:
     """Return the contexts of the task runs that this call is in, outermost first."""
-    found = list(_outwards(TaskRunContext.get()))
-    return list({context.task_run.id: context for context in reversed(found)}.values())
+    found: dict[UUID, TaskRunContext] = {}
+    for context in _outwards(TaskRunContext.get()):
+        found.setdefault(context.task_run.id, context)
+    return list(found.values())[::-1]
 
 
 def _outwards(context: C | None) -> Iterator[C]:

@@ -183,7 +183,7 @@ def test_a_tool_that_fails_says_why_and_a_name_that_is_taken_too(runtime, ags_em
         runtime.create_tool("broken", "team/none:1")
     runtime.create_tool("taken", "python:3.11")
     with pytest.raises(ConflictError, match="named 'taken' already"):
-        runtime.create_tool("taken", "python:3.11")
+        runtime.create_tool("taken", "python:3.12")
 
 
 def test_code_without_a_code_interpreter_is_told_what_to_do_instead(runtime):

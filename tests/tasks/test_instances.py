@@ -83,11 +83,11 @@ def test_an_override_that_is_left_out_stops_the_instance_and_is_told(start, ags_
     control = ags_config.control_plane()
     send = control._transport.call
 
-    def forgetful(action, parameters):
+    def forgetful(action, parameters, *rest):
         # An AGS that takes the field and does nothing with it.
         if action == "StartSandboxInstance":
             parameters = {key: value for key, value in parameters.items() if key != "CustomConfiguration"}
-        return send(action, parameters)
+        return send(action, parameters, *rest)
 
     monkeypatch.setattr(control._transport, "call", forgetful)
     with pytest.raises(UnsupportedError, match=r"without Image='python:3.12' \(it has 'python:3.11'\), Env MODE"):

@@ -195,7 +195,28 @@ def test_the_registry_follows_the_host_of_the_image(ensure, ags_config):
 def test_a_name_that_another_tool_has_is_told_with_three_ways_out(ags_config):
     tasks.create_tool.fn(ToolSpec(name="taken", image="python:3.11"), config=ags_config)
     with pytest.raises(ConflictError, match=r"named 'taken' already .*its name instead.*ensure_tool.*another name"):
-        tasks.create_tool.fn(ToolSpec(name="taken", image="python:3.11"), config=ags_config)
+        tasks.create_tool.fn(ToolSpec(name="taken", image="python:3.12"), config=ags_config)
+
+
+def test_a_tool_that_was_created_from_an_equal_spec_is_found_and_a_failed_one_is_replaced(ags_config, ags_emulator):
+    ags_emulator.transition("tool.create", "fail", reason="image not found", times=1)
+    spec = ToolSpec(name="nightly", image="python:3.11")
+    failed = tasks.create_tool.fn(spec, config=ags_config)
+    with pytest.raises(ToolFailedError):
+        tasks.wait_tool_active.fn(failed, config=ags_config)
+    replaced = tasks.create_tool.fn(spec, config=ags_config)
+    assert replaced.id != failed.id
+    assert tasks.wait_tool_active.fn(replaced, config=ags_config).ready
+    assert tasks.create_tool.fn(spec, config=ags_config).id == replaced.id
+
+
+def test_a_tool_that_is_being_deleted_is_waited_for(ags_config, ags_emulator):
+    ags_emulator.transition("tool.delete", "seconds", 2)
+    spec = ToolSpec(name="nightly", image="python:3.11")
+    first = tasks.create_tool.fn(spec, config=ags_config)
+    tasks.wait_tool_active.fn(first, config=ags_config)
+    tasks.delete_tool.fn(first, config=ags_config)
+    assert tasks.create_tool.fn(spec, config=ags_config).id != first.id
 
 
 def test_an_image_that_cannot_be_pulled_is_told_with_the_three_usual_causes(ags_config):
