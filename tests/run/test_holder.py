@@ -26,6 +26,9 @@ from ags_flows.run.holder import (
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
+# Prefect leaves sockets of its own to the garbage collector when a process pool or an event loop ends.
+LEFT_SOCKETS = ("ignore:unclosed:ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+
 
 @task
 def step(command="make", name="exec"):
@@ -224,6 +227,7 @@ def test_a_plain_thread_has_no_execution_but_one_with_the_context_has():
     assert (kinds(bare), kinds(inherited)) == (["call"], ["flow", "call"])
 
 
+@pytest.mark.filterwarnings(*LEFT_SOCKETS)
 def test_an_async_flow_and_its_threads_have_the_same_execution():
     @flow
     async def once():
@@ -242,10 +246,6 @@ def pooled(number):
 @flow(task_runner=ProcessPoolTaskRunner(max_workers=2))
 def pool_of_processes():
     return identify("exec", {}), pooled.map([1, 2]).result()
-
-
-# Prefect leaves sockets of its own to the garbage collector when a process pool ends.
-LEFT_SOCKETS = ("ignore:unclosed:ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 
 
 @pytest.mark.timeout(180)
