@@ -44,6 +44,7 @@ HOLDER = "holder"
 FLOW_RUN = "flow-run-id"
 FLOW = "flow-id"
 SUBFLOW_RUN = "subflow-run-id"
+GENERATION = "generation"
 LEASE = "lease"
 """Metadata: seconds of a lease that the owner renews while it lives."""
 
@@ -271,7 +272,9 @@ class Owner:
     pid: int = 0
 
 
-def label(step: Step, owner: Owner, created_at: datetime, lease: int | None = None) -> dict[str, str]:
+def label(
+    step: Step, owner: Owner, created_at: datetime, lease: int | None = None, generation: int = 0
+) -> dict[str, str]:
     """Return the metadata of an instance: step, holder and owner, without any secret. Empty values are left out.
 
     Args:
@@ -279,6 +282,7 @@ def label(step: Step, owner: Owner, created_at: datetime, lease: int | None = No
         owner: The run and the process.
         created_at: The present. Aware.
         lease: Seconds, where the owner renews a lease.
+        generation: How many instances that this call started are dead.
     """
     values = {
         MANAGED_BY_KEY: MANAGED_BY,
@@ -290,6 +294,7 @@ def label(step: Step, owner: Owner, created_at: datetime, lease: int | None = No
         "step": step.name,
         FAMILY: step.family,
         "created-at": created_at.isoformat(timespec="seconds"),
+        GENERATION: str(generation or ""),
         **held_by(step.holder, owner, lease),
     }
     return {name: value for name, value in values.items() if value}
