@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import copy_context
 from pathlib import Path
@@ -162,6 +162,30 @@ class SandboxSession:
             # A name that has these characters may also be a file's.
             return tasks.download_files if has_magic(remote) else tasks.download_file
         return tasks.download_directory if is_directory else tasks.download_file
+
+
+def make_tool(
+    spec: ToolSpec,
+    config: AGSConfig,
+    *,
+    for_run: bool,
+    steps: list[Step],
+    on_created: Callable[[Tool], None],
+) -> Tool:
+    """Create the tool of a spec, or find it, and wait until it is ACTIVE.
+
+    Args:
+        spec: The tool.
+        config: Where AGS is.
+        for_run: Whether the tool is for this run alone, which deletes it: see `for_this_run`.
+        steps: A list that the steps are appended to.
+        on_created: Gets the tool before it is ACTIVE, to delete it whatever happens then.
+    """
+    with timed(steps, f"create tool: {spec.name}"):
+        created = as_step(tasks.create_tool)(for_this_run(spec) if for_run else spec, config=config)
+    on_created(created)
+    with timed(steps, f"wait for tool: {spec.name}"):
+        return created if created.ready else as_step(tasks.wait_tool_active)(created, config=config)
 
 
 @contextmanager
@@ -347,11 +371,10 @@ class _Opening:
         raise AssertionError("unreachable")
 
     def _make(self, spec: ToolSpec) -> Tool:
-        with timed(self._steps, f"create tool: {spec.name}"):
-            wanted = for_this_run(spec) if self._delete_tool else spec
-            self._tool = made = as_step(tasks.create_tool)(wanted, config=self._config)
-        with timed(self._steps, f"wait for tool: {spec.name}"):
-            return as_step(tasks.wait_tool_active)(made, config=self._config)
+        def made(tool: Tool) -> None:
+            self._tool = tool
+
+        return make_tool(spec, self._config, for_run=self._delete_tool, steps=self._steps, on_created=made)
 
     def _is_superseded(self) -> bool:
         """Whether a later attempt of this run has taken the sandbox over."""
