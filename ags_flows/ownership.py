@@ -111,7 +111,7 @@ class Holder:
         for word in text.split():
             letter, _, rest = word.partition(":")
             identifier, _, attempt = rest.rpartition(":")
-            if letter not in _KINDS or not identifier or not attempt.isdecimal():
+            if letter not in _KINDS or not identifier or not attempt.isdecimal() or len(attempt) > 18:
                 return None
             frames.append(Frame(_KINDS[letter], identifier, int(attempt)))
         return cls(tuple(frames)) if frames else None
