@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from functools import partial
 
-from ags_flows.ownership import GIVEN_UP, KEPT, Claim, claim, may_take_over, relation
+from ags_flows.ownership import GIVEN_UP, KEPT, Claim, may_take_over, relation
 
 from . import programs
 from .model import Rules
@@ -23,11 +23,6 @@ def claim_by(compare, mine, held, first=0):
 def siblings_are_superseded(mine, theirs):
     found = relation(mine, theirs)
     return "superseded" if found == "sibling" else found
-
-
-def stale_is_superseded(mine, theirs):
-    found = relation(mine, theirs)
-    return "superseded" if found == "stale" else found
 
 
 def stale_is_a_sibling(mine, theirs):
@@ -67,7 +62,9 @@ def first_free(mine, held, first=0):
 
 
 def despite_of_marks(mine, status, metadata):
-    return may_take_over(mine, status, {name: value for name, value in metadata.items() if name not in (KEPT, GIVEN_UP)})
+    return may_take_over(
+        mine, status, {name: value for name, value in metadata.items() if name not in (KEPT, GIVEN_UP)}
+    )
 
 
 def compared_by(compare):
@@ -92,25 +89,18 @@ def wrong_relation(found, compare, *names):
 
 
 FAULTS = {
-    "siblings are taken over": wrong_relation("two current", siblings_are_superseded, "parallel equal places", "threads"),
-    "a superseded attempt takes over": wrong_relation("", stale_is_superseded, "one session", "task retries"),
+    "siblings are taken over": wrong_relation(
+        "two current", siblings_are_superseded, "parallel equal places", "threads"
+    ),
     "a superseded attempt goes on beside": wrong_relation("ran", stale_is_a_sibling, "one session", "task retries"),
     "the innermost execution decides": wrong_relation("", innermost_decides, "task retries", "a shared sandbox"),
     "commands are never taken over": fault("ran", "one session", claim=first_free),
     "sandboxes are never taken over": fault("a fresh instance", "one session", "a subflow", adopt=False),
-    "an instance is claimed without compare-and-set": fault("", "parallel equal places", compare_and_set=False),
     "one ClientToken for a family": fault(
         "two current places", "parallel equal places", token=lambda step, generation: f"{step.family}{generation}"
     ),
-    "a dead instance is used": fault("had ended", "one session", "nested sessions", generations=False),
     "marks are ignored": fault("", "a kept sandbox", may_take_over=despite_of_marks, release=False),
     "leases are renewed unseen": fault("renewed the lease", "one session", "batches", look=False),
-    "a lease is not renewed by a take-over": fault("ended under its session", "one session", renew_first=False),
-    "an end is not recorded in the sandbox": fault("", "one session", "sessions in a row", release=False),
-    "the oldest instance is taken": fault("", "one session", latest_first=False),
-    "sessions in a row are one family": fault("", "sessions in a row", "nested sessions", ordinal=False),
-    "a repeated request uses the hint": fault("ran", "threads", repeat_from_zero=False),
-    "items of two batches are one execution": fault("", "batches", "parallel batches", unique_items=False),
 }
 COUNTED = Fault(lambda: Rules(claim=Counted()), (programs.ALL["a shared sandbox"],), "two current calls")
 FAULTS["calls are counted in memory"] = COUNTED

@@ -8,7 +8,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from .model import Rules, World
 
-FAULTS = ("",) * 12 + ("response", "request", "late", "late")
+FAULTS = ("",) * 24 + ("response",) * 2 + ("request",) + ("late",) * 4 + ("broken",)
 CHOICES = st.integers(0, 7)
 
 
@@ -39,9 +39,9 @@ class Interleavings(RuleBasedStateMachine):
             ready = self.world.ready()
             if not ready:
                 return
-            self.world.step(ready[byte % 16 % len(ready)], FAULTS[byte // 16])
+            self.world.step(ready[byte % 8 % len(ready)], FAULTS[byte // 8])
 
-    @rule(order=st.binary(min_size=1, max_size=20))
+    @rule(order=st.binary(min_size=1, max_size=12))
     def go_on_without_faults(self, order):
         for byte in order:
             ready = self.world.ready()
@@ -58,6 +58,12 @@ class Interleavings(RuleBasedStateMachine):
     @rule(which=CHOICES)
     def retry(self, which):
         self.world.retry_run(self.run(which))
+
+    @rule(which=CHOICES, order=st.binary(min_size=1, max_size=20))
+    def retry_beside(self, which, order):
+        """Let an attempt and the one after it go on in turns."""
+        self.world.retry_run(self.run(which))
+        self.go_on_without_faults(order)
 
     @rule(which=CHOICES)
     def freeze(self, which):

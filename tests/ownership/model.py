@@ -1,10 +1,10 @@
 """A model of the cloud, of sandboxes and of executions, to check the rules of ownership on many interleavings.
 
 `World` holds the cloud and the executions. Executions are fibers: generators that yield one atomic request at a time.
-Whoever drives the world picks the fiber that goes on, and what happens to its request: it succeeds, its response is
-lost, the request is lost, or it is carried out later. Flow runs are killed, retried, retried while the earlier attempt
-still runs, frozen and suspended; tasks fail, and are retried while the earlier attempt still runs. After each request the
-world compares what happened with what really is, which no execution can see: `BrokenRuleError` names what does not hold.
+The caller picks the fiber that goes on, and what happens to its request: it succeeds, its response is lost, the request
+is lost, or it is carried out later. Flow runs are killed, retried, retried while the earlier attempt still runs, frozen
+and suspended. Tasks fail, and are retried while the earlier attempt still runs. After each request the world compares
+what an execution believes with what is true, which no execution can see. It raises `BrokenRuleError` if they differ.
 """
 
 from __future__ import annotations
@@ -301,7 +301,11 @@ class World:
         if not self.is_current(fiber.frames):
             return
         for other in instance.sessions:
-            if other is not session and self.is_current(other.fiber.frames) and other.step.holder != session.step.holder:
+            if (
+                other is not session
+                and self.is_current(other.fiber.frames)
+                and other.step.holder != session.step.holder
+            ):
                 self.check(False, "two current places have one instance")
         self.check(not instance.metadata.get(KEPT), "a kept instance was taken over")
         self.check(not instance.metadata.get(GIVEN_UP), "an instance that was given up was taken over")
@@ -693,7 +697,9 @@ class World:
         for number in session.better:
             other = self.instances[number]
             if self.is_left(other, session.step.holder):
-                self.check(False, "an older attempt's instance was taken although a later attempt had worked in another")
+                self.check(
+                    False, "an older attempt's instance was taken although a later attempt had worked in another"
+                )
 
     # What the scheduler does.
 
@@ -716,8 +722,8 @@ class World:
 
         Args:
             fiber: One of those that are ready.
-            fault: `response`: it is carried out, the response is lost. `request`: it is not carried out. `late`: it is
-                carried out at some time, without a response.
+            fault: `response`: it is carried out, the response is lost. `broken`: the same, and the instance dies.
+                `request`: it is not carried out. `late`: it is carried out at some time, without a response.
         """
         result, error = None, None
         if isinstance(fiber.asked, Request):
@@ -727,6 +733,8 @@ class World:
                     self.late.append(request.commit)
                 elif fault != "request":
                     result = request.commit()
+                if fault == "broken" and isinstance(result, Seen) and self.instances[result.id].live:
+                    self.instances[result.id].status, self.instances[result.id].broken = "FAILED", True
                 if fault:
                     error = LostError()
             except ENDS as raised:
