@@ -35,6 +35,7 @@ from ags_flows.ownership import (
     may_take_over,
     relation,
     run_tool_name,
+    take_over_order,
 )
 
 LEASE = 900
@@ -591,8 +592,8 @@ class World:
         return tuple(frame.attempt for frame in theirs.enclosing) if theirs else ()
 
     def order(self, one: Seen) -> Any:
-        attempts = tuple(-attempt for attempt in self.attempts(one)) if self.rules.latest_first else ()
-        return (attempts, one.id)
+        theirs = holder_of(one.metadata)
+        return (take_over_order(theirs) if theirs and self.rules.latest_first else (), one.id)
 
     def take_over(self, one: Seen, mine: Holder) -> Steps:
         if one.status in ("PAUSED", "PAUSING"):
@@ -689,7 +690,7 @@ class World:
         executed: dict[str, int] = {}
         for family, journals in instance.journals.items():
             executed[family[:16]] = executed.get(family[:16], 0) + sum(one.executions for one in journals)
-        named = {Step("command", name, fiber.run.id, Place(), _NOBODY).what: name for name in expected}
+        named = {Step("command", name, fiber.run.id, Place(), _ANY_CALL).what: name for name in expected}
         self.check(set(executed) <= set(named), "commands of another session were executed in the instance")
         for what, name in named.items():
             least, most = expected[name]
@@ -911,7 +912,7 @@ class World:
         self.check(False, "an execution does not end")
 
 
-_NOBODY = Holder((Frame("call", "nobody"),))
+_ANY_CALL = Holder((Frame("call", "any"),))
 
 
 def calls_of(nodes: Sequence[Any]) -> dict[str, tuple[int, int]]:

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ags_flows.ownership import LIVE, Claim, Frame, Holder, claim, may_take_over, relation
+from ags_flows.ownership import LIVE, Claim, Frame, Holder, claim, may_take_over, relation, take_over_order
 
 from .strategies import holders
 
@@ -82,3 +82,11 @@ def test_only_a_superseded_holder_is_taken_over(mine, theirs):
 @pytest.mark.parametrize("metadata", [{}, {"holder": ""}, {"holder": "damaged"}])
 def test_an_instance_without_a_holder_is_not_taken_over(metadata):
     assert not may_take_over(holder(2, "b"), "RUNNING", metadata)
+
+
+def test_what_the_latest_attempt_held_is_taken_over_first():
+    one, other, later = holder(1, "a", "task"), holder(1, "b", "other"), holder(2, "c", "task")
+    assert sorted([one, later, other], key=take_over_order) == [later, one, other]
+    outer = Holder((Frame("flow", "run", 2), Frame("task", "new", 1), Frame("call", "d")))
+    inner = Holder((Frame("flow", "run", 1), Frame("task", "old", 9), Frame("call", "e")))
+    assert sorted([inner, outer], key=take_over_order) == [outer, inner]
