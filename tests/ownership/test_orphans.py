@@ -4,19 +4,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ags_flows.ownership import is_orphan, is_ours, lease_is_kept
+from ags_flows.ownership import LONGEST_RENEWAL, is_orphan, is_ours, lease_is_kept
 
 NOW = datetime(2026, 11, 23, 3, 0, tzinfo=timezone.utc)
 OURS = {"managed-by": "ags-flows", "flow-run-id": "run-1"}
 
 
 @given(st.integers(4, 86400), st.integers(0, 86400))
-def test_a_lease_is_kept_while_more_than_three_quarters_are_left(lease, left):
+def test_a_lease_is_kept_while_three_quarters_are_left_apart_from_the_time_of_a_renewal(lease, left):
     kept = lease_is_kept({"lease": str(lease)}, NOW + timedelta(seconds=left), NOW)
-    assert kept == (left > lease * 3 / 4)
+    assert kept == (left > max(0, lease * 3 / 4 - LONGEST_RENEWAL))
 
 
-@pytest.mark.parametrize(("left", "kept"), [(676, True), (675, False), (674, False), (0, False), (-1, False)])
+@pytest.mark.parametrize(("left", "kept"), [(616, True), (615, False), (614, False), (0, False), (-1, False)])
 def test_the_boundaries_of_a_lease_of_a_quarter_of_an_hour(left, kept):
     assert lease_is_kept({"lease": "900"}, NOW + timedelta(seconds=left), NOW) is kept
 
