@@ -9,6 +9,7 @@ from ags_flows.cloud.gone import telling_of_its_end
 from ags_flows.errors import ConflictError
 from ags_flows.lifecycle.waiting import wait_instance_status
 from ags_flows.models import Instance
+from ags_flows.ownership import RESUMABLE
 
 
 def pause(control: ControlPlane, instance_id: str, *, memory: bool, timeout: float) -> Instance:
@@ -19,7 +20,7 @@ def pause(control: ControlPlane, instance_id: str, *, memory: bool, timeout: flo
         ConflictError: It is in a state that cannot be paused.
         WaitTimeoutError: It was not PAUSED in time.
     """
-    _unless(control, instance_id, ("PAUSING", "PAUSED"), lambda: control.pause_instance(instance_id, memory=memory))
+    _unless(control, instance_id, RESUMABLE, lambda: control.pause_instance(instance_id, memory=memory))
     return wait_instance_status(control, instance_id, goal="PAUSED", timeout=timeout)
 
 
