@@ -226,7 +226,7 @@ def sandbox_session(
 
     Args:
         tool: A `ToolSpec` to create, a tool, its name or its id; by default the configuration's `tool_id`.
-        lease: `30s` to `24h`, by default the configuration's (`10m`).
+        lease: `30s` to `24h`, by default the configuration's (`15m`).
         metadata: Your own names and values on the instance.
         custom: What this instance has different from its tool.
         on_failure: What becomes of the sandbox when the block raises: `stop`, `keep` (until the lease ends), `pause`.
