@@ -115,7 +115,7 @@ class Holder:
         for word in text.split():
             letter, _, rest = word.partition(":")
             identifier, _, attempt = rest.rpartition(":")
-            if letter not in _KINDS or not identifier or not attempt.isdecimal():
+            if letter not in _KINDS or not identifier or not attempt.isdecimal() or len(attempt) > 18:
                 return None
             frames.append(Frame(_KINDS[letter], identifier, int(attempt)))
         return cls(tuple(frames)) if frames else None
@@ -183,7 +183,9 @@ def claim(mine: Holder, held: Sequence[Holder], first: int = 0) -> Claim:
     Args:
         mine: Who asks.
         held: The holders of the places that are taken, by number.
-        first: No place before this one can be mine.
+        first: No place before this one can be mine. A caller may remember it as a hint for the next call of the same
+            enclosing executions. A request that is repeated passes 0: its first one may have claimed a place that
+            another call has passed since.
     """
     for number, theirs in enumerate(held[first:], start=first):
         found = relation(mine, theirs)
@@ -334,6 +336,15 @@ def may_take_over(mine: Holder, status: str, metadata: Mapping[str, str]) -> boo
     if status not in LIVE or theirs is None or metadata.get(KEPT) or metadata.get(GIVEN_UP):
         return False
     return relation(mine, theirs) == "superseded"
+
+
+def take_over_order(holder: Holder) -> tuple[int, ...]:
+    """Return a key that sorts instances that may be taken over: those of the latest attempt come first.
+
+    Equal keys are sorted by the time of creation, the oldest first. Age alone is not enough: an attempt that starts an
+    instance late leaves one that is older, and has done less, than the one in which its successor worked.
+    """
+    return tuple(-frame.attempt for frame in holder.enclosing)
 
 
 def is_ours(metadata: Mapping[str, str]) -> bool:
