@@ -300,8 +300,10 @@ class _Opening:
         config = self._config
         started = time.monotonic()
         instance = self._start(tool, custom, snapshot_id, step)
-        with timed(self._steps, "wait for instance"):
-            self._instance = instance = as_step(tasks.wait_instance_running)(instance, config=config)
+        # One that was taken over runs already: the claim was made in it.
+        if instance.status != "RUNNING":
+            with timed(self._steps, "wait for instance"):
+                self._instance = instance = as_step(tasks.wait_instance_running)(instance, config=config)
         self._lease = keep_lease(
             config.control_plane(),
             instance.id,

@@ -24,7 +24,9 @@ def pause(control: ControlPlane, instance_id: str, *, memory: bool, timeout: flo
     return wait_instance_status(control, instance_id, goal="PAUSED", timeout=timeout)
 
 
-def resume(control: ControlPlane, instance_id: str, *, lease: str | int, timeout: float) -> Instance:
+def resume(
+    control: ControlPlane, instance_id: str, *, lease: str | int, timeout: float, is_paused: bool = False
+) -> Instance:
     """Resume an instance and wait until it is RUNNING. Ignore that it runs already; wait for a pause that is under way.
 
     Args:
@@ -32,12 +34,13 @@ def resume(control: ControlPlane, instance_id: str, *, lease: str | int, timeout
         instance_id: The instance.
         lease: Its new timeout.
         timeout: Seconds for each wait.
+        is_paused: Whether it is known that no pause is under way: that saves a request.
 
     Raises:
         InstanceGoneError: It has ended.
         WaitTimeoutError: It was not RUNNING in time.
     """
-    if control.get_instance(instance_id).status == "PAUSING":
+    if not is_paused and control.get_instance(instance_id).status == "PAUSING":
         wait_instance_status(control, instance_id, goal="PAUSED", timeout=timeout)
     underway = ("RESUMING", "RUNNING")
     _unless(control, instance_id, underway, lambda: control.resume_instance(instance_id, timeout=lease))
