@@ -149,9 +149,7 @@ def test_a_tool_is_deleted_although_its_sandbox_stops_slowly(ags_emulator, ags_c
     assert [one.status for one in managed if one.status != "DELETING"] == []
 
 
-def test_a_request_in_progress_is_repeated_with_the_same_token(
-    ags_emulator, ags_config, attempt, live, monkeypatch
-):
+def test_a_request_in_progress_is_repeated_with_the_same_token(ags_emulator, ags_config, attempt, live, monkeypatch):
     tokens, start = [], ControlPlane.start_instance
 
     def noted(self, **arguments):

@@ -116,6 +116,11 @@ def test_parallel_processes_of_one_run_never_share(process, noted, live, tmp_pat
     check(noted, live)
 
 
+def test_a_retry_finds_what_the_process_pool_of_a_subflow_did_in_the_sandbox_of_the_run(process, noted, tmp_path):
+    assert process("-c", f"import work; work.nesting({str(tmp_path)!r}, {NAMES!r})").wait(120) == 0
+    assert sorted(noted("nesting")[0]["ran"]) == NAMES
+
+
 def test_children_of_run_deployment_never_share_and_a_killed_one_finds_its_sandbox(process, noted, live, tmp_path):
     process(str(WORK), "flows")
     with get_client(sync_client=True) as client:

@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from prefect import flow, serve, task
+from prefect import flow, serve, task, unmapped
 from prefect.deployments import run_deployment
 from prefect.runtime import flow_run
 from prefect.task_runners import ProcessPoolTaskRunner
@@ -70,6 +70,31 @@ def on_dask():
 
     runner = DaskTaskRunner(cluster_kwargs={"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None})
     return dasked.with_options(task_runner=runner)
+
+
+@task
+def in_the_sandbox_of_its_parent(instance, name: str) -> None:
+    """Run a command in a sandbox that an enclosing flow has started."""
+    exec_command(instance, f"echo {name} >> ran", check=True)
+
+
+@flow(task_runner=ProcessPoolTaskRunner(max_workers=2))
+def nested(instance, names: list[str]) -> None:
+    """Work in the sandbox of the parent, from a process pool."""
+    in_the_sandbox_of_its_parent.map(unmapped(instance), names).result()
+
+
+@flow(retries=1)
+def nesting(directory: str, names: list[str]) -> None:
+    """Start a sandbox for the process pool of a subflow, and fail once behind it."""
+    instance = wait_instance_running(start_instance("base"))
+    nested(instance, names)
+    first = not Path(directory, "first").exists()
+    Path(directory, "first").touch()
+    if first:
+        raise RuntimeError("again")
+    note(directory, "nesting", ran=read_file(instance, "ran").decode().split())
+    stop_instance(instance)
 
 
 @flow
