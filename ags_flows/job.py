@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
+import weakref
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -119,7 +122,8 @@ class SandboxJob(Explained, JobBlock[RunReport]):
     def trigger(self) -> SandboxJobRun:  # type: ignore[override]
         """Start the job and return while its command runs. In an async flow: `await asyncio.to_thread(job.trigger)`.
 
-        Until the run is waited for, its sandbox is kept alive by this process.
+        Until the run is waited for, its sandbox is kept alive by this process. Keep a reference to the run: without
+        one the sandbox is stopped.
 
         Raises:
             ConfigurationError: A local path to upload does not exist; nothing was started.
@@ -135,7 +139,12 @@ class SandboxJob(Explained, JobBlock[RunReport]):
 
 
 class SandboxJobRun(JobRun[RunReport]):
-    """One run of a job. Its sandbox ends with the first of: the result is fetched, an error, or this object's end.
+    """One run of a job.
+
+    Its sandbox is stopped when the result is fetched, when a method raises, when the last reference to this object is
+    gone, or when the process exits. If the flow run that triggered it has crashed, the sandbox is left instead: to a
+    retry of the flow run, which takes it over, and to its lease. That holds for every job that was triggered, not only
+    for the one that was waited for.
 
     Attributes:
         instance_id: The sandbox.
@@ -156,6 +165,9 @@ class SandboxJobRun(JobRun[RunReport]):
             self._tool(config), on_failure=job.on_failure, steps=self._steps, config=config, delete_tool=False
         )
         self._sandbox: SandboxSession = self._session.__enter__()
+        # Also at the exit of the process, while requests are still possible: an exception that Prefect keeps may hold
+        # the last reference until then.
+        self._dropped = weakref.finalize(self, _drop, self._session, os.getpid())
         self.instance_id = self._sandbox.instance.id
         self.handle: CommandHandle = self._or_end(self._begin)
 
@@ -179,7 +191,7 @@ class SandboxJobRun(JobRun[RunReport]):
         if self._report is None:
             self.wait_for_completion()
             self._report = self._or_end(self._finish)
-            self._session.__exit__(None, None, None)
+            self._end(None, None, None)
             self._report = self._report.model_copy(
                 update={"steps": tuple(self._steps), "seconds": time.monotonic() - self._started}
             )
@@ -225,9 +237,27 @@ class SandboxJobRun(JobRun[RunReport]):
         )
 
     def _or_end(self, action: Any) -> Any:
-        """Do something; whatever it raises ends the sandbox as it would end a session."""
+        """Do something. What it raises ends the sandbox as it would end a session."""
         try:
             return action()
         except BaseException:
-            self._session.__exit__(*sys.exc_info())
+            self._end(*sys.exc_info())
             raise
+
+    def _end(self, *error: Any) -> None:
+        """End the session, once."""
+        if self._dropped.detach() is not None:
+            self._session.__exit__(*error)
+
+
+_inherited: list[AbstractContextManager[SandboxSession]] = []
+"""Sessions of the process that this one was forked from: they are never ended here."""
+
+
+def _drop(session: AbstractContextManager[SandboxSession], pid: int) -> None:
+    """End a session that was never left: by the state of its flow run, see `ags_flows.run.outcome.ending_of`."""
+    if os.getpid() != pid:
+        _inherited.append(session)
+        return
+    dropped = GeneratorExit()
+    session.__exit__(GeneratorExit, dropped, dropped.__traceback__)

@@ -44,6 +44,7 @@ HOLDER = "holder"
 FLOW_RUN = "flow-run-id"
 FLOW = "flow-id"
 SUBFLOW_RUN = "subflow-run-id"
+GENERATION = "generation"
 LEASE = "lease"
 """Metadata: seconds of a lease that the owner renews while it lives."""
 
@@ -114,7 +115,7 @@ class Holder:
         for word in text.split():
             letter, _, rest = word.partition(":")
             identifier, _, attempt = rest.rpartition(":")
-            if letter not in _KINDS or not identifier or not attempt.isdecimal():
+            if letter not in _KINDS or not identifier or not attempt.isdecimal() or len(attempt) > 18:
                 return None
             frames.append(Frame(_KINDS[letter], identifier, int(attempt)))
         return cls(tuple(frames)) if frames else None
@@ -182,7 +183,9 @@ def claim(mine: Holder, held: Sequence[Holder], first: int = 0) -> Claim:
     Args:
         mine: Who asks.
         held: The holders of the places that are taken, by number.
-        first: No place before this one can be mine.
+        first: No place before this one can be mine. A caller may remember it as a hint for the next call of the same
+            enclosing executions. A request that is repeated passes 0: its first one may have claimed a place that
+            another call has passed since.
     """
     for number, theirs in enumerate(held[first:], start=first):
         found = relation(mine, theirs)
@@ -271,7 +274,9 @@ class Owner:
     pid: int = 0
 
 
-def label(step: Step, owner: Owner, created_at: datetime, lease: int | None = None) -> dict[str, str]:
+def label(
+    step: Step, owner: Owner, created_at: datetime, lease: int | None = None, generation: int = 0
+) -> dict[str, str]:
     """Return the metadata of an instance: step, holder and owner, without any secret. Empty values are left out.
 
     Args:
@@ -279,6 +284,7 @@ def label(step: Step, owner: Owner, created_at: datetime, lease: int | None = No
         owner: The run and the process.
         created_at: The present. Aware.
         lease: Seconds, where the owner renews a lease.
+        generation: How many instances that this call started are dead.
     """
     values = {
         MANAGED_BY_KEY: MANAGED_BY,
@@ -290,6 +296,7 @@ def label(step: Step, owner: Owner, created_at: datetime, lease: int | None = No
         "step": step.name,
         FAMILY: step.family,
         "created-at": created_at.isoformat(timespec="seconds"),
+        GENERATION: str(generation or ""),
         **held_by(step.holder, owner, lease),
     }
     return {name: value for name, value in values.items() if value}
@@ -329,6 +336,15 @@ def may_take_over(mine: Holder, status: str, metadata: Mapping[str, str]) -> boo
     if status not in LIVE or theirs is None or metadata.get(KEPT) or metadata.get(GIVEN_UP):
         return False
     return relation(mine, theirs) == "superseded"
+
+
+def take_over_order(holder: Holder) -> tuple[int, ...]:
+    """Return a key that sorts instances that may be taken over: those of the latest attempt come first.
+
+    Equal keys are sorted by the time of creation, the oldest first. Age alone is not enough: an attempt that starts an
+    instance late leaves one that is older, and has done less, than the one in which its successor worked.
+    """
+    return tuple(-frame.attempt for frame in holder.enclosing)
 
 
 def is_ours(metadata: Mapping[str, str]) -> bool:

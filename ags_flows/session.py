@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import copy_context
 from pathlib import Path
@@ -16,9 +16,9 @@ from ags_flows import tasks
 from ags_flows.blocks import AGSConfig
 from ags_flows.cloud.data_planes import close_plane, open_plane
 from ags_flows.cloud.retry import persistently
-from ags_flows.durable.claims import superseded
 from ags_flows.errors import AGSFlowsError, ConfigurationError, ConflictError, NotFoundError, SupersededError
 from ags_flows.lifecycle.lease import Lease, keep_lease
+from ags_flows.lifecycle.open_sandbox import release
 from ags_flows.models import (
     CodeResult,
     CommandHandle,
@@ -36,8 +36,9 @@ from ags_flows.models.durations import format_duration, parse_duration
 from ags_flows.ownership import GIVEN_UP, KEPT, LEASE, holder_of, relation
 from ags_flows.run.events import tell_instance
 from ags_flows.run.holder import for_this_run, is_in_execution
+from ags_flows.run.interruption import interruptible
 from ags_flows.run.logs import run_logger
-from ags_flows.run.outcome import Ending, ending_of
+from ags_flows.run.outcome import Ending, enclosing_run, ending_of
 from ags_flows.run.task_options import as_step
 from ags_flows.tasks.commands import as_text
 from ags_flows.transfer import has_magic
@@ -164,6 +165,30 @@ class SandboxSession:
         return tasks.download_directory if is_directory else tasks.download_file
 
 
+def make_tool(
+    spec: ToolSpec,
+    config: AGSConfig,
+    *,
+    for_run: bool,
+    steps: list[Step],
+    on_created: Callable[[Tool], None],
+) -> Tool:
+    """Create the tool of a spec, or find it, and wait until it is ACTIVE.
+
+    Args:
+        spec: The tool.
+        config: Where AGS is.
+        for_run: Whether the tool is for this run alone, which deletes it: see `for_this_run`.
+        steps: A list that the steps are appended to.
+        on_created: Gets the tool before it is ACTIVE, to delete it whatever happens then.
+    """
+    with timed(steps, f"create tool: {spec.name}"):
+        created = as_step(tasks.create_tool)(for_this_run(spec) if for_run else spec, config=config)
+    on_created(created)
+    with timed(steps, f"wait for tool: {spec.name}"):
+        return created if created.ready else as_step(tasks.wait_tool_active)(created, config=config)
+
+
 @contextmanager
 def timed(steps: list[Step], name: str) -> Iterator[None]:
     """Append one step to `steps`, with its duration and how it ended."""
@@ -237,10 +262,13 @@ def sandbox_session(
     steps = [] if steps is None else steps
     creates = isinstance(tool, ToolSpec)
     opening = _Opening(config, steps, seconds, metadata or {}, creates if delete_tool is None else delete_tool)
+    run, interruption = enclosing_run(), None
     try:
-        yield opening.open(tool, custom, snapshot_id, step)
+        with interruptible(opening.wake, run) as interruption:
+            yield opening.open(tool, custom, snapshot_id, step)
     except BaseException as error:
-        ending = ending_of(error)
+        # What an interruption asked for comes before the error that it caused.
+        ending = (interruption and interruption.ending) or ending_of(error, run)
         # Without a retry to wait for, a crash is as good as a cancellation.
         opening.close("cancelled" if ending == "crashed" and on_crash == "stop" else ending, on_failure, error)
         raise
@@ -285,6 +313,11 @@ class _Opening:
         )
         return SandboxSession(self._tool or instance.tool_id, instance, config, self._steps)
 
+    def wake(self) -> None:
+        """Make the waits of the session's thread end within a second."""
+        if self._instance is not None:
+            close_plane(self._config.connection(), self._instance.id)
+
     def close(self, ending: Ending, on_failure: OnFailure, error: BaseException | None = None) -> None:
         """End what was opened, as the end of the block asks for. Errors are logged, and noted on the block's."""
         try:
@@ -304,16 +337,15 @@ class _Opening:
     def _close(self, ending: Ending, on_failure: OnFailure) -> None:
         if self._lease is not None:
             self._lease.release()
-        if ending in ("crashed", "superseded") or self._is_superseded():
+        if ending == "suspended":
+            self._pause()
+            return
+        if ending in ("crashed", "superseded") or self._is_superseded(ending):
             # A retry of this run takes the sandbox over, or has taken it; otherwise the lease ends it.
-            if self._instance is not None:
-                close_plane(self._config.connection(), self._instance.id)
+            self.wake()
             return
         if ending == "failed" and on_failure != "stop" and self._instance is not None:
             self._preserve(self._instance, on_failure)
-            return
-        if ending == "suspended":
-            self._pause()
             return
         if ending == "failed" and self._instance is not None:
             self._give_up(self._instance)
@@ -347,24 +379,22 @@ class _Opening:
         raise AssertionError("unreachable")
 
     def _make(self, spec: ToolSpec) -> Tool:
-        with timed(self._steps, f"create tool: {spec.name}"):
-            wanted = for_this_run(spec) if self._delete_tool else spec
-            self._tool = made = as_step(tasks.create_tool)(wanted, config=self._config)
-        with timed(self._steps, f"wait for tool: {spec.name}"):
-            return as_step(tasks.wait_tool_active)(made, config=self._config)
+        def made(tool: Tool) -> None:
+            self._tool = tool
 
-    def _is_superseded(self) -> bool:
-        """Whether a later attempt of this run has taken the sandbox over."""
+        return make_tool(spec, self._config, for_run=self._delete_tool, steps=self._steps, on_created=made)
+
+    def _is_superseded(self, ending: Ending) -> bool:
+        """Whether a later attempt of this run has taken the sandbox over; otherwise none can do so from now on."""
         if self._lease is None or self._instance is None:
             return False
-        if self._lease.lost is not None:
-            return isinstance(self._lease.lost, SupersededError)
-        mine, instance = holder_of(self._instance.metadata), self._instance
-        known = persistently(lambda: self._config.control_plane().list_instances(ids=[instance.id]))
-        theirs = holder_of(known[0].metadata) if known else None
-        if mine is None or theirs is None or relation(mine, theirs) != "stale":
+        if isinstance(self._lease.lost, SupersededError):
+            return True
+        # Nothing of a run that is cancelled goes on, whichever attempt it belongs to.
+        config = self._config
+        if ending == "cancelled" or release(config.control_plane(), config.connection(), self._instance):
             return False
-        run_logger().warning("%s", superseded(instance.id, str(theirs)))
+        run_logger().warning("A later attempt of this run works in sandbox %s: it is left alone.", self._instance.id)
         return True
 
     def _end(self, ending: Ending) -> None:
@@ -381,7 +411,12 @@ class _Opening:
         if self._instance is None:
             return
         instance = self._instance
-        persistently(lambda: tasks.pause_instance.fn(instance, config=self._config))
+        paused = persistently(lambda: tasks.pause_instance.fn(instance, config=self._config))
+        mine, theirs = holder_of(instance.metadata), holder_of(paused.metadata)
+        if mine is not None and theirs is not None and relation(mine, theirs) == "stale":
+            # The run was resumed in the meantime, and works in this sandbox already.
+            persistently(lambda: tasks.resume_instance.fn(instance, config=self._config))
+            return
         run_logger().info("The run is suspended; its sandbox %s is paused.", instance.id)
 
     def _give_up(self, instance: Instance) -> None:

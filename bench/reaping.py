@@ -33,7 +33,7 @@ from ags_flows.demo.servers import (
 )
 from ags_flows.errors import ThrottledError
 from ags_flows.models import ReapReport, ReapRules
-from ags_flows.ownership import Identity, Owner, label
+from ags_flows.ownership import Frame, Holder, Owner, Place, Step, label
 from ags_flows.reaping.owners import Owned
 from ags_flows.reaping.reaper import Reaper
 from bench.figure import Figure
@@ -131,7 +131,9 @@ def _populate(client: SyncPrefectClient, config: AGSConfig) -> set[str]:
     def start(number: int) -> None:
         flow_run, over = runs[number // EACH]
         owner = Owner(str(flow_run.id), flow_run_name=flow_run.name, flow_id=str(flow_id))
-        own = label(Identity(owner.flow_run_id, "start", str(number)), owner, datetime.now(timezone.utc))
+        holder = Holder((Frame("flow", flow_run.id.hex), Frame("call", str(number))))
+        step = Step("start", str(number), owner.flow_run_id, Place(), holder)
+        own = label(step, owner, datetime.now(timezone.utc))
         instance = control.start_instance(tool="base", timeout="12h", metadata=own)
         if over:
             doomed.add(instance.id)

@@ -5,6 +5,7 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, PREFECT_SERVER_ANALYTICS_ENABLED, temporary_settings
 from prefect.testing.utilities import prefect_test_harness
 from pydantic import SecretStr
@@ -34,6 +35,17 @@ def prefect_server():
         with prefect_test_harness(server_startup_timeout=180):
             with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
                 yield
+
+
+@pytest.fixture
+def clean_server(prefect_server):
+    """A client of the worker's Prefect server, without what other tests saved there."""
+    with get_client(sync_client=True) as client:
+        for automation in client.read_automations():
+            client.delete_automation(automation.id)
+        for document in client.read_block_documents(include_secrets=False):
+            client.delete_block_document(document.id)
+        yield client
 
 
 @pytest.fixture

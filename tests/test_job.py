@@ -1,11 +1,19 @@
 """Saved jobs: triggered by hand, in flows, side by side; and what ends their sandboxes."""
 
 import gc
+import os
+import signal
+import subprocess
+import sys
+import weakref
 
 import pytest
 from prefect import flow
 from prefect.blocks.system import Secret
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import State, StateType
+from prefect.context import FlowRunContext
+from prefect.exceptions import TerminationSignal
 
 from ags_flows import AGSConfig, SandboxJob
 from ags_flows.errors import CommandFailedError, CommandTimeoutError, ConfigurationError, NotFoundError
@@ -24,6 +32,14 @@ def job(ags_config):
         return SandboxJob(**{"command": command, "tool": "job", "image": "python:3.11", "config": ags_config, **fields})
 
     return made
+
+
+@pytest.fixture
+def survives_sigterm():
+    """Prefect sends the signal again, after the flow run, to the process that ended by it."""
+    before = signal.signal(signal.SIGTERM, lambda number, frame: None)
+    yield
+    signal.signal(signal.SIGTERM, before)
 
 
 def live(config):
@@ -74,12 +90,97 @@ def test_a_job_that_takes_too_long_is_killed(job, ags_config, monkeypatch):
     assert live(ags_config) == []
 
 
-def test_a_run_that_nobody_waits_for_ends_with_its_object(job, ags_config):
+def test_the_sandbox_of_a_run_that_was_dropped_is_stopped(job, ags_config):
     run = job("sleep 60").trigger()
     assert len(live(ags_config)) == 1
     del run
     gc.collect()
     assert live(ags_config) == []
+
+
+@pytest.mark.usefixtures("prefect_server")
+@pytest.mark.parametrize(
+    ("kind", "error", "left"),
+    [
+        (None, TerminationSignal(signal.SIGTERM), 2),
+        (StateType.CANCELLED, TerminationSignal(signal.SIGTERM), 0),
+    ],
+    ids=["crashed", "cancelled"],
+)
+def test_only_a_crash_leaves_the_sandboxes_of_jobs_that_were_not_waited_for(
+    job, ags_config, kind, error, left, survives_sigterm, caplog
+):
+    flow_run_ids, triggered = [], []
+
+    @flow
+    def nightly():
+        runs = [job("sleep 60").trigger(), job("sleep 61").trigger()]
+        triggered.extend(weakref.ref(run) for run in runs)
+        flow_run_ids.append(FlowRunContext.get().flow_run.id)
+        raise error
+
+    with pytest.raises(type(error)):
+        nightly()
+    if kind is not None:
+        # What Prefect's runner does after it has ended the process of a cancelled run.
+        with get_client(sync_client=True) as client:
+            client.set_flow_run_state(flow_run_ids[0], State(type=kind), force=True)
+    # The exception's traceback, also in the log, holds the frame, and the frame the runs.
+    error.__traceback__ = None
+    caplog.clear()
+    gc.collect()
+    assert [one() for one in triggered] == [None, None]
+    assert len(live(ags_config)) == left
+
+
+def script(code, emulator):
+    keys = {"TENCENTCLOUD_SECRET_ID": emulator.secret_id, "TENCENTCLOUD_SECRET_KEY": emulator.secret_key}
+    environment = {**os.environ, **keys, "AGS_ENDPOINT": emulator.url, "PREFECT_API_URL": "http://127.0.0.1:9/api"}
+    return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120)
+
+
+SCRIPT = """
+from ags_flows import SandboxJob
+
+runs = [SandboxJob(command="sleep 60", tool="base").trigger() for _ in range(2)]
+print("triggered")
+raise ValueError("on purpose")
+"""
+
+
+def test_jobs_that_were_not_waited_for_are_stopped_at_the_exit_of_a_script_that_failed(ags_emulator, ags_config):
+    done = script(SCRIPT, ags_emulator)
+    assert (done.stdout, done.returncode) == ("triggered\n", 1)
+    assert "ValueError: on purpose" in done.stderr
+    assert live(ags_config) == []
+
+
+FORKING_SCRIPT = """
+import os, sys
+from ags_flows import SandboxJob
+
+run = SandboxJob(command="sleep 60", tool="base").trigger()
+child = os.fork()
+if child == 0:
+    sys.exit(7)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), run._sandbox.read("/etc/hostname") != b"", flush=True)
+"""
+
+
+def test_a_forked_process_that_exits_does_not_stop_the_jobs_of_its_parent(ags_emulator):
+    done = script(FORKING_SCRIPT, ags_emulator)
+    assert done.stdout == "7 True\n", done.stderr
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_a_job_that_was_dropped_in_a_run_that_goes_on_is_stopped(job, ags_config):
+    @flow
+    def nightly():
+        job("sleep 60").trigger()
+        gc.collect()
+        return len(live(ags_config))
+
+    assert nightly() == 0
 
 
 @pytest.mark.parametrize(

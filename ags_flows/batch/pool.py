@@ -16,11 +16,11 @@ from ags_flows.cloud.pace import PacedControlPlane
 from ags_flows.cloud.retry import persistently
 from ags_flows.errors import AGSFlowsError, ConfigurationError, SupersededError
 from ags_flows.lifecycle.lease import Lease, keep_lease
-from ags_flows.lifecycle.open_sandbox import Launch, take_over_or_start
+from ags_flows.lifecycle.open_sandbox import Launch, in_order, release, take_over_or_start
 from ags_flows.lifecycle.waiting import wait_instance_running
 from ags_flows.models import CustomConfiguration, Instance
 from ags_flows.models.durations import format_duration, parse_duration
-from ags_flows.ownership import FAMILY, Holder, Step, holder_of, may_take_over, relation
+from ags_flows.ownership import FAMILY, Holder, Step, may_take_over
 from ags_flows.run.events import tell_instance
 from ags_flows.run.holder import Execution
 from ags_flows.run.logs import Logger
@@ -213,8 +213,7 @@ class Pool:
         with self._lock:
             self._counts.open.pop(sandbox.id, None)
         sandbox.lease.release()
-        if not isinstance(sandbox.lease.lost, SupersededError):
-            self._end(sandbox.session.instance)
+        self._end_mine(sandbox)
 
     def interrupt(self) -> None:
         """Make whoever still waits for a command in one of the sandboxes stop within a second."""
@@ -236,9 +235,9 @@ class Pool:
             unused, self._earlier = self._earlier, []
         for sandbox in left:
             sandbox.lease.release()
-        mine = [sandbox.session.instance for sandbox in left]
         with ThreadPoolExecutor(ENDERS, thread_name_prefix="ags-batch-end") as enders:
-            list(enders.map(self._end, [*self._not_superseded(mine), *unused]))
+            list(enders.map(self._end_mine, left))
+            list(enders.map(self._end, unused))
         self._control.close()
 
     def _candidates(self, step: Step, wanted: str | None) -> Iterator[Instance]:
@@ -252,19 +251,13 @@ class Pool:
                 self._earlier.remove(found)
             yield found
 
-    def _not_superseded(self, instances: list[Instance]) -> list[Instance]:
-        """Return the instances that no later attempt of this run has taken over."""
-        try:
-            known = self._control.list_instances(ids=[one.id for one in instances]) if instances else []
-        except AGSFlowsError:
-            return instances
-        theirs = {one.id: holder_of(one.metadata) for one in known}
-
-        def is_mine(instance: Instance) -> bool:
-            mine, other = holder_of(instance.metadata), theirs.get(instance.id)
-            return mine is None or other is None or relation(mine, other) != "stale"
-
-        return [one for one in instances if is_mine(one)]
+    def _end_mine(self, sandbox: PooledSandbox) -> None:
+        """Stop a sandbox, unless a later attempt of this run has taken it over."""
+        lost, instance = sandbox.lease.lost, sandbox.session.instance
+        if isinstance(lost, SupersededError):
+            return
+        if lost is not None or release(self._control, self._config.connection(), instance):
+            self._end(instance)
 
     def _end(self, instance: Instance) -> None:
         close_plane(self._config.connection(), instance.id)
@@ -285,7 +278,7 @@ class Pool:
             for instance in self._control.each_instance()
             if instance.metadata.get("step") == STEP and may_take_over(holder, instance.status, instance.metadata)
         ]
-        return sorted(found, key=lambda one: (one.metadata.get("created-at", ""), one.id))
+        return in_order(found)
 
 
 def _of_order(order: Order) -> dict[str, Any]:

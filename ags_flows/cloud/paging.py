@@ -34,10 +34,10 @@ def by_token(call: Call, action: str, parameters: Mapping[str, Any], field: str)
                 yield from by_offset(call, action, older, field)
                 return
             raise
-        items = page.get(field) or []
-        yield from items
-        token = page.get("NextToken") or None
-        if token is None or not items:
+        yield from page.get(field) or []
+        # A page without items can have a successor.
+        token, previous = page.get("NextToken") or None, token
+        if token is None or token == previous:
             return
 
 

@@ -26,6 +26,7 @@ from ags_flows.ownership import Frame, Holder, Step
 
 CALL_TIMEOUT = 30.0
 CLAIM_BACKOFF = Backoff(attempts=3, first_pause=0.5)
+RELEASE_TIMEOUT = 5.0
 INSTANCE_BACKOFF = Backoff(attempts=None, patience=60.0, first_pause=0.5, longest_pause=5.0)
 """A sandbox that does not respond for so long is left to its lease: the retry starts another one."""
 
@@ -42,6 +43,7 @@ class _Hint:
     """What this process knows of the places of one family, for the calls of one execution."""
 
     free: int = 0
+    asked: set[str] = field(default_factory=set)
     claimed: dict[str, int] = field(default_factory=dict)
 
 
@@ -53,7 +55,7 @@ Outcome = Literal["new", "same", "taken", "sibling"]
 # Where everything is kept that must not happen twice.
 ROOT = r"""
 ags_root="$HOME/.ags_flows"
-if ! { [ -d "$ags_root" ] || mkdir -m 700 "$ags_root" 2>/dev/null; } ||
+if ! { [ -d "$ags_root" ] || mkdir -p -m 700 "$ags_root" 2>/dev/null; } ||
     [ ! -w "$ags_root" ] || [ ! -O "$ags_root" ]; then
   ags_root="/tmp/.ags_flows-$UID"
   mkdir -p -m 700 "$ags_root" || exit 9
@@ -167,6 +169,19 @@ printf '\n%s\n' "MARKER $ags_outcome $ags_number ${ags_full:--} $ags_d" "MARKER-
 """
 
 
+# The end is one more holder, whom nobody supersedes.
+_RELEASE = r"""
+while :; do
+  ags_claim
+  case $ags_outcome in same) ;; taken) ags_last=$((ags_last + 1)) ;; *) break ;; esac
+  ags_mine=$ags_holder ags_holder=ended
+  if ags_take; then break; fi
+  ags_holder=$ags_mine
+done
+printf '\n%s\n' "MARKER $ags_outcome $ags_number - $ags_d" "MARKER-holder $ags_theirs"
+"""
+
+
 @dataclass(frozen=True)
 class Request:
     """What is asked of a sandbox.
@@ -225,10 +240,27 @@ def claim_instance(plane: DataPlane, holder: Holder, predecessor: Holder) -> boo
     return claim(plane, request, INSTANCE_BACKOFF).outcome in ("same", "taken")
 
 
+def release_instance(plane: DataPlane, holder: Holder) -> None:
+    """Record in a sandbox that its holder ends it: from then on no later attempt takes it over.
+
+    Raises:
+        SupersededError: A later attempt of the same run has it.
+        UnsupportedError: The sandbox cannot hold claims.
+        UnreachableError: The sandbox did not respond.
+    """
+    request = Request(_INSTANCE_KIND, _INSTANCE_FAMILY, holder, seed=holder, single=True)
+    _ask(plane, claim_functions(request) + _RELEASE, Backoff(attempts=1), RELEASE_TIMEOUT)
+
+
 def request_for(plane: DataPlane, kind: str, step: Step) -> Request:
-    """Return the request of a step in a sandbox, with the number from which on a place can be the caller's."""
+    """Return the request of a step in a sandbox, with the number from which on a place can be the caller's.
+
+    A call that asks again may have a place already, whose response was lost: it looks at all places.
+    """
     hint = _hint(plane, kind, step)
-    first = hint.claimed.get(step.holder.call, hint.free)
+    call = step.holder.call
+    first = hint.claimed.get(call, 0 if call in hint.asked else hint.free)
+    hint.asked.add(call)
     return Request(kind, step.family, step.holder, first, step.place.certain)
 
 
@@ -262,8 +294,12 @@ def claim(plane: DataPlane, request: Request, backoff: Backoff = CLAIM_BACKOFF) 
         UnsupportedError: The sandbox cannot hold claims.
         UnreachableError: The sandbox did not respond.
     """
-    script = claim_functions(request) + _REPORT.replace("MARKER", MARK)
-    told = persistently(lambda: plane.run(script, timeout=CALL_TIMEOUT), backoff)
+    return _ask(plane, claim_functions(request) + _REPORT, backoff, CALL_TIMEOUT)
+
+
+def _ask(plane: DataPlane, script: str, backoff: Backoff, timeout: float) -> Claimed:
+    script = script.replace("MARKER", MARK)
+    told = persistently(lambda: plane.run(script, timeout=timeout), backoff)
     lines = [line for line in told.stdout.splitlines() if line.startswith(MARK)]
     if not lines:
         raise UnsupportedError(

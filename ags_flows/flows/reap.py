@@ -40,9 +40,11 @@ def reap(
 ) -> ReapReport:
     """Stop what is provably ours and provably nobody's.
 
-    An instance is ours by the metadata that ags_flows writes; it is nobody's when the Prefect server says that its
-    flow run is over, or knows the flow but not the run. Runs of flows that this server does not know may be another
-    server's: their sandboxes are spared. Both are read once more just before anything is stopped.
+    An instance is ours by the metadata that ags_flows writes. It is orphaned if all flow runs that own it, from the
+    outermost one to the one that started it, are over, or were deleted from the Prefect server. A run was deleted if
+    the server does not know it, but knows a run of the same flow that started after the instance was created. Other
+    runs that the server does not know may belong to another server: their instances are spared, and so are instances
+    whose lease is being renewed. Runs and instances are read again just before anything is stopped.
 
     Args:
         dry_run: Report what would be stopped, and stop nothing.
@@ -66,12 +68,14 @@ def reap(
     config = config or AGSConfig()
     logger = run_logger()
     with get_client(sync_client=True) as client, closing(PacedControlPlane(config.connection())) as control:
+        owners = PrefectOwners(client, rules.sole_server)
         reaper = Reaper(
             control,
-            PrefectOwners(client, rules.sole_server),
+            owners,
             rules,
             dry_run=dry_run,
             flow_run_id=flow_run_id or None,
+            now=owners.clock(),
             on_reaped=_tell,
         )
         report = reaper.run()

@@ -27,12 +27,12 @@ from ags_flows.flows.batch_progress import Observer, TaskRuns, item_task
 from ags_flows.flows.concurrency import limited_by, paced_by
 from ags_flows.models import BatchReport, Tool, ToolSpec
 from ags_flows.ownership import fingerprint
-from ags_flows.run.holder import Execution, current_execution, for_this_run, owner
+from ags_flows.run.holder import Execution, current_execution, owner
 from ags_flows.run.logs import run_logger
 from ags_flows.run.outcome import Ending, ending_of
 from ags_flows.run.secrets import load_secrets
 from ags_flows.run.task_options import as_step
-from ags_flows.session import OnCrash
+from ags_flows.session import OnCrash, make_tool
 from ags_flows.tasks.tools import tool_id
 
 MOST_SANDBOXES = 100
@@ -231,22 +231,24 @@ class _Tool:
         self._made: Tool | None = None
 
     def make(self) -> str:
-        """Return the id of the tool, once it is active."""
+        """Return the id of the tool, once it is ACTIVE."""
         tool = self._tool
         if isinstance(tool, ToolSpec):
-            spec = for_this_run(tool) if self._delete else tool
-            tool = self._made = as_step(tasks.create_tool)(spec, config=self._config)
+            ready = make_tool(tool, self._config, for_run=self._delete, steps=[], on_created=self._keep)
         else:
-            self._made = self._found(tool)
-        if self._made is None or not self._made.ready:
-            self._made = as_step(tasks.wait_tool_active)(tool, config=self._config)
-        return self._made.id
+            known = self._found(tool)
+            ready = known if known and known.ready else as_step(tasks.wait_tool_active)(tool, config=self._config)
+        self._keep(ready)
+        return ready.id
+
+    def _keep(self, tool: Tool) -> None:
+        self._made = tool
 
     def _found(self, tool: Tool | str) -> Tool | None:
         try:
             return self._config.control_plane().get_tool(tool_id(tool))
         except AGSFlowsError:
-            # The step that waits tells of it, and is retried where that helps.
+            # The step that waits raises it, and is retried where that helps.
             return None
 
     def delete(self, quietly: bool) -> None:

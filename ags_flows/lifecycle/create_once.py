@@ -28,6 +28,7 @@ from ags_flows.lifecycle.tool_marks import is_as_specified, marked
 from ags_flows.models import Instance, Snapshot, Tool, ToolSpec
 from ags_flows.ownership import (
     FAMILY,
+    GENERATION,
     HOLDER,
     LIVE,
     MANAGED_BY,
@@ -88,12 +89,12 @@ def start_once(
         InstanceFailedError: Each instance that this call started is dead, which only a fault can explain.
     """
     for generation in range(GENERATIONS):
-        metadata = label(step, owner, datetime.now(timezone.utc), lease)
+        metadata = label(step, owner, datetime.now(timezone.utc), lease, generation)
         token = step.client_token(generation)
         try:
             instance: Instance | None = _when_executed(lambda: start(token, metadata))  # noqa: B023
         except DuplicateRequestError:
-            instance = _look(lambda: _mine(control, step, tool))
+            instance = _look(lambda: _mine(control, step, generation, tool))  # noqa: B023
         if instance is not None and instance.status in LIVE:
             return instance
     raise InstanceFailedError(
@@ -218,12 +219,13 @@ def _existing(control: ControlPlane, spec: ToolSpec, error: AGSFlowsError) -> To
     return known
 
 
-def _mine(control: ControlPlane, step: Step, tool: str | None) -> Instance | None:
-    """Return the instance that this very call started."""
+def _mine(control: ControlPlane, step: Step, generation: int, tool: str | None) -> Instance | None:
+    """Return the instance of a generation that this very call started, dead or alive."""
     for instance in control.list_instances(tool=tool, metadata={FAMILY: step.family}):
         theirs = holder_of(instance.metadata)
-        if instance.status in LIVE and theirs is not None and relation(step.holder, theirs) == "same":
-            return instance
+        if theirs is not None and relation(step.holder, theirs) == "same":
+            if instance.metadata.get(GENERATION, "0") == str(generation):
+                return instance
     return None
 
 

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 from ags_flows.cloud.connection import Connection
 from ags_flows.cloud.control_plane import ControlPlane
 from ags_flows.cloud.data_planes import open_plane
-from ags_flows.durable.claims import claim_instance
+from ags_flows.cloud.retry import persistently
+from ags_flows.durable.claims import claim_instance, release_instance, superseded
 from ags_flows.errors import (
     AGSFlowsError,
     ConflictError,
@@ -27,7 +28,19 @@ from ags_flows.lifecycle.changes import resume
 from ags_flows.lifecycle.create_once import start_once
 from ags_flows.lifecycle.waiting import wait_instance_running
 from ags_flows.models import Instance
-from ags_flows.ownership import FAMILY, RESUMABLE, Owner, Step, held_by, holder_of, may_take_over
+from ags_flows.ownership import (
+    FAMILY,
+    LIVE,
+    RESUMABLE,
+    Holder,
+    Owner,
+    Step,
+    held_by,
+    holder_of,
+    may_take_over,
+    relation,
+    take_over_order,
+)
 
 LOST = (InstanceGoneError, InstanceFailedError, NotFoundError, ConflictError, WaitTimeoutError)
 """Errors after which a candidate for a take-over is left alone, and the next one is tried."""
@@ -132,14 +145,57 @@ def take_over_or_start(
         )
 
     started = start_once(control, launch.step, launch.owner, start, tool=launch.tool, lease=launch.lease)
+    refuse_successors(launch.step.holder, started)
     return Opened(started, False)
 
 
 def left_by_earlier_attempts(control: ControlPlane, step: Step, tool: str | None) -> list[Instance]:
     """Return the live instances of a step that earlier attempts left, oldest first."""
     known = control.list_instances(tool=tool, metadata={FAMILY: step.family})
-    found = [one for one in known if may_take_over(step.holder, one.status, one.metadata)]
-    return sorted(found, key=lambda one: (one.metadata.get("created-at", ""), one.id))
+    for instance in known:
+        refuse_successors(step.holder, instance)
+    return in_order([one for one in known if may_take_over(step.holder, one.status, one.metadata)])
+
+
+def in_order(candidates: Iterable[Instance]) -> list[Instance]:
+    """Return candidates in the order in which they are tried: of the latest attempt first, then the oldest first."""
+
+    def key(instance: Instance) -> tuple[tuple[int, ...], str, str]:
+        holder = holder_of(instance.metadata)
+        return take_over_order(holder) if holder else (), instance.metadata.get("created-at", ""), instance.id
+
+    return sorted(candidates, key=key)
+
+
+def refuse_successors(mine: Holder, instance: Instance) -> None:
+    """Raise an error if a later attempt holds a live instance.
+
+    Raises:
+        SupersededError: It does: this attempt must not go on.
+    """
+    theirs = holder_of(instance.metadata)
+    if instance.status in LIVE and theirs is not None and relation(mine, theirs) == "stale":
+        raise superseded(instance.id, str(theirs))
+
+
+def release(control: ControlPlane, connection: Connection, instance: Instance) -> bool:
+    """Record that the caller ends an instance that it holds; return False where a later attempt has taken it over.
+
+    The record is made in the sandbox, so that a take-over at the same instant sees it or is seen. In a sandbox that
+    does not respond, the holder in the metadata decides.
+    """
+    mine = holder_of(instance.metadata)
+    if mine is None:
+        return True
+    try:
+        release_instance(open_plane(connection, instance.id).plane, mine)
+    except SupersededError:
+        return False
+    except AGSFlowsError:
+        known = persistently(lambda: control.list_instances(ids=[instance.id]))
+        theirs = holder_of(known[0].metadata) if known else None
+        return theirs is None or relation(mine, theirs) != "stale"
+    return True
 
 
 def take_over(control: ControlPlane, connection: Connection, launch: Launch, candidate: Instance) -> Instance | None:

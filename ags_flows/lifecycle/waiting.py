@@ -31,6 +31,9 @@ from ags_flows.models import Instance, Tool
 FIRST_INTERVAL = 0.1
 LAST_INTERVAL = 5.0
 GROWTH = 1.5
+MISSES = 3
+"""Looks in a row that do not list a resource which was listed before, until it counts as gone."""
+
 UNKNOWN_FOR = 15.0
 """Seconds that a fresh id may be missing from the list before it counts as gone."""
 
@@ -211,7 +214,7 @@ class _Watch(Generic[R]):
     ) -> R:
         started = time.monotonic()
         patience = UNKNOWN_FOR if patience is None else patience
-        looked, last, trouble = self._join(resource_id), "unknown", None
+        looked, last, trouble, missed = self._join(resource_id), "unknown", None, 0
         try:
             while True:
                 if cancelled is not None and cancelled.is_set():
@@ -221,14 +224,16 @@ class _Watch(Generic[R]):
                 if look is not None:
                     looked, trouble = look.round, look.trouble
                     if look.found is not None:
-                        last = look.found.status
+                        last, missed = look.found.status, 0
                         if settled(look.found):
                             return look.found
                     elif trouble is not None and not trouble.retryable:
                         raise trouble
-                    elif trouble is None and (last != "unknown" or waited >= patience):
-                        # It was listed and is not any more, or it has been missing for long.
-                        raise self._missing(resource_id)
+                    elif trouble is None:
+                        missed += 1
+                        # Listed before and missing several times in a row, or missing for long.
+                        if waited >= patience or (last != "unknown" and missed >= MISSES):
+                            raise self._missing(resource_id)
                 if waited >= timeout:
                     why = f" The last look at it failed: {trouble}" if trouble else ""
                     raise WaitTimeoutError(

@@ -1,4 +1,4 @@
-"""What may be stopped, and why: pure functions over what AGS and Prefect say."""
+"""What may be stopped, and why: pure functions over what AGS and the Prefect server report."""
 
 from __future__ import annotations
 
@@ -7,13 +7,25 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from ags_flows.models import Instance, ReapRules, Rule, Snapshot, Tool
-from ags_flows.ownership import KEPT, LIVE, MANAGED_BY, SYNCED_TAG, is_orphan, is_ours
+from ags_flows.ownership import (
+    CHANGE_FAILED,
+    KEPT,
+    LIVE,
+    MANAGED_BY,
+    MANAGED_BY_KEY,
+    RESUMABLE,
+    STOP_FAILED,
+    SYNCED_TAG,
+    is_orphan,
+    is_ours,
+    lease_is_kept,
+)
 from ags_flows.reaping.owners import Owned
 
-UNSTOPPED = frozenset({"STOP_FAILED", "STOPPING_FAILED"})
-BROKEN = frozenset({"PAUSE_FAILED", "RESUME_FAILED"})
-IN_QUESTION = LIVE | UNSTOPPED | BROKEN
-"""States of an instance that may still cost something."""
+IN_QUESTION = LIVE | STOP_FAILED | CHANGE_FAILED
+"""Statuses of an instance that may still cost something."""
+
+FOREIGN = "its flow run is unknown here: it may belong to another Prefect server"
 
 
 @dataclass(frozen=True)
@@ -29,7 +41,7 @@ def judge_instance(instance: Instance, owned: Owned, rules: ReapRules, now: date
 
     Args:
         instance: As AGS shows it.
-        owned: What Prefect says of its flow run.
+        owned: What the Prefect server knows of its flow runs, all of them together.
         rules: Which rules hold.
         now: The present. Aware.
     """
@@ -39,19 +51,20 @@ def judge_instance(instance: Instance, owned: Owned, rules: ReapRules, now: date
     if protection := protected(metadata, rules):
         return Verdict(None, protection)
     since = _hours(instance.updated_at or instance.created_at, now)
-    if instance.status in UNSTOPPED:
+    if instance.status in STOP_FAILED:
         if rules.broken and since is not None and since * 60 >= rules.grace_minutes:
             return Verdict("broken", f"it is {instance.status}: asked to stop before, and did not")
         return Verdict(None, f"{instance.status} for less than the grace time, or the rule is off")
     if instance.status == "PAUSED" and (owned.waits or metadata.get(KEPT) == "pause"):
-        return _judge_paused(metadata, owned, since, rules)
+        return _judge_paused(instance, owned, since, rules)
     if metadata.get(KEPT) and instance.status != "PAUSED":
         return Verdict(None, "kept for a look inside after a failure; its lease ends it")
-    ended = instance.created_at if owned.standing == "unknown" else owned.ended_at
-    grace = timedelta(minutes=rules.grace_minutes)
-    if not is_orphan(metadata, owned.standing, ended, now, grace):
-        return Verdict(None, _why_not_orphan(owned))
-    broken = instance.status in BROKEN
+    if not _is_orphan(metadata, owned, instance.created_at, rules, now):
+        return Verdict(None, _why_not_orphan(owned, instance.created_at, rules))
+    # The timeout of a paused instance does not run: it proves nothing.
+    if instance.status not in RESUMABLE and lease_is_kept(metadata, instance.expires_at, now):
+        return Verdict(None, "its lease is being renewed")
+    broken = instance.status in CHANGE_FAILED
     if not (rules.broken if broken else rules.orphans):
         return Verdict(None, "without an owner, but the rule is off")
     what = _end_of(owned)
@@ -63,18 +76,17 @@ def judge_tool(tool: Tool, last_used: datetime | None, owned: Owned | None, rule
 
     Args:
         tool: As AGS shows it; nothing uses it.
-        last_used: As far as AGS still lists instances.
-        owned: What Prefect says of the flow run that it was made for.
+        last_used: When the last instance of it that AGS still lists was started.
+        owned: What the Prefect server knows of the flow runs that it was made for.
         rules: Which rules hold.
         now: The present. Aware.
     """
-    if tool.tags.get("managed-by") != MANAGED_BY:
+    if tool.tags.get(MANAGED_BY_KEY) != MANAGED_BY:
         return Verdict(None, "not ours")
     if protection := protected(tool.tags, rules):
         return Verdict(None, protection)
     if owned is not None and rules.orphans:
-        ended = tool.created_at if owned.standing == "unknown" else owned.ended_at
-        if is_orphan(tool.tags, owned.standing, ended, now, timedelta(minutes=rules.grace_minutes)):
+        if _is_orphan(tool.tags, owned, tool.created_at, rules, now):
             return Verdict("orphan", _end_of(owned))
     if rules.tools_unused_days is None:
         return Verdict(None, "used lately, or the rule is off")
@@ -89,7 +101,7 @@ def judge_tool(tool: Tool, last_used: datetime | None, owned: Owned | None, rule
 
 def judge_snapshot(snapshot: Snapshot, rules: ReapRules, now: datetime) -> Verdict:
     """Judge a snapshot by its age."""
-    if rules.snapshots_days is None or snapshot.tags.get("managed-by") != MANAGED_BY:
+    if rules.snapshots_days is None or snapshot.tags.get(MANAGED_BY_KEY) != MANAGED_BY:
         return Verdict(None, "not ours, or the rule is off")
     if protection := protected(snapshot.tags, rules):
         return Verdict(None, protection)
@@ -107,13 +119,30 @@ def protected(labels: Mapping[str, str], rules: ReapRules) -> str:
     return ""
 
 
-def _judge_paused(metadata: Mapping[str, str], owned: Owned, since: float | None, rules: ReapRules) -> Verdict:
+def _judge_paused(instance: Instance, owned: Owned, since: float | None, rules: ReapRules) -> Verdict:
     why = "its flow run waits for an answer" if owned.waits else "kept paused for a look inside after a failure"
-    if owned.standing == "foreign":
-        return Verdict(None, _why_not_orphan(owned))
+    if _may_be_of_another_server(owned, instance.created_at, rules):
+        return Verdict(None, _why_not_orphan(owned, instance.created_at, rules))
     if rules.paused_hours is None or since is None or since < rules.paused_hours:
         return Verdict(None, why)
     return Verdict("paused too long", f"paused for {since:.1f} hours: {why}")
+
+
+def _may_be_of_another_server(owned: Owned, created_at: datetime | None, rules: ReapRules) -> bool:
+    if owned.standing == "unknown":
+        return not (rules.sole_server or owned.was_deleted(created_at))
+    return owned.standing == "foreign"
+
+
+def _is_orphan(
+    labels: Mapping[str, str], owned: Owned, created_at: datetime | None, rules: ReapRules, now: datetime
+) -> bool:
+    if _may_be_of_another_server(owned, created_at, rules):
+        return False
+    ended_at = owned.ended_at
+    if owned.standing == "unknown":
+        ended_at = max((moment for moment in (created_at, ended_at) if moment is not None), default=None)
+    return is_orphan(labels, owned.standing, ended_at, now, timedelta(minutes=rules.grace_minutes))
 
 
 def _end_of(owned: Owned) -> str:
@@ -123,11 +152,13 @@ def _end_of(owned: Owned) -> str:
     return f"its flow run is {owned.state}{since}"
 
 
-def _why_not_orphan(owned: Owned) -> str:
+def _why_not_orphan(owned: Owned, created_at: datetime | None, rules: ReapRules) -> str:
     if owned.standing == "active":
         return f"its flow run is {owned.state or 'not over'}"
     if owned.standing == "foreign":
-        return "its flow run is unknown here: it may be another Prefect server's"
+        return FOREIGN
+    if owned.standing == "unknown" and not (rules.sole_server or owned.was_deleted(created_at)):
+        return "its flow run is unknown here, and no later run of the flow is known: the database may be a copy"
     return "within the grace time"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime, timezone
 from functools import partial
@@ -14,9 +14,9 @@ from ags_flows.cloud.control_plane import ControlPlane
 from ags_flows.errors import AGSFlowsError, UnreachableError
 from ags_flows.lifecycle.ensure_tool import delete_drained
 from ags_flows.models import Instance, Reaped, ReapReport, ReapRules, Tool
-from ags_flows.ownership import LIVE, MANAGED_BY, is_ours
+from ags_flows.ownership import FLOW, FLOW_RUN, LIVE, MANAGED_BY, MANAGED_BY_KEY, flow_runs_of, is_ours
 from ags_flows.reaping.judgement import IN_QUESTION, Verdict, judge_instance, judge_snapshot, judge_tool
-from ags_flows.reaping.owners import Owned, Owners
+from ags_flows.reaping.owners import Owned, Owners, together
 
 CHUNK = 100
 """How many are looked at again, and then stopped, at once: as many as one request can name."""
@@ -115,9 +115,10 @@ class Reaper:
         known: dict[str, Owned] = {}
         for chunk in _chunks(self._in_question()):
             # A first look may be as old as the list is long: `_end` looks again.
-            known.update(self._owners.look_up(_runs(one for one in chunk if _run(one) not in known)))
+            wanted = _runs(one.metadata for one in chunk)
+            known.update(self._owners.look_up({run: flow for run, flow in wanted.items() if run not in known}))
             for instance in chunk:
-                verdict = judge_instance(instance, known[_run(instance)], self._rules, self._now())
+                verdict = self._judge(instance, known)
                 if verdict.rule is None:
                     self._spare(_described(instance, verdict, self._now()))
                 else:
@@ -131,15 +132,18 @@ class Reaper:
             last = self._last_used.get(instance.tool_id)
             if instance.created_at is not None and (last is None or last < instance.created_at):
                 self._last_used[instance.tool_id] = instance.created_at
-            runs = (instance.metadata.get("flow-run-id"), instance.metadata.get("subflow-run-id"))
+            runs = flow_runs_of(instance.metadata)
             if instance.status in IN_QUESTION and is_ours(instance.metadata) and self._only in (None, *runs):
                 yield instance
 
+    def _judge(self, instance: Instance, known: Mapping[str, Owned]) -> Verdict:
+        return judge_instance(instance, _owned(instance.metadata, known), self._rules, self._now())
+
     def _end(self, doomed: list[Instance]) -> None:
         if self._dry_run:
-            known = self._owners.look_up(_runs(doomed))
+            known = self._owners.look_up(_runs(one.metadata for one in doomed))
             for instance in doomed:
-                verdict = judge_instance(instance, known[_run(instance)], self._rules, self._now())
+                verdict = self._judge(instance, known)
                 self._stopped.append(_described(instance, verdict, self._now()))
             return
         with ThreadPoolExecutor(THREADS, thread_name_prefix="ags-reap") as pool:
@@ -160,8 +164,8 @@ class Reaper:
         fresh = {one.id: one for one in self._control.list_instances(ids=[one.id for one in doomed])}
         known_still = [fresh[one.id] for one in doomed if one.id in fresh]
         live = [one for one in known_still if one.status in IN_QUESTION and is_ours(one.metadata)]
-        known = self._owners.look_up(_runs(live))
-        judged = [(one, judge_instance(one, known[_run(one)], self._rules, self._now())) for one in live]
+        known = self._owners.look_up(_runs(one.metadata for one in live))
+        judged = [(one, self._judge(one, known)) for one in live]
         for instance, verdict in judged:
             if verdict.rule is None:
                 self._spare(_described(instance, verdict, self._now()))
@@ -185,22 +189,21 @@ class Reaper:
             return
         ended = {one.id for one in self._stopped if one.kind == "instance" and (one.done or self._dry_run)}
         unused = [tool for tool in self._control.list_tools() if not self._used_by.get(tool.id, set()) - ended]
-        known = self._owners.look_up(_makers(unused))
+        known = self._owners.look_up(_runs(_made_for(tool) for tool in unused))
         for tool in unused:
-            run = _made_for(tool)
-            if self._only not in (None, run):
+            made_for = _made_for(tool)
+            if self._only not in (None, *flow_runs_of(made_for)):
                 continue
-            verdict = judge_tool(tool, self._last_used.get(tool.id), known.get(run), self._rules, self._now())
+            verdict = self._judge_tool(tool, known)
             if verdict.rule == "orphan":
-                # The tools before may have taken minutes to delete, and its run may have been retried meanwhile.
-                owned = self._owners.look_up(_makers([tool])).get(run)
-                verdict = judge_tool(tool, self._last_used.get(tool.id), owned, self._rules, self._now())
+                # Deleting the tools before this one may have taken minutes, and its run may have been retried since.
+                verdict = self._judge_tool(tool, self._owners.look_up(_runs([made_for])))
             if verdict.rule is not None:
                 described = Reaped(
                     kind="tool",
                     id=tool.id,
                     tool=tool.name,
-                    flow_run_id=run,
+                    flow_run_id=made_for.get(FLOW_RUN, ""),
                     state=tool.status,
                     rule=verdict.rule,
                     reason=verdict.reason,
@@ -208,6 +211,11 @@ class Reaper:
                 # Its instances may just have been stopped, which takes AGS a moment.
                 end = partial(delete_drained, self._control, tool, drain=DRAIN, timeout=DRAIN)
                 self._delete(described, end)
+
+    def _judge_tool(self, tool: Tool, known: Mapping[str, Owned]) -> Verdict:
+        made_for = _made_for(tool)
+        owned = _owned(made_for, known) if made_for else None
+        return judge_tool(tool, self._last_used.get(tool.id), owned, self._rules, self._now())
 
     def _end_snapshots(self) -> None:
         if self._rules.snapshots_days is None:
@@ -254,7 +262,7 @@ def _described(instance: Instance, verdict: Verdict, now: datetime) -> Reaped:
         kind="instance",
         id=instance.id,
         tool=instance.tool_name,
-        flow_run_id=instance.metadata.get("flow-run-id", ""),
+        flow_run_id=instance.metadata.get(FLOW_RUN, ""),
         flow_run=instance.metadata.get("flow-run-name", ""),
         state=instance.status,
         age_hours=round((now - created).total_seconds() / 3600, 2) if created else None,
@@ -263,21 +271,18 @@ def _described(instance: Instance, verdict: Verdict, now: datetime) -> Reaped:
     )
 
 
-def _made_for(tool: Tool) -> str:
-    """Return the flow run that a tool was made for alone, empty where there is none."""
-    return tool.tags.get("flow-run-id", "") if tool.tags.get("managed-by") == MANAGED_BY else ""
+def _made_for(tool: Tool) -> Mapping[str, str]:
+    """Return the tags of a tool that was made for one flow run alone, nothing for any other tool."""
+    return tool.tags if tool.tags.get(MANAGED_BY_KEY) == MANAGED_BY and tool.tags.get(FLOW_RUN) else {}
 
 
-def _makers(tools: Iterable[Tool]) -> dict[str, str]:
-    return {run: tool.tags.get("flow-id", "") for tool in tools if (run := _made_for(tool))}
+def _owned(labels: Mapping[str, str], known: Mapping[str, Owned]) -> Owned:
+    return together([known[run] for run in flow_runs_of(labels)])
 
 
-def _run(instance: Instance) -> str:
-    return instance.metadata["flow-run-id"]
-
-
-def _runs(instances: Iterable[Instance]) -> dict[str, str]:
-    return {_run(one): one.metadata.get("flow-id", "") for one in instances}
+def _runs(labelled: Iterable[Mapping[str, str]]) -> dict[str, str]:
+    """Return all flow runs that own something, with the id of their outermost flow."""
+    return {run: labels.get(FLOW, "") for labels in labelled for run in flow_runs_of(labels)}
 
 
 def _chunks(items: Iterable[T]) -> Iterator[list[T]]:

@@ -153,12 +153,18 @@ def _documents(file: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
 
 def _automation(file: Path, document: dict[str, Any], client: SyncPrefectClient) -> AutomationCore:
     actions = [_resolved(file, action, client) for action in document.get("actions", [])]
+    name = document.get("name", "an automation without a name")
     try:
-        return AutomationCore.model_validate({**document, "actions": actions})
+        automation = AutomationCore.model_validate({**document, "actions": actions})
     except ValidationError as error:
-        name = document.get("name", "an automation without a name")
         wrong = "; ".join(_findings(error))
         raise ConfigurationError(f"{file}: {name} is not valid. {wrong}.", hint="Nothing was changed.") from None
+    # Since Prefect 3.9 its client takes an action of any type, for servers that are newer than it; ours is not.
+    unknown = [action.type for action in automation.actions if type(action).__name__ == "UnknownAction"]
+    if unknown:
+        wrong = f"{unknown[0]!r} is not a type of action that Prefect knows"
+        raise ConfigurationError(f"{file}: {name} is not valid. {wrong}.", hint="Nothing was changed.")
+    return automation
 
 
 def _findings(error: ValidationError) -> list[str]:

@@ -39,6 +39,7 @@ _REMEMBERED = 1_000
 
 _parents: LRUCache[UUID, tuple[FlowRun, ...]] = LRUCache(_REMEMBERED)
 _fingerprints: LRUCache[UUID, Fingerprint] = LRUCache(_REMEMBERED)
+_orders: LRUCache[tuple[str, tuple[Frame, ...]], dict[str, int]] = LRUCache(_REMEMBERED)
 _lock = threading.Lock()
 
 
@@ -144,17 +145,26 @@ def current_execution() -> Execution:
     return Execution(tuple(frames), place, owner)
 
 
-def identify(name: str, does: Any, *, step: str = "") -> Step:
+def identify(name: str, does: Any, *, step: str = "", ordered: bool = False) -> Step:
     """Return the step that is being executed.
 
     Args:
         name: What kind of step it is, the task's name.
         does: What it does, JSON-like. No values of secrets, indexes, time limits or log options.
         step: The caller's own name for it.
+        ordered: Whether equal steps in a row of one execution are told apart by their order, as starts of sandboxes
+            are: the first one of a retry must not get the sandbox of the second one. The order is this process's, and
+            no more than a wish: a wrong one makes a retry start a new sandbox.
     """
     context = TaskRunContext.get()
     call = context.task_run.id.hex if context is not None and hasattr(context.task.fn, STEP) else ""
-    return current_execution().step(name, does, step=step, call=call)
+    made = current_execution().step(name, does, step=step, call=call)
+    if not ordered or not made.holder.enclosing:
+        return made
+    with _lock:
+        calls = _orders.setdefault((made.family, made.holder.enclosing), {})
+        order = calls.setdefault(made.holder.call, len(calls))
+    return replace(made, name=f"{made.name}#{order}") if order else made
 
 
 def is_in_execution() -> bool:

@@ -1,44 +1,186 @@
-"""How a run is ending: what may be stopped depends on it."""
+"""How a block of a run ends. What may be stopped, and what is left to a retry, depends on it."""
 
 from __future__ import annotations
 
+import signal
+import sys
+import time
 from asyncio import CancelledError
-from typing import Literal
+from uuid import UUID
 
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import StateType
-from prefect.context import FlowRunContext
-from prefect.exceptions import Pause, TerminationSignal
+from prefect.context import FlowRunContext, TaskRunContext
+from prefect.exceptions import Abort, Pause, TerminationSignal
+from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
-Ending = Literal["completed", "failed", "cancelled", "crashed", "suspended"]
-"""`crashed` is what may be retried: its sandbox is left for the retry to adopt, and for the lease to end. A
-`suspended` run waits for an answer, perhaps for days, and goes on in another process."""
+from ags_flows.errors import SupersededError
+from ags_flows.run.interruption import Ending, interrupt_other_threads
+
+__all__ = ["Ending", "ending_of", "enclosing_run", "is_cancelled"]
+
+REQUEST_TIMEOUT = 5.0
+"""Seconds for one request to the Prefect server: a runner kills the process 30 seconds after the SIGTERM."""
+
+REQUEST_RETRIES = 2
+
+MOST_ANCESTORS = 64
+
+_DEATHS = (TerminationSignal, CancelledError, Abort)
+"""Exceptions that a cancellation and a crash have in common."""
+
+_CANCELLED = (StateType.CANCELLING, StateType.CANCELLED)
 
 
-def ending_of(error: BaseException | None) -> Ending:
-    """Return how a run ends that is left by this exception.
+def enclosing_run() -> UUID | None:
+    """Return the id of the innermost flow run around the caller, None outside of flow runs.
 
-    A SIGTERM comes both with a cancellation and with a host that goes down: only the state of the run on the server
-    tells them apart. A server that does not answer means a crash: the lease ends the sandbox then.
+    A block that may be left without a run context, such as one that the garbage collector closes, reads it when it is
+    entered and passes it to `ending_of`.
+    """
+    flow_context = FlowRunContext.get()
+    if flow_context is not None and flow_context.flow_run is not None:
+        return flow_context.flow_run.id
+    task_context = TaskRunContext.get()
+    return task_context.task_run.flow_run_id if task_context is not None else None
+
+
+def ending_of(error: BaseException | None, flow_run_id: UUID | None = None) -> Ending:
+    """Return how a block ends that is left by this exception.
+
+    | exception | ending |
+    |---|---|
+    | none | `completed` |
+    | `SupersededError` | `superseded` |
+    | Prefect's `Pause` | `suspended` |
+    | `KeyboardInterrupt`, and Ctrl-C while asyncio runs | `cancelled` |
+    | `CancelledError` after the time limit of the enclosing task or flow | `failed` |
+    | `TerminationSignal`, `CancelledError`, Prefect's `Abort` | `cancelled` or `crashed`, see below |
+    | `GeneratorExit` | by the state of the flow run, see below |
+    | any other | `failed` |
+
+    A SIGTERM comes both with a cancellation and with a host that goes down; an async flow gets a `CancelledError` for
+    either. The states on the Prefect server distinguish them: `cancelled` if the flow run, or a flow run that it is
+    nested in, is being cancelled, otherwise `crashed`. If the server does not respond, it is `crashed`. Outside of
+    flow runs, also in a task without a flow, no later attempt can take anything over: it is `cancelled`.
+
+    A `GeneratorExit` proves nothing about the run: the last reference to a block that was never left is gone. If the
+    run has crashed, or the interpreter is shutting down, it is `crashed`; if the run is suspended, it is `suspended`;
+    otherwise the caller dropped the block, and it is `cancelled`.
+
+    If the exception ends the whole process, the blocks that other threads entered with
+    `ags_flows.run.interruption.interruptible` are interrupted.
+
+    Args:
+        error: What the block is left by, None if it is left normally.
+        flow_run_id: The flow run around the block, as `enclosing_run` returned it. Default: the present one.
     """
     if error is None:
         return "completed"
+    if isinstance(error, SupersededError):
+        return "superseded"
     if isinstance(error, Pause):
         return "suspended"
-    if isinstance(error, TerminationSignal):
-        return "cancelled" if _is_being_cancelled() else "crashed"
-    if isinstance(error, (KeyboardInterrupt, CancelledError, GeneratorExit)):
+    run = flow_run_id or enclosing_run()
+    ending = _ending_by_death(error, run)
+    if isinstance(error, (TerminationSignal, KeyboardInterrupt)) or _is_interrupted_by_hand(error):
+        # The process is ending.
+        interrupt_other_threads(ending or "cancelled")
+    elif ending == "cancelled" and isinstance(error, _DEATHS) and run is not None:
+        interrupt_other_threads(ending, run)
+    return ending or "failed"
+
+
+def is_cancelled(flow_run_id: UUID) -> bool:
+    """Whether a flow run, or a flow run that it is nested in, is being cancelled or was cancelled.
+
+    Raises:
+        Exception: Any error of Prefect's client: the server did not respond, or does not know the run.
+    """
+    return _states_on_path(flow_run_id)[-1] in _CANCELLED
+
+
+def _ending_by_death(error: BaseException, run: UUID | None) -> Ending | None:
+    """Return how the process or the run ends, None if the exception is a failure of the block."""
+    if isinstance(error, KeyboardInterrupt) or _is_interrupted_by_hand(error):
         return "cancelled"
-    return "failed"
+    if isinstance(error, CancelledError) and _is_timed_out():
+        return None
+    if isinstance(error, _DEATHS):
+        return _cancelled_or_crashed(run)
+    if isinstance(error, GeneratorExit):
+        # `close()` was called while the run was being ended by this exception.
+        if isinstance(error.__context__, _DEATHS):
+            return _cancelled_or_crashed(run)
+        return _ending_of_dropped(run)
+    return None
 
 
-def _is_being_cancelled() -> bool:
-    context = FlowRunContext.get()
-    if context is None or context.flow_run is None:
-        return True
+def _cancelled_or_crashed(run: UUID | None) -> Ending:
+    if run is None:
+        return "cancelled"
     try:
-        with get_client(sync_client=True) as client:
-            state = client.read_flow_run(context.flow_run.id).state
-    except Exception:  # noqa: BLE001 - whatever keeps the server from answering
+        return "cancelled" if is_cancelled(run) else "crashed"
+    except Exception:  # noqa: BLE001 - whatever keeps the server from responding
+        return "crashed"
+
+
+def _ending_of_dropped(run: UUID | None) -> Ending:
+    if sys.is_finalizing():
+        return "crashed"
+    if run is None:
+        return "cancelled"
+    try:
+        states = _states_on_path(run)
+    except Exception:  # noqa: BLE001 - whatever keeps the server from responding
+        return "crashed"
+    if states[-1] in _CANCELLED:
+        return "cancelled"
+    if StateType.CRASHED in states:
+        return "crashed"
+    return "suspended" if StateType.PAUSED in states else "cancelled"
+
+
+def _states_on_path(flow_run_id: UUID) -> list[StateType | None]:
+    """Return the states of a flow run and of the flow runs that it is nested in, innermost first.
+
+    The first state of a cancellation is the last one in the list. A run of a deployment is a root: it has a process of
+    its own, and the end of its parent says nothing about it.
+    """
+    states: list[StateType | None] = []
+    settings = {PREFECT_CLIENT_MAX_RETRIES: REQUEST_RETRIES}
+    with temporary_settings(settings), get_client(httpx_settings={"timeout": REQUEST_TIMEOUT}, sync_client=True) as api:
+        following: UUID | None = flow_run_id
+        while following is not None and len(states) < MOST_ANCESTORS:
+            run = api.read_flow_run(following)
+            states.append(run.state.type if run.state is not None else None)
+            if states[-1] in _CANCELLED or run.parent_task_run_id is None or run.deployment_id is not None:
+                break
+            following = api.read_task_run(run.parent_task_run_id).flow_run_id
+    return states
+
+
+def _is_timed_out() -> bool:
+    """Whether the time limit of the enclosing task or flow is over: Prefect's timeouts are cancellations inside."""
+    now = time.time()
+    flow_context, task_context = FlowRunContext.get(), TaskRunContext.get()
+    limits = []
+    if flow_context is not None and flow_context.flow is not None:
+        limits.append((flow_context.start_time, flow_context.flow.timeout_seconds))
+    if task_context is not None:
+        limits.append((task_context.start_time, task_context.task.timeout_seconds))
+    # The clock of a host may be adjusted while a run executes, by less than a thousandth.
+    return any(limit is not None and now - start.timestamp() >= limit * 0.999 for start, limit in limits)
+
+
+def _is_interrupted_by_hand(error: BaseException) -> bool:
+    """Whether Ctrl-C is why asyncio cancels its main task: since Python 3.11 it raises no KeyboardInterrupt there.
+
+    The standard library has no public way to ask for it. Without the attribute, an interrupted async flow is treated
+    as crashed: its sandboxes are left to their leases.
+    """
+    if not isinstance(error, CancelledError):
         return False
-    return state is not None and state.type in (StateType.CANCELLING, StateType.CANCELLED)
+    handler = signal.getsignal(signal.SIGINT)
+    runner = getattr(getattr(handler, "func", None), "__self__", None)
+    return bool(getattr(runner, "_interrupt_count", 0))

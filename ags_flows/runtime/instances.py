@@ -154,7 +154,7 @@ class Instances(Account):
         does = {"tool": tool, "custom": custom.model_dump(mode="json") if custom else None}
         # One step for all attempts of this call, and so one ClientToken.
         launch = Launch(
-            step=identify("AGSRuntime.start_instance", does),
+            step=identify("AGSRuntime.start_instance", does, ordered=True),
             owner=owner(),
             arguments={"tool": tool, "custom": custom},
             timeout=str(timeout),

@@ -98,7 +98,7 @@ def start_instance(
         "mount_options": [option.model_dump(mode="json") for option in mount_options],
     }
     launch = Launch(
-        step=identify("start_instance", does, step=step),
+        step=identify("start_instance", does, step=step, ordered=True),
         owner=owner(),
         arguments=arguments,
         timeout=duration,

@@ -14,8 +14,8 @@ from ags_flows.errors import BatchFailedError, ConfigurationError, UnreachableEr
 from ags_flows.flows import run_items
 from ags_flows.lifecycle.waiting import wait_tool_active
 from ags_flows.models import CustomConfiguration, ToolSpec
-from ags_flows.ownership import Owner
-from ags_flows.run.holder import Scope, acting_as
+from ags_flows.ownership import Frame, Owner
+from ags_flows.run.holder import Execution, acting_as
 from ags_flows.testing import config_for
 
 
@@ -151,10 +151,10 @@ SCRIPT = """
 import sys
 from ags_flows import AGSConfig
 from ags_flows.flows import run_items
-from ags_flows.ownership import Owner
-from ags_flows.run.holder import Scope, acting_as
+from ags_flows.ownership import Frame, Owner
+from ags_flows.run.holder import Execution, acting_as
 
-with acting_as(Scope("run-1", "batch", Owner("run-1"))):
+with acting_as(Execution((Frame("flow", "run-1"),), owner=Owner("run-1"))):
     run_items(list("abcdef"), command=sys.argv[2], tool="base", sandboxes=2, results=sys.argv[1])
 """
 
@@ -171,7 +171,7 @@ def test_a_killed_batch_goes_on_in_its_sandboxes_and_does_nothing_twice(ags_emul
     killed.send_signal(signal.SIGKILL)
     killed.wait()
     assert len(live(ags_config)) == 2
-    with acting_as(Scope("run-1", "batch", Owner("run-1"))):
+    with acting_as(Execution((Frame("flow", "run-1", 2),), owner=Owner("run-1"))):
         report = run_items(
             list("abcdef"), command=command, tool="base", sandboxes=2, results=tmp_path, config=ags_config
         )

@@ -11,6 +11,7 @@ from ags_flows.errors import (
     InvalidRequestError,
     NotFoundError,
     QuotaExceededError,
+    RequestInProgressError,
     ServiceError,
     ThrottledError,
     UnreachableError,
@@ -38,7 +39,7 @@ EXPECTED = {
 
 EXCEPTIONS = {
     "FailedOperation.DuplicateRequest": DuplicateRequestError,
-    "FailedOperation.RequestInProgress": DuplicateRequestError,
+    "FailedOperation.RequestInProgress": RequestInProgressError,
     "FailedOperation.PrecacheFailed": InvalidRequestError,
     "FailedOperation.StorageMount": InvalidRequestError,
     "InvalidParameterValue.SandboxTool": ConflictError,

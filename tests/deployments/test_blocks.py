@@ -13,7 +13,7 @@ FILES = sorted((Path(__file__).parents[2] / "blocks").glob("*.yaml"))
 
 
 @pytest.fixture
-def register(registering, prefect_server):
+def register(registering, clean_server):
     def register(*files):
         return {what.partition(":")[0].partition(" ")[2]: change for change, what in registering.register(list(files))}
 

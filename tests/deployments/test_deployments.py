@@ -6,7 +6,6 @@ from zoneinfo import ZoneInfo
 
 import pytest
 import yaml
-from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId
 from typer.testing import CliRunner
 
@@ -22,15 +21,12 @@ AUTOMATIONS = sorted((DEPLOYMENTS / "automations").glob("*.yaml"))
 
 
 @pytest.fixture
-def server(prefect_server, registering, serving, monkeypatch):
+def server(clean_server, registering, serving, monkeypatch):
     """A server with what automations refer to."""
     monkeypatch.setenv("AGS_NOTIFY_URL", "http://127.0.0.1:9/hook")
     list(registering.register([ROOT / "blocks" / "notifications.yaml"]))
     serving.read_deployments()["reap/of-a-run"].apply()
-    with get_client(sync_client=True) as client:
-        yield client
-        for known in client.read_automations():
-            client.delete_automation(known.id)
+    return clean_server
 
 
 def changes(files):

@@ -18,6 +18,7 @@ from ags_flows.durable.claims import (
     assignments,
     claim,
     claim_instance,
+    release_instance,
     remember,
     request_for,
 )
@@ -155,6 +156,48 @@ def test_a_sandbox_has_one_owner(bash):
     assert claim_instance(bash, holder(3), earlier)
     with pytest.raises(SupersededError, match="a:3"):
         claim_instance(bash, holder(2), earlier)
+
+
+def test_a_sandbox_whose_holder_ends_it_is_not_taken_over(bash):
+    mine = holder(1)
+    release_instance(bash, mine)
+    release_instance(bash, mine)
+    assert not claim_instance(bash, holder(2), mine)
+
+
+def test_a_superseded_attempt_ends_nothing(bash):
+    mine, successor = holder(1), holder(2)
+    assert claim_instance(bash, successor, mine)
+    with pytest.raises(SupersededError):
+        release_instance(bash, mine)
+    release_instance(bash, successor)
+
+
+def test_either_the_end_or_the_take_over_wins(bash):
+    for attempt in range(10):
+        place, mine = LocalBash(bash.home / str(attempt)), holder(1)
+        place.home.mkdir()
+
+        def end(place=place, mine=mine):
+            try:
+                release_instance(place, mine)
+            except SupersededError:
+                return False
+            return True
+
+        with ThreadPoolExecutor(2) as pool:
+            ended = pool.submit(end)
+            taken = pool.submit(claim_instance, place, holder(2), mine)
+            assert ended.result() != taken.result()
+
+
+def test_a_call_that_asks_again_after_a_lost_response_looks_at_all_places(bash):
+    lost, other = step(holder(1)), step(holder(1))
+    claim(bash, request_for(bash, "journal", lost))
+    claimed = claim(bash, request_for(bash, "journal", other))
+    remember(bash, "journal", other, claimed.directory.rpartition("/")[2])
+    again = claim(bash, request_for(bash, "journal", lost))
+    assert (again.outcome, again.number) == ("same", 0)
 
 
 def test_a_superseded_attempt_starts_nothing_in_the_sandbox(bash):

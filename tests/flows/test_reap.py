@@ -1,4 +1,7 @@
 import json
+import time
+from datetime import datetime, timedelta
+from types import SimpleNamespace
 from uuid import uuid4
 
 import pytest
@@ -59,13 +62,18 @@ def test_the_sandbox_of_a_run_that_goes_on_is_spared(ags_config):
     assert status(ags_config, instance) in ("STARTING", "RUNNING")
 
 
-def test_a_deleted_run_is_nobodys_and_another_servers_run_is_not_ours_to_judge(ags_config, left_over):
+def test_the_sandbox_of_a_deleted_run_is_stopped_and_that_of_another_servers_run_is_spared(ags_config, left_over):
     deleted = left_over()
     foreign = ags_config.control_plane().start_instance(
         tool="base", timeout="1h", metadata={**deleted.metadata, "flow-run-id": str(uuid4()), "flow-id": str(uuid4())}
     )
     with get_client(sync_client=True) as client:
         client.delete_flow_run(deleted.metadata["flow-run-id"])
+    spared = reap(rules=AT_ONCE, dry_run=True, config=ags_config)
+    assert not spared.stopped
+    # A later run of the same flow proves that the server did not merely miss the other one.
+    later = left_over()
+    ags_config.control_plane().stop_instance(later.id)
     report = reap(rules=AT_ONCE, config=ags_config)
     assert [one.id for one in report.stopped] == [deleted.id]
     assert [(one.id, "another Prefect server" in one.reason) for one in report.spared] == [(foreign.id, True)]
@@ -99,4 +107,18 @@ def test_without_prefects_word_nothing_is_stopped(ags_config, left_over):
     with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
         with pytest.raises(Exception, match="connection|Prefect"):
             reap.fn(rules=AT_ONCE, config=ags_config)
+    assert status(ags_config, instance) in ("STARTING", "RUNNING")
+
+
+def test_a_clock_that_is_ahead_does_not_shorten_the_grace_time(ags_config, left_over, monkeypatch):
+    class Ahead(datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return datetime.now(tz) + timedelta(minutes=30)
+
+    instance = left_over()
+    monkeypatch.setattr("ags_flows.reaping.owners.datetime", Ahead)
+    monkeypatch.setattr("ags_flows.reaping.owners.time", SimpleNamespace(time=lambda: time.time() + 1800))
+    report = reap(rules=ReapRules(grace_minutes=10), config=ags_config)
+    assert [one.reason for one in report.spared] == ["within the grace time"]
     assert status(ags_config, instance) in ("STARTING", "RUNNING")

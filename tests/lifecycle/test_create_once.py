@@ -1,15 +1,22 @@
-"""A lost answer, a retry or a rerun never makes a second tool or instance."""
+"""A lost response or a repeated call never makes a second tool, instance or snapshot."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from ags_flows.errors import ConflictError, UnreachableError
-from ags_flows.lifecycle.create_once import create_tool_once, start_once
+from ags_flows.errors import ConflictError, RequestInProgressError, UnreachableError
+from ags_flows.lifecycle.create_once import create_snapshot_once, create_tool_once, start_once
+from ags_flows.lifecycle.waiting import wait_instance_running, wait_tool_active
 from ags_flows.models import ToolSpec
-from ags_flows.ownership import LIVE, Identity, Owner
+from ags_flows.ownership import LIVE, Frame, Holder, Owner, Place, Step, holder_of
 
-IDENTITY = Identity("run-1", "start_instance/", "abc")
 OWNER = Owner("run-1", "brave-otter", host="here", pid=1)
 SPEC = ToolSpec(name="once", image="python:3.11")
+
+
+def step(call="c1", attempt=1, root="run-1"):
+    return Step("start", "abc", root, Place(), Holder((Frame("flow", root, attempt), Frame("call", call))))
 
 
 @pytest.fixture
@@ -19,8 +26,8 @@ def control(ags_config):
 
 @pytest.fixture
 def start(control):
-    def start(token, metadata):
-        return control.start_instance(tool="base", metadata=metadata, client_token=token)
+    def start(client_token, metadata):
+        return control.start_instance(tool="base", metadata=metadata, client_token=client_token)
 
     return start
 
@@ -29,75 +36,122 @@ def live(control):
     return [one.id for one in control.list_instances() if one.status in LIVE]
 
 
-def test_a_lost_answer_of_a_start_does_not_make_a_second_instance(ags_emulator, control, start):
+@pytest.mark.parametrize("how", ["replay", "refuse"])
+def test_a_lost_response_of_a_start_does_not_make_a_second_instance(ags_emulator, control, start, how):
+    ags_emulator.repeat_client_tokens(how)
     ags_emulator.fault("lost", "StartSandboxInstance")
     with pytest.raises(UnreachableError):
-        start_once(control, IDENTITY, OWNER, start, first=True)
+        start_once(control, step(), OWNER, start)
     made = live(control)
-    instance, adopted = start_once(control, IDENTITY, OWNER, start)
-    assert adopted
-    assert [instance.id] == made == live(control)
-
-
-def test_a_rerun_that_believes_to_be_the_first_gets_the_same_instance_by_its_token(control, start):
-    first, _ = start_once(control, IDENTITY, OWNER, start, first=True)
-    again, _ = start_once(control, IDENTITY, OWNER, start, first=True)
-    assert first.id == again.id
-    assert live(control) == [first.id]
-
-
-def test_the_same_where_a_repeated_token_is_refused(ags_emulator, control, start):
-    ags_emulator.repeat_client_tokens("refuse")
-    first, _ = start_once(control, IDENTITY, OWNER, start, first=True)
-    again, adopted = start_once(control, IDENTITY, OWNER, start, first=True)
-    assert adopted
-    assert first.id == again.id
+    assert [start_once(control, step(), OWNER, start).id] == made == live(control)
 
 
 @pytest.mark.parametrize("how", ["replay", "refuse"])
 def test_a_dead_instance_is_followed_by_the_next_generation(ags_emulator, control, start, how):
     ags_emulator.repeat_client_tokens(how)
     seen = []
-    for generation in range(3):
-        instance, adopted = start_once(control, IDENTITY, OWNER, start)
-        assert not adopted
-        assert instance.metadata["generation"] == str(generation)
-        seen.append(instance.id)
-        control.stop_instance(instance.id)
-        while control.get_instance(instance.id).status != "STOPPED":
-            pass
+    for _ in range(3):
+        seen.append(start_once(control, step(), OWNER, start).id)
+        control.stop_instance(seen[-1])
     assert len(set(seen)) == 3
 
 
-def test_instances_of_other_steps_are_left_alone(control, start):
-    other, _ = start_once(control, Identity("run-2", "start_instance/", "abc"), OWNER, start)
-    mine, adopted = start_once(control, IDENTITY, OWNER, start)
-    assert not adopted
-    assert mine.id != other.id
+def test_other_calls_of_the_same_step_get_instances_of_their_own(control, start):
+    with ThreadPoolExecutor(4) as pool:
+        started = list(pool.map(lambda call: start_once(control, step(call), OWNER, start).id, "abcd"))
+    assert sorted(started) == sorted(live(control))
+    assert len(set(started)) == 4
+
+
+def test_a_request_in_progress_is_repeated_with_the_same_token(ags_emulator, control, start):
+    ags_emulator.fault("error", "StartSandboxInstance", code="FailedOperation.RequestInProgress", times=1)
+    tokens = []
+
+    def noted(client_token, metadata):
+        tokens.append(client_token)
+        return start(client_token, metadata)
+
+    started = start_once(control, step(), OWNER, noted)
+    assert len(tokens) == 2 and len(set(tokens)) == 1
+    assert live(control) == [started.id]
+    assert RequestInProgressError.retryable
+
+
+def test_the_metadata_name_family_and_holder(control, start):
+    started = start_once(control, step(), OWNER, start, lease=900)
+    metadata = control.get_instance(started.id).metadata
+    assert holder_of(metadata) == step().holder
+    assert (metadata["step-family"], metadata["lease"]) == (step().family, "900")
 
 
 @pytest.mark.parametrize("how", ["replay", "refuse"])
-def test_a_lost_answer_of_a_creation_does_not_make_a_second_tool(ags_emulator, control, how):
+def test_a_lost_response_of_a_creation_does_not_make_a_second_tool(ags_emulator, control, how):
     ags_emulator.repeat_client_tokens(how)
     ags_emulator.fault("lost", "CreateSandboxTool")
     with pytest.raises(UnreachableError):
-        create_tool_once(control, SPEC, IDENTITY)
-    tool, _ = create_tool_once(control, SPEC, IDENTITY)
+        create_tool_once(control, SPEC, step())
+    tool, _ = create_tool_once(control, SPEC, step())
     assert [tool.id] == [one.id for one in control.list_tools(name="once")]
 
 
 @pytest.mark.parametrize("how", ["replay", "refuse"])
-def test_a_tool_that_was_deleted_since_is_made_anew_by_the_next_attempt(ags_emulator, control, how):
+def test_a_tool_that_was_deleted_since_is_created_again(ags_emulator, control, how):
     ags_emulator.repeat_client_tokens(how)
-    first, _ = create_tool_once(control, SPEC, IDENTITY)
+    first, _ = create_tool_once(control, SPEC, step())
     control.delete_tool(first.id)
-    second, _ = create_tool_once(control, SPEC, IDENTITY)
+    second, _ = create_tool_once(control, SPEC, step())
     assert second.id != first.id
-    third, _ = create_tool_once(control, SPEC, IDENTITY)
-    assert third.id == second.id
+    third, found = create_tool_once(control, SPEC, step("c2", 2))
+    assert third.id == second.id and found
 
 
-def test_a_name_that_somebody_else_has_is_told(control):
+def test_parallel_creations_from_an_equal_spec_share_one_tool(control):
+    ready = threading.Barrier(4)
+
+    def create(call):
+        ready.wait()
+        return create_tool_once(control, SPEC, step(call))[0].id
+
+    with ThreadPoolExecutor(4) as pool:
+        assert len(set(pool.map(create, "abcd"))) == 1
+
+
+def test_a_name_that_another_tool_has_is_a_conflict(control):
     theirs = control.create_tool(SPEC)
     with pytest.raises(ConflictError, match=f"named 'once' already \\({theirs}"):
-        create_tool_once(control, SPEC, IDENTITY)
+        create_tool_once(control, SPEC, step())
+
+
+def test_a_name_with_another_spec_is_a_conflict(control):
+    create_tool_once(control, SPEC, step())
+    with pytest.raises(ConflictError, match="named 'once' already"):
+        create_tool_once(control, SPEC.model_copy(update={"image": "python:3.12"}), step("c2"))
+
+
+@pytest.mark.parametrize("how", ["replay", "refuse"])
+def test_a_lost_response_of_a_snapshot_does_not_make_a_second_one(ags_emulator, control, start, how):
+    ags_emulator.repeat_client_tokens(how)
+    instance = start_once(control, step(), OWNER, start)
+    wait_instance_running(control, instance.id, timeout=30)
+    ags_emulator.fault("lost", "CreateSandboxSnapshot")
+    options = {"name": "before", "memory": False, "tags": {"keep": "7d"}}
+    with pytest.raises(UnreachableError):
+        create_snapshot_once(control, step("s"), instance.id, **options)
+    saved = create_snapshot_once(control, step("s"), instance.id, **options)
+    assert [one.id for one in control.list_snapshots()] == [saved.id]
+    # A later attempt finds it, another call does not, and one that was deleted is made again.
+    assert create_snapshot_once(control, step("t", 2), instance.id, **options).id == saved.id
+    assert create_snapshot_once(control, step("u"), instance.id, **options).id != saved.id
+    control.delete_snapshot(saved.id)
+    assert create_snapshot_once(control, step("s"), instance.id, **options).id != saved.id
+
+
+def test_a_failed_tool_is_replaced(ags_emulator, control):
+    ags_emulator.transition("tool.create", "fail", reason="image not found", times=1)
+    first, _ = create_tool_once(control, SPEC, step())
+    ags_emulator.transition("tool.create", "at_once")
+    while control.get_tool(first.id).status != "FAILED":
+        pass
+    second, found = create_tool_once(control, SPEC, step("c2"))
+    assert second.id != first.id and not found
+    assert wait_tool_active(control, second.id, timeout=10).ready

@@ -1,11 +1,11 @@
-"""Sandboxes that look as if flows had started them, and owners that say what a test wants."""
+"""Sandboxes that look as if flows had started them, and owners whose answers a test sets."""
 
 from datetime import datetime, timezone
 
 import pytest
 
 from ags_flows.lifecycle.waiting import wait_instance_running
-from ags_flows.ownership import Identity, Owner, label
+from ags_flows.ownership import Frame, Holder, Owner, Place, Step, label
 from ags_flows.reaping.owners import Owned
 
 
@@ -29,9 +29,12 @@ def start(ags_config):
     """Return a function that starts a sandbox of a flow run."""
     control = ags_config.control_plane()
 
-    def started(run, **metadata):
-        owner = Owner(run, flow_run_name=f"name-{run}", flow_id="f" * 8)
-        own = label(Identity(run, "start", "p"), owner, datetime.now(timezone.utc))
+    def started(*path, lease=None, **metadata):
+        """Start a sandbox of the last one of some flow runs, nested in each other."""
+        owner = Owner(path[0], flow_run_name=f"name-{path[0]}", flow_id="f" * 8)
+        frames = [Frame("flow", run) for run in path]
+        step = Step("start", "p", path[0], Place(), Holder((*frames, Frame("call", "c"))))
+        own = label(step, owner, datetime.now(timezone.utc), lease)
         instance = control.start_instance(tool="base", timeout="1h", metadata={**own, **metadata})
         return wait_instance_running(control, instance.id, timeout=30)
 

@@ -3,14 +3,16 @@ from datetime import datetime, timedelta, timezone
 import pytest
 
 from ags_flows.models import Instance, ReapRules, Snapshot, Tool
-from ags_flows.ownership import KEPT, MANAGED_BY
+from ags_flows.ownership import HOLDER, KEPT, LEASE, MANAGED_BY
 from ags_flows.reaping.judgement import SYNCED_TAG, judge_instance, judge_snapshot, judge_tool
-from ags_flows.reaping.owners import Owned
+from ags_flows.reaping.owners import Owned, together
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=timezone.utc)
 OVER = Owned("terminal", "Failed", ended_at=NOW - timedelta(hours=1))
 WAITS = Owned("active", "Suspended", waits=True)
 RUNS = Owned("active", "Running")
+DELETED = Owned("unknown", newest_run=NOW - timedelta(minutes=1))
+NEVER_KNOWN = Owned("unknown", newest_run=NOW - timedelta(days=2))
 
 
 def instance(status="RUNNING", hours=5.0, **metadata):
@@ -29,8 +31,13 @@ def instance(status="RUNNING", hours=5.0, **metadata):
         (instance(), OVER, {"grace_minutes": 61}, None),
         (instance(), RUNS, {}, None),
         (instance(), WAITS, {}, None),
-        (instance(), Owned("unknown"), {}, "orphan"),
-        (instance(hours=0.1), Owned("unknown"), {}, None),
+        (instance(), DELETED, {}, "orphan"),
+        (instance(hours=0.1), DELETED, {}, None),
+        (instance(), NEVER_KNOWN, {}, None),
+        (instance(), Owned("unknown"), {}, None),
+        (instance(), NEVER_KNOWN, {"sole_server": True}, "orphan"),
+        (instance("PAUSED", hours=73, **{KEPT: "pause"}), DELETED, {"paused_hours": 72}, "paused too long"),
+        (instance("PAUSED", hours=73, **{KEPT: "pause"}), Owned("unknown"), {"paused_hours": 72}, None),
         (instance(), Owned("foreign"), {}, None),
         (instance(**{"managed-by": "somebody"}), OVER, {}, None),
         (instance(**{"flow-run-id": ""}), OVER, {}, None),
@@ -60,6 +67,63 @@ def test_each_rule_can_be_switched_off_and_spares_what_is_not_proved(one, owned,
     assert verdict.reason
 
 
+LONG_OVER = Owned("terminal", "Completed", ended_at=NOW - timedelta(hours=3))
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ([OVER], OVER),
+        ([LONG_OVER, OVER], OVER),
+        ([OVER, LONG_OVER], OVER),
+        ([OVER, RUNS], RUNS),
+        ([RUNS, OVER], RUNS),
+        ([OVER, RUNS, OVER], RUNS),
+        ([WAITS, RUNS], RUNS),
+        ([WAITS, OVER], WAITS),
+        ([OVER, Owned("foreign")], Owned("foreign")),
+        ([Owned("foreign"), RUNS], RUNS),
+        ([DELETED], DELETED),
+        ([OVER, DELETED], Owned("unknown", ended_at=OVER.ended_at, newest_run=DELETED.newest_run)),
+        ([DELETED, NEVER_KNOWN], NEVER_KNOWN),
+        ([DELETED, Owned("unknown")], Owned("unknown")),
+        ([], Owned("foreign")),
+    ],
+)
+def test_any_flow_run_on_the_path_spares_and_the_latest_end_counts(path, expected):
+    assert together(path) == expected
+
+
+def test_the_sandbox_of_a_child_run_outlives_its_parent():
+    """`run_deployment(timeout=0)`: the parent is Completed while the child works."""
+    one = instance(**{"subflow-run-id": "child", HOLDER: "f:r:1 f:child:1 c:x:1"})
+    assert judge_instance(one, together([OVER, RUNS]), ReapRules(), NOW).rule is None
+    assert judge_instance(one, together([OVER, LONG_OVER]), ReapRules(), NOW).rule == "orphan"
+
+
+def test_the_grace_time_begins_with_the_latest_end_also_if_another_run_was_deleted():
+    just_over = Owned("terminal", "Crashed", ended_at=NOW - timedelta(minutes=2))
+    assert judge_instance(instance(), together([just_over, DELETED]), ReapRules(), NOW).rule is None
+    assert judge_instance(instance(), together([OVER, DELETED]), ReapRules(), NOW).rule == "orphan"
+
+
+@pytest.mark.parametrize(
+    ("status", "left", "rule"),
+    [
+        ("RUNNING", 14 * 60, None),
+        ("RUNNING", 10 * 60, "orphan"),
+        ("RUNNING", None, "orphan"),
+        ("PAUSED", 14 * 60, "orphan"),
+    ],
+)
+def test_a_sandbox_whose_lease_is_being_renewed_is_spared_although_its_run_is_over(status, left, rule):
+    expires_at = NOW + timedelta(seconds=left) if left else None
+    one = instance(status, **{LEASE: "900"}).model_copy(update={"expires_at": expires_at})
+    verdict = judge_instance(one, OVER, ReapRules(), NOW)
+    assert verdict.rule == rule
+    assert rule or verdict.reason == "its lease is being renewed"
+
+
 def tool(days, **tags):
     moment = NOW - timedelta(days=days)
     return Tool(id="sdt-1", name="t", status="ACTIVE", tags={"managed-by": MANAGED_BY, **tags}, created_at=moment)
@@ -85,7 +149,9 @@ def test_a_tool_of_ours_goes_when_nothing_used_it_for_long(one, used, rules, rul
     ("owned", "rules", "rule"),
     [
         (Owned("terminal", "Failed", ended_at=NOW - timedelta(minutes=20)), {}, "orphan"),
-        (Owned("unknown"), {}, "orphan"),
+        (DELETED, {}, "orphan"),
+        (NEVER_KNOWN, {}, None),
+        (NEVER_KNOWN, {"sole_server": True}, "orphan"),
         (Owned("terminal", "Failed", ended_at=NOW - timedelta(minutes=20)), {"orphans": False}, None),
         (Owned("terminal", "Failed", ended_at=NOW - timedelta(minutes=5)), {}, None),
         (Owned("active", "Running"), {}, None),

@@ -91,6 +91,46 @@ def test_one_run_alone_can_be_reaped(ags_config, start):
     assert live(ags_config) == {other.id}
 
 
+def test_every_flow_run_on_the_path_is_looked_up_and_any_active_one_spares(ags_config, start):
+    spared = [start("over", "runs"), start("over", "over", "runs"), start("over", "runs", "over")]
+    orphan = start("over", "over-2", "over-3")
+    owners = SaidOwners({"over": OVER, "over-2": OVER, "over-3": OVER, "runs": RUNS})
+    report = reaper(ags_config, owners).run()
+    assert [one.id for one in report.stopped] == [orphan.id]
+    assert live(ags_config) == {one.id for one in spared}
+
+
+def test_the_sandboxes_of_a_flow_run_in_the_middle_of_three_can_be_reaped(ags_config, start):
+    middle, other = start("outer", "middle", "inner"), start("outer", "other")
+    owners = SaidOwners(dict.fromkeys(("outer", "middle", "inner", "other"), OVER))
+    report = reaper(ags_config, owners, flow_run_id="middle").run()
+    assert [one.id for one in report.stopped] == [middle.id]
+    assert live(ags_config) == {other.id}
+
+
+def test_a_kept_lease_spares_until_it_is_not_renewed_any_more(ags_config, start):
+    one = start("over", lease=3600)
+    owners = SaidOwners({"over": OVER})
+    report = reaper(ags_config, owners).run()
+    assert [spared.reason for spared in report.spared] == ["its lease is being renewed"]
+    later = datetime.now(timezone.utc) + timedelta(minutes=20)
+    report = reaper(ags_config, owners, at=lambda: later).run()
+    assert [stopped.id for stopped in report.stopped] == [one.id]
+
+
+def test_the_tool_of_a_nested_flow_run_that_works_is_spared(ags_config):
+    control = ags_config.control_plane()
+
+    def made(name, subflow):
+        tags = {"managed-by": MANAGED_BY, "flow-run-id": "over", "subflow-run-id": subflow}
+        return control.create_tool(ToolSpec(name=name, image="python:3.11", tags=tags))
+
+    gone, _ = made("gone", "over-too"), made("works", "runs")
+    owners = SaidOwners({"over": OVER, "over-too": OVER, "runs": RUNS})
+    report = reaper(ags_config, owners).run()
+    assert [(one.kind, one.id, one.done) for one in report.stopped] == [("tool", gone, True)]
+
+
 def test_tools_and_snapshots_of_ours_go_when_they_are_old_and_others_stay(ags_config, start):
     control = ags_config.control_plane()
     ours = control.create_tool(ToolSpec(name="ours", image="python:3.11", tags={"managed-by": MANAGED_BY}))

@@ -79,6 +79,58 @@ def test_ctrl_c_stops_the_sandbox_and_deletes_the_tool(stage):
     assert "interrupted" not in stage.tools()
 
 
+ASYNC_SCRIPT = """
+import asyncio, sys
+from prefect import flow
+from ags_flows import sandbox_session
+from ags_flows.models import ToolSpec
+
+@flow
+async def nightly(tool):
+    with sandbox_session(ToolSpec(name=tool, image="python:3.11")) as sandbox:
+        sandbox.start("sleep 600")
+        print(sandbox.instance.id, flush=True)
+        await asyncio.sleep(120)
+
+asyncio.run(nightly(sys.argv[1]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(200)
+@pytest.mark.xdist_group("stage")
+@pytest.mark.parametrize(
+    ("number", "states"),
+    [
+        (signal.SIGTERM, {"RUNNING"}),
+        pytest.param(
+            signal.SIGINT,
+            {"STOPPING", "STOPPED"},
+            marks=pytest.mark.skipif(sys.version_info < (3, 11), reason="asyncio does not cancel the main task"),
+        ),
+    ],
+    ids=["SIGTERM", "SIGINT"],
+)
+def test_an_async_flow_leaves_its_sandbox_to_a_retry_after_a_sigterm_and_stops_it_after_ctrl_c(stage, number, states):
+    command = [sys.executable, "-c", ASYNC_SCRIPT, f"async-{number.name}".lower()]
+    process = subprocess.Popen(
+        command, env=stage.environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    try:
+        instance = process.stdout.readline().strip()
+        assert instance
+        process.send_signal(number)
+        process.communicate(timeout=60)
+    finally:
+        process.kill()
+        process.wait()
+    known = stage.control.get_instance(instance)
+    assert known.status in states
+    stage.control.stop_instance(instance)
+    for name in stage.tools():
+        stage.delete_tool(name)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(200)
 @pytest.mark.xdist_group("stage")

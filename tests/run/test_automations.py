@@ -6,7 +6,6 @@ from datetime import timedelta
 import pytest
 import yaml
 from prefect.automations import AutomationCore
-from prefect.client.orchestration import get_client
 from typer.testing import CliRunner
 
 from ags_flows.blocks import AGSConfig
@@ -27,13 +26,10 @@ def automation(**trigger):
 
 
 @pytest.fixture
-def server(prefect_server, ags_emulator, monkeypatch):
+def server(clean_server, ags_emulator, monkeypatch):
     for name, value in ags_emulator.environment.items():
         monkeypatch.setenv(name, value)
-    with get_client(sync_client=True) as client:
-        yield client
-        for known in client.read_automations():
-            client.delete_automation(known.id)
+    return clean_server
 
 
 def lease_finding():

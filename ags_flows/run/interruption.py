@@ -1,0 +1,187 @@
+"""Interrupt blocks in pooled threads when their flow run, or the process, is ending.
+
+A signal raises an exception in the main thread only. A session in a task that a task runner executes in another thread
+would wait for its command until the process is killed. So each session enters `interruptible`, and is interrupted
+
+- immediately, when a block in the main thread ends by a SIGTERM, a Ctrl-C, or a cancellation;
+- within a few seconds, when the Prefect server says that its flow run, or one that this is nested in, is being
+  cancelled. That is what reaches sessions of a flow that has no session in its main thread, and sessions in processes
+  that get no signal, such as those of a process pool or of Dask.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import logging
+import multiprocessing
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+from uuid import UUID
+
+Ending = Literal["completed", "failed", "cancelled", "crashed", "suspended", "superseded"]
+"""How a block ends.
+
+`crashed` may be retried: its sandbox is left for the retry to take over, and for the lease to end. A `suspended` run
+waits for input, perhaps for days, and goes on in another process. A `superseded` attempt lets go of everything: a later
+attempt of the same run has taken it over.
+"""
+
+LOOK_EVERY = 5.0
+"""Seconds between two looks at the states of the flow runs."""
+
+
+@dataclass(eq=False)
+class Interruption:
+    """Whether a block was interrupted.
+
+    Attributes:
+        ending: How the block has to end, None while it was not interrupted. It takes precedence over the exception that
+            the block is left by: that one is a consequence.
+    """
+
+    wake: Callable[[], None]
+    flow_run_id: UUID | None
+    thread: int
+    ending: Ending | None = None
+
+
+class Interruptions:
+    """The blocks of this process that can be interrupted.
+
+    Args:
+        is_cancelled: Whether a flow run is being cancelled. An error means that it is unknown.
+        look_every: Seconds between two looks.
+    """
+
+    def __init__(self, is_cancelled: Callable[[UUID], bool], look_every: float = LOOK_EVERY) -> None:
+        """Watch nothing yet."""
+        self._is_cancelled = is_cancelled
+        self._look_every = look_every
+        self._open: list[Interruption] = []
+        self._changed = threading.Condition()
+        self._watcher: threading.Thread | None = None
+
+    @contextmanager
+    def interruptible(self, wake: Callable[[], None], flow_run_id: UUID | None) -> Iterator[Interruption]:
+        """Make a block interruptible. See `interruptible`."""
+        block = Interruption(wake, flow_run_id, threading.get_ident())
+        with self._changed:
+            self._open.append(block)
+            if self._is_watched(block) and (self._watcher is None or not self._watcher.is_alive()):
+                # Prefect's settings, such as the URL of the server, may be those of the caller's context.
+                work = partial(contextvars.copy_context().run, self._watch)
+                self._watcher = threading.Thread(target=work, name="ags-interruptions", daemon=True)
+                self._watcher.start()
+        try:
+            yield block
+        finally:
+            with self._changed:
+                if block in self._open:
+                    self._open.remove(block)
+                self._changed.notify_all()
+
+    def interrupt_other_threads(self, ending: Ending, flow_run_id: UUID | None = None) -> None:
+        """Interrupt the blocks of all threads but the main one. See `interrupt_other_threads`."""
+        if threading.current_thread() is not threading.main_thread():
+            return
+        main = threading.get_ident()
+        with self._changed:
+            blocks = [block for block in self._open if block.thread != main]
+            blocks = [block for block in blocks if flow_run_id in (None, block.flow_run_id)]
+        _interrupt(blocks, ending)
+
+    def forget(self) -> None:
+        """Forget all blocks: after a fork they belong to the parent process, and the watcher does not exist."""
+        self._open, self._changed, self._watcher = [], threading.Condition(), None
+
+    def _watch(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: not self._watched(), timeout=self._look_every)
+                runs = {block.flow_run_id for block in self._watched() if block.flow_run_id is not None}
+                if not runs:
+                    self._watcher = None
+                    return
+            cancelled = {run for run in runs if self._is_known_as_cancelled(run)}
+            with self._changed:
+                blocks = [block for block in self._watched() if block.flow_run_id in cancelled]
+            _interrupt(blocks, "cancelled")
+
+    def _watched(self) -> list[Interruption]:
+        return [block for block in self._open if self._is_watched(block) and block.ending is None]
+
+    @staticmethod
+    def _is_watched(block: Interruption) -> bool:
+        """Whether no signal reaches the block's thread."""
+        in_main_thread = block.thread == threading.main_thread().ident
+        return block.flow_run_id is not None and (not in_main_thread or multiprocessing.parent_process() is not None)
+
+    def _is_known_as_cancelled(self, run: UUID) -> bool:
+        try:
+            return self._is_cancelled(run)
+        except Exception:  # noqa: BLE001 - whatever keeps the server from responding: the next look asks again
+            return False
+
+
+def _interrupt(blocks: list[Interruption], ending: Ending) -> None:
+    for block in blocks:
+        if block.ending is None:
+            block.ending = ending
+            try:
+                block.wake()
+            except Exception:  # noqa: BLE001 - one block must not keep the others from being interrupted
+                logging.getLogger("ags_flows").exception("A block of another thread could not be interrupted.")
+
+
+def _is_cancelled(run: UUID) -> bool:
+    from ags_flows.run.outcome import is_cancelled
+
+    return is_cancelled(run)
+
+
+_interruptions = Interruptions(_is_cancelled)
+
+
+@contextmanager
+def interruptible(wake: Callable[[], None], flow_run_id: UUID | None) -> Iterator[Interruption]:
+    """Make a block interruptible that waits for something in a sandbox.
+
+    Args:
+        wake: Makes the block's thread raise an exception within a second: it sets the flag that its waits look at.
+            Called from another thread, at most once; it must not wait.
+        flow_run_id: The flow run around the block, from `enclosing_run`. None: only the process's end interrupts it.
+
+    Yields:
+        Whether, and with which ending, the block was interrupted.
+
+    Example:
+        ```python
+        run = enclosing_run()
+        with interruptible(lambda: close_plane(connection, instance.id), run) as interruption:
+            try:
+                yield session
+            except BaseException as error:
+                ending = interruption.ending or ending_of(error, run)
+        ```
+    """
+    with _interruptions.interruptible(wake, flow_run_id) as block:
+        yield block
+
+
+def interrupt_other_threads(ending: Ending, flow_run_id: UUID | None = None) -> None:
+    """Interrupt the blocks of all threads but the main one, which is ending. Does nothing in any other thread.
+
+    Args:
+        ending: How the blocks have to end.
+        flow_run_id: Only blocks of this flow run. Default: the whole process is ending.
+    """
+    _interruptions.interrupt_other_threads(ending, flow_run_id)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_interruptions.forget)

@@ -1,0 +1,172 @@
+"""Blocks in pooled threads are interrupted when the server reports that their flow run is being cancelled."""
+
+import threading
+from uuid import uuid4
+
+import pytest
+from prefect import flow, task
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import State, StateType
+
+from ags_flows.run import interruption
+from ags_flows.run.interruption import Interruptions, interruptible
+from ags_flows.run.outcome import enclosing_run
+
+
+class Server:
+    """Knows which runs are cancelled; every look is counted."""
+
+    def __init__(self):
+        self.cancelled = set()
+        self.looks = 0
+        self.broken = 0
+        self.looked = threading.Condition()
+
+    def __call__(self, run):
+        with self.looked:
+            self.looks += 1
+            self.looked.notify_all()
+            if self.broken:
+                self.broken -= 1
+                raise ConnectionError("no response")
+        return run in self.cancelled
+
+    def wait_for_looks(self, count):
+        with self.looked:
+            assert self.looked.wait_for(lambda: self.looks >= count, 60)
+
+
+def enter(interruptions, run):
+    """Enter a block in another thread. Returns the thread, the flag that wakes it, and the list of its ending."""
+    woken, entered, endings = threading.Event(), threading.Event(), []
+
+    def work():
+        with interruptions.interruptible(woken.set, run) as block:
+            entered.set()
+            assert woken.wait(60)
+        endings.append(block.ending)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    assert entered.wait(60)
+    return thread, woken, endings
+
+
+def leave(thread, woken, endings):
+    woken.set()
+    thread.join(60)
+    return endings
+
+
+def test_a_block_of_a_cancelled_run_is_interrupted_and_no_other():
+    server = Server()
+    interruptions = Interruptions(server, look_every=0.01)
+    mine, other, outside = uuid4(), uuid4(), None
+    blocks = {run: enter(interruptions, run) for run in (mine, other, outside)}
+    server.wait_for_looks(4)
+    server.cancelled.add(mine)
+    blocks[mine][0].join(60)
+    assert blocks[mine][2] == ["cancelled"]
+    assert not blocks[other][1].is_set() and not blocks[outside][1].is_set()
+    assert leave(*blocks[other]) == leave(*blocks[outside]) == [None]
+
+
+def test_a_server_that_does_not_respond_is_asked_again():
+    server = Server()
+    server.broken = 3
+    run = uuid4()
+    server.cancelled.add(run)
+    thread, _, endings = enter(Interruptions(server, look_every=0.01), run)
+    thread.join(60)
+    assert endings == ["cancelled"]
+    assert server.looks == 4
+
+
+def test_the_watcher_ends_with_the_last_block_and_starts_with_the_next():
+    server = Server()
+    interruptions = Interruptions(server, look_every=0.01)
+    for _ in range(2):
+        block = enter(interruptions, uuid4())
+        server.wait_for_looks(server.looks + 1)
+        watcher = interruptions._watcher
+        assert leave(*block) == [None]
+        watcher.join(60)
+        assert not watcher.is_alive()
+
+
+def test_a_block_in_the_main_thread_is_not_watched():
+    server = Server()
+    interruptions = Interruptions(server, look_every=0.01)
+    with interruptions.interruptible(lambda: None, uuid4()):
+        assert interruptions._watcher is None
+
+
+def test_a_block_that_cannot_be_woken_does_not_keep_the_others_from_it(caplog):
+    interruptions = Interruptions(Server(), look_every=60)
+
+    def fail():
+        raise RuntimeError("cannot be woken")
+
+    entered, left = threading.Event(), threading.Event()
+
+    def work():
+        with interruptions.interruptible(fail, None):
+            entered.set()
+            left.wait(60)
+
+    broken = threading.Thread(target=work, daemon=True)
+    broken.start()
+    assert entered.wait(60)
+    thread, _, endings = enter(interruptions, None)
+    interruptions.interrupt_other_threads("crashed")
+    thread.join(60)
+    assert endings == ["crashed"]
+    assert "could not be interrupted" in caplog.text
+    left.set()
+    broken.join(60)
+
+
+def test_only_the_main_thread_interrupts_the_others():
+    interruptions = Interruptions(Server(), look_every=60)
+    block = enter(interruptions, None)
+    caller = threading.Thread(target=interruptions.interrupt_other_threads, args=("cancelled",))
+    caller.start()
+    caller.join(60)
+    assert not block[1].is_set()
+    assert leave(*block) == [None]
+
+
+def test_a_forked_process_has_no_blocks():
+    interruptions = Interruptions(Server(), look_every=0.01)
+    block = enter(interruptions, uuid4())
+    interruptions.forget()
+    interruptions.interrupt_other_threads("crashed")
+    assert not block[1].is_set()
+    block[1].set()
+    block[0].join(60)
+    assert block[2] == [None]
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_a_mapped_task_is_interrupted_when_its_flow_run_is_cancelled(monkeypatch):
+    """The main thread waits for the tasks: it has no session that could interrupt theirs."""
+    monkeypatch.setattr(interruption._interruptions, "_look_every", 0.05)
+    entered = threading.Barrier(3)
+
+    @task
+    def measure(name):
+        woken = threading.Event()
+        with interruptible(woken.set, enclosing_run()) as block:
+            entered.wait(60)
+            assert woken.wait(60)
+        return name, block.ending
+
+    @flow
+    def nightly():
+        measured = measure.map(["pears", "plums"])
+        entered.wait(60)
+        with get_client(sync_client=True) as client:
+            client.set_flow_run_state(enclosing_run(), State(type=StateType.CANCELLING), force=True)
+        return measured.result()
+
+    assert nightly() == [("pears", "cancelled"), ("plums", "cancelled")]
