@@ -119,7 +119,7 @@ def current_execution() -> Execution:
         base, outer, parents = acting.execution, acting.outer, ()
     frames, place = list(base.frames), base.place
     for number, parent in enumerate(parents):
-        # The parent's process counts in the same way: a sandbox that it has taken over must not look like a successor's.
+        # The parent's process counts in the same way: what it has taken over must not look like a successor's.
         frames.append(Frame("flow", parent.id.hex, attempt_of(parent)))
         if number:
             place = place.within(str(parent.flow_id), fingerprint(parent.parameters), _is_plain(parent.parameters))

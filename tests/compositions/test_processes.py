@@ -1,4 +1,4 @@
-"""Parallel executions of one run in several processes: no shared sandbox, no shared command, and retries find theirs."""
+"""Parallel executions of one run in several processes: nothing is shared, and retries find what they began."""
 
 import importlib.util
 import json

@@ -9,12 +9,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import pytest
-from hypothesis import HealthCheck, given, note, settings
+from hypothesis import HealthCheck, Phase, given, note, settings
 from hypothesis import strategies as st
 from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
 
 from ags_flows.cloud.data_planes import close_plane
+from ags_flows.ownership import LIVE
 from ags_flows.session import _Opening
+from ags_flows.testing import config_for
 
 EXAMPLES = int(os.environ.get("COMPOSITIONS", "10"))
 MOST_ATTEMPTS = 4
@@ -95,16 +98,17 @@ class Execution:
                 with self.lock:
                     self.ran.append((inner.instance.id, sorted(expected), sorted(found)))
         elif node.kind == "task":
-            self.merge(called, task(self.inside, name="step", retries=1, retry_delay_seconds=0)(node, Holding(sandbox)))
+            step = task(self.inside, name="step", retries=1, retry_delay_seconds=0, cache_policy=NO_CACHE)
+            called.extend(step(node, Holding(sandbox)))
         elif node.kind == "subflow":
-            self.merge(called, flow(self.inside, name="inner", retries=1)(node, Holding(sandbox)))
+            called.extend(flow(self.inside, name="inner", retries=1)(node, Holding(sandbox)))
         elif node.kind == "map":
-            step = task(self.one, name="mapped")
+            step = task(self.one, name="mapped", cache_policy=NO_CACHE)
             futures = [step.submit(child, Holding(sandbox)) for child in node.inside]
             for future in futures:
                 future.wait()
             for future in futures:
-                self.merge(called, future.result())
+                called.extend(future.result())
 
     def each(self, node, sandbox, called):
         for child in node.inside:
@@ -119,10 +123,6 @@ class Execution:
         called = []
         self.each(node, holding.sandbox, called)
         return called
-
-    @staticmethod
-    def merge(called, more):
-        called.extend(more)
 
     def call(self, command, sandbox, called):
         with self.lock:
@@ -178,15 +178,14 @@ class Holding:
     deadline=None,
     database=None,
     suppress_health_check=list(HealthCheck),
+    # A program is a matter of seconds: what fails is printed as it is.
+    phases=[Phase.explicit, Phase.generate],
     report_multiple_bugs=False,
 )
 @given(program=programs, crashes=st.frozensets(st.integers(0, 8), max_size=2))
 def test_whatever_crashes_each_call_ran_once_in_its_own_sandbox_and_nothing_is_left(
     ags_emulator_process, program, crashes
 ):
-    from ags_flows.ownership import LIVE
-    from ags_flows.testing import config_for
-
     ags_emulator_process.reset()
     config = config_for(ags_emulator_process)
     note(f"{program!r}, crashes at {sorted(crashes)}")
