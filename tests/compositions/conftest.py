@@ -29,7 +29,10 @@ def attempt():
 
 @pytest.fixture
 def killed_session(ags_config):
-    """Return a function that opens a session as `sandbox_session` does, in a process that is killed: nothing closes it."""
+    """Return a function that opens a session as `sandbox_session` does, in a process that is killed.
+
+    Nothing closes the session, its lease is not renewed any more, and the connections of the process are gone.
+    """
 
     def open_and_die(tool="base", work=lambda sandbox: None, lease=600, delete_tool=False):
         opening = _Opening(ags_config, [], lease, {}, delete_tool)
