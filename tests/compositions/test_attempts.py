@@ -231,3 +231,29 @@ def test_only_one_of_two_attempts_gets_the_sandbox(ags_config, attempt, killed_s
         first = killed_session()
         second = killed_session()
     assert first.instance.id == left.instance.id != second.instance.id
+
+
+def test_a_sandbox_that_ended_since_it_was_listed_is_replaced(ags_config, attempt, killed_session, monkeypatch):
+    with attempt(1):
+        left = killed_session()
+    stale = ags_config.control_plane().get_instance(left.instance.id)
+    ags_config.control_plane().stop_instance(left.instance.id)
+    monkeypatch.setattr("ags_flows.lifecycle.open_sandbox.left_by_earlier_attempts", lambda *arguments: [stale])
+    with attempt(2), sandbox_session("base", config=ags_config) as sandbox:
+        assert sandbox.instance.id != left.instance.id
+        assert sandbox.run("echo new").stdout == "new\n"
+
+
+def test_only_a_retry_reads_the_list_of_instances_and_only_that_of_its_tool(ags_config, attempt, monkeypatch):
+    asked, listed = [], ControlPlane.list_instances
+
+    def noted(self, **filters):
+        # Without metadata it is a look at one instance.
+        asked.extend([filters.get("tool")] if "metadata" in filters else [])
+        return listed(self, **filters)
+
+    monkeypatch.setattr(ControlPlane, "list_instances", noted)
+    for number, expected in ((1, []), (2, ["base"])):
+        with attempt(number):
+            tasks.start_instance.fn("base", config=ags_config)
+        assert asked == expected

@@ -1,5 +1,6 @@
 """Parallel executions of one run in several processes: nothing is shared, and retries find what they began."""
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -15,7 +16,9 @@ from prefect.client.schemas.objects import StateType
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME
 from prefect.states import State
 
+from ags_flows.cloud.data_planes import open_plane
 from ags_flows.demo.servers import end
+from ags_flows.errors import AGSFlowsError
 from ags_flows.ownership import Holder
 
 WORK = Path(__file__).with_name("work.py")
@@ -119,6 +122,29 @@ def test_parallel_processes_of_one_run_never_share(process, noted, live, tmp_pat
 def test_a_retry_finds_what_the_process_pool_of_a_subflow_did_in_the_sandbox_of_the_run(process, noted, tmp_path):
     assert process("-c", f"import work; work.nesting({str(tmp_path)!r}, {NAMES!r})").wait(120) == 0
     assert sorted(noted("nesting")[0]["ran"]) == NAMES
+
+
+def test_an_item_that_was_begun_is_found_although_the_list_of_items_has_grown(process, ags_config, live, tmp_path):
+    results = str(tmp_path / "results")
+    first = process("-c", f"import work; work.batch({results!r}, ['m'])")
+    sandbox = wait_until(lambda: begun_in(ags_config, live()), 60)
+    first.kill()
+    first.wait()
+    sandbox.write("go", b"")
+    assert process("-c", f"import work; work.batch({results!r}, ['a', 'm'])").wait(90) == 0
+    lines = [json.loads(line) for line in Path(results, "results.jsonl").read_text().splitlines()]
+    assert {line["key"]: line["stdout"].split().count("m") for line in lines} == {"a": 1, "m": 1}
+    assert live() == []
+
+
+def begun_in(config, instances):
+    """Return the data plane of the sandbox in which an item was begun, None if there is none yet."""
+    for instance in instances:
+        plane = open_plane(config.connection(), instance).plane
+        with contextlib.suppress(AGSFlowsError):
+            plane.stat("begun")
+            return plane
+    return None
 
 
 def test_children_of_run_deployment_never_share_and_a_killed_one_finds_its_sandbox(process, noted, live, tmp_path):
