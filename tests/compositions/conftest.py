@@ -1,13 +1,13 @@
 """Attempts of one run without a Prefect server, and sessions whose process was killed."""
 
+import uuid
+
 import pytest
 
 from ags_flows.cloud.data_planes import close_plane
 from ags_flows.ownership import LIVE, Frame, Owner
 from ags_flows.run.holder import Execution, acting_as
 from ags_flows.session import _Opening
-
-ROOT = "a" * 32
 
 
 @pytest.fixture(autouse=True)
@@ -21,8 +21,10 @@ def quick_tools(request):
 def attempt():
     """Return a function: `with attempt(2):` makes the steps of the block steps of the second attempt of one run."""
 
+    root = uuid.uuid4().hex
+
     def enter(number):
-        return acting_as(Execution(frames=(Frame("flow", ROOT, number),), owner=Owner("run-1")))
+        return acting_as(Execution(frames=(Frame("flow", root, number),), owner=Owner("run-1")))
 
     return enter
 
