@@ -239,9 +239,14 @@ class Step:
         return digest(self.root, self.name, self.does)
 
     @property
+    def where(self) -> str:
+        """16 hexadecimal digits: the same for all steps at the same place of a run."""
+        return digest(*self.place.path)
+
+    @property
     def family(self) -> str:
         """32 hexadecimal digits: the same in every attempt of the same place of the same run."""
-        return self.what + digest(*self.place.path)
+        return self.what + self.where
 
     def client_token(self, generation: int = 0) -> str:
         """Return the ClientToken of a creation, at most 64 characters.

@@ -1,14 +1,18 @@
 """What a later attempt finds of an earlier one, by what a step does: each attempt is simulated, without a server."""
 
 import contextlib
+import json
 import sys
 import threading
+from pathlib import Path
 
 import pytest
-from prefect.exceptions import Pause
+from prefect.exceptions import Pause, TerminationSignal
 
 from ags_flows import sandbox_session, tasks
+from ags_flows.batch.storage import DirectoryStorage
 from ags_flows.cloud.control_plane import ControlPlane
+from ags_flows.cloud.data_planes import open_plane
 from ags_flows.cloud.retry import Backoff
 from ags_flows.errors import AGSFlowsError, InstanceGoneError, SupersededError, UnreachableError
 from ags_flows.flows import run_items
@@ -257,3 +261,44 @@ def test_only_a_retry_reads_the_list_of_instances_and_only_that_of_its_tool(ags_
         with attempt(number):
             tasks.start_instance.fn("base", config=ags_config)
         assert asked == expected
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_the_retry_of_one_batch_leaves_the_sandboxes_of_another_batch_alone(
+    ags_config, attempt, live, monkeypatch, tmp_path, given
+):
+    module = sys.modules["ags_flows.flows.run_items"]
+    monkeypatch.setattr(module, "result_storage", lambda filesystem, prefix: DirectoryStorage(tmp_path / "default"))
+    begun, go_on = threading.Event(), threading.Event()
+
+    def work(sandbox, item):
+        if item == "long":
+            sandbox.run("echo x >> ran")
+            begun.set()
+            sandbox.run("until [ -e go ]; do sleep 0.05; done", timeout=20)
+            return len(ran(sandbox))
+        return item
+
+    def batches():
+        for item in ("short", "long"):
+            results = tmp_path / item if given else None
+            reports.append(run_items([item], work, tool="base", sandboxes=1, results=results, config=ags_config))
+
+    def killed(self, runner):
+        while not runner.wait(0.05):
+            if begun.is_set() and not go_on.is_set():
+                raise TerminationSignal(signal=15)
+
+    reports = []
+    monkeypatch.setattr(module.Observer, "watch", killed)
+    monkeypatch.setattr(module, "ending_of", lambda error, *more: "crashed")
+    with attempt(1), pytest.raises(TerminationSignal):
+        batches()
+    [left] = live()
+    go_on.set()
+    open_plane(ags_config.connection(), left).plane.write("go", b"")
+    with attempt(2):
+        batches()
+    assert [report.started for report in reports] == [1, 0, 0]
+    assert json.loads(Path(reports[-1].results).read_text())["value"] == 1
+    assert live() == []
