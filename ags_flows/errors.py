@@ -142,7 +142,7 @@ class ConflictError(AGSFlowsError):
 
 
 class DuplicateRequestError(ConflictError):
-    """The ClientToken of a creation was used before. What the first request made, or is making, can be adopted."""
+    """The ClientToken of a creation was used before. What the first request made can be looked up."""
 
 
 class RequestInProgressError(ConflictError):

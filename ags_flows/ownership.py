@@ -33,6 +33,9 @@ STOPPING = frozenset({"STOPPING", "STOPPED"})
 ENDED = STOPPING | NEVER_RAN
 """Nothing can run in it again."""
 
+IN_USE = LIVE | {"STOPPING"}
+"""It keeps its tool from being deleted."""
+
 # Names of metadata on instances and of tags on tools and snapshots.
 
 MANAGED_BY_KEY = "managed-by"

@@ -226,7 +226,7 @@ def sandbox_session(
 
     Args:
         tool: A `ToolSpec` to create, a tool, its name or its id; by default the configuration's `tool_id`.
-        lease: `30s` to `24h`, by default the configuration's (`10m`).
+        lease: `30s` to `24h`, by default the configuration's (`15m`).
         metadata: Your own names and values on the instance.
         custom: What this instance has different from its tool.
         on_failure: What becomes of the sandbox when the block raises: `stop`, `keep` (until the lease ends), `pause`.
@@ -300,8 +300,10 @@ class _Opening:
         config = self._config
         started = time.monotonic()
         instance = self._start(tool, custom, snapshot_id, step)
-        with timed(self._steps, "wait for instance"):
-            self._instance = instance = as_step(tasks.wait_instance_running)(instance, config=config)
+        # One that was taken over runs already: the claim was made in it.
+        if instance.status != "RUNNING":
+            with timed(self._steps, "wait for instance"):
+                self._instance = instance = as_step(tasks.wait_instance_running)(instance, config=config)
         self._lease = keep_lease(
             config.control_plane(),
             instance.id,

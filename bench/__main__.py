@@ -14,6 +14,7 @@ from bench.alone import measured_alone
 
 AREAS = (
     "imports",
+    "claims",
     "commands",
     "following",
     "control_plane",

@@ -12,7 +12,9 @@ from prefect.runtime import flow_run
 
 from ags_flows import sandbox_session
 from ags_flows.models import ToolSpec
-from ags_flows.tasks import list_instances, list_tools
+from ags_flows.ownership import Frame, Owner
+from ags_flows.run.holder import Execution, acting_as
+from ags_flows.tasks import list_instances, list_tools, pause_instance
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
@@ -126,3 +128,20 @@ def test_a_session_leaves_no_thread_and_no_sandbox_behind_an_error(ags_config):
     while any(thread.name == "ags-leases" for thread in threading.enumerate()):
         assert time.monotonic() < deadline
         time.sleep(0.1)
+
+
+@pytest.mark.parametrize("paused", [False, True])
+def test_a_session_that_is_taken_over_runs_without_a_wait(ags_config, paused):
+    def attempt(number):
+        return acting_as(Execution(frames=(Frame("flow", "a" * 32, number),), owner=Owner("run-1")))
+
+    earlier, steps = sandbox_session("base", config=ags_config), []
+    with attempt(1):
+        left = earlier.__enter__()
+    if paused:
+        pause_instance.fn(left.instance, config=ags_config)
+    with attempt(2), sandbox_session("base", steps=steps, config=ags_config) as sandbox:
+        assert (sandbox.instance.id, sandbox.instance.status) == (left.instance.id, "RUNNING")
+        assert [one.name for one in steps] == ["start instance"]
+        assert sandbox.run("echo fine").stdout == "fine\n"
+    earlier.__exit__(None, None, None)

@@ -1,4 +1,4 @@
-"""The sandboxes of a batch: started at the API's pace, adopted by a retry, kept alive by leases, ended with it."""
+"""The sandboxes of a batch: started at the API's pace, taken over by a retry, kept alive by leases, ended with it."""
 
 from __future__ import annotations
 
@@ -221,7 +221,7 @@ class Pool:
             close_plane(self._config.connection(), sandbox.id)
 
     def leave(self) -> None:
-        """Let go of all sandboxes without stopping them: a retry adopts them, or their leases end them."""
+        """Let go of all sandboxes without stopping them: a retry takes them over, or their leases end them."""
         with self._lock:
             left, self._counts.open = list(self._counts.open.values()), {}
         for sandbox in left:

@@ -19,7 +19,7 @@ class Turn:
 
     Attributes:
         item: The item.
-        attempt: The how-manieth attempt at it, from 1, in all runs of the batch: a part of its steps' identity.
+        attempt: 1-based number of the attempt, counted across all runs of the batch. A part of its steps' place.
         tries: How often it was tried in this run.
     """
 

@@ -226,7 +226,7 @@ class Runner:
                 while admission.held and (turn := self._queue.take(sandbox.id if sandbox else expected)):
                     sandbox = self._do(slot, turn, sandbox, expected)
                     if expected is not None and (sandbox is None or sandbox.id != expected):
-                        # It could not be adopted, or is gone: what was begun in it begins anew.
+                        # It could not be taken over, or is gone: what was begun in it begins again.
                         self._queue.release(expected)
                         expected = None
             finally:

@@ -38,11 +38,10 @@ from ags_flows.models import (
     Tool,
     ToolSpec,
 )
+from ags_flows.ownership import ENDED
 
 KEPT_CLIENTS = 32
 AUTH_MODES = ("DEFAULT", "TOKEN", "PUBLIC", "NONE")
-
-_ENDED = ("STOPPING", "STOPPED", "FAILED", "STARTING_FAILED", "FORK_FAILED")
 
 
 class ControlPlane:
@@ -349,7 +348,7 @@ class ControlPlane:
         except (ConflictError, InvalidRequestError):
             # What AGS answers to a second stop is not documented: the state decides.
             known = self.list_instances(ids=[instance_id])
-            if known and known[0].status not in _ENDED:
+            if known and known[0].status not in ENDED:
                 raise
 
     def acquire_token(self, instance_id: str) -> AccessToken:

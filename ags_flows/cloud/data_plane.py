@@ -13,6 +13,7 @@ from typing import IO, Any, Literal, TypeVar
 from ags_flows.cloud.connection import Connection
 from ags_flows.cloud.head_and_tail import HeadAndTail
 from ags_flows.cloud.live_token import LiveToken
+from ags_flows.cloud.scripts import without_profile
 from ags_flows.errors import (
     AGSFlowsError,
     CommandTimeoutError,
@@ -86,8 +87,9 @@ class DataPlane:
         on_stdout: Callable[[str], object] | None = None,
         on_stderr: Callable[[str], object] | None = None,
         limit: int = DEFAULT_LIMIT,
+        profile: bool = True,
     ) -> ExecResult:
-        """Run a short command by `bash -l -c` and wait for it. Its output is lost when the connection is.
+        """Run a short command by bash and wait for it. Its output is lost when the connection is.
 
         Args:
             command: The command.
@@ -98,6 +100,7 @@ class DataPlane:
             on_stdout: Gets pieces of text as they come.
             on_stderr: The same for stderr.
             limit: How many bytes of each stream are kept: head and tail of longer output.
+            profile: Whether bash is a login shell (`bash -l -c`). False for scripts of this package: see `script`.
 
         Returns:
             The outcome; an exit code other than 0 is a value.
@@ -123,9 +126,10 @@ class DataPlane:
             return take
 
         def execute(sandbox: Any) -> int:
+            commands = sandbox.commands if profile else without_profile(sandbox.commands)
             try:
                 return int(
-                    sandbox.commands.run(
+                    commands.run(
                         command,
                         envs=dict(env or {}),
                         user=user,
@@ -161,6 +165,25 @@ class DataPlane:
             )
 
         return result(self.call("run a command", execute))
+
+    def script(
+        self, text: str, *, user: str | None = None, env: Mapping[str, str] | None = None, timeout: float = 60.0
+    ) -> ExecResult:
+        """Run a script of this package: in the user's home, and by a bash that reads no profile.
+
+        The script gets HOME and PATH of envd, and nothing that a profile prints, exports or changes.
+
+        Args:
+            text: The script.
+            user: `user` (default) or `root`.
+            env: Environment.
+            timeout: Seconds; then envd kills the script.
+
+        Raises:
+            CommandTimeoutError: The time limit was reached.
+            UnreachableError: The connection was lost; the script may have run.
+        """
+        return self.run(text, user=user, env=env, timeout=timeout, profile=False)
 
     def write(
         self,

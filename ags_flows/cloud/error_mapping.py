@@ -101,7 +101,7 @@ CODES: dict[str, Meaning] = {
     "InvalidParameterValue.SandboxTool": Meaning(
         ConflictError, "The name may be taken: use that tool (ensure_tool), or choose another name."
     ),
-    "FailedOperation.DuplicateRequest": Meaning(DuplicateRequestError, "What the first request made is adopted."),
+    "FailedOperation.DuplicateRequest": Meaning(DuplicateRequestError, "What the first request made is looked up."),
     "FailedOperation.RequestInProgress": Meaning(RequestInProgressError, "Repeat it with the same ClientToken."),
     "FailedOperation.PrecacheFailed": Meaning(InvalidRequestError, _REGISTRY),
     "FailedOperation.StorageMount": Meaning(InvalidRequestError, "Check the mounts and that role_arn may use them."),

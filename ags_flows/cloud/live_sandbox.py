@@ -11,6 +11,7 @@ from ags_flows.cloud.connection import Connection
 from ags_flows.cloud.control_plane import ControlPlane
 from ags_flows.cloud.data_plane import DataPlane
 from ags_flows.models import ExecResult
+from ags_flows.ownership import ENDED
 
 
 class KeylessSandbox(Sandbox):  # type: ignore[misc]
@@ -57,7 +58,7 @@ class KeylessSandbox(Sandbox):  # type: ignore[misc]
         """Stop the instance for good; False when it had ended already."""
         known = self._control.list_instances(ids=[self.sandbox_id])
         self._control.stop_instance(self.sandbox_id)
-        return bool(known) and known[0].status not in ("STOPPING", "STOPPED", "FAILED")
+        return bool(known) and known[0].status not in ENDED
 
     def set_timeout(self, timeout: int, **_options: Any) -> None:
         """Restart the countdown: the instance ends in `timeout` seconds, 30 to 86,400."""

@@ -15,6 +15,7 @@ from typing import Any
 from ags_flows.cloud.connection import Connection
 from ags_flows.cloud.control_plane import ControlPlane
 from ags_flows.cloud.forks import reset_in_children
+from ags_flows.cloud.retry import Backoff, persistently
 from ags_flows.errors import ThrottledError
 
 RATES = {"StartSandboxInstance": 100.0, "StopSandboxInstance": 100.0, "AcquireSandboxInstanceToken": 100.0}
@@ -25,8 +26,7 @@ OTHER_RATE = 20.0
 SHARE = 0.96
 """The part of a rate that is used: requests do not arrive at the intervals at which they are sent."""
 
-ATTEMPTS = 8
-FIRST_PAUSE = 0.25
+BACKOFF = Backoff(attempts=8, first_pause=0.25)
 
 
 class Pace:
@@ -85,15 +85,16 @@ class PacedControlPlane(ControlPlane):
     def call(self, action: str, parameters: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Call an action at its pace."""
         pace = self._pace(action)
-        for attempt in range(ATTEMPTS):
+        send = super().call
+
+        def at_its_moment() -> dict[str, Any]:
             pace.wait()
-            try:
-                return super().call(action, parameters)
-            except ThrottledError as error:
-                if attempt + 1 == ATTEMPTS:
-                    raise
-                pace.hold(error.retry_after or FIRST_PAUSE * 2**attempt)
-        raise AssertionError("unreachable")
+            return send(action, parameters)
+
+        # The pause is every caller's, not only this one's.
+        return persistently(
+            at_its_moment, BACKOFF, repeat=lambda error: isinstance(error, ThrottledError), sleep=pace.hold
+        )
 
     def _pace(self, action: str) -> Pace:
         with self._paces_lock:

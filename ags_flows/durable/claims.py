@@ -112,17 +112,24 @@ ags_consider() {
 }
 # The place of this call may have had another name in the attempt before: any one of that attempt will do.
 ags_find_elsewhere() {
-  local ags_wanted
-  for ags_wanted in same superseded; do
-    for ags_d in "$ags_places/${ags_family:0:16}"*; do
-      case $ags_d in *.stale.*) continue ;; esac
-      [ -d "$ags_d" ] || continue
-      ags_holder_of "$ags_d"
-      ags_relate
-      [ "$ags_relation" = "$ags_wanted" ] || continue
-      ags_consider
-      case $ags_outcome in same | taken) ags_number=${ags_d##*.}; return ;; esac
-    done
+  local ags_left=()
+  for ags_d in "$ags_places/${ags_family:0:16}"*; do
+    case $ags_d in
+      *.stale.*) continue ;;
+      # No place of this family before the one that is free can be the caller's.
+      "$ags_places/$ags_family".*) [ "${ags_d##*.}" -ge "$ags_number" ] || continue ;;
+    esac
+    [ -d "$ags_d" ] || continue
+    ags_holder_of "$ags_d"
+    ags_relate
+    case $ags_relation in
+      same) ags_outcome=same ags_number=${ags_d##*.}; return ;;
+      superseded) ags_left+=("$ags_d") ;;
+    esac
+  done
+  for ags_d in "${ags_left[@]}"; do
+    ags_consider
+    case $ags_outcome in same | taken) ags_number=${ags_d##*.}; return ;; esac
   done
   ags_d="$ags_places/$ags_family.$ags_number"
   return 1

@@ -343,7 +343,7 @@ class DurableCommand:
             )
 
         response = self._patiently(ask)
-        found = [line for line in response.stdout.splitlines() if line.startswith(MARK)]
+        _, found, report = f"\n{response.stdout}".partition(f"\n{MARK} ")
         if not found:
             shown = (response.stderr or response.stdout).strip()[-500:]
             raise UnsupportedError(
@@ -351,16 +351,17 @@ class DurableCommand:
                 f"{shown}",
                 hint=NEEDS,
             )
-        _, state, _, _, self._directory = found[0].split(" ", 4)
+        first, *parts = report.split(f"\n{MARK}-")
+        state, _, _, self._directory = first.rstrip("\n").split(" ", 3)
         self.journal = self._directory.rpartition("/")[2]
-        inline = {line.split(" ", 1)[0]: line.split(" ", 1)[-1] for line in found[1:]}
+        inline = {name: value.strip() for name, _, value in (part.partition(" ") for part in parts)}
         if state == "stale":
-            raise superseded(self._plane.instance_id, inline[f"{MARK}-holder"])
+            raise superseded(self._plane.instance_id, inline["holder"])
         # A late look has the output from its start: what was read before is not taken again.
-        if f"{MARK}-whole" in inline and not any(stream.offset for stream in self._streams.values()):
+        if "whole" in inline and not any(stream.offset for stream in self._streams.values()):
             for name, stream in (("out", self._streams["stdout"]), ("err", self._streams["stderr"])):
-                stream.take(base64.b64decode(inline.get(f"{MARK}-{name}", "").strip()), final=True)
-            self._ended = inline[f"{MARK}-rc"]
+                stream.take(base64.b64decode(inline.get(name, "")), final=True)
+            self._ended = inline["rc"]
         return state
 
     def _patiently(self, action: Callable[[], Response]) -> Response:

@@ -54,7 +54,11 @@ ags_alive() {
   local ags_p ags_at
   read -r ags_p ags_at 2>/dev/null <"$1" && ags_started "$ags_p" && [ "$ags_t" = "$ags_at" ]
 }
-ags_sizes() { set -- $(stat -c %s "$ags_d/out" "$ags_d/err" 2>/dev/null); ags_o=${1:-0} ags_e=${2:-0}; }
+ags_sizes() {
+  ags_o=0 ags_e=0
+  [ -s "$ags_d/out" ] || [ -s "$ags_d/err" ] || return 0
+  set -- $(exec stat -c %s "$ags_d/out" "$ags_d/err" 2>/dev/null); ags_o=${1:-0} ags_e=${2:-0}
+}
 """
 
 # What left the process group of the command (by a session of its own) still has its environment. $1: whom to spare.
@@ -133,7 +137,7 @@ ags_supervise() {
     kill -s KILL -- "-$ags_child" 2>/dev/null
     for ags_pid in $(ags_strays "$ags_me $ags_watcher"); do kill -s KILL "$ags_pid" 2>/dev/null; done
   fi
-  : >"$ags_d/reserve"; rm -f "$ags_d/in"
+  : >"$ags_d/reserve"; if [ -e "$ags_d/in" ]; then rm -f "$ags_d/in"; fi
   for ags_v in 1 2 3 4 5 6 7 8 9 10 11 12; do
     { echo "$ags_code $ags_why" >"$ags_d/rc"; } 2>/dev/null && break
     sleep 5
@@ -148,9 +152,10 @@ ags_report() {
   [ -s "$ags_d/rc" ] && read -r ags_rc <"$ags_d/rc"
   printf '\n%s\n' "MARKER $1 $ags_o $ags_e $ags_d" "MARKER-rc $ags_rc" "MARKER-holder $ags_theirs"
   if [ -n "$ags_rc" ] && [ "$ags_o" -le INLINE_BYTES ] && [ "$ags_e" -le INLINE_BYTES ]; then
-    [ "$ags_o" = 0 ] || echo "MARKER-out $(base64 <"$ags_d/out" | tr -d '\n')"
-    [ "$ags_e" = 0 ] || echo "MARKER-err $(base64 <"$ags_d/err" | tr -d '\n')"
-    echo "MARKER-whole"
+    # A value begins behind the space, and ends before the next marker.
+    [ "$ags_o" = 0 ] || { echo "MARKER-out "; base64 <"$ags_d/out"; }
+    [ "$ags_e" = 0 ] || { echo "MARKER-err "; base64 <"$ags_d/err"; }
+    echo "MARKER-whole "
   fi
   exit 0
 }

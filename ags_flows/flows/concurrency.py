@@ -29,7 +29,7 @@ LOOK = 5.0
 """Seconds of waiting for a slot, after which is asked again whether it is still wanted."""
 
 LEASE = 120.0
-"""Seconds after which the server frees the slots of a process that died: a retry needs them for what it adopts."""
+"""Seconds after which the server frees the slots of a process that died: a retry needs them for what it takes over."""
 
 RENEWAL = 30.0
 PATIENCE = 600.0

@@ -21,7 +21,7 @@ from ags_flows.cloud.retry import Backoff, persistently
 from ags_flows.errors import AGSFlowsError, ConflictError
 from ags_flows.job import SandboxJob
 from ags_flows.models import Instance, Tool
-from ags_flows.ownership import FLOW_RUN, LIVE, MANAGED_BY, MANAGED_BY_KEY, flow_runs_of, is_ours
+from ags_flows.ownership import FLOW_RUN, IN_USE, LIVE, MANAGED_BY, MANAGED_BY_KEY, flow_runs_of, is_ours
 from ags_flows.run.events import emit
 from ags_flows.run.logs import Logger
 
@@ -141,7 +141,7 @@ def _users_until(control: ControlPlane, tool: Tool, deadline: float) -> Iterator
     """Yield the instances that keep a tool from being deleted, again and again until the deadline, at least once."""
     while True:
         known = persistently(lambda: control.list_instances(tool=tool.id), _until(deadline))
-        yield [one for one in known if one.status in LIVE or one.status == "STOPPING"]
+        yield [one for one in known if one.status in IN_USE]
         left = deadline - time.monotonic()
         if left <= 0:
             return

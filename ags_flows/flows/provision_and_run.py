@@ -50,7 +50,7 @@ def provision_and_run(
 ) -> RunReport:
     """Run one command, or several one after another, in a sandbox of their own.
 
-    A retry of the run goes on where the last attempt was: it adopts the tool and the live sandbox, attaches to the
+    A retry of the run goes on where the last attempt was: it takes over the live sandbox, attaches to the
     command if that still runs, and never runs one a second time in the same sandbox.
 
     Args:

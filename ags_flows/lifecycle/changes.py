@@ -9,6 +9,7 @@ from ags_flows.cloud.gone import telling_of_its_end
 from ags_flows.errors import ConflictError
 from ags_flows.lifecycle.waiting import wait_instance_status
 from ags_flows.models import Instance
+from ags_flows.ownership import RESUMABLE
 
 
 def pause(control: ControlPlane, instance_id: str, *, memory: bool, timeout: float) -> Instance:
@@ -19,11 +20,13 @@ def pause(control: ControlPlane, instance_id: str, *, memory: bool, timeout: flo
         ConflictError: It is in a state that cannot be paused.
         WaitTimeoutError: It was not PAUSED in time.
     """
-    _unless(control, instance_id, ("PAUSING", "PAUSED"), lambda: control.pause_instance(instance_id, memory=memory))
+    _unless(control, instance_id, RESUMABLE, lambda: control.pause_instance(instance_id, memory=memory))
     return wait_instance_status(control, instance_id, goal="PAUSED", timeout=timeout)
 
 
-def resume(control: ControlPlane, instance_id: str, *, lease: str | int, timeout: float) -> Instance:
+def resume(
+    control: ControlPlane, instance_id: str, *, lease: str | int, timeout: float, is_paused: bool = False
+) -> Instance:
     """Resume an instance and wait until it is RUNNING. Ignore that it runs already; wait for a pause that is under way.
 
     Args:
@@ -31,12 +34,13 @@ def resume(control: ControlPlane, instance_id: str, *, lease: str | int, timeout
         instance_id: The instance.
         lease: Its new timeout.
         timeout: Seconds for each wait.
+        is_paused: Whether it is known that no pause is under way: that saves a request.
 
     Raises:
         InstanceGoneError: It has ended.
         WaitTimeoutError: It was not RUNNING in time.
     """
-    if control.get_instance(instance_id).status == "PAUSING":
+    if not is_paused and control.get_instance(instance_id).status == "PAUSING":
         wait_instance_status(control, instance_id, goal="PAUSED", timeout=timeout)
     underway = ("RESUMING", "RUNNING")
     _unless(control, instance_id, underway, lambda: control.resume_instance(instance_id, timeout=lease))

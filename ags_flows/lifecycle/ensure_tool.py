@@ -16,7 +16,7 @@ from ags_flows.lifecycle.create_once import create_tool_once, tool_named, wait_d
 from ags_flows.lifecycle.tool_marks import CHANGEABLE, CONTAINER, SPEC_TAG, Difference, difference, marked
 from ags_flows.lifecycle.waiting import wait_tool_active
 from ags_flows.models import CustomConfiguration, EnsuredTool, Instance, Tool, ToolSpec
-from ags_flows.ownership import LIVE, MANAGED_BY, MANAGED_BY_KEY, Step
+from ags_flows.ownership import IN_USE, MANAGED_BY, MANAGED_BY_KEY, Step
 
 INTERVAL = 1.0
 NAMED_IN_MESSAGES = 3
@@ -99,7 +99,7 @@ def delete_drained(control: ControlPlane, tool: Tool, *, drain: float, timeout: 
 
 def users_of(control: ControlPlane, tool: Tool) -> list[Instance]:
     """Return the instances that keep a tool from being deleted."""
-    return [one for one in control.list_instances(tool=tool.id) if one.status in LIVE or one.status == "STOPPING"]
+    return [one for one in control.list_instances(tool=tool.id) if one.status in IN_USE]
 
 
 def _create(

@@ -212,7 +212,13 @@ def take_over(control: ControlPlane, connection: Connection, launch: Launch, can
     if predecessor is None:
         return None
     if candidate.status in RESUMABLE:
-        candidate = resume(control, candidate.id, lease=launch.timeout, timeout=launch.startup_timeout)
+        candidate = resume(
+            control,
+            candidate.id,
+            lease=launch.timeout,
+            timeout=launch.startup_timeout,
+            is_paused=candidate.status == "PAUSED",
+        )
     elif candidate.status != "RUNNING":
         candidate = wait_instance_running(control, candidate.id, timeout=launch.startup_timeout)
     plane = open_plane(connection, candidate.id).plane

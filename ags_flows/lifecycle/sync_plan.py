@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from ags_flows.errors import ConfigurationError
 from ags_flows.lifecycle.tool_marks import difference
 from ags_flows.models import Drift, SyncedTool, Tool, ToolSpec
-from ags_flows.ownership import MANAGED_BY, SYNCED_TAG
+from ags_flows.ownership import MANAGED_BY, MANAGED_BY_KEY, SYNCED_TAG
 
 LONGEST_NAME = 50
 IMAGE_TAG = "ags-flows-image"
@@ -78,7 +78,7 @@ def drift(wanted: dict[str, ToolSpec], known: Sequence[Tool], group: str) -> lis
         )
     names = {spec.name for spec in wanted.values()}
     for tool in known:
-        ours = tool.tags.get("managed-by") == MANAGED_BY and tool.tags.get(SYNCED_TAG) == group
+        ours = tool.tags.get(MANAGED_BY_KEY) == MANAGED_BY and tool.tags.get(SYNCED_TAG) == group
         if ours and tool.name not in names:
             image = tool.tags.get(IMAGE_TAG) or tool.image or ""
             entries.append(SyncedTool(name=tool.name, image=image, id=tool.id, drift="surplus"))

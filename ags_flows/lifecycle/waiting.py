@@ -27,6 +27,7 @@ from ags_flows.errors import (
     WaitTimeoutError,
 )
 from ags_flows.models import Instance, Tool
+from ags_flows.ownership import CHANGE_FAILED, NEVER_RAN, STOP_FAILED, STOPPING
 
 FIRST_INTERVAL = 0.1
 LAST_INTERVAL = 5.0
@@ -37,23 +38,18 @@ MISSES = 3
 UNKNOWN_FOR = 15.0
 """Seconds that a fresh id may be missing from the list before it counts as gone."""
 
-_BROKEN = frozenset({"FAILED", "STARTING_FAILED", "FORK_FAILED"})
-"""States that nothing leads out of: the instance never ran, or its sandbox died."""
-
 _FAILED = {
-    "RUNNING": _BROKEN | {"STOPPING_FAILED", "STOP_FAILED", "PAUSE_FAILED", "RESUME_FAILED"},
-    "PAUSED": _BROKEN | {"STOPPING_FAILED", "STOP_FAILED", "PAUSE_FAILED", "RESUME_FAILED"},
-    "STOPPED": frozenset({"STOPPING_FAILED", "STOP_FAILED"}),
+    "RUNNING": NEVER_RAN | STOP_FAILED | CHANGE_FAILED,
+    "PAUSED": NEVER_RAN | STOP_FAILED | CHANGE_FAILED,
+    "STOPPED": STOP_FAILED,
 }
 """What can no longer become the goal."""
 
 _REACHED = {
     "RUNNING": frozenset({"RUNNING"}),
     "PAUSED": frozenset({"PAUSED"}),
-    "STOPPED": _BROKEN | {"STOPPED"},
+    "STOPPED": NEVER_RAN | {"STOPPED"},
 }
-
-_ENDING = frozenset({"STOPPING", "STOPPED"})
 
 R = TypeVar("R", Tool, Instance)
 
@@ -148,7 +144,7 @@ def wait_instance_status(
                 f"Instance {instance.id} is {status}{reason} instead of {goal}.",
                 hint=_FAILURE_HINTS.get(status, "Stop it and start another one."),
             )
-        if goal != "STOPPED" and status in _ENDING:
+        if goal != "STOPPED" and status in STOPPING:
             raise InstanceGoneError(
                 f"Instance {instance.id} is {status}{reason} instead of {goal}.",
                 hint="Somebody stopped it, or it ran into its timeout: start another one.",

@@ -21,7 +21,7 @@ class ReapRules(Value):
         "from the Prefect server.",
     )
     grace_minutes: float = Field(
-        default=10.0, ge=0, description="How long they are left alone first, for a retry to adopt."
+        default=10.0, ge=0, description="How long they are left alone first, for a retry to take over."
     )
     broken: bool = Field(
         default=True,

@@ -11,7 +11,7 @@ from prefect.utilities.urls import url_for
 from ags_flows.blocks import AGSConfig
 from ags_flows.cloud.data_planes import open_plane
 from ags_flows.models import ExecResult, Instance
-from ags_flows.ownership import LIVE, MANAGED_BY
+from ags_flows.ownership import FLOW_RUN, LIVE, MANAGED_BY, MANAGED_BY_KEY
 
 COLUMNS = ("instance", "state", "tool", "flow run", "age", "ends in")
 Writer = Callable[[str], object]
@@ -20,7 +20,7 @@ Writer = Callable[[str], object]
 def list_sandboxes(every: bool, config: AGSConfig | None = None) -> list[dict[str, Any]]:
     """Return the live instances that this package started, or all that AGS lists, the oldest first."""
     known = (config or AGSConfig()).control_plane().list_instances()
-    ours = [one for one in known if one.status in LIVE and one.metadata.get("managed-by") == MANAGED_BY]
+    ours = [one for one in known if one.status in LIVE and one.metadata.get(MANAGED_BY_KEY) == MANAGED_BY]
     now = datetime.now(timezone.utc)
     return [_row(one, now) for one in sorted(known if every else ours, key=lambda one: one.created_at or now)]
 
@@ -41,7 +41,7 @@ def stop_sandbox(instance: str) -> None:
 
 
 def _row(one: Instance, now: datetime) -> dict[str, Any]:
-    run_id = one.metadata.get("flow-run-id", "")
+    run_id = one.metadata.get(FLOW_RUN, "")
     left = (one.expires_at - now).total_seconds() if one.expires_at and one.status in LIVE else None
     age = (now - one.created_at).total_seconds() if one.created_at else None
     return {

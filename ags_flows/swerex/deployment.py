@@ -29,7 +29,7 @@ class AGSDeployment(AbstractDeployment):
 
     `start` starts an instance, and the server in it where the tool does not, and waits until it answers; `stop` stops
     the instance. In between the instance's timeout is a lease that this process renews: an agent that is killed
-    leaves nothing behind. Inside of a flow run the steps are task runs, and a retry adopts the sandbox.
+    leaves nothing behind. Inside of a flow run the steps are task runs, and a retry takes the sandbox over.
 
     Args:
         logger: By default the run's, or `ags_flows`.

@@ -22,7 +22,7 @@ def swerex_session(
     """Give a SWE-ReX server in a sandbox for the length of a `with` block, and end the sandbox afterwards.
 
     It is a `sandbox_session`: success, failure, Ctrl-C and cancellation stop the sandbox; a process that dies stops
-    renewing its lease, and AGS ends the sandbox with it, unless a retry of the flow run adopts it before.
+    renewing its lease, and AGS ends the sandbox with it, unless a retry of the flow run takes it over before.
 
     Args:
         deployment: What is to be deployed.

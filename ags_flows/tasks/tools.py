@@ -84,7 +84,7 @@ def create_tool(spec: ToolSpec, step: str = "", config: AGSConfig | None = None)
     resolved = resolve_spec(spec, config)
     tool, found = create_tool_once(control, resolved, identify("create_tool", resolved.name, step=step))
     run_logger().info("%s tool %s (%s)", "Found" if found else "Created", tool.name, tool.id)
-    tell_tool("found" if found else "created", tool)
+    tell_tool("adopted" if found else "created", tool)
     return tool
 
 

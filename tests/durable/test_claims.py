@@ -141,6 +141,18 @@ def test_an_uncertain_place_takes_what_an_earlier_attempt_did_elsewhere(bash):
     assert claim(bash, request_for(bash, "journal", step(holder(2), path=("after",), certain=False))).outcome == "new"
 
 
+def test_an_uncertain_place_passes_siblings_of_its_family_and_still_finds_what_is_elsewhere(bash):
+    sibling = Holder((*holder(2).frames[:-1], Frame("task", "t"), Frame("call", "c")))
+    claim(bash, request_for(bash, "journal", step(sibling, path=("after",))))
+    left = [claim(bash, request_for(bash, "journal", step(holder(1), path=("before",)))) for _ in range(2)]
+    mine = [step(holder(2), path=("after",), certain=False) for _ in range(3)]
+    claimed = [claim(bash, request_for(bash, "journal", one)) for one in mine]
+    assert [one.outcome for one in claimed] == ["taken", "taken", "new"]
+    assert [one.directory for one in claimed[:2]] == [one.directory for one in left]
+    again = claim(bash, request_for(bash, "journal", mine[1]))
+    assert (again.outcome, again.directory) == ("same", left[1].directory)
+
+
 def test_a_certain_place_takes_nothing_from_elsewhere(bash):
     claim(bash, request_for(bash, "journal", step(holder(1), path=("pears",))))
     assert claim(bash, request_for(bash, "journal", step(holder(2), path=("plums",)))).outcome == "new"

@@ -29,7 +29,7 @@ def test_a_killed_flow_goes_on_after_a_retry_where_it_was(stage, tmp_path, numbe
     assert target.read_text().split() == ["first", "last", *expected(30)]
     assert (tmp_path / "all.out").read_text() == "".join(f"line {number}\n" for number in range(1, 31))
     attached = "Attached to the command that an earlier attempt started"
-    stage.wait_until(lambda: f"Adopted instance {instance.id}" in stage.log(run), 10)
+    stage.wait_until(lambda: f"Took over instance {instance.id}" in stage.log(run), 10)
     stage.wait_until(lambda: attached in stage.log(run), 10)
     assert stage.live() == []
     assert stage.tools() == []

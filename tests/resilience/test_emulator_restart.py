@@ -17,9 +17,10 @@ from e2b import Sandbox
 
 from ags_flows import AGSConfig
 from ags_flows.cloud.data_planes import open_plane
-from ags_flows.durable.command import run_durable
+from ags_flows.durable.command import Command, DurableCommand
 from ags_flows.emulator.sandbox import isolation
 from ags_flows.emulator.sandbox.outliving import Life
+from ags_flows.ownership import shared_step
 from ags_flows.tasks import exec_command, start_instance, stop_instance, wait_instance_running
 
 pytestmark = pytest.mark.skipif(isolation().bwrap is None, reason="plain directories do not outlive their emulator")
@@ -148,7 +149,8 @@ def test_what_writes_all_the_time_goes_on_through_a_restart_of_the_emulator(emul
 
 
 def _run(instance, config):
-    return run_durable(open_plane(config.connection(), instance.id).plane, COMMAND, key=KEY)
+    plane = open_plane(config.connection(), instance.id).plane
+    return DurableCommand(plane, Command(COMMAND)).start(shared_step(KEY)).wait()
 
 
 def _attempt(instance, config):

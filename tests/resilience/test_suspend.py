@@ -28,7 +28,7 @@ def test_a_suspended_run_goes_on_in_the_same_sandbox_after_the_answer(stage, tmp
     stage.wait_until(lambda: stage.state(run).type is not StateType.PAUSED, 60)
     assert stage.ended(run).type is StateType.COMPLETED, stage.log(run)
     assert target.read_text().split() == ["before", "yes", "alive"]
-    stage.wait_until(lambda: f"Adopted instance {instance.id}" in stage.log(run), 10)
+    stage.wait_until(lambda: f"Took over instance {instance.id}" in stage.log(run), 10)
     assert stage.live() == [] and stage.tools() == []
 
 
