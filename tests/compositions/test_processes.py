@@ -119,8 +119,9 @@ def test_parallel_processes_of_one_run_never_share(process, noted, live, tmp_pat
     check(noted, live)
 
 
-def test_a_retry_finds_what_the_process_pool_of_a_subflow_did_in_the_sandbox_of_the_run(process, noted, tmp_path):
-    assert process("-c", f"import work; work.nesting({str(tmp_path)!r}, {NAMES!r})").wait(120) == 0
+@pytest.mark.parametrize("inner", ["subflow", "task"])
+def test_a_retry_finds_what_tasks_in_a_process_pool_did_in_the_sandbox_of_the_run(process, noted, tmp_path, inner):
+    assert process("-c", f"import work; work.nesting({str(tmp_path)!r}, {NAMES!r}, {inner!r})").wait(120) == 0
     assert sorted(noted("nesting")[0]["ran"]) == NAMES
 
 

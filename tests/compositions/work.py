@@ -88,17 +88,23 @@ def in_the_sandbox_of_its_parent(instance, name: str) -> None:
     exec_command(instance, f"echo {name} >> ran", check=True)
 
 
+@task
+def handing_on(instance, names: list[str]) -> None:
+    """Hand the sandbox on to tasks in the process pool."""
+    in_the_sandbox_of_its_parent.map(unmapped(instance), names).result()
+
+
 @flow(task_runner=ProcessPoolTaskRunner(max_workers=2))
 def nested(instance, names: list[str]) -> None:
     """Work in the sandbox of the parent, from a process pool."""
     in_the_sandbox_of_its_parent.map(unmapped(instance), names).result()
 
 
-@flow(retries=1)
-def nesting(directory: str, names: list[str]) -> None:
-    """Start a sandbox for the process pool of a subflow, and fail once behind it."""
+@flow(retries=1, task_runner=ProcessPoolTaskRunner(max_workers=2))
+def nesting(directory: str, names: list[str], inner: str) -> None:
+    """Start a sandbox for the process pool of a subflow, or of a task; fail once behind it."""
     instance = wait_instance_running(start_instance("base"))
-    nested(instance, names)
+    {"subflow": nested, "task": handing_on}[inner](instance, names)
     if first_time(directory):
         raise RuntimeError("again")
     note(directory, "nesting", ran=read_file(instance, "ran").decode().split())
@@ -107,12 +113,9 @@ def nesting(directory: str, names: list[str]) -> None:
 
 @flow
 def forking(directory: str, names: list[str]) -> None:
-    """Measure in processes of `multiprocessing`, which inherit the run's context or know nothing of it."""
-    methods = ("fork", "spawn")
-    children = [
-        multiprocessing.get_context(method).Process(target=measure, args=(directory, name, names))
-        for method, name in zip(methods, names, strict=True)
-    ]
+    """Measure in processes of `multiprocessing` that inherit the context of the run."""
+    context = multiprocessing.get_context("fork")
+    children = [context.Process(target=measure, args=(directory, name, names)) for name in names]
     for child in children:
         child.start()
     for child in children:

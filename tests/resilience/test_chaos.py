@@ -175,7 +175,7 @@ def test_whatever_happens_each_step_ran_exactly_once_and_nothing_is_left(stage, 
             if go_on(stage, victim):
                 running.remove(victim)
                 done.append(victim)
-    left = [f"{one.id} of {one.tool_name}" for one in stage.live() if KEPT not in one.metadata]
+    left = [f"{one.tool_name} of {owner_of(one, done)}" for one in stage.live() if KEPT not in one.metadata]
     problems = [f"{victim}: {problem}" for victim in done for problem in problems_of(victim)]
     instances = Counter(one for victim in done for one in instances_of(victim))
     problems += [f"{one} was used by {count} units" for one, count in instances.items() if count > 1]
@@ -183,6 +183,12 @@ def test_whatever_happens_each_step_ran_exactly_once_and_nothing_is_left(stage, 
     print(f"strikes: {dict(Counter(what for victim in done for what in victim.history))}; left to their lease: {left}")
     assert not problems, "\n".join(problems)
     nothing_is_left(stage, done)
+
+
+def owner_of(instance, done):
+    """Return the run of an instance, as text."""
+    runs = flow_runs_of(instance.metadata)
+    return next((str(victim) for victim in done if any(str(run.id) in runs for run in victim.runs)), "no run")
 
 
 def problems_of(victim):
