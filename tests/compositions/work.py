@@ -94,13 +94,13 @@ def handing_on(instance, names: list[str]) -> None:
     in_the_sandbox_of_its_parent.map(unmapped(instance), names).result()
 
 
-@flow(task_runner=ProcessPoolTaskRunner(max_workers=2))
+@flow(task_runner=ProcessPoolTaskRunner(max_workers=1))
 def nested(instance, names: list[str]) -> None:
     """Work in the sandbox of the parent, from a process pool."""
     in_the_sandbox_of_its_parent.map(unmapped(instance), names).result()
 
 
-@flow(retries=1, task_runner=ProcessPoolTaskRunner(max_workers=2))
+@flow(retries=1, task_runner=ProcessPoolTaskRunner(max_workers=1))
 def nesting(directory: str, names: list[str], inner: str) -> None:
     """Start a sandbox for the process pool of a subflow, or of a task; fail once behind it."""
     instance = wait_instance_running(start_instance("base"))
