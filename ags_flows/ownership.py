@@ -339,11 +339,14 @@ def flow_runs_of(metadata: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def may_take_over(mine: Holder, status: str, metadata: Mapping[str, str]) -> bool:
-    """Whether an instance of my step's family was left by an earlier attempt, for me to take over."""
+    """Whether an instance of my step's family was left by an earlier attempt, for me to take over.
+
+    One that is mine already counts too: the response to a request of the take-over was lost, and the call is repeated.
+    """
     theirs = holder_of(metadata)
     if status not in LIVE or theirs is None or metadata.get(KEPT) or metadata.get(GIVEN_UP):
         return False
-    return relation(mine, theirs) == "superseded"
+    return relation(mine, theirs) in ("same", "superseded")
 
 
 def take_over_order(holder: Holder) -> tuple[int, ...]:

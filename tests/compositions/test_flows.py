@@ -210,3 +210,23 @@ def test_parallel_sessions_in_threads_tasks_and_subflows_never_share(ags_config,
     assert len({instance for instance, _ in found}) == 4
     assert [lines for _, lines in found] == [["x"]] * 4
     assert live() == []
+
+
+@pytest.mark.parametrize("operation", ["UpdateSandboxInstance", "AcquireSandboxInstanceToken"])
+def test_a_lost_response_during_a_take_over_keeps_the_sandbox(
+    ags_emulator, ags_config, killed_session, live, operation
+):
+    used = []
+
+    @flow(retries=1)
+    def nightly():
+        if used:
+            ags_emulator.fault("lost", operation)
+        sandbox = killed_session(work=lambda sandbox: sandbox.run("echo x >> ran"))
+        used.append(sandbox.instance.id)
+        if len(used) == 1:
+            raise RuntimeError("killed")
+        return ran(sandbox)
+
+    assert nightly() == ["x"]
+    assert live() == used[:1] == used[1:]
