@@ -18,11 +18,14 @@ from ags_flows.run.spellings import SHORTEST, spell_all
 
 MASK = "********"
 
+_STARTS_WORD = r"(?:(?<![A-Za-z0-9_])|(?<=\\[nrt])|(?<=%[0-9A-Fa-f]{2})|(?<=\\u[0-9A-Fa-f]{4}))"
+"""Before a token: no part of a word, but perhaps an escape of JSON or of a URL, which ends with a letter."""
+
 PATTERNS = (
-    r"\bsit_[A-Za-z0-9_\-.=]{8,}",
-    r"\bark_[A-Za-z0-9_\-.=]{8,}",
-    r"\be2b_[0-9a-f]{16,}",
-    r"\bAKID[A-Za-z0-9]{13,}",
+    r"sit_[A-Za-z0-9_\-.=]{8,}",
+    r"ark_[A-Za-z0-9_\-.=]{8,}",
+    r"e2b_[0-9a-f]{16,}",
+    r"AKID[A-Za-z0-9]{13,}",
 )
 """Tokens of AGS, keys of AGS and E2B, SecretIds of Tencent Cloud: masked wherever they appear."""
 
@@ -33,10 +36,13 @@ MOST_SEARCHED = 200
 """Number of spellings up to which a search for each of them is faster than one pass over the text."""
 
 _TOKEN_STARTS = ("sit_", "ark_", "e2b_", "AKID")
-_TOKEN = re.compile("|".join(PATTERNS))
+_TOKEN = re.compile(f"{_STARTS_WORD}(?:{'|'.join(PATTERNS)})")
+_PATTERN = re.compile("|".join(PATTERNS))
 _TOKEN_REST = re.compile(r"[A-Za-z0-9_\-.=]*")
-_OPEN_TOKEN = re.compile(r"\b(?:(?:sit_|ark_|e2b_|AKID)[A-Za-z0-9_\-.=]*|sit?|s|ark?|a|e2b?|e|AKI?|A)\Z")
+_OPEN_TOKEN = re.compile(_STARTS_WORD + r"(?:(?:sit_|ark_|e2b_|AKID)[A-Za-z0-9_\-.=]*|sit?|s|ark?|a|e2b?|e|AKI?|A)\Z")
 _LONGEST_OPEN_TOKEN = 32
+_CONTEXT = 6
+"""Characters before a token that decide whether it is one."""
 
 Span = tuple[int, int]
 T = TypeVar("T")
@@ -116,21 +122,33 @@ class Redactor:
         """Return a redactor for one stream of pieces."""
         return StreamRedactor(self)
 
-    def spans(self, text: str) -> list[Span]:
-        """Return where secrets are, in order; spans that overlap are joined."""
+    def spans(self, text: str, before: str = "") -> list[Span]:
+        """Return where secrets are, in order; spans that overlap are joined.
+
+        Args:
+            text: The text.
+            before: What comes before it.
+        """
         found = self._occurrences(text)
         if any(start in text for start in _TOKEN_STARTS):
-            found += [token.span() for token in _TOKEN.finditer(text)]
+            skip = len(before)
+            tokens = _TOKEN.finditer(before + text, skip)
+            found += [(token.start() - skip, token.end() - skip) for token in tokens]
         return _joined(found)
 
-    def open_at(self, text: str) -> int:
-        """Return where the end of a text begins that can be the start of a secret; the length where there is none."""
+    def open_at(self, text: str, before: str = "") -> int:
+        """Return where the end of a text begins that can be the start of a secret; the length where there is none.
+
+        Args:
+            text: The text.
+            before: What comes before it.
+        """
         at = _unfinished(text, self._starts, self.longest)
         for length in range(min(SHORTEST - 1, len(text)), 0, -1):
             if text[-length:] in self._short_starts:
                 at = min(at, len(text) - length)
-        token = _OPEN_TOKEN.search(text, max(0, len(text) - _LONGEST_OPEN_TOKEN))
-        return min(at, token.start()) if token else at
+        token = _open_token(text, before)
+        return min(at, token[0]) if token else at
 
     def _part(self, text: str, begins_cut: bool, ends_cut: bool) -> str:
         spans = self.spans(text)
@@ -138,9 +156,9 @@ class Redactor:
             start = text[: self.longest][::-1]
             spans.append((0, len(start) - _unfinished(start, self._reversed, self.longest)))
         if ends_cut:
-            token = _OPEN_TOKEN.search(text, max(0, len(text) - _LONGEST_OPEN_TOKEN))
-            if token and token.end() - token.start() >= SHORTEST:
-                spans.append(token.span())
+            token = _open_token(text)
+            if token and token[1] - token[0] >= SHORTEST:
+                spans.append(token)
             spans.append((_unfinished(text, self._starts, self.longest), len(text)))
         if not spans:
             return text
@@ -174,6 +192,7 @@ class StreamRedactor:
         self._masked = 0
         """Characters at the start of the held text that are a part of a secret whose mask was returned already."""
         self._in_token = False
+        self._before = ""
 
     def feed(self, piece: str) -> str:
         """Take a piece, and return what can be shown of it and of earlier ones."""
@@ -190,8 +209,8 @@ class StreamRedactor:
             rest = match.end() if match else 0
             masked = max(masked, rest)
             self._in_token = rest == len(text)
-        spans = _joined([*self._redactor.spans(text), (0, masked)])
-        hold = len(text) if final else self._redactor.open_at(text)
+        spans = _joined([*self._redactor.spans(text, self._before), (0, masked)])
+        hold = len(text) if final else self._redactor.open_at(text, self._before)
         if not final and spans and spans[-1][1] == len(text):
             hold = self._hold_for_token(text, spans[-1][0], hold)
         shown, at = [], masked
@@ -204,18 +223,27 @@ class StreamRedactor:
             at = end
         shown.append(text[at:hold])
         self._masked = max(0, at - hold)
+        self._before = (self._before + text[max(0, hold - _CONTEXT) : hold])[-_CONTEXT:]
         self._held = text[hold:]
         return "".join(shown)
 
     def _hold_for_token(self, text: str, start: int, hold: int) -> int:
         """Return what is held back where the text ends in a secret that can be a token without its end."""
-        token = _TOKEN.match(text, start)
+        token = _PATTERN.match(text, start)
         if token is None or token.end() != len(text):
             return hold
         if len(text) - start <= LONGEST_TOKEN:
             return min(hold, start)
         self._in_token = True
         return hold
+
+
+def _open_token(text: str, before: str = "") -> Span | None:
+    """Return the span at the end of a text that can be the start of a token."""
+    known = before + text[-_LONGEST_OPEN_TOKEN - _CONTEXT :]
+    skip = len(before) if len(text) <= _LONGEST_OPEN_TOKEN else len(known) - _LONGEST_OPEN_TOKEN
+    token = _OPEN_TOKEN.search(known, skip)
+    return (token.start() + len(text) - len(known), len(text)) if token else None
 
 
 def _by_start(forms: list[str]) -> dict[str, list[str]]:
