@@ -57,7 +57,7 @@ def exec_command(
         timeout: Seconds, then its whole process group is killed. Durable: None is no limit. Direct: 60 by default.
         env: Environment of the command.
         secrets: Environment of the command from Prefect Secret blocks: variable name to name of the block. The
-            values are masked in the log and in the result.
+            values are masked in the log, in the result and in errors.
         cwd: Working directory, by default the user's home.
         user: `user` (default) or `root`.
         stdin: What the command reads, by default nothing.
