@@ -39,6 +39,7 @@ from ags_flows.run.holder import for_this_run, is_in_execution
 from ags_flows.run.interruption import interruptible
 from ags_flows.run.logs import run_logger
 from ags_flows.run.outcome import Ending, enclosing_run, ending_of
+from ags_flows.run.redaction import Redactor
 from ags_flows.run.task_options import as_step
 from ags_flows.tasks.commands import as_text
 from ags_flows.transfer import has_magic
@@ -191,13 +192,14 @@ def make_tool(
 
 @contextmanager
 def timed(steps: list[Step], name: str) -> Iterator[None]:
-    """Append one step to `steps`, with its duration and how it ended."""
+    """Append one step to `steps`, with its duration and how it ended. Tokens in its name and message are masked."""
     started = time.monotonic()
-    short = name.splitlines()[0][:80]
+    mask = Redactor().text
+    short = mask(name.splitlines()[0])[:80]
     try:
         yield
     except BaseException as error:
-        message = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        message = mask((str(error).splitlines() or [type(error).__name__])[0])[:200]
         steps.append(Step(name=short, seconds=time.monotonic() - started, status="failed", message=message))
         raise
     steps.append(Step(name=short, seconds=time.monotonic() - started))

@@ -20,6 +20,7 @@ from ags_flows.errors import (
 )
 from ags_flows.models import ItemResult
 from ags_flows.ownership import digest
+from ags_flows.run.redaction import Redactor
 from ags_flows.session import SandboxSession
 
 Function = Callable[[SandboxSession, Any], Any]
@@ -69,13 +70,13 @@ class Work:
         except CommandFailedError as error:
             result = error.result
             code = result.exit_code if result else None
-            outcome = {"status": "failed", "exit_code": code, **_told(error)}
+            outcome = {"status": "failed", "exit_code": code, **_failure(error)}
             if result:
                 outcome |= {"stdout": _ends(result.stdout), "stderr": _ends(result.stderr)}
         except (AGSFlowsError, MemoryError):
             raise
         except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever the function raises is the item's failure
-            outcome = {"status": "failed", **_told(error)}
+            outcome = {"status": "failed", **_failure(error)}
         return ItemResult(
             **common, **outcome, seconds=round(time.monotonic() - started, 3), instance_id=sandbox.instance.id
         )
@@ -86,8 +87,8 @@ class Work:
         try:
             return {"status": "ok", "value": json.loads(json.dumps(value, ensure_ascii=False).encode())}
         except (TypeError, ValueError) as error:
-            told = f"The function returned a {type(value).__name__} that is not JSON: {error}."
-            return {"status": "failed", "error": told, "error_class": type(error).__name__}
+            message = f"The function returned a {type(value).__name__} that is not JSON: {error}."
+            return {"status": "failed", "error": message, "error_class": type(error).__name__}
 
     def _run(self, sandbox: SandboxSession, item: Item) -> dict[str, Any]:
         options = {"log_output": False, "limit": 2 * KEPT_OUTPUT, **self.options}
@@ -100,8 +101,8 @@ class Work:
             "stderr": _ends(result.stderr),
         }
         if not result.ok:
-            said = (result.stderr or result.stdout).strip().splitlines()
-            outcome |= {"error": f"exit code {result.exit_code}" + (f": {said[-1][:300]}" if said else "")}
+            lines = (result.stderr or result.stdout).strip().splitlines()
+            outcome |= {"error": f"exit code {result.exit_code}" + (f": {lines[-1][:300]}" if lines else "")}
             outcome |= {"error_class": "ExitCode"}
         return outcome
 
@@ -151,10 +152,10 @@ def worth_another(error: AGSFlowsError) -> bool:
     return error.retryable or isinstance(error, LOST_SANDBOX)
 
 
-def _told(error: BaseException) -> dict[str, Any]:
+def _failure(error: BaseException) -> dict[str, Any]:
     # A file's name in it need not be text.
-    told = (str(error) or type(error).__name__).encode(errors="backslashreplace").decode()
-    return {"error": told[:2_000], "error_class": type(error).__name__}
+    message = (str(error) or type(error).__name__).encode(errors="backslashreplace").decode()
+    return {"error": Redactor().text(message)[:2_000], "error_class": type(error).__name__}
 
 
 def _ends(text: str) -> str:

@@ -11,7 +11,9 @@ from contextlib import contextmanager
 
 @contextmanager
 def request_span(name: str, **attributes: str | int | float) -> Iterator[None]:
-    """Make a client span for the length of a block; an error in it is recorded, by its class and its message.
+    """Make a client span for the length of a block, and record the class, the code and the RequestId of an error.
+
+    Messages of errors are not recorded: they can contain commands and their output.
 
     Args:
         name: Such as `ags.StartSandboxInstance`.
@@ -27,5 +29,15 @@ def request_span(name: str, **attributes: str | int | float) -> Iterator[None]:
         yield
         return
     named = {f"ags.{key}": value for key, value in attributes.items()}
-    with trace.get_tracer("ags_flows").start_as_current_span(name, kind=trace.SpanKind.CLIENT, attributes=named):
-        yield
+    with trace.get_tracer("ags_flows").start_as_current_span(
+        name, kind=trace.SpanKind.CLIENT, attributes=named, record_exception=False, set_status_on_exception=False
+    ) as span:
+        try:
+            yield
+        except Exception as error:
+            kind = type(error)
+            details = {"code": getattr(error, "code", None), "request_id": getattr(error, "request_id", None)}
+            span.set_attributes({f"ags.{key}": value for key, value in details.items() if isinstance(value, str)})
+            span.add_event("exception", {"exception.type": f"{kind.__module__}.{kind.__qualname__}"})
+            span.set_status(trace.Status(trace.StatusCode.ERROR, kind.__name__))
+            raise

@@ -6,11 +6,10 @@ import codecs
 from collections.abc import Callable
 
 from ags_flows.cloud.head_and_tail import HeadAndTail
-
-LONGEST_LINE = 1 << 16
+from ags_flows.cloud.lines import LineSplitter
 
 OnLine = Callable[[str, str], None]
-"""Gets `stdout` or `stderr`, and a line of it, without its end."""
+"""Gets `stdout` or `stderr`, and a line of it, without its end, as `LineSplitter` gives it."""
 
 
 class OutputStream:
@@ -31,7 +30,7 @@ class OutputStream:
         self.offset = 0
         self._name = name
         self._on_line = on_line
-        self._unfinished = ""
+        self._lines = LineSplitter()
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
     def take(self, piece: bytes, final: bool = False) -> None:
@@ -40,14 +39,8 @@ class OutputStream:
         self.kept.add(piece)
         if self._on_line is None:
             return
-        text = self._unfinished + self._decoder.decode(piece, final)
-        *lines, rest = text.split("\n")
-        while len(rest) > LONGEST_LINE:
-            lines.append(rest[:LONGEST_LINE])
-            rest = rest[LONGEST_LINE:]
-        if final and rest:
-            lines.append(rest)
-            rest = ""
-        self._unfinished = rest
+        lines = self._lines.feed(self._decoder.decode(piece, final))
+        if final:
+            lines += self._lines.close()
         for line in lines:
-            self._on_line(self._name, line.rstrip("\r"))
+            self._on_line(self._name, line)

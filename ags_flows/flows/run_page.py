@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from prefect.context import FlowRunContext
 
 from ags_flows.cloud.connection import Connection
 from ags_flows.models import ExecResult, Instance, Step
-from ags_flows.run.artifacts import show
+from ags_flows.run.artifacts import code_block, show
 
 ARTIFACT = "sandbox-run"
 SHOWN_LINES = 40
@@ -86,21 +87,21 @@ class RunPage:
         return parts
 
     def _timetable(self) -> list[str]:
-        rows = [f"| {_cell(step.name)} | {step.seconds:.2f} | {_cell(_ending(step))} |" for step in self._steps]
+        rows = [f"| {_cell(step.name)} | {step.seconds:.2f} | {_ending(step)} |" for step in self._steps]
         return ["\n".join(["| step | seconds | |", "|---|---:|---|", *rows])]
 
     def _files(self) -> list[str]:
         if not self.downloads:
             return []
         rows = [
-            f"| `{_cell(remote)}` | [{_cell(local)}]({Path(local).absolute().as_uri()}) | {_size(Path(local))} |"
+            f"| {_cell(remote)} | [{_cell(local)}]({Path(local).absolute().as_uri()}) | {_size(Path(local))} |"
             for remote, local in self.downloads.items()
         ]
         return ["\n".join([f"| in the sandbox | on {socket.gethostname()} | size |", "|---|---|---:|", *rows])]
 
 
 def _outcome(result: ExecResult) -> list[str]:
-    parts = [_block(result.command, "sh")]
+    parts = [code_block(result.command, "sh")]
     for name, text, size in (
         ("stdout", result.stdout, result.stdout_size),
         ("stderr", result.stderr, result.stderr_size),
@@ -108,14 +109,14 @@ def _outcome(result: ExecResult) -> list[str]:
         if text.strip():
             shown = _end(text)
             whole = "" if len(shown) == len(text.rstrip()) else ", its end"
-            parts += [f"**{name}**{whole} ({size:,} bytes in all)", _block(shown, "text")]
+            parts += [f"**{name}**{whole} ({size:,} bytes in all)", code_block(shown, "text")]
     return parts
 
 
 def _ending(step: Step) -> str:
     if step.status == "completed":
-        return step.message or "ok"
-    return f"**{step.status}** {step.message}".strip()
+        return _cell(step.message) or "ok"
+    return f"**{step.status}** {_cell(step.message)}".strip()
 
 
 def _size(path: Path) -> str:
@@ -127,15 +128,10 @@ def _size(path: Path) -> str:
         return ""
 
 
-def _block(text: str, language: str) -> str:
-    # Longer than any fence in the text, which must not end the block.
-    fence = "`" * max([3, *(len(line) - len(line.lstrip("`")) + 1 for line in text.splitlines())])
-    return f"{fence}{language}\n{text.rstrip()}\n{fence}"
-
-
 def _end(text: str) -> str:
     return "\n".join(text.rstrip().splitlines()[-SHOWN_LINES:])[-SHOWN_CHARACTERS:]
 
 
 def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
+    """Return a text as it is for a cell of a table: no character of it is Markdown or HTML."""
+    return re.sub(r"([\\`*_{}\[\]<>()#!|~&])", r"\\\1", " ".join(text.split()))

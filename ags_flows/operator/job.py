@@ -78,13 +78,13 @@ def run_job(command: str, quiet: bool, echo: bool = True, **options: Any) -> Run
         return flow(command, check=False, **options)
 
 
-def _write(stream: str, line: str) -> None:
+def _write(stream: str, text: str) -> None:
     target = sys.stderr if stream == "stderr" else sys.stdout
-    target.write(f"{line}\n")
+    target.write(text)
     target.flush()
 
 
-def _ignore(stream: str, line: str) -> None:
+def _ignore(stream: str, text: str) -> None:
     return
 
 

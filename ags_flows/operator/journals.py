@@ -48,15 +48,19 @@ def follow_command(
 ) -> None:
     """Write the end of a command's output, and with `follow` what comes until it ends."""
     script = _TAIL.format(directory=shlex.quote(journal), lines=lines, follow="yes" if follow else "")
-    mask = Redactor().text
-    _plane(instance).run(
-        script,
-        user=user,
-        timeout=LONGEST_FOLLOWED if follow else CALL_TIMEOUT,
-        on_stdout=lambda text: out(mask(text)),
-        on_stderr=lambda text: err(mask(text)),
-        profile=False,
-    )
+    stdout, stderr = Redactor().stream(), Redactor().stream()
+    try:
+        _plane(instance).run(
+            script,
+            user=user,
+            timeout=LONGEST_FOLLOWED if follow else CALL_TIMEOUT,
+            on_stdout=lambda text: out(stdout.feed(text)),
+            on_stderr=lambda text: err(stderr.feed(text)),
+            profile=False,
+        )
+    finally:
+        out(stdout.close())
+        err(stderr.close())
 
 
 def _plane(instance: str) -> DataPlane:

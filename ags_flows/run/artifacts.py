@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeVar
@@ -37,6 +38,17 @@ def show(create: Callable[[], T]) -> T | None:
     except Exception as error:  # noqa: BLE001 - the work is done, or failed for a reason of its own
         run_logger().warning("An artifact could not be created: %s: %s", type(error).__name__, error)
         return None
+
+
+def code_block(text: str, language: str = "") -> str:
+    """Return a text as a code block of Markdown, which nothing in the text can end.
+
+    Args:
+        text: The text.
+        language: Of the text, for its colors.
+    """
+    fence = "`" * max([3, *(len(run) + 1 for run in re.findall("`+", text))])
+    return f"{fence}{language}\n{text.rstrip()}\n{fence}"
 
 
 def show_results(result: CodeResult) -> None:
@@ -94,10 +106,10 @@ def _markdown(one: RichResult) -> str | None:
     if one.markdown:
         return one.markdown
     if one.latex:
-        return f"```latex\n{one.latex}\n```"
+        return code_block(one.latex, "latex")
     if one.json_value is not None:
-        return f"```json\n{json.dumps(one.json_value, indent=2, ensure_ascii=False)}\n```"
+        return code_block(json.dumps(one.json_value, indent=2, ensure_ascii=False), "json")
     if one.html:
         # The UI shows no foreign HTML: its source would only be noise beside the text.
-        return f"```\n{one.text}\n```" if one.text and "\n" in one.text else None
+        return code_block(one.text) if one.text and "\n" in one.text else None
     return None

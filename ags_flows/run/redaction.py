@@ -1,95 +1,281 @@
-"""Masking of secrets in text, in bytes and in streams."""
+"""Masking of secrets in text, in results, in errors and in streams.
+
+Text is masked where it leaves the process: in the log line that is written, in the result that is returned, in the
+error that is raised. Text that was cut before is masked with its cuts: a part of a secret at a cut is masked too.
+"""
 
 from __future__ import annotations
 
-import base64
 import re
-from collections.abc import Iterable, Mapping
-from typing import Any
-from urllib.parse import quote, quote_plus
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from pydantic import BaseModel
+
+from ags_flows.cloud.head_and_tail import LEFT_OUT
+from ags_flows.run.spellings import SHORTEST, spell_all
 
 MASK = "********"
-SHORTEST = 4
-"""Shorter values are not masked: they stand in too many innocent places."""
+
+_STARTS_WORD = r"(?:(?<![A-Za-z0-9_])|(?<=\\[nrt])|(?<=%[0-9A-Fa-f]{2})|(?<=\\u[0-9A-Fa-f]{4}))"
+"""Before a token: no part of a word, but perhaps an escape of JSON or of a URL, which ends with a letter."""
 
 PATTERNS = (
-    r"\bsit_[A-Za-z0-9_\-.=]{8,}",
-    r"\bark_[A-Za-z0-9_\-.=]{8,}",
-    r"\be2b_[0-9a-f]{16,}",
-    r"\bAKID[A-Za-z0-9]{13,}",
+    r"sit_[A-Za-z0-9_\-.=]{8,}",
+    r"ark_[A-Za-z0-9_\-.=]{8,}",
+    r"e2b_[0-9a-f]{16,}",
+    r"AKID[A-Za-z0-9]{13,}",
 )
 """Tokens of AGS, keys of AGS and E2B, SecretIds of Tencent Cloud: masked wherever they appear."""
 
+LONGEST_TOKEN = 4096
+"""Characters of a stream that are held back for a token whose end has not come."""
+
+MOST_SEARCHED = 200
+"""Number of spellings up to which a search for each of them is faster than one pass over the text."""
+
+_TOKEN_STARTS = ("sit_", "ark_", "e2b_", "AKID")
+_TOKEN = re.compile(f"{_STARTS_WORD}(?:{'|'.join(PATTERNS)})")
+_PATTERN = re.compile("|".join(PATTERNS))
+_TOKEN_REST = re.compile(r"[A-Za-z0-9_\-.=]*")
+_OPEN_TOKEN = re.compile(_STARTS_WORD + r"(?:(?:sit_|ark_|e2b_|AKID)[A-Za-z0-9_\-.=]*|sit?|s|ark?|a|e2b?|e|AKI?|A)\Z")
+_LONGEST_OPEN_TOKEN = 32
+_CONTEXT = 6
+"""Characters before a token that decide whether it is one."""
+
+Span = tuple[int, int]
+T = TypeVar("T")
+
 
 class Redactor:
-    """Replaces secrets by a mask, also where they are URL-encoded, in base64, or cut into lines.
+    """Replaces secrets by a mask, in every spelling in which programs print them.
 
     Args:
-        secrets: The values. Each line of a value of several lines is a secret too.
+        secrets: The values. The lines of a value, and the strings of a JSON text, are secrets too.
     """
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
-        """Prepare one pattern for all of them, the longest first."""
-        forms = {form for secret in secrets for form in _forms(secret) if len(form) >= SHORTEST}
-        self._longest = max(map(len, forms), default=0)
-        ordered = sorted(forms, key=len, reverse=True)
-        alternatives = [re.escape(form) for form in ordered]
-        self._pattern = re.compile("|".join([*alternatives, *PATTERNS]))
+        self._forms = sorted(spell_all(secrets))
+        self.longest = max(map(len, self._forms), default=0)
+        self._starts = _by_start(self._forms)
+        self._reversed = _by_start([form[::-1] for form in self._forms])
+        self._short_starts = frozenset(form[:length] for form in self._forms for length in range(1, SHORTEST))
 
-    def text(self, text: str) -> str:
-        """Return text with every secret masked."""
-        return self._pattern.sub(MASK, text)
+    def text(self, text: str, *, ends_cut: bool = False) -> str:
+        """Return text with every secret masked.
 
-    def data(self, value: Any) -> Any:
-        """Return a JSON-like value with every secret in its texts masked; names of mappings stay."""
+        Output that is cut in the middle (`HeadAndTail`) is recognized, and parts of secrets at the cut are masked.
+
+        Args:
+            text: The text.
+            ends_cut: Whether the text was cut at its end: a part of a secret there is masked.
+        """
+        if " bytes left out " not in text:
+            return self._part(text, False, ends_cut)
+        parts = LEFT_OUT.split(text)
+        marks = [*LEFT_OUT.findall(text), ""]
+        last = len(parts) - 1
+        return "".join(
+            self._part(part, number > 0, number < last or ends_cut) + mark
+            for number, (part, mark) in enumerate(zip(parts, marks, strict=True))
+        )
+
+    def data(self, value: T) -> T:
+        """Return a value with every secret in its texts masked: models, mappings with their keys, lists, tuples."""
+        masked: Any = value
         if isinstance(value, str):
-            return self.text(value)
-        if isinstance(value, Mapping):
-            return {name: self.data(one) for name, one in value.items()}
-        if isinstance(value, (list, tuple)):
-            return [self.data(one) for one in value]
-        return value
+            masked = self.text(value)
+        elif isinstance(value, BaseModel):
+            fields = {name: self.data(getattr(value, name)) for name in type(value).model_fields}
+            masked = value.model_copy(update=fields)
+        elif isinstance(value, Mapping):
+            masked = {self.data(key): self.data(one) for key, one in value.items()}
+        elif isinstance(value, (list, tuple)):
+            masked = type(value)([self.data(one) for one in value]) if type(value) in (list, tuple) else value
+        return masked  # type: ignore[no-any-return]
+
+    def error(self, error: BaseException) -> None:
+        """Mask the message, the arguments and the attributes of an error, and of the errors that caused it."""
+        waiting: list[BaseException | None] = [error]
+        seen: set[int] = set()
+        while waiting:
+            one = waiting.pop()
+            if one is None or id(one) in seen:
+                continue
+            seen.add(id(one))
+            one.args = self.data(one.args)
+            masked = {name: self.data(value) for name, value in vars(one).items()}
+            one.__dict__.update({name: value for name, value in masked.items() if value != vars(one)[name]})
+            waiting += [one.__cause__, one.__context__]
+
+    @contextmanager
+    def errors(self) -> Iterator[None]:
+        """Mask the errors that are raised in a block."""
+        try:
+            yield
+        except Exception as error:
+            self.error(error)
+            raise
 
     def stream(self) -> StreamRedactor:
         """Return a redactor for one stream of pieces."""
-        return StreamRedactor(self, self._longest)
+        return StreamRedactor(self)
+
+    def spans(self, text: str, before: str = "") -> list[Span]:
+        """Return where secrets are, in order; spans that overlap are joined.
+
+        Args:
+            text: The text.
+            before: What comes before it.
+        """
+        found = self._occurrences(text)
+        if any(start in text for start in _TOKEN_STARTS):
+            skip = len(before)
+            tokens = _TOKEN.finditer(before + text, skip)
+            found += [(token.start() - skip, token.end() - skip) for token in tokens]
+        return _joined(found)
+
+    def open_at(self, text: str, before: str = "") -> int:
+        """Return where the end of a text begins that can be the start of a secret; the length where there is none.
+
+        Args:
+            text: The text.
+            before: What comes before it.
+        """
+        at = _unfinished(text, self._starts, self.longest)
+        for length in range(min(SHORTEST - 1, len(text)), 0, -1):
+            if text[-length:] in self._short_starts:
+                at = min(at, len(text) - length)
+        token = _open_token(text, before)
+        return min(at, token[0]) if token else at
+
+    def _part(self, text: str, begins_cut: bool, ends_cut: bool) -> str:
+        spans = self.spans(text)
+        if begins_cut:
+            start = text[: self.longest][::-1]
+            spans.append((0, len(start) - _unfinished(start, self._reversed, self.longest)))
+        if ends_cut:
+            token = _open_token(text)
+            if token and token[1] - token[0] >= SHORTEST:
+                spans.append(token)
+            spans.append((_unfinished(text, self._starts, self.longest), len(text)))
+        if not spans:
+            return text
+        shown, at = [], 0
+        for start_at, end in _joined(spans):
+            shown += [text[at:start_at], MASK]
+            at = end
+        return "".join([*shown, text[at:]])
+
+    def _occurrences(self, text: str) -> list[Span]:
+        if len(self._forms) <= MOST_SEARCHED:
+            return [span for form in self._forms if form in text for span in _each(form, text)]
+        return [
+            (at, at + len(form))
+            for at in range(len(text) - SHORTEST + 1)
+            for form in self._starts.get(text[at : at + SHORTEST], ())
+            if text.startswith(form, at)
+        ]
 
 
 class StreamRedactor:
-    """Masks secrets in a stream, also those cut across pieces: it holds back what could be the start of one."""
+    """Masks secrets in a stream of pieces. It holds back only text that can be the start of a secret.
 
-    def __init__(self, redactor: Redactor, longest: int) -> None:
-        """Start empty."""
+    Args:
+        redactor: Knows the secrets.
+    """
+
+    def __init__(self, redactor: Redactor) -> None:
         self._redactor = redactor
-        self._hold = max(longest, LONGEST_TOKEN) - 1
         self._held = ""
+        self._masked = 0
+        """Characters at the start of the held text that are a part of a secret whose mask was returned already."""
+        self._in_token = False
+        self._before = ""
 
     def feed(self, piece: str) -> str:
-        """Take a piece and return what can be shown of it and of earlier ones."""
-        text = self._redactor.text(self._held + piece)
-        cut = max(0, len(text) - self._hold)
-        self._held = text[cut:]
-        return text[:cut]
+        """Take a piece, and return what can be shown of it and of earlier ones."""
+        return self._advance(self._held + piece, final=False)
 
     def close(self) -> str:
         """Return the rest."""
-        rest, self._held = self._redactor.text(self._held), ""
-        return rest
+        return self._advance(self._held, final=True)
+
+    def _advance(self, text: str, final: bool) -> str:
+        masked = self._masked
+        if self._in_token and text:
+            match = _TOKEN_REST.match(text)
+            rest = match.end() if match else 0
+            masked = max(masked, rest)
+            self._in_token = rest == len(text)
+        spans = _joined([*self._redactor.spans(text, self._before), (0, masked)])
+        hold = len(text) if final else self._redactor.open_at(text, self._before)
+        if not final and spans and spans[-1][1] == len(text):
+            hold = self._hold_for_token(text, spans[-1][0], hold)
+        shown, at = [], masked
+        for number, (start, end) in enumerate(spans):
+            if start >= hold:
+                break
+            shown.append(text[at:start])
+            if number or not masked:
+                shown.append(MASK)
+            at = end
+        shown.append(text[at:hold])
+        self._masked = max(0, at - hold)
+        self._before = (self._before + text[max(0, hold - _CONTEXT) : hold])[-_CONTEXT:]
+        self._held = text[hold:]
+        return "".join(shown)
+
+    def _hold_for_token(self, text: str, start: int, hold: int) -> int:
+        """Return what is held back where the text ends in a secret that can be a token without its end."""
+        token = _PATTERN.match(text, start)
+        if token is None or token.end() != len(text):
+            return hold
+        if len(text) - start <= LONGEST_TOKEN:
+            return min(hold, start)
+        self._in_token = True
+        return hold
 
 
-LONGEST_TOKEN = 512
-"""How much of a stream is held back for tokens whose length is not known."""
+def _open_token(text: str, before: str = "") -> Span | None:
+    """Return the span at the end of a text that can be the start of a token."""
+    known = before + text[-_LONGEST_OPEN_TOKEN - _CONTEXT :]
+    skip = len(before) if len(text) <= _LONGEST_OPEN_TOKEN else len(known) - _LONGEST_OPEN_TOKEN
+    token = _OPEN_TOKEN.search(known, skip)
+    return (token.start() + len(text) - len(known), len(text)) if token else None
 
 
-def _forms(secret: str) -> Iterable[str]:
-    for value in {secret, *secret.splitlines()}:
-        stripped = value.strip()
-        if not stripped:
-            continue
-        yield stripped
-        yield quote(stripped, safe="")
-        yield quote_plus(stripped)
-        encoded = base64.b64encode(stripped.encode()).decode()
-        yield encoded
-        yield encoded.rstrip("=")
-        yield base64.urlsafe_b64encode(stripped.encode()).decode()
+def _by_start(forms: list[str]) -> dict[str, list[str]]:
+    starts: dict[str, list[str]] = {}
+    for form in forms:
+        starts.setdefault(form[:SHORTEST], []).append(form)
+    return starts
+
+
+def _each(form: str, text: str) -> Iterator[Span]:
+    at = text.find(form)
+    while at >= 0:
+        yield at, at + len(form)
+        at = text.find(form, at + 1)
+
+
+def _unfinished(text: str, starts: Mapping[str, list[str]], longest: int) -> int:
+    """Return where the earliest end of a text begins that is a part of a form, from its start."""
+    size = len(text)
+    for at in range(max(0, size - longest + 1), size - SHORTEST + 1):
+        for form in starts.get(text[at : at + SHORTEST], ()):
+            if len(form) > size - at and form.startswith(text[at:]):
+                return at
+    return size
+
+
+def _joined(spans: list[Span]) -> list[Span]:
+    """Return spans in order, without empty ones; those that overlap become one."""
+    joined: list[Span] = []
+    for start, end in sorted(span for span in spans if span[0] < span[1]):
+        if joined and start < joined[-1][1]:
+            joined[-1] = joined[-1][0], max(end, joined[-1][1])
+        else:
+            joined.append((start, end))
+    return joined

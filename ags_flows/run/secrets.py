@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 
 from prefect.blocks.system import Secret
@@ -10,7 +11,9 @@ from ags_flows.errors import ConfigurationError
 
 
 def load_secrets(names: Mapping[str, str] | None) -> dict[str, str]:
-    """Return the values of Prefect Secret blocks.
+    """Return the values of Prefect Secret blocks as text.
+
+    A text is returned as it was saved. Any other value (a mapping, a list, a number, a boolean) is returned as JSON.
 
     Args:
         names: Variable name to name of the block.
@@ -27,5 +30,7 @@ def load_secrets(names: Mapping[str, str] | None) -> dict[str, str]:
                 f"secrets: there is no Secret block named {block!r} (for {variable}).",
                 hint=f"Save one in the Prefect UI, or by Secret(value=...).save({block!r}).",
             ) from error
-        values[variable] = str(secret.get())  # type: ignore[union-attr]
+        # Not get(), which parses texts that happen to be JSON: 1.10 would become 1.1.
+        value = secret.value.get_secret_value()  # type: ignore[union-attr]
+        values[variable] = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return values

@@ -16,6 +16,7 @@ from prefect.tasks import exponential_backoff
 from ags_flows.cloud.retry import LONGEST_RETRY_AFTER
 from ags_flows.errors import AGSFlowsError
 from ags_flows.run.holder import STEP
+from ags_flows.run.redaction import Redactor
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -78,9 +79,9 @@ def as_step(function: Task[P, R]) -> Callable[P, R]:
 
 
 def _shorten(subject: object) -> str:
-    """Return a subject in a few words: names of tools, ids of instances, the first line of a command."""
+    """Return a subject as a short text, masked: the name of a tool, the id of an instance, the start of a command."""
     if isinstance(subject, (list, tuple)):
         subject = shlex.join(map(str, subject))
     text = str(getattr(subject, "name", None) or getattr(subject, "id", None) or subject or "all")
-    line = text.strip().splitlines()[0] if text.strip() else ""
+    line = Redactor().text(text.strip().splitlines()[0]) if text.strip() else ""
     return line if len(line) <= LONGEST_SUBJECT else f"{line[: LONGEST_SUBJECT - 3]}..."

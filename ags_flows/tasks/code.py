@@ -105,11 +105,12 @@ def run_code(
         "secrets": dict(secrets or {}),
     }
     cell = Once(plane, "cells", identify("run_code", does, step=step))
-    try:
-        result, _ = cell.run(execute, CodeResult.model_dump_json, CodeResult.model_validate_json)
-    finally:
-        log.close()
-    result = CodeResult.model_validate(redactor.data(result.model_dump()))
+    with redactor.errors():
+        try:
+            result, _ = cell.run(execute, CodeResult.model_dump_json, CodeResult.model_validate_json)
+        finally:
+            log.close()
+    result = redactor.data(result)
     if artifacts:
         show_results(result)
     if result.error is None:

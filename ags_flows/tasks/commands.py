@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import cast
 
@@ -12,7 +12,7 @@ from ags_flows.cloud.data_planes import open_plane
 from ags_flows.cloud.tracing import request_span
 from ags_flows.durable.command import Command, DurableCommand, Following
 from ags_flows.durable.direct import run_direct
-from ags_flows.errors import CommandFailedError, ConfigurationError
+from ags_flows.errors import CommandFailedError, CommandTimeoutError, ConfigurationError
 from ags_flows.models import CommandHandle, ExecResult, Instance
 from ags_flows.run.holder import identify
 from ags_flows.run.logs import OutputLog, run_logger
@@ -56,7 +56,7 @@ def exec_command(
         timeout: Seconds, then its whole process group is killed. Durable: None is no limit. Direct: 60 by default.
         env: Environment of the command.
         secrets: Environment of the command from Prefect Secret blocks: variable name to name of the block. The
-            values are masked in the log and in the result.
+            values are masked in the log, in the result and in errors.
         cwd: Working directory, by default the user's home.
         user: `user` (default) or `root`.
         stdin: What the command reads, by default nothing.
@@ -103,12 +103,14 @@ def exec_command(
     reference = instance_id(instance)
     plane, cancelled = open_plane((config or AGSConfig()).connection(), reference)
     hidden = load_secrets(secrets)
-    redactor = Redactor(hidden.values())
     environment = {**(env or {}), **hidden}
     what = Command(text, user, cwd, environment, _as_bytes(stdin), timeout)
-    with request_span("ags.exec", instance=reference, durable=durable), _logged(redactor, log_output) as log:
+    with (
+        request_span("ags.exec", instance=reference, durable=durable),
+        _masked(hidden, log_output, text) as (log, note, mask),
+    ):
         if durable:
-            following = Following(log, run_logger().info, cancelled, limit)
+            following = Following(log, note, cancelled, limit)
             made = identify("exec_command", what.does(env or {}, secrets), step=step)
             result = DurableCommand(plane, what, following).start(made).wait()
         else:
@@ -119,7 +121,8 @@ def exec_command(
                 on_stderr=log.reader("stderr") if log else None,
                 limit=limit,
             )
-    return _told(result.model_copy(update={"command": text}), redactor, check)
+        result = mask(result)
+    return _checked(result, check)
 
 
 @sandbox_task("start", "command")
@@ -153,9 +156,9 @@ def start_command(
     hidden = load_secrets(secrets)
     redactor = Redactor(hidden.values())
     what = Command(text, user, cwd, {**(env or {}), **hidden}, _as_bytes(stdin), timeout)
-    following = Following(on_note=run_logger().info)
-    made = identify("exec_command", what.does(env or {}, secrets), step=step)
-    key = DurableCommand(plane, what, following).start(made).journal
+    with _masked(hidden, False, text) as (_, note, _):
+        made = identify("exec_command", what.does(env or {}, secrets), step=step)
+        key = DurableCommand(plane, what, Following(on_note=note)).start(made).journal
     run_logger().info("Runs in the background of %s: %s", reference, redactor.text(text))
     return CommandHandle(
         instance_id=reference,
@@ -197,11 +200,14 @@ def wait_command(
         ```
     """
     plane, cancelled = open_plane((config or AGSConfig()).connection(), handle.instance_id)
-    redactor = Redactor(load_secrets(handle.secrets).values())
-    with request_span("ags.wait", instance=handle.instance_id), _logged(redactor, log_output) as log:
-        following = Following(log, run_logger().info, cancelled, limit)
-        result = DurableCommand(plane, _command_of(handle), following, handle.key).find().wait()
-    return _told(result, redactor, check)
+    hidden = load_secrets(handle.secrets)
+    with (
+        request_span("ags.wait", instance=handle.instance_id),
+        _masked(hidden, log_output, handle.command) as (log, note, mask),
+    ):
+        following = Following(log, note, cancelled, limit)
+        result = mask(DurableCommand(plane, _command_of(handle), following, handle.key).find().wait())
+    return _checked(result, check)
 
 
 @sandbox_task("kill", "handle")
@@ -229,9 +235,9 @@ def require_success(result: ExecResult) -> ExecResult:
     """
     if result.ok:
         return result
-    told = (result.stderr or result.stdout).strip()[-SHOWN_OF_A_FAILURE:]
+    output = (result.stderr or result.stdout).strip()[-SHOWN_OF_A_FAILURE:]
     raise CommandFailedError(
-        f"Command ended with exit code {result.exit_code}: {result.command}" + (f"\n{told}" if told else ""),
+        f"Command ended with exit code {result.exit_code}: {result.command}" + (f"\n{output}" if output else ""),
         result=result,
     )
 
@@ -259,20 +265,47 @@ def _as_bytes(stdin: str | bytes | None) -> bytes | None:
 
 
 @contextmanager
-def _logged(redactor: Redactor, wanted: bool) -> Iterator[OutputLog | None]:
-    log = OutputLog(run_logger(), redactor) if wanted else None
+def _masked(
+    hidden: Mapping[str, str], log_output: bool, text: str
+) -> Iterator[tuple[OutputLog | None, Callable[[str], None], Callable[[ExecResult], ExecResult]]]:
+    """Mask all that comes of a command: its lines in the log, notes, its result, and errors with their results.
+
+    Args:
+        hidden: The secrets.
+        log_output: Whether output goes to the log.
+        text: The command, which replaces the one that was sent in results and in messages of errors.
+
+    Yields:
+        The log of output if there is one, a function that logs a note, and a function that masks a result.
+    """
+    redactor = Redactor(hidden.values())
+    logger = run_logger()
+    log = OutputLog(logger, redactor) if log_output else None
+
+    def note(message: str) -> None:
+        logger.info("%s", redactor.text(message))
+
+    def mask(result: ExecResult) -> ExecResult:
+        return redactor.data(result.model_copy(update={"command": text}))
+
     try:
-        yield log
+        with redactor.errors():
+            try:
+                yield log, note, mask
+            except CommandTimeoutError as error:
+                if error.result is not None:
+                    # The direct path sends the input as a part of the command.
+                    error.message = error.message.replace(error.result.command, text)
+                    error.args = (error.message,)
+                    error.result = error.result.model_copy(update={"command": text})
+                raise
     finally:
         if log:
             log.close()
 
 
-def _told(result: ExecResult, redactor: Redactor, check: bool) -> ExecResult:
-    """Return the result as it may be seen, and say in the log when it is a failure."""
-    result = result.model_copy(
-        update={name: redactor.text(getattr(result, name)) for name in ("command", "stdout", "stderr")}
-    )
+def _checked(result: ExecResult, check: bool) -> ExecResult:
+    """Log a failure, and raise it with `check`."""
     if not result.ok:
         run_logger().warning("Exit code %s: %s", result.exit_code, result.command)
     return require_success(result) if check else result

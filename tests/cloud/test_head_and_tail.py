@@ -37,3 +37,35 @@ def test_a_limit_of_nothing_only_counts():
     kept.add(b"abc")
     assert (kept.size, kept.truncated) == (3, True)
     assert kept.text() == "\n... 3 bytes left out ...\n"
+
+
+def cut(data, limit):
+    kept = HeadAndTail(limit)
+    kept.add(data)
+    head, _, tail = kept.text().split("\n", 1)[0], "", kept.text().rsplit("...\n", 1)[1]
+    return head, tail
+
+
+@given(st.lists(st.sampled_from(["a", "ß", "密", "😀"]), min_size=20, max_size=60), st.integers(2, 19))
+def test_a_cut_is_never_inside_of_a_character(characters, limit):
+    text = "".join(characters)
+    head, tail = cut(text.encode(), limit)
+    assert text.startswith(head) and text.endswith(tail)
+    assert limit - 6 <= len((head + tail).encode()) <= limit
+
+
+def test_a_cut_is_not_inside_of_a_word():
+    assert cut(b"one two three four five six", 12) == ("one ", " six")
+    assert cut(b"one two three four five six", 14) == ("one two", " six")
+
+
+def test_a_word_that_is_longer_than_any_is_cut():
+    head, tail = cut(b"a " + b"x" * 100_000 + b" b", 20_000)
+    assert (len(head), len(tail)) == (10_000, 10_000)
+
+
+def test_the_number_of_bytes_left_out_is_exact():
+    kept = HeadAndTail(12)
+    for letter in "one two three four five six":
+        kept.add(letter.encode())
+    assert kept.text() == "one \n... 19 bytes left out ...\n six"

@@ -12,6 +12,7 @@ from prefect.client.orchestration import get_client
 from prefect.context import FlowRunContext
 
 from ags_flows import sandbox_session
+from ags_flows.errors import CommandTimeoutError
 from ags_flows.flows import run_batch
 from ags_flows.models import ToolSpec
 from ags_flows.ownership import Owner
@@ -100,3 +101,20 @@ def test_requests_are_spans_with_their_region_and_their_errors(ags_config, monke
         pass
     failed = exporter.get_finished_spans()[0]
     assert not failed.status.is_ok and failed.events[0].name == "exception"
+
+
+def test_a_span_has_no_command_no_output_and_no_message(ags_config, monkeypatch):
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    monkeypatch.setattr(trace, "get_tracer_provider", lambda: provider)
+    with sandbox_session("base", config=ags_config) as sandbox:
+        for durable in (True, False):
+            with pytest.raises(CommandTimeoutError):
+                sandbox.run("echo shown; sleep 30; : private", timeout=2, durable=durable)
+    spans = exporter.get_finished_spans()
+    failed = [span for span in spans if span.name == "ags.exec"]
+    assert [span.status.description for span in failed] == ["CommandTimeoutError"] * 2
+    assert failed[0].events[0].attributes == {"exception.type": "ags_flows.errors.CommandTimeoutError"}
+    text = "".join(span.to_json() for span in spans)
+    assert "private" not in text and "shown" not in text

@@ -1,7 +1,14 @@
 import logging
 
-from ags_flows.run.logs import BURST, LINES_PER_SECOND, LONGEST_LINE, OutputLog
-from ags_flows.run.redaction import Redactor
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ags_flows.cloud import lines
+from ags_flows.run.logs import BURST, LINES_PER_SECOND, LONGEST_LINE, OutputLog, copied_output
+from ags_flows.run.redaction import MASK, Redactor
+
+SECRET = "hunter2-very-secret"
 
 
 class Clock:
@@ -61,3 +68,88 @@ def test_secrets_are_masked(caplog):
     log, _ = make(caplog, ["hunter2-hunter2"])
     log("stdout", "password is hunter2-hunter2.")
     assert "hunter2" not in caplog.text
+
+
+def test_a_secret_is_masked_before_its_line_is_cut(caplog):
+    log, _ = make(caplog, [SECRET])
+    for before in range(LONGEST_LINE - len(SECRET) - 1, LONGEST_LINE + 1):
+        log("stdout", "x" * before + SECRET + "y" * 100)
+    assert "hun" not in caplog.text and "secret" not in caplog.text
+
+
+@pytest.mark.parametrize("before", [lines.LONGEST_LINE - 1, lines.LONGEST_LINE - 9, lines.LONGEST_LINE - 18])
+def test_a_secret_in_a_line_of_any_length_is_masked_in_log_and_copy(caplog, before):
+    text = "x" * before + SECRET + "y" * 200_000 + f"\n{SECRET}\nend"
+    copied = []
+    with copied_output(lambda stream, text: copied.append(text)):
+        log, _ = make(caplog, [SECRET])
+        log.reader("stdout")(text)
+        log.close()
+    assert "".join(copied) == text.replace(SECRET, MASK) + "\n"
+    first, *others = lines_of(caplog)
+    assert others == [f"| {MASK}", "| end"]
+    assert first.startswith("| xxxx") and first.endswith(f"x... ({before + len(SECRET) + 200_000:,} characters)")
+
+
+def test_a_long_line_without_end_is_logged_at_the_end(caplog):
+    log, _ = make(caplog)
+    log.reader("stderr")("x" * (2 * lines.LONGEST_LINE))
+    assert lines_of(caplog) == []
+    log.close()
+    assert lines_of(caplog) == [f"! {'x' * LONGEST_LINE}... (131,072 characters)"]
+
+
+def bar(log, clock, states, seconds, end):
+    read = log.reader("stderr")
+    for state in states:
+        read(f"\r{state}")
+        clock.now += seconds
+    read(end)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_progress_bar_is_logged_every_few_seconds_and_in_its_final_state(caplog, end):
+    log, clock = make(caplog)
+    bar(log, clock, [f"{number}%" for number in range(101)], 0.1, end)
+    log("stderr", "done")
+    assert lines_of(caplog) == ["! 0%", "! 51%", "! 100%", "! done"]
+
+
+def test_a_progress_bar_that_is_cut_off_is_logged_in_its_last_state(caplog):
+    log, clock = make(caplog)
+    bar(log, clock, ["1%", "2%", "3%"], 0.1, "\r")
+    log.close()
+    assert lines_of(caplog) == ["! 1%", "! 3%"]
+
+
+def test_a_final_state_that_is_logged_already_is_not_logged_again(caplog):
+    log, clock = make(caplog)
+    for line in ("50%\r", "", "60%\r", "60%", "", "text"):
+        log("stdout", line)
+        clock.now += 10
+    assert lines_of(caplog) == ["| 50%", "| 60%", "| ", "| text"]
+
+
+def test_a_terminal_gets_carriage_returns_and_masked_states(caplog):
+    copied = []
+    with copied_output(lambda stream, text: copied.append(text)):
+        log, _ = make(caplog, [SECRET])
+        log.reader("stdout")(f"{SECRET} 1%\r{SECRET} 2%\ndone\n")
+    assert "".join(copied) == f"{MASK} 1%\r{MASK} 2%\ndone\n"
+    assert SECRET not in caplog.text
+
+
+@given(st.lists(st.sampled_from([SECRET, "x", "\n", "\r", "密", "ab " * 50]), max_size=40), st.integers(1, 99))
+def test_the_copy_is_the_whole_masked_output_however_it_is_cut(words, size):
+    text = "".join(words)
+    copied = []
+    with pytest.MonkeyPatch.context() as patch, copied_output(lambda stream, text: copied.append(text)):
+        patch.setattr(lines, "LONGEST_LINE", 64)
+        log = OutputLog(logging.getLogger("silent"), Redactor([SECRET]))
+        read = log.reader("stdout")
+        for at in range(0, len(text), size):
+            read(text[at : at + size])
+        log.close()
+    expected = text.replace(SECRET, MASK)
+    shown = "".join(copied)
+    assert shown.removesuffix("\n").replace("\r", "") == expected.removesuffix("\n").replace("\r", "")

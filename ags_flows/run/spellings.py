@@ -1,0 +1,169 @@
+"""The spellings of a secret: how programs print a value in JSON, URLs, source code, shells, HTML, base64 and hex."""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any
+from urllib.parse import quote_from_bytes, quote_plus
+
+SHORTEST = 4
+"""Characters of the shortest value that is masked: shorter ones occur by chance in ordinary output."""
+
+ORDINARY = frozenset({"true", "false", "null", "none"})
+"""Words that are never masked, although a Secret block can hold them."""
+
+DEEPEST = 4
+"""Levels of JSON texts in JSON texts that are searched for values."""
+
+WRAPPED_AT = (64, 76)
+"""Columns at which programs wrap base64: openssl, and coreutils and MIME."""
+
+_SHELL_SPECIAL = re.compile(r"([\s!\"$&'()*,;<>?\[\\\]^`{|}#~])")
+_CONTROLS = {"\a": "\\a", "\b": "\\b", "\t": "\\t", "\n": "\\n", "\v": "\\v", "\f": "\\f", "\r": "\\r", "\x1b": "\\E"}
+
+
+def spellings(secret: str) -> set[str]:
+    """Return every text that stands for a secret in output.
+
+    Besides the whole value, these are its lines and, for a JSON text, the strings in it, each in all spellings.
+
+    Args:
+        secret: The value.
+    """
+    return {
+        spelling
+        for value in _values(secret, DEEPEST)
+        if len(value) >= SHORTEST and value.lower() not in ORDINARY
+        for spelling in _spell(value)
+        if len(spelling) >= SHORTEST
+    }
+
+
+def _values(secret: str, depth: int) -> Iterator[str]:
+    """Yield the value, its lines, and the strings of a JSON text with theirs."""
+    for value in {secret, *secret.splitlines(), *re.split(r"[\r\n]", secret)}:
+        yield value.strip()
+        # A shell that expands a variable without quotes prints its words like this.
+        yield " ".join(value.split())
+    if depth and secret.lstrip()[:1] in ("{", "[", '"'):
+        try:
+            parsed = json.loads(secret)
+        except (ValueError, RecursionError):
+            return
+        for text in _strings(parsed):
+            yield from _values(text, depth - 1)
+
+
+def _strings(value: Any) -> Iterator[str]:
+    waiting = [value]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, str):
+            yield value
+        elif isinstance(value, dict):
+            waiting.extend(value.values())
+        elif isinstance(value, list):
+            waiting.extend(value)
+
+
+def _spell(value: str) -> Iterator[str]:
+    data = value.encode("utf-8", "surrogatepass")
+    yield value
+    yield from _json(value)
+    # The text of a JSON string inside of another one, such as a log record in JSON.
+    yield json.dumps(json.dumps(value)[1:-1])[1:-1]
+    yield from _url(data)
+    yield from _source(value, data)
+    yield from _shell(value, data)
+    yield from _html(value)
+    yield from _base64(data)
+    yield data.hex()
+    yield data.hex().upper()
+
+
+def _json(value: str) -> Iterator[str]:
+    for ascii_only in (True, False):
+        text = json.dumps(value, ensure_ascii=ascii_only)[1:-1]
+        yield text
+        # PHP escapes slashes, Go the characters of HTML tags.
+        yield text.replace("/", "\\/")
+        yield text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _url(data: bytes) -> Iterator[str]:
+    # RFC 3986, paths, and JavaScript's encodeURIComponent and encodeURI.
+    quoted = [quote_from_bytes(data, safe) for safe in ("", "/", "!'()*", ";,/?:@&=+$!'()*#")]
+    for text in (*quoted, quote_plus(data)):
+        yield text
+        yield re.sub("%[0-9A-F]{2}", lambda found: found[0].lower(), text)
+
+
+def _source(value: str, data: bytes) -> Iterator[str]:
+    for text in (repr(value), ascii(value)):
+        yield text[1:-1]
+        # Quotes of the other kind, such as in the repr of a text that has more than the secret.
+        yield text[1:-1].replace("\\'", "'").replace("'", "\\'")
+        yield text[1:-1].replace("\\'", "'")
+    yield repr(data)[2:-1]
+    yield repr(data)[2:-1].replace("\\'", "'").replace("'", "\\'")
+
+
+def _shell(value: str, data: bytes) -> Iterator[str]:
+    yield _SHELL_SPECIAL.sub(r"\\\1", value)
+    yield re.sub(r"([\s!\"$&'()*,;<>?\[\\\]^`{|}])", r"\\\1", value)
+    # Bash escapes these two only where they are special.
+    yield re.sub(r"([\s!\"$&'()*,;<>?\[\\\]^`{|}]|^[#~]|(?<=[:=])~)", r"\\\1", value)
+    yield value.replace("'", "'\\''")
+    yield value.replace("'", "'\"'\"'")
+    # Double quotes of `export -p` and `declare -p`.
+    yield re.sub(r"([\"\\$`])", r"\\\1", value)
+    yield "".join(_ansi_c(character) for character in value)
+    yield "".join(_ansi_c(chr(byte)) if byte < 128 else f"\\{byte:03o}" for byte in data)
+
+
+def _ansi_c(character: str) -> str:
+    r"""Return a character as in bash's `$'...'`."""
+    if character in "\\'":
+        return f"\\{character}"
+    if character in _CONTROLS:
+        return _CONTROLS[character]
+    return f"\\{ord(character):03o}" if ord(character) < 32 or ord(character) == 127 else character
+
+
+def _html(value: str) -> Iterator[str]:
+    text = html.escape(value, quote=False)
+    yield text
+    for quote in ("&quot;", "&#34;"):
+        for apostrophe in ("&#x27;", "&#39;", "&apos;"):
+            yield text.replace('"', quote).replace("'", apostrophe)
+
+
+def _base64(data: bytes) -> Iterator[str]:
+    whole = base64.b64encode(data).decode()
+    texts = [whole, whole.rstrip("="), *(_base64_inside(data, before) for before in range(3))]
+    for width in WRAPPED_AT:
+        if len(whole) > width:
+            texts += [whole[at : at + width] for at in range(0, len(whole), width)]
+    for text in texts:
+        yield text
+        yield text.replace("+", "-").replace("/", "_")
+
+
+def _base64_inside(data: bytes, before: int) -> str:
+    """Return the characters that depend on the data alone where base64 has other bytes before and after it.
+
+    Args:
+        data: The data.
+        before: Bytes before it, modulo 3.
+    """
+    text = base64.b64encode(b"\0" * before + data).decode()
+    return text[(0, 2, 3)[before] : (before + len(data)) * 8 // 6]
+
+
+def spell_all(secrets: Iterable[str]) -> set[str]:
+    """Return the spellings of several secrets."""
+    return {spelling for secret in secrets for spelling in spellings(secret)}
