@@ -32,7 +32,9 @@ lint: $(READY)
 types: $(READY)
 	$(BIN)/mypy
 
+# The model on many random interleavings, random programs, and two hundred real flows that are killed: an hour.
 chaos: $(READY)
+	MODEL_EXAMPLES=$${MODEL_EXAMPLES:-50000} $(BIN)/python -m pytest tests/ownership/test_model.py -s --timeout 3600
 	CHAOS_RUNS=$${CHAOS_RUNS:-200} $(BIN)/python -m pytest tests/resilience/test_chaos.py -s
 
 # Real servers, workers, a browser, PostgreSQL and Redis: some ten minutes.

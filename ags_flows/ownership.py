@@ -242,9 +242,14 @@ class Step:
         return digest(self.root, self.name, self.does)
 
     @property
+    def where(self) -> str:
+        """16 hexadecimal digits: the same for all steps at the same place of a run."""
+        return digest(*self.place.path)
+
+    @property
     def family(self) -> str:
         """32 hexadecimal digits: the same in every attempt of the same place of the same run."""
-        return self.what + digest(*self.place.path)
+        return self.what + self.where
 
     def client_token(self, generation: int = 0) -> str:
         """Return the ClientToken of a creation, at most 64 characters.
@@ -334,11 +339,14 @@ def flow_runs_of(metadata: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def may_take_over(mine: Holder, status: str, metadata: Mapping[str, str]) -> bool:
-    """Whether an instance of my step's family was left by an earlier attempt, for me to take over."""
+    """Whether an instance of my step's family was left by an earlier attempt, for me to take over.
+
+    One that is mine already counts too: the response to a request of the take-over was lost, and the call is repeated.
+    """
     theirs = holder_of(metadata)
     if status not in LIVE or theirs is None or metadata.get(KEPT) or metadata.get(GIVEN_UP):
         return False
-    return relation(mine, theirs) == "superseded"
+    return relation(mine, theirs) in ("same", "superseded")
 
 
 def take_over_order(holder: Holder) -> tuple[int, ...]:

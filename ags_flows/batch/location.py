@@ -14,8 +14,10 @@ HOLDER = "holder.txt"
 _lock = threading.Lock()
 
 
-def location_of(storage: Storage, step: Step) -> Storage:
+def location_of(storage: Storage, step: Step) -> tuple[Storage, int]:
     """Return the location of a batch: the first number of its family that is free, or that an earlier attempt left.
+
+    The number tells batches of one run apart that do the same.
 
     A storage has nothing that decides between two processes. Batches of one run that do the same, and that several
     processes begin at the same moment, need names of their own (`step=`).
@@ -33,12 +35,12 @@ def location_of(storage: Storage, step: Step) -> Storage:
             theirs = Holder.parse(location.read(HOLDER).decode(errors="replace"))
             found = relation(step.holder, theirs) if theirs is not None else "superseded"
             if found == "same":
-                return location
+                return location, number
             if found == "stale":
                 raise SupersededError(
                     f"A later attempt of this run ({theirs}) works on the batch at {location.where('')}."
                 )
             if found == "superseded":
                 location.write(HOLDER, str(step.holder).encode())
-                return location
+                return location, number
     raise AssertionError("unreachable")

@@ -20,7 +20,7 @@ from ags_flows.lifecycle.open_sandbox import Launch, in_order, release, take_ove
 from ags_flows.lifecycle.waiting import wait_instance_running
 from ags_flows.models import CustomConfiguration, Instance
 from ags_flows.models.durations import format_duration, parse_duration
-from ags_flows.ownership import FAMILY, Holder, Step, may_take_over
+from ags_flows.ownership import FAMILY, Step, may_take_over
 from ags_flows.run.events import tell_instance
 from ags_flows.run.holder import Execution
 from ags_flows.run.logs import Logger
@@ -99,8 +99,8 @@ class Pool:
         self._counts = _Counts()
         self._refused_since: float | None = None
         self._context = copy_context()
-        holder = execution.step(STEP, {}).holder
-        self._earlier = self._left_by_earlier_attempts(holder) if holder.is_retry else []
+        step = execution.step(STEP, {})
+        self._earlier = self._left_by_earlier_attempts(step) if step.holder.is_retry else []
 
     @property
     def started(self) -> int:
@@ -272,11 +272,17 @@ class Pool:
         # The threads of a pool have no run context, and not its settings: which server gets the event.
         self._context.copy().run(tell_instance, what, instance)
 
-    def _left_by_earlier_attempts(self, holder: Holder) -> list[Instance]:
+    def _left_by_earlier_attempts(self, step: Step) -> list[Instance]:
+        """Return the live sandboxes that earlier attempts of this batch left, whatever their order was.
+
+        Those of other batches of the same run are at other places.
+        """
         found = [
             instance
             for instance in self._control.each_instance()
-            if instance.metadata.get("step") == STEP and may_take_over(holder, instance.status, instance.metadata)
+            if instance.metadata.get("step") == STEP
+            and instance.metadata.get(FAMILY, "").endswith(step.where)
+            and may_take_over(step.holder, instance.status, instance.metadata)
         ]
         return in_order(found)
 

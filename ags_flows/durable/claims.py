@@ -306,7 +306,7 @@ def claim(plane: DataPlane, request: Request, backoff: Backoff = CLAIM_BACKOFF) 
 
 def _ask(plane: DataPlane, script: str, backoff: Backoff, timeout: float) -> Claimed:
     script = script.replace("MARKER", MARK)
-    told = persistently(lambda: plane.run(script, timeout=timeout), backoff)
+    told = persistently(lambda: plane.script(script, timeout=timeout), backoff)
     lines = [line for line in told.stdout.splitlines() if line.startswith(MARK)]
     if not lines:
         raise UnsupportedError(

@@ -13,6 +13,7 @@ import hashlib
 import math
 import threading
 import time
+from asyncio import CancelledError
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -38,6 +39,7 @@ from ags_flows.errors import (
     AGSFlowsError,
     CommandTimeoutError,
     InstanceGoneError,
+    InvalidRequestError,
     NotFoundError,
     OutcomeUnknownError,
     OutputTooLargeError,
@@ -109,6 +111,21 @@ class Command:
         }
 
 
+def has_no_directory(instance_id: str, command: Command) -> InvalidRequestError:
+    """Return the error of a command whose directory does not exist."""
+    return InvalidRequestError(
+        f"cwd: there is no directory {command.cwd!r} in {instance_id}; the command was not started.",
+        hint="Make it first, or give another one.",
+    )
+
+
+def _directory(cwd: str | None) -> str:
+    """Return a working directory as the scripts take it, which begin in the user's home."""
+    if cwd in (None, "", "~"):
+        return ""
+    return cwd[2:] or "." if cwd.startswith("~/") else cwd
+
+
 @dataclass(frozen=True)
 class Following:
     """How a command is followed.
@@ -171,7 +188,7 @@ class DurableCommand:
         command, call = self._command, step.holder.call
         uploaded = upload_path(call) if len(command.text.encode()) > LONGEST_VALUE else ""
         stdin = input_path(call) if command.stdin is not None else ""
-        env = start_environment(None if uploaded else command.text, command.env)
+        env = start_environment(None if uploaded else command.text, command.env, _directory(command.cwd))
         limits = Limits(math.ceil(command.timeout or 0), command.most_output)
         deadline = time.monotonic() + STALE * 2
         while True:
@@ -181,7 +198,9 @@ class DurableCommand:
             if stdin:
                 self._patiently(lambda: self._plane.write(stdin, command.stdin or b"", user=command.user))
             request = request_for(self._plane, JOURNALS, step)
-            state = self._ask(start_script(request, limits, uploaded=uploaded, stdin=stdin), command.cwd, env)
+            state = self._ask(start_script(request, limits, uploaded=uploaded, stdin=stdin), env)
+            if state == "missing":
+                raise has_no_directory(self._plane.instance_id, command)
             if state == "lost":
                 raise self._unknown("its supervisor vanished without leaving an exit code")
             if state in ("started", "running", "done"):
@@ -200,12 +219,12 @@ class DurableCommand:
         Raises:
             OutcomeUnknownError: It vanished, or it was never started.
         """
-        if self._ask(look_script(self.journal), None, {}) == "lost":
+        if self._ask(look_script(self.journal), {}) == "lost":
             raise self._unknown("its supervisor vanished without leaving an exit code, or it never was started")
         return self
 
     def wait(self) -> ExecResult:
-        """Follow the command and return its outcome; Ctrl-C kills it.
+        """Follow the command and return its outcome; Ctrl-C, and a time limit of Prefect's, kill it.
 
         Returns:
             The outcome; an exit code other than 0 is a value. The journal, with the whole output, stays in the
@@ -220,7 +239,8 @@ class DurableCommand:
         """
         try:
             self._follow()
-        except (KeyboardInterrupt, GeneratorExit):
+        except (KeyboardInterrupt, GeneratorExit, CancelledError, TimeoutError):
+            # Prefect's time limit of a task or a flow arrives as one of the last two.
             try:
                 self.kill()
             except AGSFlowsError as error:
@@ -234,7 +254,7 @@ class DurableCommand:
         A command that this object started is killed only while its step is still the holder.
         """
         holder = self._step.holder if self._step else None
-        self._plane.run(kill_script(self.journal, holder), user=self._command.user, timeout=CALL_TIMEOUT)
+        self._plane.script(kill_script(self.journal, holder), user=self._command.user, timeout=CALL_TIMEOUT)
 
     def _follow(self) -> None:
         """Read output and wait for the end."""
@@ -247,7 +267,7 @@ class DurableCommand:
                 interval = min(LAST_INTERVAL, interval * GROWTH)
                 if time.monotonic() - news > LOOK_AFTER:
                     news = time.monotonic()
-                    if self._ask(look_script(self.journal), None, {}) == "lost":
+                    if self._ask(look_script(self.journal), {}) == "lost":
                         raise self._unknown("its supervisor vanished without leaving an exit code")
             if self._ended is not None:
                 for stream in self._streams.values():
@@ -327,10 +347,11 @@ class DurableCommand:
             user=self._command.user,
             timeout=CALL_TIMEOUT,
             limit=PIECE * 2,
+            profile=False,
         ).stdout
         return base64.b64decode(text)
 
-    def _ask(self, script: str, cwd: str | None, env: dict[str, str]) -> str:
+    def _ask(self, script: str, env: dict[str, str]) -> str:
         """Run one of the journal's scripts, take in what it reports, and return the command's state.
 
         Raises:
@@ -338,9 +359,8 @@ class DurableCommand:
         """
 
         def ask() -> ExecResult:
-            return self._plane.run(
-                script, user=self._command.user, cwd=cwd, env=env, timeout=CALL_TIMEOUT, limit=1 << 18
-            )
+            user = self._command.user
+            return self._plane.run(script, user=user, env=env, timeout=CALL_TIMEOUT, limit=1 << 18, profile=False)
 
         response = self._patiently(ask)
         _, found, report = f"\n{response.stdout}".partition(f"\n{MARK} ")

@@ -35,6 +35,26 @@ STALE = 15
 GRACE = 5
 """Seconds between TERM and KILL."""
 
+PAUSE = 5
+"""Seconds between two looks of a supervisor, one second apart, that mean that the sandbox was paused in between."""
+
+NO_DIRECTORY = 124
+NO_DIRECTORY_MARK = "@ags-no-directory"
+"""Exit code and text of a direct command whose directory does not exist."""
+
+# The command is a file, whose path is the first argument.
+_SOURCE = 'AGS_FLOWS_FILE=$1; set --; builtin source "$AGS_FLOWS_FILE"'
+
+# Our scripts begin in the user's home, and a profile may change the directory.
+_ABSOLUTE = 'case $AGS_FLOWS_CWD in "" | /*) ;; *) AGS_FLOWS_CWD=$PWD/$AGS_FLOWS_CWD ;; esac'
+
+# The first lines of a command, which the login profile has run before: what the caller gave comes last.
+PROLOGUE = r"""
+for AGS_FLOWS_NAME in "${!AGS_FLOWS_ENV_@}"; do builtin eval "${!AGS_FLOWS_NAME}"; builtin unset "$AGS_FLOWS_NAME"; done
+[ -z "${AGS_FLOWS_CWD-}" ] || builtin cd -- "$AGS_FLOWS_CWD" || builtin exit 1
+builtin unset AGS_FLOWS_NAME AGS_FLOWS_CWD
+"""
+
 MARK = "@ags-journal"
 
 LONGEST_VALUE = 100_000
@@ -76,13 +96,17 @@ ags_strays() {
 # The only process that starts the command, and the one beside it that enforces its limits.
 _SUPERVISE = r"""
 ags_watch() {
-  local ags_begun=$SECONDS ags_next=1 ags_last=0 ags_why ags_pipe ags_free
+  local ags_begun=$SECONDS ags_next=1 ags_last=0 ags_why ags_pipe ags_free ags_spent=0 ags_before=$SECONDS
   # To read from a pipe that nobody writes to is a pause that costs no process.
   { exec {ags_pipe}<> <(:); } 2>/dev/null || ags_pipe=
   while :; do
     if [ -n "$ags_pipe" ]; then read -r -t 1 -u "$ags_pipe"; else sleep 1; fi
     ags_why=
-    if [ "$ags_time" -gt 0 ] && [ $((SECONDS - ags_begun)) -ge "$ags_time" ]; then ags_why=timeout; fi
+    # A second that takes long was a pause of the sandbox, which the time limit does not count.
+    if [ $((SECONDS - ags_before)) -gt PAUSE_SECONDS ]; then ags_spent=$((ags_spent + 1))
+    else ags_spent=$((ags_spent + SECONDS - ags_before)); fi
+    ags_before=$SECONDS
+    if [ "$ags_time" -gt 0 ] && [ "$ags_spent" -ge "$ags_time" ]; then ags_why=timeout; fi
     if [ $((SECONDS - ags_begun)) -ge "$ags_next" ]; then
       ags_sizes
       if [ -z "$ags_free" ]; then
@@ -105,9 +129,8 @@ ags_watch() {
   done
 }
 ags_command() {
-  for ags_v in ${!AGS_FLOWS_ENV_@}; do ags_s=${!ags_v}; unset "$ags_v"; eval "$ags_s"; done 2>/dev/null
   export AGS_FLOWS_JOURNAL="$ags_name"
-  exec $ags_setsid "$BASH" -l "$ags_d/cmd"
+  exec $ags_setsid "$BASH" -l -c PROLOGUE "$BASH" "$ags_d/cmd"
 }
 ags_supervise() {
   # Without job control `setsid` need not fork, and is the command itself.
@@ -126,7 +149,7 @@ ags_supervise() {
   fi
   ags_child=$!
   ags_started "$ags_child"; echo "$ags_child $ags_t" >"$ags_d/child"
-  for ags_v in ${!AGS_FLOWS_ENV_@}; do unset "$ags_v"; done
+  for ags_v in "${!AGS_FLOWS_ENV_@}" AGS_FLOWS_CWD; do unset "$ags_v"; done
   ags_watch &
   ags_watcher=$!
   wait "$ags_child" 2>/dev/null
@@ -164,7 +187,11 @@ ags_report() {
 # ags_fill puts the command and its input into the new journal; ags_text is the command where it is short.
 _START = r"""
 ags_text=$AGS_FLOWS_COMMAND; unset AGS_FLOWS_COMMAND
+ABSOLUTE
 ags_fill() {
+  if [ -n "$AGS_FLOWS_CWD" ] && [ ! -d "$AGS_FLOWS_CWD" ]; then
+    rm -rf "$1"; ags_d=-; ags_report missing
+  fi
   {
     if [ -n "$ags_input" ]; then
       cp "$ags_input" "$1/in" || return 1
@@ -264,29 +291,52 @@ def start_script(request: Request, limits: Limits, *, uploaded: str, stdin: str)
             claim_functions(request),
             _ALIVE,
             _STRAYS,
-            _SUPERVISE.replace("GRACE_SECONDS", str(GRACE)),
+            _SUPERVISE.replace("GRACE_SECONDS", str(GRACE))
+            .replace("PAUSE_SECONDS", str(PAUSE))
+            .replace("PROLOGUE", shlex.quote(f"{PROLOGUE.strip()}\n{_SOURCE}")),
             _report(),
-            _START.replace("LINGER_SECONDS", str(LINGER)).replace("STALE_SECONDS", str(STALE)),
+            _START.replace("LINGER_SECONDS", str(LINGER))
+            .replace("STALE_SECONDS", str(STALE))
+            .replace("ABSOLUTE", _ABSOLUTE),
         ]
     )
 
 
-def start_environment(command: str | None, env: Mapping[str, str]) -> dict[str, str]:
+def direct_script() -> str:
+    """Return the script that runs a command without a journal: its text and its environment come in variables."""
+    prologue = PROLOGUE.strip()
+    run = f"{prologue}\nAGS_FLOWS_TEXT=$AGS_FLOWS_COMMAND; unset AGS_FLOWS_COMMAND\n" + 'builtin eval "$AGS_FLOWS_TEXT"'
+    return "\n".join(
+        [
+            _ABSOLUTE,
+            '[ -z "$AGS_FLOWS_CWD" ] || [ -d "$AGS_FLOWS_CWD" ] || '
+            f"{{ echo {NO_DIRECTORY_MARK} >&2; exit {NO_DIRECTORY}; }}",
+            f'exec "$BASH" -l -c {shlex.quote(run)}',
+        ]
+    )
+
+
+def start_environment(command: str | None, env: Mapping[str, str], cwd: str | None = None) -> dict[str, str]:
     """Return the environment of the start script, which carries the command and the environment of the command.
 
     Args:
         command: The command, None when it was uploaded.
         env: The command's environment. It must not change what the script itself finds, such as `HOME` or `PATH`.
+        cwd: The command's directory, absolute, or relative to the user's home.
 
     Raises:
         ConfigurationError: A value is longer than Linux takes.
     """
     carried = {} if command is None else {"AGS_FLOWS_COMMAND": command}
+    if cwd:
+        carried["AGS_FLOWS_CWD"] = cwd
     pieces = [""]
     for name, value in env.items():
-        if len(value.encode()) > LONGEST_VALUE:
+        plain, quoted = len(value.encode()), len(shlex.quote(value).encode())
+        if max(plain, quoted) > LONGEST_VALUE:
+            size = f"{plain:,} bytes" if plain > LONGEST_VALUE else f"{quoted:,} bytes as the shell quotes it"
             raise ConfigurationError(
-                f"env: {name} has {len(value.encode()):,} bytes, more than {LONGEST_VALUE:,}.",
+                f"env: {name} has {size}, more than {LONGEST_VALUE:,}.",
                 hint="Upload it as a file, or pass it as stdin.",
             )
         if not _NAME.fullmatch(name):

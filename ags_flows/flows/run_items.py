@@ -130,7 +130,10 @@ def run_items(
     execution = _execution(work, items, step)
     storage = storage_for(results)
     if results is None:
-        storage = location_of(storage, execution.step("run_items", {}))
+        storage, number = location_of(storage, execution.step("run_items", {}))
+        execution = _at(execution, str(number))
+    else:
+        execution = _at(execution, str(results) if isinstance(results, (str, Path)) else storage.where(""))
     with claimed(storage, execution.frames[0].id, run_logger()):
         ledger = Ledger(storage, read.all)
         observer = Observer(read.all, task_runs)
@@ -286,6 +289,11 @@ def _execution(work: Work, items: Sequence[Any] | str | Path, step: str) -> Exec
     function = getattr(work.function, "__qualname__", type(work.function).__qualname__)
     base = current_execution().rooted()
     return replace(base, place=base.place.within("run_items", fingerprint([work.command, function, source, step])))
+
+
+def _at(execution: Execution, results: str) -> Execution:
+    """Return the execution of the batch with these results: equal batches of one run do not share their sandboxes."""
+    return replace(execution, place=execution.place.within("results", results))
 
 
 def storage_for(results: str | Path | Storage | None) -> Storage:

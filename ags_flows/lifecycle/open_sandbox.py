@@ -230,5 +230,5 @@ def take_over(control: ControlPlane, connection: Connection, launch: Launch, can
         return None
     held = held_by(launch.step.holder, launch.owner, launch.lease)
     metadata = {**launch.metadata, **{name: value for name, value in held.items() if value}}
-    control.update_instance(candidate.id, timeout=launch.timeout, metadata=metadata)
+    persistently(lambda: control.update_instance(candidate.id, timeout=launch.timeout, metadata=metadata))
     return candidate.model_copy(update={"metadata": {**candidate.metadata, **metadata}})

@@ -37,7 +37,7 @@ wait
 
 def list_commands(instance: str, user: str | None = None) -> list[dict[str, Any]]:
     """Return the durable commands of a sandbox, the oldest first; those of `root` are root's."""
-    told = _plane(instance).run(_LIST, user=user, timeout=CALL_TIMEOUT)
+    told = _plane(instance).script(_LIST, user=user, timeout=CALL_TIMEOUT)
     names = ("started", "exit code", "bytes", "journal", "command")
     mask = Redactor().text
     return [dict(zip(names, map(mask, line.split("\t", 4)), strict=True)) for line in told.stdout.splitlines()]
@@ -56,6 +56,7 @@ def follow_command(
             timeout=LONGEST_FOLLOWED if follow else CALL_TIMEOUT,
             on_stdout=lambda text: out(stdout.feed(text)),
             on_stderr=lambda text: err(stderr.feed(text)),
+            profile=False,
         )
     finally:
         out(stdout.close())

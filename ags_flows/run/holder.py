@@ -11,7 +11,7 @@ import os
 import socket
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
@@ -119,10 +119,10 @@ def current_execution() -> Execution:
         base, outer, parents = acting.execution, acting.outer, ()
     frames, place = list(base.frames), base.place
     for number, parent in enumerate(parents):
-        # Another process executes the parent: its time is not known here, and grows while it is paused.
-        frames.append(Frame("flow", parent.id.hex, parent.run_count or 1))
+        # The parent's process counts in the same way: what it has taken over must not look like a successor's.
+        frames.append(Frame("flow", parent.id.hex, attempt_of(parent)))
         if number:
-            place = place.within(str(parent.flow_id), fingerprint(parent.parameters))
+            place = place.within(str(parent.flow_id), fingerprint(parent.parameters), _is_plain(parent.parameters))
     # The tasks of each flow run come behind it, those of none before all others.
     levels: list[FlowRunContext | None] = [None, *flows]
     for flow in levels:
@@ -131,6 +131,8 @@ def current_execution() -> Execution:
             frames.append(Frame("flow", run.id.hex, attempt_of(run)))
             if len(frames) > 1:
                 place = _within(place, run.id, flow.flow.name if flow.flow else "", flow.parameters)
+                if flow.detached and not _is_plain(flow.parameters):
+                    place = replace(place, certain=False)
         for task in tasks:
             task_run = task.task_run
             if task_run.flow_run_id != (run.id if run else None) or task_run.id in outer or _is_own(task):
@@ -198,6 +200,14 @@ def attempt_of(run: FlowRun) -> int:
 
 def _is_own(context: TaskRunContext) -> bool:
     return hasattr(context.task.fn, STEP) or hasattr(context.task.fn, INTERNAL)
+
+
+def _is_plain(parameters: Mapping[str, Any] | None) -> bool:
+    """Whether no parameter of a flow run that another process executes may stand for a model.
+
+    Prefect gives the fields of a model then, such as all of an instance: some of them change with each attempt.
+    """
+    return not any(isinstance(value, (Mapping, list, tuple)) for value in (parameters or {}).values())
 
 
 def _within(place: Place, run: UUID, name: str, parameters: dict[str, Any] | None) -> Place:

@@ -11,6 +11,7 @@ from ags_flows.blocks import AGSConfig
 from ags_flows.cloud.data_planes import open_plane
 from ags_flows.cloud.tracing import request_span
 from ags_flows.durable.command import Command, DurableCommand, Following
+from ags_flows.durable.direct import run_direct
 from ags_flows.errors import CommandFailedError, CommandTimeoutError, ConfigurationError
 from ags_flows.models import CommandHandle, ExecResult, Instance
 from ags_flows.run.holder import identify
@@ -22,8 +23,6 @@ from ags_flows.tasks.instances import instance_id
 
 DEFAULT_LIMIT = 1 << 20
 SHOWN_OF_A_FAILURE = 2_000
-DIRECT_TIMEOUT = 60.0
-MOST_DIRECT_INPUT = 64_000
 
 
 @sandbox_task("exec", "command")
@@ -115,12 +114,9 @@ def exec_command(
             made = identify("exec_command", what.does(env or {}, secrets), step=step)
             result = DurableCommand(plane, what, following).start(made).wait()
         else:
-            result = plane.run(
-                text if stdin is None else _with_input(text, stdin),
-                user=user,
-                cwd=cwd,
-                env=environment,
-                timeout=timeout or DIRECT_TIMEOUT,
+            result = run_direct(
+                plane,
+                what,
                 on_stdout=log.reader("stdout") if log else None,
                 on_stderr=log.reader("stderr") if log else None,
                 limit=limit,
@@ -268,21 +264,6 @@ def _as_bytes(stdin: str | bytes | None) -> bytes | None:
     return stdin.encode() if isinstance(stdin, str) else stdin
 
 
-def _with_input(command: str, stdin: str | bytes) -> str:
-    """Return a command that reads its input from itself: the direct path is for short ones.
-
-    Raises:
-        ConfigurationError: It is too long for an argument of a process.
-    """
-    data = stdin.encode() if isinstance(stdin, str) else stdin
-    octal = "".join(f"\\{byte:03o}" for byte in data)
-    if len(octal) > MOST_DIRECT_INPUT:
-        raise ConfigurationError(
-            f"stdin: {len(data):,} bytes are too much for the direct path.", hint="Leave durable=True."
-        )
-    return f"exec < <(printf '{octal}')\n{command}"
-
-
 @contextmanager
 def _masked(
     hidden: Mapping[str, str], log_output: bool, text: str
@@ -313,7 +294,7 @@ def _masked(
                 yield log, note, mask
             except CommandTimeoutError as error:
                 if error.result is not None:
-                    # The direct path sends the input as a part of the command.
+                    # The direct path runs the command by a script.
                     error.message = error.message.replace(error.result.command, text)
                     error.args = (error.message,)
                     error.result = error.result.model_copy(update={"command": text})

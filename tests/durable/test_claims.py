@@ -36,7 +36,7 @@ class LocalBash:
         self.home = home
         self.calls = 0
 
-    def run(self, script, *, timeout):
+    def script(self, script, *, timeout):
         self.calls += 1
         environment = {"HOME": str(self.home), "PATH": os.environ["PATH"]}
         done = subprocess.run(["bash", "-c", script], env=environment, capture_output=True, text=True, timeout=timeout)
@@ -228,8 +228,8 @@ def test_a_home_that_cannot_be_used_is_replaced_by_tmp(tmp_path):
 
 def test_a_sandbox_that_cannot_hold_claims_is_an_error_that_names_what_is_needed(tmp_path):
     class WithoutTools(LocalBash):
-        def run(self, script, *, timeout):
-            return super().run(f"mkdir() {{ return 1; }}\n{script}", timeout=timeout)
+        def script(self, script, *, timeout):
+            return super().script(f"mkdir() {{ return 1; }}\n{script}", timeout=timeout)
 
     with pytest.raises(UnsupportedError, match="need bash and coreutils, and a home or /tmp that can be written to"):
         claim(WithoutTools(tmp_path / "none"), Request("journal", "f" * 32, holder(1)))

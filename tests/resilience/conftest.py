@@ -35,7 +35,7 @@ class Stage:
         self.environment = {**prefect_environment(directory), **exports, "PREFECT_API_URL": url}
         # The shortest that Prefect allows; the automation that looks for lost runs waits for several.
         self.environment["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"] = "30"
-        self.environment["PYTHONPATH"] = str(Path(__file__).parent)
+        self.environment["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
         self.exports = exports
         keys = TencentCloudCredentials(
             secret_id=exports["TENCENTCLOUD_SECRET_ID"], secret_key=exports["TENCENTCLOUD_SECRET_KEY"]
@@ -157,7 +157,7 @@ class Stage:
         return [tool.name for tool in known if tool.tags.get("managed-by") == "ags-flows"]
 
 
-FLOWS = ("counting", "chaotic", "asking", "provision-and-run", "run-job")
+FLOWS = ("counting", "chaotic", "asking", "provision-and-run", "run-job", "child", "suspended")
 
 
 def calmly(look):

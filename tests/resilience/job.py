@@ -1,11 +1,18 @@
 """The flows that the tests of resilience serve, in processes of their own."""
 
+import importlib.util
+import json
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from pathlib import Path
 
-from prefect import flow, serve
+from prefect import flow, serve, task
+from prefect.deployments import run_deployment
 from prefect.flow_runs import suspend_flow_run
 from prefect.input import RunInput
+from prefect.runtime import flow_run
+from prefect.task_runners import ProcessPoolTaskRunner
 
 from ags_flows import sandbox_session
 from ags_flows.flows import provision_and_run, run_job, stop_sandboxes
@@ -65,7 +72,200 @@ def asking(tool: str, target: str) -> None:
         sandbox.download("steps", target)
 
 
+LINES = 6
+COUNT = f"for i in $(seq {LINES}); do echo line $i; echo $i >> ran; sleep 0.25; done"
+
+
+def steps(sandbox) -> str:
+    """Run identical and long commands, each of which leaves a trace in the sandbox; return the output of the last."""
+    sandbox.run("echo first >> ran", check=True)
+    for _ in range(2):
+        sandbox.run("echo second >> ran", check=True)
+    return sandbox.run(COUNT, check=True).stdout
+
+
+def note(directory: str, unit: str, sandbox, output: str) -> None:
+    """Record what ran in a sandbox, and what this process got as output."""
+    found = {"instance": sandbox.instance.id, "ran": sandbox.read("ran").decode().split(), "output": output}
+    path = Path(directory, f"{unit}.json")
+    path.with_suffix(".new").write_text(json.dumps(found))
+    path.with_suffix(".new").rename(path)
+
+
+def first_time(directory: str, what: str) -> bool:
+    """Whether this is asked for the first time in all attempts of a run."""
+    try:
+        Path(directory, what).open("x").close()
+    except FileExistsError:
+        return False
+    return True
+
+
+def session(tool: str, **options):
+    """Open a session with a tool of the run's own."""
+    return sandbox_session(ToolSpec(name=tool, image="python:3.11"), lease="1m", **options)
+
+
+def measure(tool: str, directory: str, unit: str) -> None:
+    """Do all steps in a sandbox of one's own."""
+    with session(tool) as sandbox:
+        note(directory, unit, sandbox, steps(sandbox))
+
+
+measured = task(measure, name="measured")
+
+
+@flow(name="pool-of-processes", task_runner=ProcessPoolTaskRunner(max_workers=2), on_cancellation=[stop_sandboxes])
+def pool_of_processes(tool: str, directory: str, units: list[str]) -> None:
+    """Work in parallel processes."""
+    measured.map(tool, directory, units).result()
+
+
+@flow(name="dask", on_cancellation=[stop_sandboxes])
+def dask(tool: str, directory: str, units: list[str]) -> None:
+    """Work in the processes of a Dask cluster."""
+    measured.map(tool, directory, units).result()
+
+
+@flow(name="child", on_cancellation=[stop_sandboxes])
+def child(tool: str, directory: str, unit: str) -> None:
+    """Work in a run that another run has started."""
+    measure(tool, directory, unit)
+
+
+@flow(name="parent", on_cancellation=[stop_sandboxes])
+def parent(tool: str, directory: str, units: list[str]) -> None:
+    """Start a run for each unit. A retry finds the runs of the earlier attempt."""
+    for unit in units:
+        started = run_deployment(
+            "child/served",
+            parameters={"tool": tool, "directory": directory, "unit": unit},
+            idempotency_key=f"{flow_run.id}-{unit}",
+            timeout=0,
+        )
+        Path(directory, f"{unit}.run").write_text(str(started.id))
+
+
+@flow(name="threads", on_cancellation=[stop_sandboxes])
+def threads(tool: str, directory: str, units: list[str]) -> None:
+    """Work in parallel sessions, in threads that have the run's context."""
+    with ThreadPoolExecutor(len(units)) as pool:
+        futures = [pool.submit(copy_context().run, measure, tool, directory, unit) for unit in units]
+    for future in futures:
+        future.result()
+
+
+@task(retries=2, retry_delay_seconds=0)
+def failing_once(sandbox, directory: str) -> str:
+    """Do all steps, fail behind them the first time, and find them all the second time."""
+    output = steps(sandbox)
+    if first_time(directory, "failed"):
+        raise RuntimeError("The task fails once.")
+    return output
+
+
+@task(retries=2, retry_delay_seconds=0)
+def measure_again(tool: str, directory: str, unit: str) -> None:
+    """Fail the first time with a sandbox open, and work in another one the second time."""
+    with session(tool) as sandbox:
+        sandbox.run("echo first >> ran", check=True)
+        if first_time(directory, "failed-in-session"):
+            raise RuntimeError("The task fails once.")
+        for _ in range(2):
+            sandbox.run("echo second >> ran", check=True)
+        note(directory, unit, sandbox, sandbox.run(COUNT, check=True).stdout)
+
+
+@flow(name="retried-tasks", on_cancellation=[stop_sandboxes])
+def retried_tasks(tool: str, directory: str, units: list[str]) -> None:
+    """Work in tasks that are retried, with the sandbox around them and inside of them."""
+    with session(tool) as sandbox:
+        inside = measure_again.submit(tool, directory, units[0])
+        output = failing_once(sandbox, directory)
+        inside.result()
+        note(directory, units[1], sandbox, output)
+
+
+@flow(name="inner")
+def inner(tool: str, directory: str, unit: str) -> None:
+    """Work in a subflow."""
+    measure(tool, directory, unit)
+
+
+@task
+def around(tool: str, directory: str, unit: str) -> None:
+    """Work in a subflow of a task."""
+    inner(tool, directory, unit)
+
+
+@flow(name="subflows", on_cancellation=[stop_sandboxes])
+def subflows(tool: str, directory: str, units: list[str]) -> None:
+    """Work in subflows, one of them inside of a task."""
+    future = around.submit(tool, directory, units[0])
+    inner(tool, directory, units[1])
+    future.result()
+
+
+@flow(name="inputs", on_cancellation=[stop_sandboxes])
+def inputs(tool: str, directory: str, units: list[str]) -> None:
+    """Run one command with different inputs."""
+    with session(tool) as sandbox:
+        lines = "".join(f"{number}\n" for number in range(1, LINES + 1))
+        for given in ("first\n", "second\n", "second\n"):
+            sandbox.run("cat >> ran", stdin=given, check=True)
+        command = "while read -r i; do echo line $i; echo $i >> ran; sleep 0.25; done"
+        note(directory, units[0], sandbox, sandbox.run(command, stdin=lines, check=True).stdout)
+
+
+@flow(name="cells", on_cancellation=[stop_sandboxes])
+def cells(tool: str, directory: str, units: list[str]) -> None:
+    """Run code cells, identical ones among them, with variables that live on."""
+    with sandbox_session("code-interpreter-v1", lease="1m") as sandbox:
+        cell = (
+            "lines = []\ndef say(text):\n    lines.append(text)\n    open('ran', 'a').write(text + '\\n')\nsay('first')"
+        )
+        sandbox.run_code(cell, check=True)
+        for _ in range(2):
+            sandbox.run_code("say('second')", check=True)
+        code = f"import time\nfor i in range(1, {LINES} + 1):\n    say(str(i)); print('line', i); time.sleep(0.1)"
+        sandbox.run_code(code, check=True)
+        known = sandbox.run_code("print(*(f'line {line}' for line in lines[3:]), sep='\\n')", check=True)
+        note(directory, units[0], sandbox, "".join(known.stdout))
+
+
+@flow(name="kept", on_cancellation=[stop_sandboxes])
+def kept(tool: str, directory: str, units: list[str]) -> None:
+    """Fail once, keep the sandbox of the failure, and work in another one."""
+    with session(tool, on_failure="keep", metadata={"unit": units[0]}, delete_tool=True) as sandbox:
+        sandbox.run("echo first >> ran", check=True)
+        if first_time(directory, "failed"):
+            Path(directory, "kept").write_text(sandbox.instance.id)
+            sandbox.run("exit 7", check=True)
+        for _ in range(2):
+            sandbox.run("echo second >> ran", check=True)
+        note(directory, units[0], sandbox, sandbox.run(COUNT, check=True).stdout)
+
+
+@flow(name="suspended", on_cancellation=[stop_sandboxes])
+def suspended(tool: str, directory: str, units: list[str]) -> None:
+    """Work, wait for input without a process, and go on in the same sandbox."""
+    with session(tool) as sandbox:
+        sandbox.run("echo first >> ran", check=True)
+        suspend_flow_run(wait_for_input=Approval, timeout=600)
+        for _ in range(2):
+            sandbox.run("echo second >> ran", check=True)
+        note(directory, units[0], sandbox, sandbox.run(COUNT, check=True).stdout)
+
+
+KINDS = [pool_of_processes, parent, threads, retried_tasks, subflows, inputs, cells, kept, suspended]
+if importlib.util.find_spec("prefect_dask"):
+    from prefect_dask import DaskTaskRunner
+
+    cluster = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None}
+    KINDS.append(dask.with_options(task_runner=DaskTaskRunner(cluster_kwargs=cluster)))
+
+
 if __name__ == "__main__":
-    served = [each.to_deployment("served") for each in (counting, chaotic, asking, provision_and_run, run_job)]
-    serve(*served, limit=6)
+    flows = (counting, chaotic, asking, provision_and_run, run_job, child, *KINDS)
+    serve(*(each.to_deployment("served") for each in flows), limit=10)
     sys.exit(0)

@@ -90,7 +90,9 @@ async def nightly(tool):
     with sandbox_session(ToolSpec(name=tool, image="python:3.11")) as sandbox:
         sandbox.start("sleep 600")
         print(sandbox.instance.id, flush=True)
-        await asyncio.sleep(120)
+        # asyncio sets no wake-up descriptor: a signal between two polls of the loop is noticed at the next one.
+        for _ in range(1200):
+            await asyncio.sleep(0.1)
 
 asyncio.run(nightly(sys.argv[1]))
 """

@@ -66,7 +66,7 @@ def pictures(tmp_path):
 def test_what_the_sandbox_fails_at_is_tried_again_and_never_a_verdict(
     evaluate_all, write, predicted, variants, account, projects, pictures, monkeypatch
 ):
-    monkeypatch.setattr("ags_flows.durable.attachment.LOOK_AFTER", 0.5)
+    monkeypatch.setattr("ags_flows.durable.command.LOOK_AFTER", 0.5)
     monkeypatch.setattr("ags_flows.batch.runner.FIRST_PAUSE", 0.1)
     images, _, _ = projects
     folder, address = pictures
@@ -152,7 +152,7 @@ def test_an_evaluation_that_was_killed_goes_on_with_what_is_not_graded(
     assert report.resumed == 1 and len(report.ids("resolved")) == 3
     assert len(sandboxes_of(account, "swebench/first:1")) == 1
     # The sandboxes that the killed process had end with their lease.
-    machines.advance(601)
+    machines.advance(901)
     deadline = time.monotonic() + 30
     while [status for one in dataset for status in sandboxes_of(account, one["image"]) if status in LIVE]:
         assert time.monotonic() < deadline
