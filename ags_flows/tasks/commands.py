@@ -294,7 +294,7 @@ def _masked(
                 yield log, note, mask
             except CommandTimeoutError as error:
                 if error.result is not None:
-                    # The direct path sends the input as a part of the command.
+                    # The direct path runs the command by a script.
                     error.message = error.message.replace(error.result.command, text)
                     error.args = (error.message,)
                     error.result = error.result.model_copy(update={"command": text})
