@@ -8,8 +8,10 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 import httpx
+from e2b import AuthenticationException, Sandbox, SandboxException
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import (
     DeploymentFilter,
@@ -22,12 +24,20 @@ from prefect.client.schemas.objects import StateType
 from prefect.settings import PREFECT_API_URL
 
 from ags_flows.blocks import AGSConfig
-from ags_flows.errors import AGSFlowsError
+from ags_flows.cloud.attachment import attach
+from ags_flows.cloud.connection import Connection
+from ags_flows.cloud.data_plane import ENVD_VERSION
+from ags_flows.cloud.proxies import proxy_for
+from ags_flows.cloud.sandbox_errors import map_sandbox_error
+from ags_flows.errors import AGSFlowsError, ConfigurationError, UnreachableError
 from ags_flows.run.automations import LOST_RUNS, detection_time, explain_lease
 
 COLUMNS = ("check", "verdict", "finding", "what to do")
 MOST_SKEW = 300
 """Seconds; AGS refuses signatures that are older or newer by more."""
+
+NO_SANDBOX = "sdi-doctor"
+"""The id of a sandbox that does not exist."""
 
 Verdict = Literal["ok", "warning", "wrong", "skipped"]
 
@@ -70,15 +80,17 @@ def examine(config: AGSConfig | None = None) -> Iterator[Finding]:
 def _ags(config: AGSConfig) -> Iterator[Finding]:
     connection = config.connection()
     try:
-        answer = httpx.head(connection.control_url, timeout=10.0, verify=connection.verify_tls, trust_env=False)
+        url, proxy = connection.control_url, proxy_for(connection.control_url)
+        answer = httpx.head(url, timeout=10.0, verify=connection.verify_tls, proxy=proxy, trust_env=False)
         skew = (datetime.now(timezone.utc) - parsedate_to_datetime(answer.headers["date"])).total_seconds()
-    except (httpx.HTTPError, KeyError, ValueError) as error:
+    except (AGSFlowsError, httpx.HTTPError, KeyError, TypeError, ValueError) as error:
         yield Finding("clock", "skipped", f"{connection.control_url} told no time: {error}")
     else:
         late = abs(skew) > MOST_SKEW
         remedy = "Set this machine's clock: AGS refuses its signatures." if late else ""
         yield Finding("clock", "wrong" if late else "ok", f"{abs(skew):.0f} s from that of AGS", remedy)
     control = config.control_plane()
+    yield _data_plane(connection)
     tools = _asked("credentials", lambda: f"accepted; {len(control.list_tools())} tools")
     yield tools
     if tools.verdict == "ok":
@@ -90,6 +102,30 @@ def _ags(config: AGSConfig) -> Iterator[Finding]:
                 "role_arn is not set",
                 "Images of private registries, COS and CFS need one: TENCENTCLOUD_ROLE_ARN, or the field role_arn.",
             )
+
+
+def _data_plane(connection: Connection) -> Finding:
+    """Send a request to a sandbox that does not exist: any response shows that the data plane is reachable."""
+    url, domain = connection.data_url, connection.domain
+    shown = url or f"https://*.{domain}"
+    proxy: str | None = None
+    try:
+        proxy = proxy_for(url or f"https://49983-{NO_SANDBOX}.{domain}")
+        sandbox = attach(
+            Sandbox, NO_SANDBOX, "none", domain=domain, sandbox_url=url, envd_version=ENVD_VERSION, request_timeout=10.0
+        )
+        sandbox.is_running()
+    except (SandboxException, AuthenticationException, httpx.HTTPError, AGSFlowsError) as error:
+        mapped = error if isinstance(error, AGSFlowsError) else map_sandbox_error(error, "the data plane", "look")
+        if isinstance(mapped, (ConfigurationError, UnreachableError)):
+            route = f" through the proxy {urlsplit(proxy).hostname}" if proxy else ""
+            return Finding(
+                "data plane",
+                "wrong",
+                f"{shown} does not answer{route}: {mapped.message}",
+                "Check the network, the domain, and the variables HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY.",
+            )
+    return Finding("data plane", "ok", shown)
 
 
 def _prefect(config: AGSConfig) -> Iterator[Finding]:

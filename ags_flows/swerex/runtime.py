@@ -45,6 +45,7 @@ from ags_flows.cloud.connection import Connection
 from ags_flows.cloud.control_plane import ControlPlane
 from ags_flows.cloud.data_planes import open_plane
 from ags_flows.cloud.gone import end_of
+from ags_flows.cloud.proxies import proxy_for
 from ags_flows.errors import AGSFlowsError, InstanceGoneError, WaitTimeoutError
 from ags_flows.models import AccessToken
 from ags_flows.run.logs import run_logger
@@ -244,8 +245,7 @@ class GatewayRuntime(AbstractRuntime):
 
         async def attempt(token: AccessToken) -> httpx.Response:
             headers = {TOKEN_HEADER: token.token.get_secret_value(), "X-Request-ID": request_id}
-            # An emulator is on this machine: no proxy of the environment leads there.
-            http = client(verify=self._connection.verify_tls, trust_env=self._connection.data_url is None)
+            http = client(verify=self._connection.verify_tls, proxy=proxy_for(self.url))
             options = {"headers": headers, "timeout": httpx.Timeout(limit, connect=CONNECT_TIMEOUT), **parts}
             if source is None:
                 return await http.request(method, f"{self.url}/{endpoint}", **options)
