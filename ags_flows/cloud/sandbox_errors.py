@@ -102,6 +102,8 @@ def _by_status(told: str, text: str) -> AGSFlowsError:
         return TokenExpiredError(text)
     if status == 403:
         return UnsupportedError(text, hint="The sandbox does not allow it to this user.")
+    if status == 429:
+        return ThrottledError(text, hint="It is retried; fewer calls at once avoid it.")
     if 400 <= status < 500:
         return InvalidRequestError(text)
     return ServiceError(text, hint="It is retried.")
