@@ -7,6 +7,7 @@ output. So the request is made here, over the SDK's client, and its lines are sp
 from __future__ import annotations
 
 import json
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -166,6 +167,7 @@ def send_cell(sandbox: Any, cell: Cell, received: Received) -> Received:
     body = {"code": cell.code, "context_id": cell.context, "language": cell.language, "env_vars": cell.env}
     # The transport takes the longest of these limits for the whole request: only the connection has another one.
     limit = httpx.Timeout(cell.timeout or None, connect=sandbox.connection_config.request_timeout)
+    deadline = time.monotonic() + cell.timeout if cell.timeout else float("inf")
     try:
         with sandbox._client.stream(
             "POST", f"{sandbox._jupyter_url}/execute", json=body, headers=headers, timeout=limit
@@ -173,7 +175,7 @@ def send_cell(sandbox: Any, cell: Cell, received: Received) -> Received:
             error = extract_exception(response)
             if error:
                 raise error
-            _read(response.iter_bytes(), received)
+            _read(_until(deadline, response.iter_bytes()), received)
     except httpx.ReadTimeout:
         raise format_execution_timeout_error() from None
     except httpx.TimeoutException as error:
@@ -182,6 +184,16 @@ def send_cell(sandbox: Any, cell: Cell, received: Received) -> Received:
         sandbox._handle_connection_error(error)
         raise
     return received.finish()
+
+
+def _until(deadline: float, pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """Give the pieces of a response until a deadline: the transport's own limit begins again with each piece."""
+    from httpx import ReadTimeout
+
+    for piece in pieces:
+        if time.monotonic() > deadline:
+            raise ReadTimeout("The response goes on after the time limit.")
+        yield piece
 
 
 def _read(pieces: Iterable[bytes], received: Received) -> None:

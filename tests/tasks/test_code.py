@@ -218,3 +218,22 @@ def test_what_was_refused_before_it_ran_is_sent_again(instance, ags_config, ags_
     ags_emulator.stream_fault("status", port=49999, path="/execute", status=status, times=1)
     assert again()
     assert exec_command.fn(instance, "cat count", durable=False, config=ags_config).stdout == "x"
+
+
+@pytest.mark.slow
+def test_a_cell_that_prints_without_end_costs_bounded_memory(instance, ags_config):
+    """The emulator runs in this process: what both sides need is measured together."""
+    import psutil
+
+    run_code.fn(instance, "1", config=ags_config)
+    before = psutil.Process().memory_info().rss
+    with pytest.raises(CodeTimeoutError):
+        run_code.fn(instance, "while True: print('x' * 1000)", timeout=8, config=ags_config)
+    assert psutil.Process().memory_info().rss - before < 400 << 20
+    assert run_code.fn(instance, "'alive'", config=ags_config).text == "alive"
+
+
+def test_long_output_keeps_head_and_tail(instance, ags_config):
+    code = "print('begin')\nfor _ in range(100): print('x' * 1_000_000)\nprint('end')"
+    got = run_code.fn(instance, code, limit=1000, config=ags_config)
+    assert got.truncated and got.stdout.startswith("begin\n") and got.stdout.endswith("x\nend\n")
