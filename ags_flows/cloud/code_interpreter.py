@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from ags_flows.cloud.cells import PORT, Cell, Received, send_cell
+from ags_flows.cloud.cell_response import PORT, Cell, Received, send_cell
 from ags_flows.cloud.data_plane import DataPlane
 from ags_flows.cloud.head_and_tail import HeadAndTail
 from ags_flows.errors import (

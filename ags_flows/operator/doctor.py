@@ -11,7 +11,6 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import httpx
-from e2b import AuthenticationException, Sandbox, SandboxException
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import (
     DeploymentFilter,
@@ -24,20 +23,15 @@ from prefect.client.schemas.objects import StateType
 from prefect.settings import PREFECT_API_URL
 
 from ags_flows.blocks import AGSConfig
-from ags_flows.cloud.attachment import attach
 from ags_flows.cloud.connection import Connection
-from ags_flows.cloud.data_plane import ENVD_VERSION
+from ags_flows.cloud.probing import probe_data_plane
 from ags_flows.cloud.proxies import proxy_for
-from ags_flows.cloud.sandbox_errors import map_sandbox_error
-from ags_flows.errors import AGSFlowsError, ConfigurationError, UnreachableError
+from ags_flows.errors import AGSFlowsError, UnreachableError
 from ags_flows.run.automations import LOST_RUNS, detection_time, explain_lease
 
 COLUMNS = ("check", "verdict", "finding", "what to do")
 MOST_SKEW = 300
 """Seconds; AGS refuses signatures that are older or newer by more."""
-
-NO_SANDBOX = "sdi-doctor"
-"""The id of a sandbox that does not exist."""
 
 Verdict = Literal["ok", "warning", "wrong", "skipped"]
 
@@ -105,27 +99,21 @@ def _ags(config: AGSConfig) -> Iterator[Finding]:
 
 
 def _data_plane(connection: Connection) -> Finding:
-    """Send a request to a sandbox that does not exist: any response shows that the data plane is reachable."""
-    url, domain = connection.data_url, connection.domain
-    shown = url or f"https://*.{domain}"
-    proxy: str | None = None
+    url = connection.data_url or f"https://*.{connection.domain}"
     try:
-        proxy = proxy_for(url or f"https://49983-{NO_SANDBOX}.{domain}")
-        sandbox = attach(
-            Sandbox, NO_SANDBOX, "none", domain=domain, sandbox_url=url, envd_version=ENVD_VERSION, request_timeout=10.0
+        proxy = proxy_for(url)
+        probe_data_plane(connection)
+    except UnreachableError as error:
+        route = f" through the proxy {urlsplit(proxy).hostname}" if proxy else ""
+        return Finding(
+            "data plane",
+            "wrong",
+            f"{url} does not respond{route}: {error.message}",
+            "Check the network, the domain, and the variables HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY.",
         )
-        sandbox.is_running()
-    except (SandboxException, AuthenticationException, httpx.HTTPError, AGSFlowsError) as error:
-        mapped = error if isinstance(error, AGSFlowsError) else map_sandbox_error(error, "the data plane", "look")
-        if isinstance(mapped, (ConfigurationError, UnreachableError)):
-            route = f" through the proxy {urlsplit(proxy).hostname}" if proxy else ""
-            return Finding(
-                "data plane",
-                "wrong",
-                f"{shown} does not answer{route}: {mapped.message}",
-                "Check the network, the domain, and the variables HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY.",
-            )
-    return Finding("data plane", "ok", shown)
+    except AGSFlowsError as error:
+        return Finding("data plane", "wrong", error.message, error.hint or "")
+    return Finding("data plane", "ok", url)
 
 
 def _prefect(config: AGSConfig) -> Iterator[Finding]:

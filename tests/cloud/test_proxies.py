@@ -151,6 +151,8 @@ def proxy(ags_emulator):
 def test_both_planes_use_the_proxy_for_other_names(ags_emulator, proxy, monkeypatch, tmp_path, name):
     url, urls = proxy
     monkeypatch.setenv(name, url)
+    # A Prefect server of other tests, which Prefect's own client talks to.
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     config = config_for(ags_emulator, http_endpoint="http://cloud.test:8600", domain="http://cloud.test:8600")
     found = {one.check: one for one in examine(config)}
     assert found["data plane"].verdict == found["clock"].verdict == found["credentials"].verdict == "ok"

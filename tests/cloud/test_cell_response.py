@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ags_flows.cloud import cells
-from ags_flows.cloud.cells import Pieces, Received, lines_of
+from ags_flows.cloud import cell_response
+from ags_flows.cloud.cell_response import Pieces, Received, lines_of
 
 
 @given(st.lists(st.binary(max_size=20), max_size=20))
@@ -37,7 +37,7 @@ def test_kept_output_is_head_and_tail(pieces, limit):
 
 
 def test_more_results_than_fit_are_left_out_but_the_value_is_kept(monkeypatch):
-    monkeypatch.setattr(cells, "KEPT_RESULTS", 200)
+    monkeypatch.setattr(cell_response, "KEPT_RESULTS", 200)
     received = Received(None, None, keep_logs=False)
     for number in range(10):
         received.take(json.dumps({"type": "result", "text": str(number), "is_main_result": number == 9}).encode())
