@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -26,6 +27,9 @@ LANGUAGES = ("bash", "java", "javascript", "python", "r", "typescript")
 DEFAULT_LIMIT = 1 << 20
 
 RUN = "run code"
+
+_NO_KERNEL = re.compile(r"no (such )?kernel|kernel could not be started", re.IGNORECASE)
+"""What the interpreter responds to code that it has no kernel for, and did not execute."""
 
 _CHART_PARTS = ("type", "title", "elements")
 
@@ -172,7 +176,7 @@ class CodeInterpreter:
         try:
             return self.plane.call(what, lambda _: action(self.plane.attached(Sandbox)))
         except ServiceError as error:
-            if "kernel" not in str(error):
+            if not _NO_KERNEL.search(str(error)):
                 raise
             # A language that this sandbox has nothing for will not come with another attempt.
             raise UnsupportedError(error.message, hint="Use a tool whose image has a kernel for it.") from error
