@@ -9,6 +9,7 @@ from typing_extensions import Self
 
 from ags_flows.errors import ConfigurationError
 from ags_flows.models import explain
+from ags_flows.models.constant import Constant
 
 if TYPE_CHECKING:
     from pydantic import BaseModel as _Mixin
@@ -17,7 +18,7 @@ else:
     _Mixin = object
 
 
-class Explained(_Mixin):
+class Explained(Constant, _Mixin):
     """Mixin of blocks; it stands before `Block` among the bases.
 
     Raises:

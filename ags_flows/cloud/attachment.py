@@ -12,6 +12,8 @@ from typing import Any
 from e2b import ConnectionConfig
 from packaging.version import Version
 
+from ags_flows.cloud.proxies import sandbox_proxy
+
 TOKEN_HEADER = "X-Access-Token"
 
 
@@ -54,11 +56,15 @@ def attach(
         envd_version: What to take for granted of envd; it decides how files are uploaded.
         traffic_token: For ports other than envd's, where AGS gives one.
         request_timeout: Seconds for one request.
+
+    Raises:
+        ConfigurationError: A proxy variable of the environment is not the URL of a proxy.
     """
     live = {"E2b-Sandbox-Id": instance_id, "E2b-Sandbox-Port": "49983", TOKEN_HEADER: token}
     if traffic_token:
         live["E2B-Traffic-Access-Token"] = traffic_token
-    config = LiveConfig(live=live, sandbox_url=sandbox_url, domain=domain, request_timeout=request_timeout)
+    proxy = sandbox_proxy(sandbox_url or f"https://49983-{instance_id}.{domain}")
+    config = LiveConfig(live=live, sandbox_url=sandbox_url, domain=domain, request_timeout=request_timeout, proxy=proxy)
     return sandbox_class(
         sandbox_id=instance_id,
         sandbox_domain=domain,

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
+from ags_flows.cloud.cell_response import PORT, Cell, Received, send_cell
 from ags_flows.cloud.data_plane import DataPlane
 from ags_flows.cloud.head_and_tail import HeadAndTail
 from ags_flows.errors import (
+    AGSFlowsError,
     CodeTimeoutError,
     ConfigurationError,
     NotFoundError,
@@ -20,9 +23,13 @@ from ags_flows.models import Chart, CodeContext, CodeError, CodeResult, RichResu
 
 R = TypeVar("R")
 
-PORT = 49999
 LANGUAGES = ("bash", "java", "javascript", "python", "r", "typescript")
 DEFAULT_LIMIT = 1 << 20
+
+RUN = "run code"
+
+_NO_KERNEL = re.compile(r"no (such )?kernel|kernel could not be started", re.IGNORECASE)
+"""What the interpreter responds to code that it has no kernel for, and did not execute."""
 
 _CHART_PARTS = ("type", "title", "elements")
 
@@ -68,32 +75,37 @@ class CodeInterpreter:
         Raises:
             ConfigurationError: There is no such language.
             CodeTimeoutError: The time limit was reached.
-            OutcomeUnknownError: The connection was lost after the code was sent.
+            OutcomeUnknownError: The code was sent, and no response tells whether it ran.
             UnsupportedError: The tool has no code interpreter, or not this language.
         """
         out, err = HeadAndTail(limit), HeadAndTail(limit)
-        execution = self.execute(
-            code,
-            language=language,
-            context=context,
-            timeout=timeout,
-            env=env,
-            on_stdout=_reader(out, on_stdout),
-            on_stderr=_reader(err, on_stderr),
+        received = self._execute(
+            Cell(code, timeout, None if context else language, context, dict(env or {})),
+            language,
+            lambda: Received(_reader(out, on_stdout), _reader(err, on_stderr), keep_logs=False),
         )
+        execution = received.execution
         failure = execution.error
-        return CodeResult(
-            code=code,
-            language=language,
-            text=execution.text,
-            stdout=out.text(),
-            stderr=err.text(),
-            truncated=out.truncated or err.truncated,
-            results=tuple(_rich(one) for one in execution.results),
-            error=CodeError(name=failure.name, value=failure.value, traceback=failure.traceback) if failure else None,
-            execution_count=execution.execution_count,
-            instance_id=self.plane.instance_id,
-        )
+        try:
+            return CodeResult(
+                code=code,
+                language=language,
+                text=execution.text,
+                stdout=out.text(),
+                stderr=err.text(),
+                truncated=out.truncated or err.truncated or not received.complete,
+                results=tuple(_rich(one) for one in execution.results),
+                error=CodeError(name=failure.name, value=failure.value, traceback=failure.traceback)
+                if failure
+                else None,
+                execution_count=execution.execution_count,
+                instance_id=self.plane.instance_id,
+            )
+        except (AGSFlowsError, AttributeError, KeyError, TypeError, ValueError) as error:
+            raise OutcomeUnknownError(
+                f"The code ran in {self.plane.instance_id}, but a result cannot be read: {error}",
+                hint="Look into the sandbox, or display something else.",
+            ) from error
 
     def execute(
         self,
@@ -109,31 +121,30 @@ class CodeInterpreter:
         """Run code once, and return the SDK's own `Execution`, which holds all output.
 
         The arguments and errors are those of `run`, except that `on_stdout` and `on_stderr` get the SDK's own messages.
+        Of more than 64 million characters of a stream, head and tail are kept.
         """
-        from e2b_code_interpreter import Context
+        return self._execute(
+            Cell(code, timeout, None if context else language, context, dict(env or {})),
+            language,
+            lambda: Received(on_stdout, on_stderr, keep_logs=True),
+        ).execution
 
+    def _execute(self, cell: Cell, language: str, receive: Callable[[], Received]) -> Received:
+        """Send a cell. Only an error that proves that it was not executed is one that may be retried."""
         check_language(language)
-        chosen: dict[str, Any] = {"language": language}
-        if context is not None:
-            chosen = {"context": Context(context_id=context, language=language, cwd="")}
-
-        def send(sandbox: Any) -> Any:
-            return sandbox.run_code(
-                code, envs=dict(env or {}), timeout=timeout, on_stdout=on_stdout, on_stderr=on_stderr, **chosen
-            )
-
         try:
-            return self._call("run code", send)
-        except UnreachableError as error:
+            return self._call(RUN, lambda sandbox: send_cell(sandbox, cell, receive()))
+        except (UnreachableError, ServiceError) as error:
             if _was_never_sent(error):
                 raise
             if "Execution timed out" in str(error):
                 raise CodeTimeoutError(
-                    f"The code ran into its limit of {timeout:g} s.", hint="Give it more time with timeout=..."
+                    f"The code ran into its limit of {cell.timeout:g} s.",
+                    hint="Give it more time with timeout=...",
                 ) from error
             raise OutcomeUnknownError(
-                f"The connection was lost while code was running: {error.message}",
-                hint="It may have run, in part or whole. Look into the sandbox, or run it anew in a fresh one.",
+                f"There is no response to code that was sent to {self.plane.instance_id}: {error.message}",
+                hint="It may have run, in part or whole. Look into the sandbox, or run it again in a new one.",
             ) from error
 
     def create_context(self, language: str = "python", cwd: str | None = None) -> CodeContext:
@@ -165,25 +176,32 @@ class CodeInterpreter:
         try:
             return self.plane.call(what, lambda _: action(self.plane.attached(Sandbox)))
         except ServiceError as error:
-            if "kernel" not in str(error):
+            if not _NO_KERNEL.search(str(error)):
                 raise
             # A language that this sandbox has nothing for will not come with another attempt.
             raise UnsupportedError(error.message, hint="Use a tool whose image has a kernel for it.") from error
         except (UnreachableError, NotFoundError) as error:
-            if not self._is_missing(error):
+            if not self._is_missing(error, certainly=what == RUN):
                 raise
             raise UnsupportedError(
                 f"The sandbox {self.plane.instance_id} has no code interpreter (none answers on port {PORT}).",
                 hint="Use a tool of type code-interpreter, or upload the code and execute it as a command.",
             ) from error
 
-    def _is_missing(self, error: UnreachableError | NotFoundError) -> bool:
-        """Whether an answer is the gateway's, for a port that nothing listens on, or another program's on this port."""
-        told = str(error)
+    def _is_missing(self, error: UnreachableError | NotFoundError, *, certainly: bool) -> bool:
+        """Return True if nothing listens on the port, or another program does.
+
+        Args:
+            error: The error.
+            certainly: Whether a 502 without a reason is not enough: it may come after the request was executed.
+        """
+        text = str(error)
         if isinstance(error, NotFoundError):
-            return "ontext" not in told
-        # The SDK takes every 502 for the sandbox's end.
-        return "not open" in told or ("likely due to sandbox timeout" in told and self.plane.is_alive())
+            return "ontext" not in text
+        if "not open" in text:
+            return True
+        # The SDK reports every 502 as the sandbox's end.
+        return not certainly and "likely due to sandbox timeout" in text and self.plane.is_alive()
 
 
 def check_language(language: str) -> None:
@@ -209,7 +227,7 @@ def _was_never_sent(error: BaseException) -> bool:
 
 def _reader(where: HeadAndTail, tell: Callable[[str], object] | None) -> Callable[[Any], None]:
     def take(message: Any) -> None:
-        where.add(message.line.encode())
+        where.add(message.line.encode("utf-8", "replace"))
         if tell is not None:
             tell(message.line)
 

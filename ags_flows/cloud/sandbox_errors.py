@@ -22,6 +22,7 @@ from ags_flows.errors import (
 )
 
 _STATUS = re.compile(r"^\s*(\d{3})\b")
+_NO_USER = re.compile(r"(invalid|unknown|no such) (default )?user(name)?\b|looking up user", re.IGNORECASE)
 _GONE = re.compile(r"(sandbox|instance)\b.*\b(not found|stopped|expired)", re.IGNORECASE | re.DOTALL)
 
 
@@ -84,6 +85,9 @@ def map_sandbox_error(error: BaseException, instance_id: str, what: str) -> AGSF
     """
     told = " ".join(str(error).split())[:500] or type(error).__name__
     text = f"{what} in {instance_id}: {told.rstrip('.')}."
+    if isinstance(error, e2b.AuthenticationException) and _NO_USER.search(told):
+        # envd refuses a user that does not exist in the same way as a token.
+        return InvalidRequestError(text, hint="Give user= the name of a user that exists in the sandbox.")
     if isinstance(error, e2b.NotFoundException) and _GONE.search(told):
         return InstanceGoneError(text, hint="It was stopped, or ran into its timeout.")
     for theirs, ours, hint in MEANINGS:
@@ -102,6 +106,8 @@ def _by_status(told: str, text: str) -> AGSFlowsError:
         return TokenExpiredError(text)
     if status == 403:
         return UnsupportedError(text, hint="The sandbox does not allow it to this user.")
+    if status == 429:
+        return ThrottledError(text, hint="It is retried; fewer calls at once avoid it.")
     if 400 <= status < 500:
         return InvalidRequestError(text)
     return ServiceError(text, hint="It is retried.")

@@ -15,6 +15,7 @@ from ags_flows.cloud.connection import Connection
 from ags_flows.cloud.error_mapping import map_error, map_status
 from ags_flows.cloud.forks import reset_in_children
 from ags_flows.cloud.keys import Credential, credential_of
+from ags_flows.cloud.proxies import proxy_for
 from ags_flows.cloud.sdk_log import mask_secrets
 from ags_flows.cloud.tracing import request_span
 from ags_flows.errors import AGSFlowsError, ConfigurationError, ServiceError, UnreachableError
@@ -125,6 +126,7 @@ class Transport:
     def _client(self, timeout: float) -> Iterator[_Client]:
         client = self._take() or self._make_client()
         client.sdk.request.conn.timeout = timeout
+        _set_proxy(client.sdk.request.conn, self.connection)
         client.status, client.retry_after = 0, None
         client.used = time.monotonic()
         try:
@@ -152,12 +154,7 @@ class Transport:
         return taken
 
     def _make_client(self) -> _Client:
-        client = _Client(sdk_client(self.connection, self._credential))
-        if address_of(self.connection).hostname in ("127.0.0.1", "::1", "localhost"):
-            # A proxy for the outside cannot reach this machine's loopback interface.
-            client.session.trust_env = False
-            client.sdk.request.conn.proxy = None
-        return client
+        return _Client(sdk_client(self.connection, self._credential))
 
 
 _transports: weakref.WeakSet[Transport] = weakref.WeakSet()
@@ -184,7 +181,16 @@ def sdk_client(connection: Connection, credential: Credential, keep_alive: bool 
     )
     if not connection.verify_tls:
         profile.certification = False
-    return AgsClient(credential, connection.region, ClientProfile(httpProfile=profile))
+    client = AgsClient(credential, connection.region, ClientProfile(httpProfile=profile))
+    _set_proxy(client.request.conn, connection)
+    return client
+
+
+def _set_proxy(http: Any, connection: Connection) -> None:
+    """Set the proxy of an SDK client: the SDK and requests read the environment by other rules than the data plane."""
+    proxy = proxy_for(connection.control_url)
+    http._session.trust_env = False
+    http.proxy = {"http": proxy, "https": proxy} if proxy else None
 
 
 def address_of(connection: Connection) -> SplitResult:

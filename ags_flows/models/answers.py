@@ -7,10 +7,11 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
+from ags_flows.models.constant import Constant
 from ags_flows.ownership import FAMILY
 
 
-class Answer(BaseModel):
+class Answer(Constant, BaseModel):
     """Base of what AGS answers: frozen, tolerant of fields that came after this version."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")

@@ -8,11 +8,12 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ags_flows.errors import ConfigurationError
+from ags_flows.models.constant import Constant
 
 _SECRET = re.compile(r"secret|token|password|api_key")
 
 
-class Value(BaseModel):
+class Value(Constant, BaseModel):
     """Base of all values: frozen, and strict about names, since a mistyped field must not be dropped.
 
     Raises:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
@@ -22,7 +23,10 @@ from prefect.client.schemas.objects import StateType
 from prefect.settings import PREFECT_API_URL
 
 from ags_flows.blocks import AGSConfig
-from ags_flows.errors import AGSFlowsError
+from ags_flows.cloud.connection import Connection
+from ags_flows.cloud.probing import probe_data_plane
+from ags_flows.cloud.proxies import proxy_for
+from ags_flows.errors import AGSFlowsError, UnreachableError
 from ags_flows.run.automations import LOST_RUNS, detection_time, explain_lease
 
 COLUMNS = ("check", "verdict", "finding", "what to do")
@@ -70,15 +74,17 @@ def examine(config: AGSConfig | None = None) -> Iterator[Finding]:
 def _ags(config: AGSConfig) -> Iterator[Finding]:
     connection = config.connection()
     try:
-        answer = httpx.head(connection.control_url, timeout=10.0, verify=connection.verify_tls, trust_env=False)
+        url, proxy = connection.control_url, proxy_for(connection.control_url)
+        answer = httpx.head(url, timeout=10.0, verify=connection.verify_tls, proxy=proxy, trust_env=False)
         skew = (datetime.now(timezone.utc) - parsedate_to_datetime(answer.headers["date"])).total_seconds()
-    except (httpx.HTTPError, KeyError, ValueError) as error:
+    except (AGSFlowsError, httpx.HTTPError, KeyError, TypeError, ValueError) as error:
         yield Finding("clock", "skipped", f"{connection.control_url} told no time: {error}")
     else:
         late = abs(skew) > MOST_SKEW
         remedy = "Set this machine's clock: AGS refuses its signatures." if late else ""
         yield Finding("clock", "wrong" if late else "ok", f"{abs(skew):.0f} s from that of AGS", remedy)
     control = config.control_plane()
+    yield _data_plane(connection)
     tools = _asked("credentials", lambda: f"accepted; {len(control.list_tools())} tools")
     yield tools
     if tools.verdict == "ok":
@@ -90,6 +96,24 @@ def _ags(config: AGSConfig) -> Iterator[Finding]:
                 "role_arn is not set",
                 "Images of private registries, COS and CFS need one: TENCENTCLOUD_ROLE_ARN, or the field role_arn.",
             )
+
+
+def _data_plane(connection: Connection) -> Finding:
+    url = connection.data_url or f"https://*.{connection.domain}"
+    try:
+        proxy = proxy_for(url)
+        probe_data_plane(connection)
+    except UnreachableError as error:
+        route = f" through the proxy {urlsplit(proxy).hostname}" if proxy else ""
+        return Finding(
+            "data plane",
+            "wrong",
+            f"{url} does not respond{route}: {error.message}",
+            "Check the network, the domain, and the variables HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY.",
+        )
+    except AGSFlowsError as error:
+        return Finding("data plane", "wrong", error.message, error.hint or "")
+    return Finding("data plane", "ok", url)
 
 
 def _prefect(config: AGSConfig) -> Iterator[Finding]:

@@ -21,7 +21,7 @@ KEEP_IDLE = 3.0
 _lock = threading.Lock()
 _loop: asyncio.AbstractEventLoop | None = None
 _thread: threading.Thread | None = None
-_clients: dict[tuple[bool, bool], httpx.AsyncClient] = {}
+_clients: dict[tuple[bool, str | None], httpx.AsyncClient] = {}
 
 
 def begin(work: Coroutine[Any, Any, T]) -> asyncio.Future[T]:
@@ -42,17 +42,17 @@ def wait_for(work: Coroutine[Any, Any, T]) -> T:
         raise
 
 
-def client(*, verify: bool, trust_env: bool) -> httpx.AsyncClient:
+def client(*, verify: bool, proxy: str | None) -> httpx.AsyncClient:
     """Return the client of this process; only the own loop may call it.
 
     Args:
         verify: Whether certificates are checked.
-        trust_env: Whether proxies of the environment are used.
+        proxy: The URL of a proxy, or None for direct connections.
     """
-    key = (verify, trust_env)
+    key = (verify, proxy)
     if key not in _clients:
         limits = httpx.Limits(max_connections=None, keepalive_expiry=KEEP_IDLE)
-        _clients[key] = httpx.AsyncClient(verify=verify, trust_env=trust_env, limits=limits)
+        _clients[key] = httpx.AsyncClient(verify=verify, proxy=proxy, trust_env=False, limits=limits)
     return _clients[key]
 
 

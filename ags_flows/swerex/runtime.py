@@ -11,8 +11,8 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
-from shutil import make_archive
 from typing import Any, TypeVar
+from zipfile import ZIP_DEFLATED, ZipFile
 
 import httpx
 from pydantic import BaseModel, ValidationError
@@ -45,6 +45,7 @@ from ags_flows.cloud.connection import Connection
 from ags_flows.cloud.control_plane import ControlPlane
 from ags_flows.cloud.data_planes import open_plane
 from ags_flows.cloud.gone import end_of
+from ags_flows.cloud.proxies import proxy_for
 from ags_flows.errors import AGSFlowsError, InstanceGoneError, WaitTimeoutError
 from ags_flows.models import AccessToken
 from ags_flows.run.logs import run_logger
@@ -185,8 +186,9 @@ class GatewayRuntime(AbstractRuntime):
         if not source.is_dir():
             raise ValueError(f"source_path: {source} is not a file or a directory")
         with tempfile.TemporaryDirectory() as place:
-            packed = await asyncio.to_thread(make_archive, str(Path(place, "upload")), "zip", source)
-            return await self._upload(Path(packed), request.target_path, unzip=True)
+            packed = Path(place, "upload.zip")
+            await asyncio.to_thread(_pack, source, packed)
+            return await self._upload(packed, request.target_path, unzip=True)
 
     async def close(self) -> CloseResponse:
         """Close all shells of the server."""
@@ -244,8 +246,7 @@ class GatewayRuntime(AbstractRuntime):
 
         async def attempt(token: AccessToken) -> httpx.Response:
             headers = {TOKEN_HEADER: token.token.get_secret_value(), "X-Request-ID": request_id}
-            # An emulator is on this machine: no proxy of the environment leads there.
-            http = client(verify=self._connection.verify_tls, trust_env=self._connection.data_url is None)
+            http = client(verify=self._connection.verify_tls, proxy=proxy_for(self.url))
             options = {"headers": headers, "timeout": httpx.Timeout(limit, connect=CONNECT_TIMEOUT), **parts}
             if source is None:
                 return await http.request(method, f"{self.url}/{endpoint}", **options)
@@ -302,3 +303,11 @@ class GatewayRuntime(AbstractRuntime):
             if time.monotonic() >= until:
                 return
             await asyncio.sleep(0.3)
+
+
+def _pack(source: Path, target: Path) -> None:
+    """Pack a directory; a date that ZIP does not have, before 1980 or after 2107, becomes the nearest one."""
+    with ZipFile(target, "w", ZIP_DEFLATED, strict_timestamps=False) as archive:
+        for path in sorted(source.rglob("*")):
+            if path.is_dir() or path.is_file():
+                archive.write(path, path.relative_to(source))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+import uuid
 from typing import Any
 
 from swerex.exceptions import BashIncorrectSyntaxError, SessionExistsError, SwerexException
@@ -11,6 +12,7 @@ from swerex.exceptions import CommandTimeoutError as ShellTimeoutError
 from swerex.runtime.abstract import (
     BashAction,
     BashInterruptAction,
+    CloseBashSessionRequest,
     CreateBashSessionRequest,
     Observation,
 )
@@ -18,14 +20,16 @@ from swerex.runtime.abstract import (
 from ags_flows.blocks import AGSConfig
 from ags_flows.cloud.data_planes import open_plane
 from ags_flows.durable.cells import Once
-from ags_flows.errors import CommandTimeoutError, ConfigurationError, OutcomeUnknownError
+from ags_flows.errors import CommandTimeoutError, OutcomeUnknownError
 from ags_flows.models import ExecResult
+from ags_flows.models.checks import check_name, check_seconds
 from ags_flows.run.holder import identify
 from ags_flows.run.logs import run_logger
 from ags_flows.run.task_options import sandbox_task
 from ags_flows.swerex.own_loop import wait_for
 from ags_flows.swerex.runtime import GatewayRuntime
 from ags_flows.swerex.server import SwerexServer, connect
+from ags_flows.swerex.step_script import read_end, step_line
 from ags_flows.tasks.commands import as_text, require_success
 
 SHELL_STARTUP = 10.0
@@ -46,8 +50,9 @@ def run_in_shell(
 ) -> ExecResult:
     """Run a command in an interactive shell of a sandbox, which is opened by the first one.
 
-    Directory, variables and functions live on from one step to the next. A step that was executed is not executed
-    again by a retry in the same sandbox: it gets the outcome of the first time.
+    Directory, variables and functions live on from one step to the next. A command reads no input. One that ends its
+    shell (`exit`, `set -e`) has the shell's exit code, and the next step opens a new shell. A step that was
+    executed is not executed again by a retry in the same sandbox: it gets the outcome of the first time.
 
     Args:
         server: Of `swerex_session`.
@@ -65,7 +70,7 @@ def run_in_shell(
         CommandFailedError: With `check=True`, for an exit code other than 0.
         CommandTimeoutError: The time limit was reached.
         BashIncorrectSyntaxError: Of SWE-ReX; nothing was executed.
-        OutcomeUnknownError: The connection, or the step itself, was lost while the command ran.
+        OutcomeUnknownError: The connection, the step or the shell was lost while the command ran.
         InstanceGoneError: The sandbox ended.
 
     Example:
@@ -75,10 +80,8 @@ def run_in_shell(
         ```
     """
     as_text(command)
-    if not 0 < timeout < float("inf"):
-        raise ConfigurationError(f"timeout={timeout!r}: seconds greater than 0 are needed.")
-    if not session:
-        raise ConfigurationError("session: it is empty.", hint="Give the shell a name, such as 'default'.")
+    check_seconds(timeout, positive=True)
+    check_name(session, "session")
     made = identify("run_in_shell", {"command": command, "session": session}, step=step)
     plane = open_plane((config or AGSConfig()).connection(), server.instance_id).plane
     runtime = connect(server, config)
@@ -103,21 +106,55 @@ def _result(runtime: GatewayRuntime, command: str, timeout: float, outcome: Outc
     )
     if outcome["timed_out"]:
         raise CommandTimeoutError(
-            f"Command ran into its limit of {timeout:g} s: {command}", hint="Give it more time.", result=result
+            f"Command ran into its limit of {timeout:g} s: {command}",
+            hint="Give it more time. A program that waits for input at the terminal gets none: pass it as options.",
+            result=result,
         )
     return result
 
 
 async def _run(runtime: GatewayRuntime, command: str, session: str, timeout: float) -> Outcome:
-    began = time.monotonic()
+    began, mark = time.monotonic(), f"ags-step-{uuid.uuid4().hex}"
+    # `silent`: otherwise SWE-ReX would raise for what is a value here.
+    action = BashAction(command=step_line(command, mark), session=session, timeout=timeout, check="silent")
     try:
-        # Otherwise SWE-ReX would raise for what is a value here.
-        observed = await _send(runtime, BashAction(command=command, session=session, timeout=timeout, check="silent"))
+        observed = await _send(runtime, action)
     except ShellTimeoutError:
         return _outcome(await _interrupted(runtime, session), 124, began, timed_out=True)
-    if observed.exit_code is None:
-        raise OutcomeUnknownError(f"The shell in {runtime.instance_id} did not report the exit code of: {command}")
-    return _outcome(observed.output, observed.exit_code, began)
+    except (SwerexException, OSError) as error:
+        await _close(runtime, session)
+        raise _unknown(
+            runtime, command, f"its shell ended without an exit code ({' '.join(str(error).split())[:200]})"
+        ) from error
+    end = read_end(str(observed.output), mark)
+    if end is None:
+        await _close(runtime, session)
+        raise _unknown(runtime, command, "SWE-ReX returned before its end: the output may hold a marker of SWE-ReX")
+    if end.exit_code is None:
+        raise BashIncorrectSyntaxError(f"The command is not correct bash: {command!r}\n{end.output.strip()}")
+    if end.shell_ended:
+        await _close(runtime, session)
+        run_logger().warning(
+            "The command ended its shell %r (exit code %s): the next step opens a new one. Write (exit 1) to keep it.",
+            session,
+            end.exit_code,
+        )
+    return _outcome(end.output, end.exit_code, began)
+
+
+def _unknown(runtime: GatewayRuntime, command: str, reason: str) -> OutcomeUnknownError:
+    return OutcomeUnknownError(
+        f"The outcome of a command in {runtime.instance_id} is unknown: {reason}: {command}",
+        hint="The next step opens a new shell. A command must not replace or kill its shell ('exec', 'kill $$').",
+    )
+
+
+async def _close(runtime: GatewayRuntime, session: str) -> None:
+    """Close a shell that ended, or that is out of step with SWE-ReX, so that the next step opens a new one."""
+    try:
+        await runtime.close_session(CloseBashSessionRequest(session=session))
+    except (SwerexException, OSError):
+        return
 
 
 async def _send(runtime: GatewayRuntime, action: BashAction) -> Observation:
@@ -133,7 +170,9 @@ async def _interrupted(runtime: GatewayRuntime, session: str) -> str:
     """Interrupt what runs in a shell, so that the next command finds a prompt; return the output until then."""
     try:
         return str((await runtime.run_in_session(BashInterruptAction(session=session, timeout=1.0))).output)
-    except SwerexException:
+    except (SwerexException, OSError):
+        # It does not respond: what it has of directory and variables is lost, but the next step works.
+        await _close(runtime, session)
         return ""
 
 

@@ -10,6 +10,7 @@ from ags_flows.cloud.data_planes import open_plane
 from ags_flows.durable.cells import Once
 from ags_flows.errors import CodeFailedError
 from ags_flows.models import CodeContext, CodeResult, Instance
+from ags_flows.models.checks import check_count, check_environment, check_name, check_seconds, check_text
 from ags_flows.run.artifacts import show_results
 from ags_flows.run.holder import identify
 from ags_flows.run.logs import OutputLog, run_logger
@@ -47,8 +48,8 @@ def run_code(
         instance: The instance or its id.
         code: The code.
         language: `python`, `javascript`, `typescript`, `bash`, `r` or `java`.
-        timeout: Seconds; then the code is interrupted.
-        env: Environment of this execution.
+        timeout: Seconds; then the code is interrupted. 0 is no limit.
+        env: Environment of this execution: texts; numbers and booleans are converted (`true`, `false`).
         secrets: Environment from Prefect Secret blocks: variable name to name of the block. The values are masked in
             log, result and artifacts.
         context: A context of its own (of `create_code_context`), instead of the language's default one; its language
@@ -77,12 +78,16 @@ def run_code(
     if isinstance(context, CodeContext):
         language = context.language
     check_language(language)
+    check_text(code, "code")
+    check_seconds(timeout)
+    check_count(limit)
+    env = check_environment(env)
     hidden = load_secrets(secrets)
     redactor = Redactor(hidden.values())
     reference = instance_id(instance)
     plane, _ = open_plane((config or AGSConfig()).connection(), reference)
     context_id = context.id if isinstance(context, CodeContext) else context
-    environment = {**(env or {}), **hidden}
+    environment = {**env, **hidden}
     log = OutputLog(run_logger(), redactor)
 
     def execute() -> CodeResult:
@@ -101,7 +106,7 @@ def run_code(
         "code": code,
         "language": language,
         "context": context.place_key if isinstance(context, CodeContext) else context,
-        "env": dict(env or {}),
+        "env": env,
         "secrets": dict(secrets or {}),
     }
     cell = Once(plane, "cells", identify("run_code", does, step=step))
@@ -149,6 +154,8 @@ def create_code_context(
         assert run_code(instance, "import os; os.getcwd()", context=context).text == "/tmp"
         ```
     """
+    check_language(language)
+    check_name(cwd, "cwd")
     plane = open_plane((config or AGSConfig()).connection(), instance_id(instance)).plane
     made = identify("create_code_context", {"language": language, "cwd": cwd}, step=step)
     # A context that an earlier attempt made and did not record is of no use to anything: another one is made.

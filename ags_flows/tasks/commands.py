@@ -14,6 +14,7 @@ from ags_flows.durable.command import Command, DurableCommand, Following
 from ags_flows.durable.direct import run_direct
 from ags_flows.errors import CommandFailedError, CommandTimeoutError, ConfigurationError
 from ags_flows.models import CommandHandle, ExecResult, Instance
+from ags_flows.models.checks import check_count, check_environment, check_name, check_seconds, check_user
 from ags_flows.run.holder import identify
 from ags_flows.run.logs import OutputLog, run_logger
 from ags_flows.run.redaction import Redactor
@@ -54,7 +55,7 @@ def exec_command(
         command: Run by `bash -l -c`; or a program and its arguments, which no shell interprets.
         durable: See above.
         timeout: Seconds, then its whole process group is killed. Durable: None is no limit. Direct: 60 by default.
-        env: Environment of the command.
+        env: Environment of the command: texts; numbers and booleans are converted (`true`, `false`).
         secrets: Environment of the command from Prefect Secret blocks: variable name to name of the block. The
             values are masked in the log, in the result and in errors.
         cwd: Working directory, by default the user's home.
@@ -100,10 +101,12 @@ def exec_command(
         )
         return cast(ExecResult, handle)
     text = as_text(command)
+    env = check_environment(env)
+    _check(timeout=timeout, cwd=cwd, user=user, limit=limit)
     reference = instance_id(instance)
     plane, cancelled = open_plane((config or AGSConfig()).connection(), reference)
     hidden = load_secrets(secrets)
-    environment = {**(env or {}), **hidden}
+    environment = {**env, **hidden}
     what = Command(text, user, cwd, environment, _as_bytes(stdin), timeout)
     with (
         request_span("ags.exec", instance=reference, durable=durable),
@@ -111,7 +114,7 @@ def exec_command(
     ):
         if durable:
             following = Following(log, note, cancelled, limit)
-            made = identify("exec_command", what.does(env or {}, secrets), step=step)
+            made = identify("exec_command", what.does(env, secrets), step=step)
             result = DurableCommand(plane, what, following).start(made).wait()
         else:
             result = run_direct(
@@ -151,13 +154,15 @@ def start_command(
         ```
     """
     text = as_text(command)
+    env = check_environment(env)
+    _check(timeout=timeout, cwd=cwd, user=user)
     reference = instance_id(instance)
     plane, _ = open_plane((config or AGSConfig()).connection(), reference)
     hidden = load_secrets(secrets)
     redactor = Redactor(hidden.values())
-    what = Command(text, user, cwd, {**(env or {}), **hidden}, _as_bytes(stdin), timeout)
+    what = Command(text, user, cwd, {**env, **hidden}, _as_bytes(stdin), timeout)
     with _masked(hidden, False, text) as (_, note, _):
-        made = identify("exec_command", what.does(env or {}, secrets), step=step)
+        made = identify("exec_command", what.does(env, secrets), step=step)
         key = DurableCommand(plane, what, Following(on_note=note)).start(made).journal
     run_logger().info("Runs in the background of %s: %s", reference, redactor.text(text))
     return CommandHandle(
@@ -199,6 +204,7 @@ def wait_command(
         assert wait_command(handle).exit_code == 0
         ```
     """
+    _check(limit=limit)
     plane, cancelled = open_plane((config or AGSConfig()).connection(), handle.instance_id)
     hidden = load_secrets(handle.secrets)
     with (
@@ -252,12 +258,28 @@ def as_text(command: str | Sequence[str]) -> str:
     Raises:
         ConfigurationError: It is empty, or no program can be given it.
     """
+    if not isinstance(command, str) and not all(isinstance(part, str) for part in command):
+        raise ConfigurationError(f"command: every argument must be a text, got {command!r}.")
     text = command if isinstance(command, str) else shlex.join(command)
     if not text.strip():
         raise ConfigurationError(f"command: it is empty (got {command!r}).")
     if "\0" in text:
         raise ConfigurationError("command: it has a zero byte, which no program can be given.")
     return text
+
+
+def _check(
+    *, timeout: float | None = None, cwd: str | None = None, user: str | None = None, limit: int | None = None
+) -> None:
+    """Check arguments before anything is sent.
+
+    Raises:
+        ConfigurationError: One of them breaks its rule.
+    """
+    check_seconds(timeout)
+    check_name(cwd, "cwd")
+    check_user(user)
+    check_count(limit)
 
 
 def _as_bytes(stdin: str | bytes | None) -> bytes | None:

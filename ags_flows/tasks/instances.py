@@ -11,6 +11,7 @@ from ags_flows.lifecycle.changes import pause, resume
 from ags_flows.lifecycle.open_sandbox import Launch, take_over_or_start
 from ags_flows.lifecycle.waiting import wait_instance_running as _wait_instance_running
 from ags_flows.models import AccessToken, CustomConfiguration, Instance, MountOption, Tool
+from ags_flows.models.checks import check_count, check_seconds
 from ags_flows.models.durations import parse_duration
 from ags_flows.ownership import LEASE
 from ags_flows.run.events import tell_instance
@@ -139,6 +140,7 @@ def wait_instance_running(
         stop_instance(running)
         ```
     """
+    check_seconds(timeout)
     config = config or AGSConfig()
     running = _wait_instance_running(
         config.control_plane(), instance_id(instance), timeout=timeout or config.startup_timeout
@@ -186,6 +188,7 @@ def list_instances(
             print(one.id, one.tool_name, one.metadata)
         ```
     """
+    check_count(limit)
     control = (config or AGSConfig()).control_plane()
     reference = (tool.id if isinstance(tool, Tool) else tool_id(tool)) if tool else None
     return control.list_instances(tool=reference, status=status, metadata=metadata, limit=limit)

@@ -1,10 +1,11 @@
 """What an agent does in its sandbox by SWE-ReX, and what becomes of it when something goes wrong."""
 
 import asyncio
+import os
 import subprocess
 import sys
 import time
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 
 import pytest
 from swerex.exceptions import (
@@ -115,6 +116,13 @@ def test_shells_commands_and_files(configured, ags_config, tmp_path):
             "+++ b",
             "print('it works')",
         ]
+        for year in (1970, 2128):
+            (tmp_path / "dated").mkdir(exist_ok=True)
+            (tmp_path / "dated" / str(year)).touch()
+            at = datetime(year, 1, 2, tzinfo=timezone.utc).timestamp()
+            os.utime(tmp_path / "dated" / str(year), (at, at))
+        await runtime.upload(UploadRequest(source_path=str(tmp_path / "dated"), target_path="/tmp/dated"))
+        assert (await run("ls /tmp/dated")).output.split() == ["1970", "2128"]
         with pytest.raises(ValueError, match="nothing is not a file or a directory"):
             await runtime.upload(UploadRequest(source_path="/nothing", target_path="/tmp/x"))
         await run(r"printf '\x00\xff\x01' > /tmp/binary")

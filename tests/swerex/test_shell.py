@@ -3,6 +3,7 @@
 import pytest
 from prefect import flow, task
 from prefect.exceptions import TerminationSignal
+from swerex.exceptions import BashIncorrectSyntaxError
 
 from ags_flows.errors import CommandFailedError, CommandTimeoutError, ConfigurationError, OutcomeUnknownError
 from ags_flows.swerex import SwerexServer, run_in_shell, swerex_session
@@ -81,9 +82,9 @@ def test_outcomes_of_a_step(configured, ags_config):
     ("arguments", "told"),
     [
         ({"command": " "}, "command: it is empty"),
-        ({"command": "ls", "timeout": 0}, "timeout=0"),
-        ({"command": "ls", "timeout": float("inf")}, "timeout=inf"),
-        ({"command": "ls", "session": ""}, "session: it is empty"),
+        ({"command": "ls", "timeout": 0}, "timeout must be > 0 seconds, got 0"),
+        ({"command": "ls", "timeout": float("inf")}, "timeout must be a finite number"),
+        ({"command": "ls", "session": ""}, "session must be a text that is not empty"),
     ],
 )
 def test_a_wrong_argument_is_named_before_any_request(arguments, told, ags_emulator, ags_config):
@@ -91,3 +92,42 @@ def test_a_wrong_argument_is_named_before_any_request(arguments, told, ags_emula
     with pytest.raises(ConfigurationError, match=told):
         run_in_shell.fn(SwerexServer(instance_id="x"), **arguments, config=ags_config)
     assert ags_emulator.overview()["requests"] == before
+
+
+HEREDOC = "cat <<EOF > /tmp/f\nhello $((1 + 1))\nEOF\ncat /tmp/f"
+
+
+def test_any_command_has_its_outcome_and_the_next_step_works(configured, ags_config):
+    with swerex_session(configured()) as server:
+
+        def run(command, **options):
+            return run_in_shell.fn(server, command, config=ags_config, timeout=options.pop("timeout", 20), **options)
+
+        def outcome(command):
+            got = run(command)
+            assert run("echo next").stdout == "next\n"
+            return got.exit_code, got.stdout
+
+        assert outcome(HEREDOC) == (0, "hello 2\n")
+        assert outcome("echo told; exit 3") == (3, "told\n")
+        assert outcome("set -e\necho told\nfalse\necho never") == (1, "told\n")
+        assert outcome("set -u; echo $unset_variable; echo never")[0] != 0
+        assert outcome('cat; read line; echo "read: $line"') == (0, "read: \n")
+        assert outcome("python3 -i")[0] == 0
+        assert outcome("printf 'no end of line'") == (0, "no end of line")
+        assert outcome("echo 'a\tb'; echo \"it's\"") == (0, "a\tb\nit's\n")
+        assert outcome("for i in 1 2; do\n  echo $i\ndone # comment") == (0, "1\n2\n")
+        assert outcome("echo x; (exit 7)") == (7, "x\n")
+        run("cd /tmp; f() { echo called; }; export A=1; alias two='echo 2'")
+        assert run("pwd; f; echo $A\ntwo").stdout == "/tmp\ncalled\n1\n2\n"
+        with pytest.raises(CommandFailedError, match="exit code 4"):
+            run("exit 4", check=True)
+        for command in ("exec true", "kill -9 $$", "echo SHELLPS1PREFIX; sleep 4"):
+            with pytest.raises(OutcomeUnknownError, match="The outcome of a command"):
+                run(command)
+            assert run("echo next").stdout == "next\n"
+        with pytest.raises(BashIncorrectSyntaxError, match="unexpected"):
+            run("echo (")
+        with pytest.raises(CommandTimeoutError, match="limit of 2 s"):
+            run("read line </dev/tty", timeout=2)
+        assert run("echo next").stdout == "next\n"

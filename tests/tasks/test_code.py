@@ -152,3 +152,94 @@ os.environ["KEY"]
     assert [one.type for one in found] == ["markdown", "markdown"]
     assert "hunter2" not in str(found)
     assert f"data:image/png;base64,{PNG}" in str(found)
+
+
+TEXT = "a\u2028b\u2029c\x85d\x1ce\x0bf\x0cg\rh"
+
+
+def test_every_separator_of_unicode_is_text(instance, ags_config):
+    run = run_code.fn
+    code = f"import sys\nprint({TEXT!r})\nprint({TEXT!r}, file=sys.stderr)\n{TEXT!r}"
+    got = run(instance, code, config=ags_config)
+    assert (got.stdout, got.stderr) == (f"{TEXT}\n", f"{TEXT}\n")
+    assert got.text == repr(TEXT)[1:-1]
+    shown = run(instance, f"from IPython.display import HTML\nHTML({TEXT!r})", config=ags_config)
+    assert shown.results[0].html == TEXT
+    assert run(instance, f"raise ValueError({TEXT!r})", config=ags_config).error.value == TEXT
+
+
+def test_half_a_pair_of_surrogates_is_replaced(instance, ags_config):
+    got = run_code.fn(instance, "from IPython.display import JSON\nJSON({'a': '\\ud800'})", config=ags_config)
+    assert got.model_dump_json()
+
+
+def test_tables_have_all_columns_and_missing_values_are_none(instance, ags_config):
+    code = """
+import pandas
+frame = pandas.DataFrame([[1, pandas.NaT, pandas.NA], [2, pandas.Timestamp("2026-01-02"), 3]], columns=["a", "a", "b"])
+frame.columns = ["a", "a", "a.1"]
+frame
+"""
+    (shown,) = run_code.fn(instance, code, config=ags_config).results
+    assert shown.table == {"a": [1, 2], "a.1": [None, "2026-01-02T00:00:00"], "a.1.1": [None, 3]}
+
+
+def test_a_large_table_and_a_large_text_arrive_whole(instance, ags_config):
+    code = "import pandas\npandas.DataFrame({'a': range(300_000)})"
+    assert len(run_code.fn(instance, code, config=ags_config).results[0].table["a"]) == 300_000
+    text = run_code.fn(
+        instance, "class Long:\n    def __repr__(self): return 'x' * 20_000_000\nLong()", config=ags_config
+    )
+    assert len(text.text) == 20_000_000
+
+
+@pytest.mark.parametrize("status", [500, 502, 503, 504])
+def test_a_5xx_after_the_code_was_sent_is_an_unknown_outcome(
+    instance, ags_config, ags_emulator, prefect_server, status
+):
+    @flow(retries=1)
+    def lost():
+        run_code(instance, "open('count', 'a').write('x')", config=ags_config)
+
+    ags_emulator.stream_fault("status", port=49999, path="/execute", status=status, executed=True)
+    with pytest.raises(OutcomeUnknownError):
+        lost()
+    assert exec_command.fn(instance, "cat count", durable=False, config=ags_config).stdout == "x"
+
+
+@pytest.mark.parametrize("status", [401, 429])
+def test_what_was_refused_before_it_ran_is_sent_again(instance, ags_config, ags_emulator, prefect_server, status):
+    @flow
+    def again():
+        return run_code.with_options(retry_delay_seconds=0)(
+            instance, "open('count', 'a').write('x')", config=ags_config
+        ).ok
+
+    ags_emulator.stream_fault("status", port=49999, path="/execute", status=status, times=1)
+    assert again()
+    assert exec_command.fn(instance, "cat count", durable=False, config=ags_config).stdout == "x"
+
+
+@pytest.mark.slow
+def test_a_cell_that_prints_without_end_costs_bounded_memory(instance, ags_config):
+    """The emulator runs in this process: what both sides need is measured together."""
+    import psutil
+
+    run_code.fn(instance, "1", config=ags_config)
+    before = psutil.Process().memory_info().rss
+    with pytest.raises(CodeTimeoutError):
+        run_code.fn(instance, "while True: print('x' * 1000)", timeout=8, config=ags_config)
+    assert psutil.Process().memory_info().rss - before < 400 << 20
+    assert run_code.fn(instance, "'alive'", config=ags_config).text == "alive"
+
+
+def test_long_output_keeps_head_and_tail(instance, ags_config):
+    code = "print('begin')\nfor _ in range(100): print('x' * 1_000_000)\nprint('end')"
+    got = run_code.fn(instance, code, limit=1000, config=ags_config)
+    assert got.truncated and got.stdout.startswith("begin\n") and got.stdout.endswith("x\nend\n")
+
+
+def test_a_language_without_a_kernel_is_unsupported_and_was_not_executed(instance, ags_config, monkeypatch):
+    monkeypatch.setattr("ags_flows.emulator.code_interpreter.languages._installed", lambda language: None)
+    with pytest.raises(UnsupportedError, match="no kernel for the language 'java'"):
+        run_code.fn(instance, "1", language="java", config=ags_config)

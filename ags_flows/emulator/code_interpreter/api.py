@@ -21,6 +21,9 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 KEEPALIVE_SECONDS = 5.0
+MOST_AT_ONCE = 64
+"""Messages of a kernel that are sent together."""
+
 MOST_BYTES = 64 * 1024 * 1024
 _CONTEXT = re.compile(r"/contexts/(?P<context>[^/]+)(?P<restart>/restart)?")
 
@@ -140,7 +143,7 @@ class Api:
                     await _send_lines(send, [KEEPALIVE])
                     continue
                 items, waiting = [waiting.result()], None
-                while not execution.messages.empty():
+                while not execution.messages.empty() and len(items) < MOST_AT_ONCE:
                     items.append(execution.messages.get_nowait())
                 lines, more = self._lines(items, context)
                 await _send_lines(send, lines)

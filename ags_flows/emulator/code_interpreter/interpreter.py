@@ -124,6 +124,8 @@ class CodeInterpreter:
             import zmq.asyncio
 
             self._zmq = zmq.asyncio.Context(io_threads=1)
+            # Messages that wait in each socket; the default, 1,000, is gigabytes of a cell that prints without end.
+            self._zmq.setsockopt(zmq.RCVHWM, 4)
         return self._zmq
 
     async def __aenter__(self) -> CodeInterpreter:

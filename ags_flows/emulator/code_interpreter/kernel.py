@@ -13,6 +13,7 @@ from contextlib import suppress
 from typing import Any
 
 from ..sandbox.plain import PlainSandbox
+from .backlog import Backlog
 from .languages import CONNECTION_FILE, Recipe
 from .relay import Relay
 
@@ -47,7 +48,7 @@ class Execution:
         """Nothing has come yet."""
         self._lag = lag
         self._forget = forget
-        self.messages: asyncio.Queue[tuple[str, dict[str, Any]] | BaseException | None] = asyncio.Queue()
+        self.messages = Backlog()
         self.began = asyncio.Event()
         self.ended = False
         self._failure: dict[str, Any] | None = None

@@ -78,7 +78,9 @@ def recipe_for(language: str, places: Places) -> Recipe:
     if advice is None:
         known = ", ".join(sorted(name for name in _ADVICE if name != "deno"))
         raise NoKernel(f"There is no kernel for the language {language!r}. Known languages: {known}.")
-    raise NoKernel(f"The language {language!r} needs {advice}, and start the emulator again.")
+    raise NoKernel(
+        f"There is no kernel for the language {language!r}. It needs {advice}, and start the emulator again."
+    )
 
 
 def set_variables(language: str, values: Mapping[str, str]) -> str:

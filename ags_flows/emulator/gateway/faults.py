@@ -1,7 +1,8 @@
 """Faults of connections to sandboxes, on request.
 
 Kinds: `cut` closes the connection without an answer, or after so many bytes or seconds of one; `blackhole` keeps the
-connection and says nothing, or nothing more; `status` answers with an HTTP status; `delay` answers late; `slow` reads
+connection and says nothing, or nothing more; `status` answers with an HTTP status, before or after the sandbox has
+executed the request; `delay` answers late; `slow` reads
 and writes so many bytes a second.
 """
 
@@ -38,6 +39,7 @@ class StreamFault:
         after_bytes: `cut` and `blackhole`: so much of the answer passes before.
         after_seconds: `cut` and `blackhole`: so long the answer passes before; `delay`: how late it is.
         status: `status`: the answer.
+        executed: `status`: whether the sandbox executes the request first, and its response is dropped.
         bytes_per_second: `slow`: how much passes.
     """
 
@@ -50,6 +52,7 @@ class StreamFault:
     after_bytes: int | None = None
     after_seconds: float | None = None
     status: int = 502
+    executed: bool = False
     bytes_per_second: int = 65_536
 
     def strikes(self, instance_id: str, port: int, path: str) -> bool:
@@ -129,6 +132,10 @@ def slow_receive(fault: StreamFault, receive: Receive) -> Receive:
         return message
 
     return slowly
+
+
+async def dropped(message: Message) -> None:
+    """Drop a message of a response."""
 
 
 class FaultySend:

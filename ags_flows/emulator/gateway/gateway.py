@@ -11,7 +11,7 @@ from urllib.parse import unquote
 
 from ..connection import cut
 from ..signed_addresses import PATH as SIGNED_PATH
-from .faults import Cut, FaultySend, StreamFaults, slow_receive
+from .faults import Cut, FaultySend, StreamFaults, dropped, slow_receive
 from .proxy import BadAnswer, forward, forward_websocket, refuse_websocket
 from .routing import ENVD_PORT, INTERPRETER_PORT, Route, route_of, token_of
 
@@ -116,6 +116,8 @@ class Gateway:
                 if fault.kind == "delay":
                     await asyncio.sleep(fault.after_seconds or 1.0)
                 elif fault.kind == "status":
+                    if fault.executed:
+                        await self._answer(scope, receive, dropped, route)
                     await _refuse(scope, receive, send, fault.status, "a fault on request")
                     return
                 elif fault.kind in ("cut", "blackhole") and fault.after_bytes is None and fault.after_seconds is None:

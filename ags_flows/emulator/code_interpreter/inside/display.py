@@ -19,8 +19,13 @@ CHART = "e2b/chart"
 _FRAMES = (("pandas.core.frame", "DataFrame"), ("pandas", "DataFrame"))
 
 
+_MISSING = ("NaTType", "NAType")
+
+
 def plain(value: Any) -> Any:
     """Return a value as JSON has it: numbers of numpy as numbers, times as text, what is not a number as null."""
+    if type(value).__name__ in _MISSING:
+        return None
     if hasattr(value, "isoformat"):
         return value.isoformat()
     if hasattr(value, "item") and getattr(value, "shape", None) == ():
@@ -37,7 +42,16 @@ def plain(value: Any) -> Any:
 
 
 def _table(frame: Any) -> dict[str, Any]:
-    return {str(name): [plain(value) for value in frame[name].tolist()] for name in frame.columns}
+    """Return the columns; of columns with one name, the later ones get a number."""
+    table: dict[str, Any] = {}
+    for position, column in enumerate(frame.columns):
+        name, number = str(column), 0
+        while name in table:
+            number += 1
+            name = f"{column}.{number}"
+        # By position: the name of several columns gives all of them.
+        table[name] = [plain(value) for value in frame.iloc[:, position].tolist()]
+    return table
 
 
 def _structure(value: Any) -> Any:

@@ -1,0 +1,121 @@
+"""Proxies of the environment, with one rule for both planes.
+
+The HTTP clients below (requests, pyqwest, httpx) read `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY` by
+different rules, and some of them send requests to this machine's loopback interface through a proxy. So the proxy of
+each URL is determined here, and passed to the client explicitly.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from typing import Any
+from urllib.parse import SplitResult, urlsplit
+
+from ags_flows.errors import ConfigurationError
+
+SCHEMES = ("http", "https", "socks5", "socks5h")
+
+DIRECT = "http://direct.invalid"
+"""The proxy of an e2b configuration that uses no proxy. None would make the SDK read the environment."""
+
+_ALL_HOSTS = "0.0.0.0/0,::/0,*"
+
+
+def proxy_for(url: str) -> str | None:
+    """Return the URL of the proxy for a URL, or None for a direct connection.
+
+    Variables in lower case take precedence over upper case, and `http_proxy` or `https_proxy` over `all_proxy`.
+    Loopback hosts never have a proxy. An entry of `no_proxy` is `*`, a domain (which includes its subdomains), an IP
+    address or a network such as `10.0.0.0/8`, the first three optionally with a port.
+
+    Raises:
+        ConfigurationError: The variable's value is not the URL of a proxy.
+
+    Example:
+        ```python
+        os.environ["HTTPS_PROXY"] = "http://proxy.example:3128"
+        assert proxy_for("https://ags.tencentcloudapi.com") == "http://proxy.example:3128"
+        ```
+    """
+    target = urlsplit(url)
+    name, value = _variable(f"{target.scheme}_proxy", "all_proxy")
+    if not value or is_loopback(target.hostname or "") or _is_excluded(target):
+        return None
+    proxy = value if "://" in value else f"http://{value}"
+    if not _is_proxy(proxy):
+        raise ConfigurationError(
+            f"{name} is not the URL of a proxy.",
+            hint=f"Write a URL such as http://proxy.example:3128; its scheme is one of {', '.join(SCHEMES)}.",
+        )
+    return proxy
+
+
+def is_loopback(host: str) -> bool:
+    """Return True if a host is this machine's loopback interface."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+
+
+def sandbox_proxy(url: str) -> str:
+    """Return the `proxy` option of the e2b SDK for a URL: a proxy, or `DIRECT`."""
+    _teach_direct()
+    return proxy_for(url) or DIRECT
+
+
+def _teach_direct() -> None:
+    """Make the e2b SDK connect directly where its proxy is `DIRECT`: it has no option for that."""
+    from e2b.api import ProxyConfig
+    from pyqwest import Proxy
+
+    original = ProxyConfig.to_pyqwest
+    if getattr(original, "knows_direct", False):
+        return
+
+    def to_pyqwest(config: ProxyConfig) -> Any:
+        return Proxy(DIRECT, no_proxy=_ALL_HOSTS) if config.url == DIRECT else original(config)
+
+    vars(to_pyqwest)["knows_direct"] = True
+    ProxyConfig.to_pyqwest = to_pyqwest  # type: ignore[method-assign, assignment]
+
+
+def _variable(*names: str) -> tuple[str, str]:
+    for name in names:
+        for spelling in (name, name.upper()):
+            if value := os.environ.get(spelling, "").strip():
+                return spelling, value
+    return names[0], ""
+
+
+def _is_proxy(url: str) -> bool:
+    parts = urlsplit(url)
+    try:
+        return parts.scheme.lower() in SCHEMES and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+
+
+def _is_excluded(target: SplitResult) -> bool:
+    entries = [entry.strip().lower() for entry in _variable("no_proxy")[1].split(",")]
+    return any(_matches(entry, target) for entry in entries if entry)
+
+
+def _matches(entry: str, target: SplitResult) -> bool:
+    host = (target.hostname or "").lower().rstrip(".")
+    if entry == "*":
+        return True
+    try:
+        return ipaddress.ip_address(host) in ipaddress.ip_network(entry.strip("[]"), strict=False)
+    except ValueError:
+        pass
+    named = urlsplit(f"//{entry}")
+    try:
+        port = named.port
+    except ValueError:
+        return False
+    if port is not None and port != (target.port or {"http": 80, "https": 443}.get(target.scheme)):
+        return False
+    domain = (named.hostname or "").removeprefix("*").strip(".")
+    return bool(domain) and (host == domain or host.endswith(f".{domain}"))

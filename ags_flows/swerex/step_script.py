@@ -1,0 +1,80 @@
+"""What a shell of SWE-ReX gets for one step: one line, whatever the step's command is.
+
+SWE-ReX types a command into a terminal, joins its lines with `;`, and searches the output for its own markers. So here
+documents are lost, and a command that ends the shell or reads from the terminal leaves no outcome. Therefore the
+command travels as base64, is evaluated with an empty standard input, and its end has a marker of the step.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+import shlex
+from dataclasses import dataclass
+
+# SWE-ReX's prompt and its marks of an exit code. A shell that ends prints them in its trap, so that SWE-ReX returns
+# the output as that of any command. The two lines that are read are those in which SWE-ReX asks for the exit code.
+_AT_EXIT = r"""
+{
+  ags_code=$?
+  printf '\n%s %s ended\n%s' "$ags_mark" "$ags_code" SHELLPS1PREFIX
+  IFS= read -r -t 2 ags_line; IFS= read -r -t 2 ags_line
+  printf '%s%s%s%s' EXITCODESTART "$ags_code" EXITCODEEND SHELLPS1PREFIX
+} </dev/tty >/dev/tty 2>/dev/null
+"""
+
+_STEP = r"""
+ags_mark=MARK ags_text=TEXT
+if ags_note=$("$BASH" -n -c "$ags_text" 2>&1 </dev/null); then
+  [ -n "$(trap -p EXIT)" ] || trap AT_EXIT EXIT
+  eval "$ags_text" </dev/null
+  printf '\n%s %s\n' "$ags_mark" "$?" >/dev/tty
+else
+  printf '%s\n%s syntax\n' "$ags_note" "$ags_mark" >/dev/tty
+fi
+unset ags_text ags_note
+"""
+
+
+def step_line(command: str, mark: str) -> str:
+    """Return the line that runs a command in a shell of SWE-ReX.
+
+    Args:
+        command: For bash.
+        mark: A word that is in no output.
+    """
+    script = _STEP.replace("AT_EXIT", shlex.quote(_AT_EXIT.strip())).replace("MARK", mark, 1)
+    script = script.replace("TEXT", shlex.quote(command), 1)
+    encoded = base64.b64encode(script.encode()).decode()
+    return f'eval "$(printf %s {encoded} | base64 -d)"'
+
+
+BYE = "exit\n"
+"""What an interactive bash prints when its `exit` is called."""
+
+
+@dataclass(frozen=True)
+class StepEnd:
+    """How a step ended, by the marker in its output.
+
+    Attributes:
+        output: The output before the marker.
+        exit_code: The exit code, None if nothing was executed because of a syntax error.
+        shell_ended: Whether the shell ended with the command.
+    """
+
+    output: str
+    exit_code: int | None
+    shell_ended: bool = False
+
+
+def read_end(output: str, mark: str) -> StepEnd | None:
+    """Return how a step ended, or None if its marker is not in the output."""
+    found = re.search(rf"\n?{re.escape(mark)} (?:(\d+)( ended)?|syntax)(?=\n)", output)
+    if found is None:
+        return None
+    code, ended = found.groups()
+    before = output[: found.start()]
+    if ended and (before == BYE or before.endswith(f"\n{BYE}")):
+        before = before.removesuffix(BYE)
+    return StepEnd(before, None if code is None else int(code), ended is not None)
