@@ -119,8 +119,8 @@ FOUND=($P)
 LC_ALL=C
 unset IFS
 for F in "${{FOUND[@]}}"; do
-  # Bash before 5.2 also returns these for `.*`.
-  case $F/ in */./|*/../) ;; *) printf '%s\\0' "$F" ;; esac
+  # `**` also stands for no directory at all, and Bash before 5.2 returns `.` and `..` for `.*`.
+  case $F in */ | */. | */..) ;; *) printf '%s\\0' "$F" ;; esac
 done >"$W/matching"
 [ -s "$W/matching" ] || refuse {NOTHING} "nothing matches"
 xargs -0 bash -pc 'find "$@" -name "{OWN}*" -prune -o -printf "$FORMAT"' bash <"$W/matching" 2>"$W/errors" |
@@ -163,8 +163,9 @@ def upload_directory(
         TransferIncompleteError: It did not arrive whole, or was changed while it was read.
     """
     started = time.monotonic()
-    if not local_path(local).is_dir():
-        raise TransferError(f"{shown(local)} is not a directory.")
+    with local_errors(local, "cannot be read"):
+        if not local_path(local).is_dir():
+            raise TransferError(f"{shown(local)} is not a directory.")
     entries = scan(local, Exclusion(exclude))
     upload = _Upload(plane, local, from_home(remote), user)
     with temporary_directory(plane, user) as work:

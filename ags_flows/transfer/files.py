@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from ags_flows.cloud.data_plane import DataPlane
-from ags_flows.errors import OutputTooLargeError, TransferError
+from ags_flows.errors import OutputTooLargeError, TransferError, UnreachableError
 from ags_flows.models import Transfer
 from ags_flows.transfer.archive import must_be_unchanged
 from ags_flows.transfer.local_errors import local_errors
@@ -87,7 +87,7 @@ def upload_file(
     """
     started = time.monotonic()
     status = _readable(local_path(local))
-    mode, size = f"{stat.S_IMODE(status.st_mode) & 0o777:o}", status.st_size
+    mode, size = _mode_of(status), status.st_size
     target = from_home(posixpath.join(remote, local.name) if remote.endswith("/") else remote)
     must_be_text(target)
     what = f"upload {shown(local)}"
@@ -100,8 +100,14 @@ def upload_file(
             file = local.open("rb")
         with file:
             before = os.fstat(file.fileno())
+            size, mode = before.st_size, _mode_of(before)
             outgoing = Outgoing(file, size, progress)
-            plane.write(beside, outgoing, user=user, timeout=deadline(size))
+            try:
+                plane.write(beside, outgoing, user=user, timeout=deadline(size))
+            except UnreachableError:
+                # A file that became shorter also ends the request.
+                must_be_unchanged(local, before, os.fstat(file.fileno()))
+                raise
             must_be_unchanged(local, before, os.fstat(file.fileno()))
         values = {"N": argument(beside), "T": argument(target), "SIZE": str(size), "SHA": outgoing.sha256}
         run_script(plane, _PUT_IN_PLACE, what, user, size, MODE=mode, **values)
@@ -147,8 +153,8 @@ def download_file(
     must_be_text(path)
     what = f"download {remote}"
     known, mode = run_script(plane, _LOOK, what, user, T=argument(path)).stdout.split()
-    target = local / posixpath.basename(path) if local_path(local).is_dir() else local
-    with local_errors(target, "cannot be written"):
+    with local_errors(local, "cannot be written"):
+        target = local / posixpath.basename(path) if local_path(local).is_dir() else local
         if target.is_dir() and not target.is_symlink():
             raise TransferError(f"{shown(target)} is a directory.", hint="Remove it, or give another path.")
         beside = temporary_file_in(target.parent)
@@ -190,6 +196,10 @@ def _moved(source: str, destination: str, size: int, started: float, unchanged: 
     return Transfer(
         source=source, destination=destination, files=1, size=size, seconds=elapsed(started), unchanged=unchanged
     )
+
+
+def _mode_of(status: os.stat_result) -> str:
+    return f"{stat.S_IMODE(status.st_mode) & 0o777:o}"
 
 
 def _readable(local: Path) -> os.stat_result:
