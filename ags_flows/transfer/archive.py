@@ -124,19 +124,21 @@ def pack(local: Path, entries: Iterable[Local], names: Mapping[str, str], file: 
         TransferError: An entry cannot be read.
         TransferIncompleteError: An entry was changed while it was read.
     """
-    with tarfile.open(fileobj=file, mode="w", format=tarfile.GNU_FORMAT) as archive:
+    with (
+        tarfile.open(fileobj=file, mode="w", format=tarfile.GNU_FORMAT) as archive,
+        local_errors(local, "cannot be packed"),
+    ):
         for entry in entries:
             header = tarfile.TarInfo(f"./{names[entry.name]}")
             header.mode, header.mtime = entry.mode, int(entry.status.st_mtime)
-            path = local / entry.name
-            with local_errors(path, "cannot be packed"):
-                try:
-                    _add(archive, header, path, entry)
-                except (FileNotFoundError, NotADirectoryError) as error:
-                    raise _changed(path) from error
+            path = os.path.join(local, entry.name)
+            try:
+                _add(archive, header, path, entry)
+            except (FileNotFoundError, NotADirectoryError) as error:
+                raise _changed(path) from error
 
 
-def _add(archive: tarfile.TarFile, header: tarfile.TarInfo, path: Path, entry: Local) -> None:
+def _add(archive: tarfile.TarFile, header: tarfile.TarInfo, path: str, entry: Local) -> None:
     if entry.is_directory:
         header.type = tarfile.DIRTYPE
         archive.addfile(header)
@@ -160,7 +162,7 @@ def _add(archive: tarfile.TarFile, header: tarfile.TarInfo, path: Path, entry: L
             must_be_unchanged(path, before, os.fstat(content.fileno()))
 
 
-def must_be_unchanged(path: Path, before: os.stat_result, after: os.stat_result) -> None:
+def must_be_unchanged(path: str | Path, before: os.stat_result, after: os.stat_result) -> None:
     """Refuse a file that was changed while it was read. One that only grows, such as a log, is whole up to its size.
 
     Raises:
@@ -170,7 +172,7 @@ def must_be_unchanged(path: Path, before: os.stat_result, after: os.stat_result)
         raise _changed(path)
 
 
-def _changed(path: Path) -> TransferIncompleteError:
+def _changed(path: str | Path) -> TransferIncompleteError:
     return TransferIncompleteError(f"{shown(path)} was changed while it was read.", hint="It is retried whole.")
 
 
