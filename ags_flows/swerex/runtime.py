@@ -7,11 +7,11 @@ import logging
 import tempfile
 import time
 import uuid
-import zipfile
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
+from shutil import make_archive
 from typing import Any, TypeVar
 
 import httpx
@@ -45,7 +45,7 @@ from ags_flows.cloud.connection import Connection
 from ags_flows.cloud.control_plane import ControlPlane
 from ags_flows.cloud.data_planes import open_plane
 from ags_flows.cloud.gone import end_of
-from ags_flows.errors import AGSFlowsError, InstanceGoneError, TransferError, WaitTimeoutError
+from ags_flows.errors import AGSFlowsError, InstanceGoneError, WaitTimeoutError
 from ags_flows.models import AccessToken
 from ags_flows.run.logs import run_logger
 from ags_flows.swerex import refusal
@@ -185,9 +185,8 @@ class GatewayRuntime(AbstractRuntime):
         if not source.is_dir():
             raise ValueError(f"source_path: {source} is not a file or a directory")
         with tempfile.TemporaryDirectory() as place:
-            packed = Path(place, "upload.zip")
-            await asyncio.to_thread(_pack, source, packed)
-            return await self._upload(packed, request.target_path, unzip=True)
+            packed = await asyncio.to_thread(make_archive, str(Path(place, "upload")), "zip", source)
+            return await self._upload(Path(packed), request.target_path, unzip=True)
 
     async def close(self) -> CloseResponse:
         """Close all shells of the server."""
@@ -303,18 +302,3 @@ class GatewayRuntime(AbstractRuntime):
             if time.monotonic() >= until:
                 return
             await asyncio.sleep(0.3)
-
-
-def _pack(source: Path, archive: Path) -> None:
-    """Pack a directory for SWE-ReX's server. A date that a zip file does not have becomes the nearest one.
-
-    Raises:
-        TransferError: Something in the directory cannot be packed.
-    """
-    try:
-        with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED, strict_timestamps=False) as file:
-            for path in sorted(source.rglob("*")):
-                if path.is_dir() or path.is_file():
-                    file.write(path, path.relative_to(source))
-    except (OSError, ValueError) as error:
-        raise TransferError(f"{source} cannot be packed for the upload: {error}.") from error
