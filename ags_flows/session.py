@@ -96,16 +96,25 @@ class SandboxSession:
         return self._do("run code", tasks.run_code, self.instance, code, **options)
 
     def upload(self, local: str | Path, remote: str, **options: Any) -> Transfer:
-        """Copy a local file, or a directory with all that is in it, into the sandbox."""
-        task = tasks.upload_directory if Path(local).is_dir() else tasks.upload_file
+        """Copy a local file, or a directory with all that is in it, into the sandbox.
+
+        Options are those of `ags_flows.tasks.upload_directory`: `user`, `exclude`. A file ignores `exclude`.
+        """
+        task: Task[..., Transfer] = tasks.upload_directory
+        if not Path(local).is_dir():
+            task = tasks.upload_file
+            options.pop("exclude", None)
         return self._do(f"upload: {local}", task, self.instance, local, remote, **options)
 
     def download(self, remote: str, local: str | Path, **options: Any) -> Transfer:
         """Copy a file of the sandbox, or a directory with all that is in it, to this machine.
 
-        A pattern such as `out/*.parquet` copies what matches it into the directory `local`.
+        A pattern such as `out/*.parquet` copies what matches it into the directory `local`. Options are those of
+        `ags_flows.tasks.download_directory`: `user`, `exclude`, `links`. A file ignores the last two.
         """
         task = self._how_to_download(remote, options.get("user"))
+        if task is tasks.download_file:
+            options = {name: value for name, value in options.items() if name not in ("exclude", "links")}
         return self._do(f"download: {remote}", task, self.instance, remote, local, **options)
 
     def write(self, path: str, content: str | bytes, **options: Any) -> None:

@@ -61,6 +61,7 @@ if ! { [ -d "$ags_root" ] || mkdir -p -m 700 "$ags_root" 2>/dev/null; } ||
   mkdir -p -m 700 "$ags_root" || exit 9
   [ -O "$ags_root" ] || { echo "$ags_root belongs to another user" >&2; exit 9; }
 fi
+[ -s "$ags_root/.gitignore" ] || echo '*' 2>/dev/null >"$ags_root/.gitignore" || :
 """
 
 # ags_holder_of DIRECTORY sets ags_theirs to its present holder, and ags_last to the number of times it was taken over.

@@ -12,6 +12,7 @@ from ags_flows.models import FileInfo, Instance, Transfer
 from ags_flows.run.logs import ProgressLog, run_logger
 from ags_flows.run.task_options import sandbox_task
 from ags_flows.tasks.instances import instance_id
+from ags_flows.transfer import Exclude, Links, is_own
 
 DEFAULT_LIMIT = 64 << 20
 
@@ -20,7 +21,7 @@ def _plane(instance: Instance | str, config: AGSConfig | None) -> DataPlane:
     return open_plane((config or AGSConfig()).connection(), instance_id(instance)).plane
 
 
-def _told(moved: Transfer) -> Transfer:
+def _logged(moved: Transfer) -> Transfer:
     told = [f"{moved.files:,} files"] if moved.files != 1 else []
     told.append(f"{moved.size:,} bytes" if moved.size < 100_000 else f"{moved.size / 1e6:,.1f} MB")
     if moved.unchanged and moved.unchanged == moved.files:
@@ -53,14 +54,14 @@ def upload_file(
         config: Where AGS is; by default from the environment.
 
     Raises:
-        TransferError: The file cannot be read, or did not arrive whole.
+        TransferError: The file cannot be read, its target is a directory, or it did not arrive whole.
 
     Example:
         ```python
         upload_file(instance, "etl.py", "bin/")  # becomes bin/etl.py
         ```
     """
-    return _told(
+    return _logged(
         transfer.upload_file(
             _plane(instance, config), Path(local), remote, user=user, progress=ProgressLog(f"upload of {local}")
         )
@@ -73,32 +74,40 @@ def upload_directory(
     local: str | Path,
     remote: str,
     user: str | None = None,
+    exclude: Exclude = (),
     config: AGSConfig | None = None,
 ) -> Transfer:
     """Copy a local directory with all that is in it into a sandbox; modes, links and empty directories are kept.
 
     What is in `local` is in `remote` afterwards, beside what was there. Files that the sandbox has already, with their
-    content and mode, are not sent again.
+    content and mode, are not sent again. A directory that is there keeps its mode and its owner.
 
     Args:
         instance: The instance or its id.
-        local: A directory on this machine.
+        local: A directory on this machine, or a link to one.
         remote: Absolute path, or relative to the user's home. It is made with its parents.
         user: Who owns it in the sandbox: `user` (default) or `root`.
+        exclude: What is left out: patterns in the style of `.gitignore`, or the text of such a file.
         config: Where AGS is; by default from the environment.
 
     Raises:
-        TransferError: It cannot be read, or has something that is no file, directory or link.
+        TransferError: It cannot be read, has something that is not a file, a directory or a link, or a file stands in
+            the sandbox where a directory should be, or the reverse. Nothing was written.
 
     Example:
         ```python
-        moved = upload_directory(instance, "orders", "orders")
+        moved = upload_directory(instance, "orders", "orders", exclude=["__pycache__/", "*.tmp"])
         print(moved.files, moved.size, moved.unchanged)
         ```
     """
-    return _told(
+    return _logged(
         transfer.upload_directory(
-            _plane(instance, config), Path(local), remote, user=user, progress=ProgressLog(f"upload of {local}")
+            _plane(instance, config),
+            Path(local),
+            remote,
+            exclude=exclude,
+            user=user,
+            progress=ProgressLog(f"upload of {local}"),
         )
     )
 
@@ -123,7 +132,7 @@ def download_file(
         download_file(instance, "report.csv", "results/report.csv")
         ```
     """
-    return _told(
+    return _logged(
         transfer.download_file(
             _plane(instance, config), remote, Path(local), user=user, progress=ProgressLog(f"download of {remote}")
         )
@@ -136,13 +145,26 @@ def download_directory(
     remote: str,
     local: str | Path,
     user: str | None = None,
+    exclude: Exclude = (),
+    links: Links = "keep",
     config: AGSConfig | None = None,
 ) -> Transfer:
     """Copy a directory of a sandbox to this machine. Nothing can be written outside of `local`.
 
+    Args:
+        instance: The instance or its id.
+        remote: Absolute path, or relative to the user's home.
+        local: The directory on this machine. It is made with its parents.
+        user: `user` (default) or `root`.
+        exclude: What is left out: patterns in the style of `.gitignore`, or the text of such a file.
+        links: `keep` recreates links that lead outside of `remote` as they are, `skip` leaves them out. Nothing is
+            written through them.
+        config: Where AGS is; by default from the environment.
+
     Raises:
         NotFoundError: There is no such directory in the sandbox.
-        TransferError: An entry would end outside of `local`, or is a device; the message names it.
+        TransferError: An entry would end outside of `local`, is a device or a pipe, or must not be replaced; the
+            message names it. Nothing was written.
 
     Example:
         ```python
@@ -150,9 +172,15 @@ def download_directory(
         download_directory(instance, "orders", "copy-of-orders")
         ```
     """
-    return _told(
+    return _logged(
         transfer.download_directory(
-            _plane(instance, config), remote, Path(local), user=user, progress=ProgressLog(f"download of {remote}")
+            _plane(instance, config),
+            remote,
+            Path(local),
+            exclude=exclude,
+            links=links,
+            user=user,
+            progress=ProgressLog(f"download of {remote}"),
         )
     )
 
@@ -163,6 +191,8 @@ def download_files(
     pattern: str,
     local: str | Path,
     user: str | None = None,
+    exclude: Exclude = (),
+    links: Links = "keep",
     config: AGSConfig | None = None,
 ) -> Transfer:
     """Copy the files of a sandbox that match a pattern to a directory of this machine.
@@ -172,11 +202,14 @@ def download_files(
         pattern: As Bash has them: `out/*.parquet`, `logs/**/*.log` for directories of any depth.
         local: A directory; it is made. Names in it begin where the pattern does: `out/*.csv` gives `a.csv`.
         user: `user` (default) or `root`.
+        exclude: What is left out: patterns in the style of `.gitignore`, or the text of such a file.
+        links: `keep` recreates links that lead outside as they are, `skip` leaves them out.
         config: Where AGS is; by default from the environment.
 
     Raises:
         NotFoundError: Nothing matches.
-        TransferError: An entry would end outside of `local`, or is a device; the message names it.
+        TransferError: An entry would end outside of `local`, is a device or a pipe, or must not be replaced; the
+            message names it. Nothing was written.
 
     Example:
         ```python
@@ -185,8 +218,16 @@ def download_files(
         ```
     """
     progress = ProgressLog(f"download of {pattern}")
-    return _told(
-        transfer.download_matching(_plane(instance, config), pattern, Path(local), user=user, progress=progress)
+    return _logged(
+        transfer.download_matching(
+            _plane(instance, config),
+            pattern,
+            Path(local),
+            exclude=exclude,
+            links=links,
+            user=user,
+            progress=progress,
+        )
     )
 
 
@@ -198,14 +239,19 @@ def write_file(
     user: str | None = None,
     config: AGSConfig | None = None,
 ) -> None:
-    """Write text (as UTF-8) or bytes to a file in a sandbox.
+    """Write text (as UTF-8) or bytes to a file in a sandbox, whole or not at all.
+
+    A file that is there keeps its mode. A link at the path is replaced.
+
+    Raises:
+        TransferError: The path is a directory, or the user must not write there.
 
     Example:
         ```python
         write_file(instance, "settings.json", '{"rounds": 3}')
         ```
     """
-    _plane(instance, config).write(path, content, user=user)
+    transfer.write_file(_plane(instance, config), path, content, user=user)
 
 
 @sandbox_task("read", "path")
@@ -246,7 +292,7 @@ def list_files(
     user: str | None = None,
     config: AGSConfig | None = None,
 ) -> list[FileInfo]:
-    """Return what is in a directory of a sandbox, down to `depth` levels.
+    """Return what is in a directory of a sandbox, down to `depth` levels, without this package's own files.
 
     Example:
         ```python
@@ -254,7 +300,10 @@ def list_files(
         print([entry.name for entry in list_files(instance, "orders")])
         ```
     """
-    return _plane(instance, config).list(path, depth=depth, user=user)
+    entries = _plane(instance, config).list(path, depth=depth, user=user)
+    # The user may ask for such a directory by its name.
+    own = sum(is_own(part) for part in path.split("/"))
+    return [entry for entry in entries if sum(is_own(part) for part in entry.path.split("/")) <= own]
 
 
 @sandbox_task("remove", "path")

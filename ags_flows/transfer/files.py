@@ -2,24 +2,75 @@
 
 from __future__ import annotations
 
+import io
 import os
 import posixpath
 import stat
 import time
-import uuid
 from pathlib import Path
 
 from ags_flows.cloud.data_plane import DataPlane
-from ags_flows.errors import NotFoundError, OutputTooLargeError, TransferError, TransferIncompleteError
-from ags_flows.models import FileInfo, Transfer
-from ags_flows.transfer.paths import from_home
-from ags_flows.transfer.remote_scripts import IS_DIRECTORY, discard, run_script
-from ags_flows.transfer.stream import Outgoing, Progress, deadline, elapsed, fetch, hash_of, place_beside
+from ags_flows.errors import OutputTooLargeError, TransferError, UnreachableError
+from ags_flows.models import Transfer
+from ags_flows.transfer.archive import must_be_unchanged
+from ags_flows.transfer.local_errors import local_errors
+from ags_flows.transfer.paths import argument, from_home, local_path, must_be_text, own_name, shown
+from ags_flows.transfer.remote_scripts import (
+    INCOMPLETE,
+    IS_DIRECTORY,
+    NOTHING,
+    discard,
+    run_script,
+    temporary_directory,
+)
+from ags_flows.transfer.stream import Outgoing, Progress, deadline, elapsed, fetch, hash_of, must_fit, temporary_file_in
+
+# A link at the target is not followed: it is replaced, as a file is.
+_MUST_BE_REPLACEABLE = f"""
+[ ! -d "$T" ] || refuse {IS_DIRECTORY} "${{T#./}} is a directory in the sandbox"
+D=${{T%/*}}; D=${{D:-/}}
+find_parent "$T"
+must_be_writable "$P"
+mkdir -p -- "$D" || exit 1
+"""
+
+# Print the checksum of the target if it has the size and the mode of the file.
+_PREPARE = f"""
+{_MUST_BE_REPLACEABLE}
+if [ -f "$T" ] && [ ! -L "$T" ] && [ "$(stat -c '%a %s' -- "$T")" = "$MODE $SIZE" ]; then hash_of "$T"; fi
+"""
 
 _PUT_IN_PLACE = f"""
-[ ! -d "$T" ] || {{ echo "$T is a directory in the sandbox" >&2; exit {IS_DIRECTORY}; }}
+[ ! -d "$T" ] || refuse {IS_DIRECTORY} "${{T#./}} is a directory in the sandbox"
 must_be_whole "$N"
-chmod "$MODE" "$N" && mv -f "$N" "$T"
+chmod "$MODE" -- "$N" && mv -f -T -- "$N" "$T"
+"""
+
+# A file that is there keeps its mode.
+_WRITE = f"""
+{_MUST_BE_REPLACEABLE}
+must_be_whole "$A"
+N="$D/$OWN"
+trap 'rm -f -- "$N"' EXIT
+mv -f -T -- "$A" "$N" || exit 1
+if [ -f "$T" ] && [ ! -L "$T" ]; then chmod -- "$(stat -c %a -- "$T")" "$N" || exit 1; fi
+mv -f -T -- "$N" "$T"
+"""
+
+_LOOK = f"""
+is_there "$T" || refuse {NOTHING} "${{T#./}} is not there"
+[ ! -d "$T" ] || refuse {IS_DIRECTORY} "${{T#./}} is a directory"
+[ -e "$T" ] || refuse {NOTHING} "${{T#./}} is a link that leads to nothing"
+[ -f "$T" ] || refuse 1 "${{T#./}} is a device, a pipe or a socket"
+[ -r "$T" ] || refuse 1 "$(id -un) must not read ${{T#./}}"
+stat -Lc '%s %a' -- "$T"
+"""
+
+# A file that only grows, such as a log, is whole up to what was read.
+_COMPARE = f"""
+command -v sha256sum >/dev/null || exit 0
+[ "$(head -c "$SIZE" -- "$T" | sha256sum | cut -d' ' -f1)" = "$SHA" ] ||
+  refuse {INCOMPLETE} "it did not arrive whole, or was changed while it was read ($SIZE bytes came)"
 """
 
 
@@ -28,62 +79,99 @@ def upload_file(
 ) -> Transfer:
     """Copy a local file into a sandbox, with its mode. A `remote` that ends with `/` is a directory to put it in.
 
-    A file that has this content and mode already is not sent again.
+    A file that has this content and mode already is not sent again. A link at the target is replaced.
 
     Raises:
-        TransferError: The file cannot be read, or its target is a directory.
-        TransferIncompleteError: It did not arrive whole.
+        TransferError: The file cannot be read, or its target is a directory or must not be written.
+        TransferIncompleteError: It did not arrive whole, or was changed while it was read.
     """
     started = time.monotonic()
-    status = _readable(local)
-    mode, size = stat.S_IMODE(status.st_mode) & 0o777, status.st_size
-    remote = from_home(remote)
-    target = posixpath.join(remote, local.name) if remote.endswith("/") else remote
-    if _is_there(plane, target, local, mode, size, user):
-        return Transfer(
-            source=str(local), destination=target, files=1, size=size, seconds=elapsed(started), unchanged=1
-        )
-    beside = posixpath.join(posixpath.dirname(target), f".ags_flows-{uuid.uuid4().hex}")
+    status = _readable(local_path(local))
+    mode, size = _mode_of(status), status.st_size
+    target = from_home(posixpath.join(remote, local.name) if remote.endswith("/") else remote)
+    must_be_text(target)
+    what = f"upload {shown(local)}"
+    known = run_script(plane, _PREPARE, what, user, size, T=argument(target), MODE=mode, SIZE=str(size)).stdout.strip()
+    if known and known == hash_of(local):
+        return _moved(shown(local), target, size, started, unchanged=1)
+    beside = posixpath.join(posixpath.dirname(target), own_name())
     try:
-        with local.open("rb") as file:
+        with local_errors(local, "cannot be read"):
+            file = local.open("rb")
+        with file:
+            before = os.fstat(file.fileno())
+            size, mode = before.st_size, _mode_of(before)
             outgoing = Outgoing(file, size, progress)
-            plane.write(beside, outgoing, user=user, timeout=deadline(size))
-        values = {"N": beside, "T": target, "SIZE": str(size), "SHA": outgoing.sha256, "MODE": f"{mode:o}"}
-        run_script(plane, _PUT_IN_PLACE, f"upload {local}", user, size, **values)
+            try:
+                plane.write(beside, outgoing, user=user, timeout=deadline(size))
+            except UnreachableError:
+                # A file that became shorter also ends the request.
+                must_be_unchanged(local, before, os.fstat(file.fileno()))
+                raise
+            must_be_unchanged(local, before, os.fstat(file.fileno()))
+        values = {"N": argument(beside), "T": argument(target), "SIZE": str(size), "SHA": outgoing.sha256}
+        run_script(plane, _PUT_IN_PLACE, what, user, size, MODE=mode, **values)
     except BaseException:
         discard(plane, beside, user)
         raise
-    return Transfer(source=str(local), destination=target, files=1, size=size, seconds=elapsed(started))
+    return _moved(shown(local), target, size, started)
+
+
+def write_file(plane: DataPlane, path: str, content: str | bytes, *, user: str | None = None) -> None:
+    """Write text (as UTF-8) or bytes to a file in a sandbox, whole or not at all.
+
+    A file that is there keeps its mode. A link is replaced.
+
+    Raises:
+        TransferError: The target is a directory or must not be written.
+        TransferIncompleteError: The content did not arrive whole.
+    """
+    target = from_home(path)
+    if path.endswith("/"):
+        raise TransferError(f"{path} ends with '/'.", hint="Give the path of a file.")
+    outgoing = Outgoing(io.BytesIO(data := content.encode() if isinstance(content, str) else content), len(data))
+    with temporary_directory(plane, user) as directory:
+        plane.write(f"{directory}/content", outgoing, user=user, timeout=deadline(len(data)))
+        values = {"A": f"{directory}/content", "T": argument(target), "OWN": own_name(), "SHA": outgoing.sha256}
+        run_script(plane, _WRITE, f"write {shown(path)}", user, len(data), SIZE=str(len(data)), **values)
 
 
 def download_file(
     plane: DataPlane, remote: str, local: Path, *, user: str | None = None, progress: Progress | None = None
 ) -> Transfer:
-    """Copy a file of a sandbox to this machine. A `local` that is a directory gets the file in it.
+    """Copy a file of a sandbox to this machine, with its mode. A `local` that is a directory gets the file in it.
+
+    A link at the target is replaced.
 
     Raises:
         NotFoundError: There is no such file.
-        TransferError: It is a directory.
-        TransferIncompleteError: It did not arrive whole, or was changed meanwhile.
+        TransferError: It is a directory, or `local` cannot be written.
+        TransferIncompleteError: It did not arrive whole, or was changed while it was read.
     """
     started = time.monotonic()
-    remote = from_home(remote)
-    known = plane.stat(remote, user=user)
-    if known.type == "dir":
-        raise TransferError(f"{remote} is a directory.", hint="Use download_directory.")
-    target = local / posixpath.basename(remote) if local.is_dir() else local
-    beside = place_beside(target)
+    path = from_home(remote)
+    must_be_text(path)
+    what = f"download {remote}"
+    known, mode = run_script(plane, _LOOK, what, user, T=argument(path)).stdout.split()
+    with local_errors(local, "cannot be written"):
+        target = local / posixpath.basename(path) if local_path(local).is_dir() else local
+        if target.is_dir() and not target.is_symlink():
+            raise TransferError(f"{shown(target)} is a directory.", hint="Remove it, or give another path.")
+        beside = temporary_file_in(target.parent)
     try:
-        size, checksum = fetch(plane, remote, beside, user, known.size, progress)
-        if known.size:
-            _check(plane, remote, size, checksum, user)
-        if known.mode:
-            beside.chmod(known.mode & 0o777 | 0o600)
-        os.replace(beside, target)
+        must_fit(target.parent, int(known), remote)
+        with local_errors(target, "cannot be written"), beside.open("wb", buffering=0) as file:
+            size, checksum = fetch(plane, path, file, user, int(known), progress=progress)
+        # A file of /proc has no size and changes with each read.
+        if int(known):
+            run_script(plane, _COMPARE, what, user, size, T=argument(path), SIZE=str(size), SHA=checksum)
+        with local_errors(target, "cannot be written"):
+            beside.chmod(int(mode, 8) & 0o777)
+            os.replace(beside, target)
     except BaseException:
         beside.unlink(missing_ok=True)
         raise
-    return Transfer(source=remote, destination=str(target), files=1, size=size, seconds=elapsed(started))
+    return _moved(remote, shown(target), size, started)
 
 
 def read_file(plane: DataPlane, path: str, limit: int, *, user: str | None = None) -> bytes:
@@ -104,39 +192,20 @@ def read_file(plane: DataPlane, path: str, limit: int, *, user: str | None = Non
     return b"".join(pieces)
 
 
-def _is_there(plane: DataPlane, target: str, local: Path, mode: int, size: int, user: str | None) -> bool:
-    """Whether the target has this content and mode. The cheap questions come first."""
-    try:
-        known: FileInfo = plane.stat(target, user=user)
-    except NotFoundError:
-        return False
-    if known.type != "file" or known.size != size or known.mode != mode:
-        return False
-    told = run_script(plane, 'hash_of "$T"', f"look at {target}", user, size, T=target)
-    return told.stdout.strip() == hash_of(local)
+def _moved(source: str, destination: str, size: int, started: float, unchanged: int = 0) -> Transfer:
+    return Transfer(
+        source=source, destination=destination, files=1, size=size, seconds=elapsed(started), unchanged=unchanged
+    )
 
 
-def _check(plane: DataPlane, remote: str, size: int, checksum: str, user: str | None) -> None:
-    """Compare with what is there. A file that only grows meanwhile, such as a log, is whole up to what was read."""
-    script = """
-    command -v sha256sum >/dev/null || exit 0
-    [ "$(head -c "$SIZE" "$T" | sha256sum | cut -d' ' -f1)" = "$SHA" ] || echo differs
-    """
-    values = {"T": remote, "SIZE": str(size), "SHA": checksum}
-    if run_script(plane, script, f"download {remote}", user, size, **values).stdout.strip():
-        raise TransferIncompleteError(
-            f"{remote} did not arrive whole, or was changed meanwhile ({size:,} bytes came).",
-            hint="It is retried whole.",
-        )
+def _mode_of(status: os.stat_result) -> str:
+    return f"{stat.S_IMODE(status.st_mode) & 0o777:o}"
 
 
 def _readable(local: Path) -> os.stat_result:
-    try:
+    with local_errors(local, "cannot be read"):
         status = local.stat()
         if not stat.S_ISREG(status.st_mode):
-            raise TransferError(f"{local} is not a file.", hint="Use upload_directory for directories.")
+            raise TransferError(f"{shown(local)} is not a file.", hint="Use upload_directory for directories.")
         with local.open("rb"):
             return status
-    except OSError as error:
-        where = None if local.is_absolute() else f"Relative paths begin at {Path.cwd()}."
-        raise TransferError(f"{local} cannot be read: {error.strerror}.", hint=where) from error

@@ -1,16 +1,89 @@
-"""Paths in a sandbox, as users write them and as a shell takes them."""
+"""Paths on both sides: how they are written in scripts, in messages, and which names are this package's own."""
 
 from __future__ import annotations
 
+import os
 import posixpath
 import re
+import shlex
+import uuid
+from pathlib import Path
+
+from ags_flows.errors import TransferError
+
+OWN = ".ags_flows"
+"""How the names of this package's own files begin, in sandboxes and beside local targets. They are not transferred."""
 
 _MAGIC = re.compile(r"[*?\[]")
 
 
+def own_name() -> str:
+    """Return a new name for a temporary file or directory. Its length is the same for every target."""
+    return f"{OWN}-{uuid.uuid4().hex}"
+
+
+def is_own(name: str) -> bool:
+    """Whether a path, as `a/b`, has a part that is a name of this package."""
+    return any(part.startswith(OWN) for part in name.split("/"))
+
+
 def from_home(remote: str) -> str:
-    """Return a path without `~/`: a quoted tilde means nothing to a shell, and relative paths begin at the home."""
-    return remote[2:] or "." if remote.startswith("~/") else remote
+    """Return a path in a sandbox without `~`, `..` and a final `/`. Relative paths begin at the user's home.
+
+    Raises:
+        TransferError: The path is empty or has a zero byte.
+    """
+    if not remote or "\0" in remote:
+        raise TransferError(f"The path {remote!r} is empty or has a zero byte.", hint="Give a path in the sandbox.")
+    if remote == "~" or remote.startswith("~/"):
+        remote = remote[2:].lstrip("/") or "."
+    path = posixpath.normpath(remote)
+    # POSIX gives a meaning of its own to two slashes at the beginning.
+    return path[1:] if path.startswith("//") else path
+
+
+def local_path(local: Path) -> Path:
+    """Return a local path that the system can use.
+
+    Raises:
+        TransferError: It has a zero byte.
+    """
+    if "\0" in str(local):
+        raise TransferError(f"The path {shown(local)!r} has a zero byte.", hint="Give a path on this machine.")
+    return local
+
+
+def must_be_text(remote: str) -> None:
+    """Refuse the path of a single file whose name is not UTF-8: requests to envd carry it as text.
+
+    Raises:
+        TransferError: The path is not UTF-8.
+    """
+    try:
+        remote.encode()
+    except UnicodeEncodeError:
+        raise TransferError(
+            f"The path {shown(remote)} is not valid UTF-8.", hint="Transfer the directory that the file is in."
+        ) from None
+
+
+def argument(remote: str) -> str:
+    """Return a path that no command takes for an option."""
+    return remote if remote.startswith("/") else f"./{remote}"
+
+
+def quoted(value: str) -> str:
+    """Return a value as a word of bash. Bytes that are not UTF-8 (surrogate escapes in Python) are kept."""
+    try:
+        value.encode()
+        return shlex.quote(value)
+    except UnicodeEncodeError:
+        return "$'" + "".join(f"\\x{byte:02x}" for byte in value.encode(errors="surrogateescape")) + "'"
+
+
+def shown(path: str | Path | bytes) -> str:
+    """Return a path for messages and results: bytes that are not UTF-8 become hexadecimal escapes."""
+    return os.fsencode(path).decode(errors="backslashreplace")
 
 
 def has_magic(remote: str) -> bool:
@@ -20,7 +93,8 @@ def has_magic(remote: str) -> bool:
 
 def split_pattern(pattern: str) -> tuple[str, str]:
     """Return the directory that a pattern begins in, and the rest: `out/a*/b` gives `out` and `a*/b`."""
-    parts = posixpath.normpath(from_home(pattern)).split("/")
+    path = from_home(pattern)
+    parts = path.split("/")
     fixed = next((index for index, part in enumerate(parts) if has_magic(part)), len(parts) - 1)
-    base = "/".join(parts[:fixed]) or ("/" if pattern.startswith("/") else ".")
+    base = "/".join(parts[:fixed]) or ("/" if path.startswith("/") else ".")
     return base, "/".join(parts[fixed:])

@@ -1,32 +1,58 @@
-"""The sandbox's side of a transfer: short scripts that say by their exit code what was wrong."""
+"""The sandbox's side of a transfer: short scripts whose exit codes are errors.
+
+They run by a bash that reads no profile, in the user's home, with LC_ALL=C. Every name that they get begins with `/` or
+`./`, so that no program takes it for an option.
+"""
 
 from __future__ import annotations
 
-import shlex
-import uuid
+import contextlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ags_flows.cloud.data_plane import DataPlane
-from ags_flows.errors import AGSFlowsError, NotFoundError, TransferError, TransferIncompleteError
+from ags_flows.errors import AGSFlowsError, NotFoundError, TransferError, TransferIncompleteError, UnsupportedError
 from ags_flows.models import ExecResult
+from ags_flows.transfer.paths import own_name, quoted
 from ags_flows.transfer.stream import deadline
 
 IS_DIRECTORY = 21
 INCOMPLETE = 22
 NOTHING = 23
+IS_FILE = 24
+NO_PROGRAM = 25
 
 # The checksum of a file is nothing where the sandbox has no sha256sum: then its size has to do.
-_FUNCTIONS = """
-size_of() { stat -Lc %s "$1"; }
-hash_of() { if command -v sha256sum >/dev/null; then sha256sum <"$1" | cut -d' ' -f1; fi; }
-must_be_whole() {
+_FUNCTIONS = f"""
+export LC_ALL=C
+unset TAR_OPTIONS POSIXLY_CORRECT
+umask 022
+needs() {{
+  local P
+  for P; do command -v "$P" >/dev/null || {{ echo "the image has no $P" >&2; exit {NO_PROGRAM}; }}; done
+}}
+refuse() {{ echo "$2" >&2; exit "$1"; }}
+size_of() {{ stat -Lc %s -- "$1"; }}
+hash_of() {{ if command -v sha256sum >/dev/null; then sha256sum <"$1" | cut -d' ' -f1; fi; }}
+must_be_whole() {{
   H=$(hash_of "$1")
-  [ "$(size_of "$1")" = "$SIZE" ] && [ "${H:-$SHA}" = "$SHA" ] && return
-  echo "it did not arrive whole" >&2
-  exit INCOMPLETE
-}
-""".replace("INCOMPLETE", str(INCOMPLETE))
+  [ "$(size_of "$1")" = "$SIZE" ] && [ "${{H:-$SHA}}" = "$SHA" ] || refuse {INCOMPLETE} "it did not arrive whole"
+}}
+must_be_writable() {{
+  [ -d "$1" ] || refuse 1 "${{1#./}} is not a directory"
+  [ -w "$1" ] && [ -x "$1" ] || refuse 1 "$(id -un) must not write to the directory ${{1#./}}"
+}}
+# Whether there is something at a path; links are not followed.
+is_there() {{ [ -e "$1" ] || [ -L "$1" ]; }}
+# Set P to the nearest directory above a path that is there.
+find_parent() {{
+  P=$1
+  while :; do
+    case $P in */*) P=${{P%/*}}; P=${{P:-/}} ;; *) P=. ;; esac
+    ! is_there "$P" || return 0
+  done
+}}
+"""
 
 
 def run_script(plane: DataPlane, script: str, what: str, user: str | None, size: int = 0, **values: str) -> ExecResult:
@@ -41,26 +67,34 @@ def run_script(plane: DataPlane, script: str, what: str, user: str | None, size:
         **values: Variables.
 
     Raises:
-        TransferError: It failed; the message has what it said.
+        NotFoundError: A file or a directory is missing.
+        TransferError: The script failed; the message has its error output.
+        TransferIncompleteError: Another attempt may succeed.
+        UnsupportedError: The image lacks a program.
     """
-    variables = "\n".join(f"{name}={shlex.quote(value)}" for name, value in values.items())
-    result = plane.run(f"{variables}\n{_FUNCTIONS}\n{script}", user=user, timeout=deadline(size))
+    variables = "\n".join(f"{name}={quoted(value)}" for name, value in values.items())
+    result = plane.script(f"{variables}\n{_FUNCTIONS}\n{script}", user=user, timeout=deadline(size))
     if result.ok:
         return result
-    told = (result.stderr or result.stdout).strip()[-500:]
+    text = f"{what}: {(result.stderr or result.stdout).strip()[-500:].rstrip('.')}."
     if result.exit_code == IS_DIRECTORY:
-        raise TransferError(f"{what}: {told}", hint="End it with '/' to put the file in it.")
+        hint = "Use download_directory." if what.startswith("download") else "End it with '/' to put the file in it."
+        raise TransferError(text, hint=hint)
+    if result.exit_code == IS_FILE:
+        raise TransferError(text, hint="Use download_file.")
     if result.exit_code == INCOMPLETE:
-        raise TransferIncompleteError(f"{what}: {told}", hint="It is retried whole.")
+        raise TransferIncompleteError(text, hint="It is retried whole.")
     if result.exit_code == NOTHING:
-        raise NotFoundError(f"{what}: {told}")
-    raise TransferError(f"{what}: the sandbox said (exit code {result.exit_code}): {told}")
+        raise NotFoundError(text)
+    if result.exit_code in (NO_PROGRAM, 127):
+        raise UnsupportedError(text, hint="Transfers need bash, coreutils, findutils and GNU tar in the image.")
+    raise TransferError(f"{text} (Exit code {result.exit_code} in the sandbox.)")
 
 
 @contextmanager
-def temporary_archive(plane: DataPlane, user: str | None) -> Iterator[str]:
-    """Give a path for an archive in the sandbox; it is removed afterwards."""
-    path = f"/tmp/.ags_flows-{uuid.uuid4().hex}.tar"
+def temporary_directory(plane: DataPlane, user: str | None) -> Iterator[str]:
+    """Give a path in the sandbox's /tmp for temporary files; the first write creates it. Remove it afterwards."""
+    path = f"/tmp/{own_name()}"
     try:
         yield path
     finally:
@@ -68,8 +102,6 @@ def temporary_archive(plane: DataPlane, user: str | None) -> Iterator[str]:
 
 
 def discard(plane: DataPlane, path: str, user: str | None) -> None:
-    """Remove a temporary file; one that stays does no harm, and the first error is the one to tell."""
-    try:
+    """Remove a temporary path. If that fails, it stays, and an earlier error is not replaced."""
+    with contextlib.suppress(AGSFlowsError):
         plane.remove(path, user=user)
-    except AGSFlowsError:
-        return

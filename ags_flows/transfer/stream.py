@@ -1,17 +1,20 @@
-"""Bytes on their way: counted, hashed, and within a deadline."""
+"""Bytes in transit: counted, hashed, and within a deadline."""
 
 from __future__ import annotations
 
 import hashlib
 import io
 import os
-import tempfile
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
 from ags_flows.cloud.data_plane import DataPlane
+from ags_flows.errors import TransferError, TransferIncompleteError
+from ags_flows.transfer.local_errors import local_errors
+from ags_flows.transfer.paths import own_name, shown
 
 Progress = Callable[[int, int], None]
 """Gets how many bytes have been moved, and of how many."""
@@ -30,8 +33,8 @@ class Outgoing(io.BufferedIOBase):
 
     Args:
         file: Open for reading, at any position.
-        size: Its bytes.
-        progress: Told of every piece.
+        size: How many bytes are sent. What is added to the file later is not.
+        progress: Called for each piece.
     """
 
     def __init__(self, file: IO[bytes], size: int, progress: Progress | None = None) -> None:
@@ -51,12 +54,13 @@ class Outgoing(io.BufferedIOBase):
         return True
 
     def seekable(self) -> bool:
-        """Whether it can be sent anew: always."""
+        """Whether it can be sent again: always."""
         return True
 
     def read(self, size: int | None = -1, /) -> bytes:
         """Return the next piece."""
-        piece = self._file.read(-1 if size is None else size)
+        left = max(0, self._size - self._file.tell())
+        piece = self._file.read(left if size is None or size < 0 else min(size, left))
         self._hash.update(piece)
         if self._progress is not None and piece:
             self._progress(self._file.tell(), self._size)
@@ -74,51 +78,70 @@ class Outgoing(io.BufferedIOBase):
 
 
 def fetch(
-    plane: DataPlane, remote: str, target: Path, user: str | None, size: int, progress: Progress | None
+    plane: DataPlane,
+    remote: str,
+    file: IO[bytes],
+    user: str | None,
+    size: int,
+    *,
+    most: int | None = None,
+    progress: Progress | None = None,
 ) -> tuple[int, str]:
-    """Stream a remote file into a new local one; return its bytes and its checksum.
+    """Stream a remote file into a local one; return its bytes and its checksum.
 
-    What there is of it when something fails is removed.
+    Args:
+        plane: The sandbox.
+        remote: The file.
+        file: Open for writing, without a buffer.
+        user: Who reads it.
+        size: Its bytes, as far as they are known.
+        most: The most bytes that are accepted.
+        progress: Called for each piece.
+
+    Raises:
+        TransferIncompleteError: More than `most` bytes came.
     """
     checksum = hashlib.sha256()
     arrived = 0
-    try:
-        with target.open("wb") as file:
-            for piece in plane.read_stream(remote, user=user, timeout=deadline(size)):
-                file.write(piece)
-                checksum.update(piece)
-                arrived += len(piece)
-                if progress is not None:
-                    progress(arrived, max(size, arrived))
-    except BaseException:
-        target.unlink(missing_ok=True)
-        raise
+    for piece in plane.read_stream(remote, user=user, timeout=deadline(size)):
+        rest = memoryview(piece)
+        while rest:
+            rest = rest[file.write(rest) :]
+        checksum.update(piece)
+        arrived += len(piece)
+        if most is not None and arrived > most:
+            raise TransferIncompleteError(f"{shown(remote)} is larger than it was.", hint="It is retried whole.")
+        if progress is not None:
+            progress(arrived, max(size, arrived))
     return arrived, checksum.hexdigest()
 
 
-def place_beside(target: Path) -> Path:
-    """Return a new empty file in the directory of `target`, with the usual mode."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(prefix=f".{target.name}-", dir=target.parent)
-    os.close(descriptor)
-    # mkstemp makes files that only their owner can read; the usual mode is what a user expects.
-    os.chmod(name, 0o666 & ~_umask())
-    return Path(name)
+def must_fit(directory: Path, size: int, remote: str) -> None:
+    """Refuse what the local disk has no space for.
+
+    Raises:
+        TransferError: There is not enough free space.
+    """
+    free = shutil.disk_usage(directory).free
+    if size > free:
+        raise TransferError(
+            f"{shown(remote)} needs {size:,} bytes in {shown(directory)}, which has {free:,} free.",
+            hint="Free some space, or download less.",
+        )
 
 
-def _umask() -> int:
-    """Return the process's umask, which can only be read by setting it elsewhere than in /proc."""
-    status = Path("/proc/self/status")
-    for line in status.read_text().splitlines() if status.exists() else ():
-        if line.startswith("Umask:"):
-            return int(line.split()[1], 8)
-    return 0o022
+def temporary_file_in(directory: Path) -> Path:
+    """Return a new empty file in a directory, which is made with its parents. The file has the usual mode."""
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / own_name()
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+    return path
 
 
 def hash_of(file: Path) -> str:
     """Return the checksum of a local file."""
     checksum = hashlib.sha256()
-    with file.open("rb") as opened:
+    with local_errors(file, "cannot be read"), file.open("rb") as opened:
         while piece := opened.read(1 << 20):
             checksum.update(piece)
     return checksum.hexdigest()

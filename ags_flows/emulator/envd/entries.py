@@ -34,18 +34,23 @@ def entry_of(context: Context, path: str) -> EntryInfo:
     dangling = target == path
     kind = FileType.UNSPECIFIED if dangling else type_of(about)
     return EntryInfo(
-        name=posixpath.basename(path) or "/",
+        name=as_text(posixpath.basename(path)) or "/",
         type=kind,
-        path=path,
+        path=as_text(path),
         size=own.st_size,
         mode=stat.S_IMODE(about.st_mode) & 0o777,
         permissions=go_mode(own.st_mode),
         owner=context.sandbox.name_of(own.st_uid),
         group=context.sandbox.name_of(own.st_gid),
         modified_time=Timestamp.from_datetime(datetime.fromtimestamp(own.st_mtime, timezone.utc)),
-        symlink_target=target,
+        symlink_target=None if target is None else as_text(target),
         metadata=metadata_of(context, path) if kind is FileType.FILE else {},
     )
+
+
+def as_text(name: str) -> str:
+    """Return a name as messages can carry it: bytes that are not UTF-8 become U+FFFD."""
+    return os.fsencode(name).decode(errors="replace")
 
 
 def type_of(status: os.stat_result) -> FileType:

@@ -38,7 +38,7 @@ from e2b.envd.filesystem.filesystem_pb import (
 from protobuf import Oneof
 
 from .context import Context, refusal
-from .entries import entry_of, type_of
+from .entries import as_text, entry_of, type_of
 from .running import CUT_OFF
 from .watching import Watch
 
@@ -183,7 +183,7 @@ class Filesystem(FilesystemService):
                 is_directory = type_of(self._context.files.lstat(here)) is FileType.DIRECTORY
             except FileNotFoundError:
                 continue
-            entry.path = posixpath.join(shown, name)
+            entry.path = as_text(posixpath.join(shown, name))
             if entry.type is not FileType.UNSPECIFIED:
                 yield entry
             if depth > 1 and is_directory:

@@ -15,6 +15,7 @@ from contextlib import suppress
 from e2b.envd.filesystem.filesystem_pb import EntryInfo, EventType, FilesystemEvent
 
 from ..sandbox.tree import Tree
+from .entries import as_text
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _MODIFY, _ATTRIB, _MOVED_FROM, _MOVED_TO, _CREATE, _DELETE = 0x02, 0x04, 0x40, 0x80, 0x100, 0x200
@@ -135,5 +136,5 @@ class Watch:
                 if self._describe is not None and kind in _WITH_ENTRY:
                     with suppress(OSError):
                         entry = self._describe(posixpath.join(self._root, relative))
-                self._events.append(FilesystemEvent(name=relative, type=kind, entry=entry))
+                self._events.append(FilesystemEvent(name=as_text(relative), type=kind, entry=entry))
                 self._news.set()

@@ -1,0 +1,121 @@
+"""Archives that come out of a sandbox are checked, whatever they claim."""
+
+import io
+import lzma
+import tarfile
+import uuid
+
+import pytest
+
+from ags_flows.errors import TransferError, TransferIncompleteError
+from ags_flows.transfer import archive, download_directory
+from ags_flows.transfer.archive import contents
+from ags_flows.transfer.placement import parents_of, place
+
+
+def entry(name, kind=tarfile.REGTYPE, link="", content=b""):
+    header = tarfile.TarInfo(name)
+    header.type, header.linkname, header.size = kind, link, len(content)
+    return header, content
+
+
+def packed(*entries, **options):
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w", **options) as tar:
+        for header, content in entries:
+            tar.addfile(header, io.BytesIO(content))
+    return file
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        ([entry("../escape")], "outside of the target"),
+        ([entry("/absolute")], "outside of the target"),
+        ([entry("a/../../escape")], "outside of the target"),
+        ([entry("a", tarfile.SYMTYPE, "/etc"), entry("a/passwd")], "through a link"),
+        ([entry("a/passwd"), entry("a", tarfile.SYMTYPE, "/etc")], "through a link"),
+        ([entry("a/b/c"), entry("a", tarfile.SYMTYPE, "/etc")], "through a link"),
+        ([entry("a"), entry("./a")], "is there twice"),
+        ([entry("a", tarfile.LNKTYPE, "/etc/passwd")], "hard link to '/etc/passwd'"),
+        ([entry("a", tarfile.LNKTYPE, "../x")], "hard link to '../x'"),
+        ([entry("d", tarfile.DIRTYPE), entry("a", tarfile.LNKTYPE, "d")], "hard link to 'd'"),
+        ([entry("a", tarfile.CHRTYPE)], "a device, a pipe or a socket"),
+        ([entry("a", tarfile.FIFOTYPE)], "a device, a pipe or a socket"),
+        ([entry(".", tarfile.SYMTYPE, "/etc")], "stands for the directory itself"),
+    ],
+)
+def test_an_entry_that_may_do_harm_is_refused(entries, message):
+    with pytest.raises(TransferError, match=message):
+        contents(packed(*entries), "out")
+
+
+def test_a_hard_link_to_a_link_is_a_link(plane):
+    found = contents(packed(entry("a", tarfile.SYMTYPE, "x"), entry("b", tarfile.LNKTYPE, "a")), "out")
+    assert [(one.name, one.type, one.link) for one in found] == [("a", b"2", "x"), ("b", b"2", "x")]
+
+
+def test_an_archive_is_plain_tar():
+    compressed = io.BytesIO(lzma.compress(packed(entry("a", content=bytes(1_000_000))).getvalue()))
+    with pytest.raises(TransferError, match="out cannot be unpacked"):
+        contents(compressed, "out")
+
+
+def test_the_number_of_entries_and_the_size_of_headers_are_limited(monkeypatch):
+    monkeypatch.setattr(archive, "MOST_ENTRIES", 3)
+    with pytest.raises(TransferError, match="more than 3 entries"):
+        contents(packed(*(entry(str(number)) for number in range(4))), "out")
+    with pytest.raises(TransferError, match="a header is larger than 1,048,576 bytes"):
+        contents(packed(entry("x" * 2_000_000), format=tarfile.GNU_FORMAT), "out")
+
+
+def test_an_entry_that_is_longer_than_the_archive_is_refused():
+    file = packed(entry("a", content=bytes(5_000)))
+    file.truncate(2_000)
+    with pytest.raises(TransferError, match="cannot be unpacked"):
+        contents(file, "out")
+
+
+def test_a_sandbox_that_sends_a_compressed_archive_fills_no_disk(plane, tmp_path, monkeypatch):
+    """Its tar may be any program."""
+    remote = f"/tmp/{uuid.uuid4().hex}"
+    plane.write(f"{remote}/tar.xz", lzma.compress(packed(entry("a", content=bytes(10_000_000))).getvalue()))
+    plane.write(
+        f"{remote}.bin/tar",
+        f"#!/bin/sh\nwhile [ $# -gt 0 ]; do case $1 in -cf) cp {remote}/tar.xz $2;; esac; shift; done\n",
+    )
+    plane.script(f"chmod +x {remote}.bin/tar")
+    script = plane.script
+    monkeypatch.setattr(plane, "script", lambda text, **options: script(f"PATH={remote}.bin:$PATH\n{text}", **options))
+    with pytest.raises(TransferError, match="cannot be unpacked"):
+        download_directory(plane, remote, tmp_path / "back")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_sandbox_that_sends_without_end_is_cut_off(plane, tmp_path, monkeypatch):
+    plane.script("mkdir -p endless; echo x >endless/f")
+
+    def endless(*_, **__):
+        while True:
+            yield bytes(1_000_000)
+
+    monkeypatch.setattr(plane, "read_stream", endless)
+    with pytest.raises(TransferIncompleteError, match="is larger than it was"):
+        download_directory(plane, "endless", tmp_path / "back")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_entries_are_written_beside_their_targets():
+    """In the nearest directory that exists, which is not always the target."""
+    there = {"old": "directory", "old/file": "other", "old/deep": "directory"}
+    entries = [
+        ("old", True),
+        ("old/file", False),
+        ("old/deep", True),
+        ("old/deep/x", False),
+        ("new", True),
+        ("new/a", 0),
+    ]
+    placed = place(entries, lambda name, _: there.get(name, "missing"), ValueError, "T")
+    assert placed == {"old/file": "old/T/file", "old/deep/x": "old/deep/T/x", "new": "T/new", "new/a": "T/new/a"}
+    assert parents_of(placed.values(), "T") == ["old", "old/deep", "."]

@@ -1,0 +1,50 @@
+"""Transfers as steps of a session: what a job collects, and what Git sees of this package."""
+
+import os
+
+import pytest
+
+from ags_flows import sandbox_session
+from ags_flows.errors import TransferError
+
+FILES = {
+    "missing": "no-such-file",
+    "pattern": "no-such-*",
+    "pipe": "kinds/with-pipe",
+    "empty name": "",
+    "zero byte": "a\0b",
+    "unreadable": "/root",
+}
+
+
+def test_what_cannot_be_collected_is_logged_and_the_rest_is_collected(ags_config, tmp_path, caplog):
+    (tmp_path / "in-the-way").write_text("x")
+    (tmp_path / "long").mkdir()
+    with sandbox_session("base", config=ags_config) as sandbox:
+        sandbox.write("kinds/ok/f", "f")
+        sandbox.run("mkdir kinds/with-pipe && mkfifo kinds/with-pipe/p")
+        downloads = {remote: str(tmp_path / "got" / name) for name, remote in FILES.items()}
+        downloads["kinds/ok"] = str(tmp_path / "in-the-way")
+        downloads["kinds/ok/f"] = str(tmp_path / ("x" * 300))
+        downloads["kinds/*"] = str(tmp_path / "in-the-way" / "below")
+        downloads["kinds/o*"] = str(tmp_path / "ok")
+        assert sandbox.collect(downloads, must=False) == {"kinds/o*": str(tmp_path / "ok")}
+        assert (tmp_path / "ok" / "ok" / "f").read_text() == "f"
+        with pytest.raises(TransferError, match="in-the-way is there already"):
+            sandbox.collect({"kinds/ok": str(tmp_path / "in-the-way")})
+
+
+def test_sessions_leave_out_what_is_excluded_and_git_ignores_this_package(ags_config, tmp_path):
+    (tmp_path / "tree" / "node_modules").mkdir(parents=True)
+    (tmp_path / "tree" / "node_modules" / "x").write_text("x")
+    (tmp_path / "tree" / "f").write_text("f")
+    (tmp_path / "link").symlink_to("tree")
+    with sandbox_session("base", config=ags_config) as sandbox:
+        sandbox.upload(tmp_path / "link", "tree", exclude=["node_modules/"])
+        sandbox.upload(tmp_path / "tree" / "f", "f", exclude=["f"])
+        assert sandbox.run("ls tree").stdout == "f\n"
+        sandbox.download(".", tmp_path / "home", exclude=["f", ".*"])
+        assert os.listdir(tmp_path / "home") == ["tree"]
+        sandbox.download("f", tmp_path / "f", exclude=["f"], links="skip")
+        added = sandbox.run("git init -q . && git add -A && git ls-files").stdout.split()
+        assert "f" in added and not [name for name in added if name.startswith(".ags_flows")]
