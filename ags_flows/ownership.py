@@ -207,15 +207,13 @@ class Place:
 
     Attributes:
         path: A digest of name and parameters for each user task, subflow and batch item, outermost first.
-        certain: Whether every parameter had a fingerprint that is the same in each attempt.
     """
 
     path: tuple[str, ...] = ()
-    certain: bool = True
 
-    def within(self, name: str, parameters: str, certain: bool = True) -> Place:
+    def within(self, name: str, parameters: str) -> Place:
         """Return the place inside of one more execution."""
-        return Place((*self.path, digest(name, parameters)), self.certain and certain)
+        return Place((*self.path, digest(name, parameters)))
 
 
 @dataclass(frozen=True)

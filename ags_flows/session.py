@@ -14,7 +14,7 @@ from prefect.exceptions import Pause
 
 from ags_flows import tasks
 from ags_flows.blocks import AGSConfig
-from ags_flows.cloud.data_planes import close_plane, open_plane
+from ags_flows.cloud.data_planes import OpenPlane, close_plane, open_plane
 from ags_flows.cloud.retry import persistently
 from ags_flows.errors import AGSFlowsError, ConfigurationError, ConflictError, NotFoundError, SupersededError
 from ags_flows.lifecycle.lease import Lease, keep_lease
@@ -300,6 +300,7 @@ class _Opening:
         self._tool: Tool | str | None = None
         self._instance: Instance | None = None
         self._lease: Lease | None = None
+        self._plane: OpenPlane | None = None
 
     def open(
         self,
@@ -311,6 +312,7 @@ class _Opening:
         config = self._config
         started = time.monotonic()
         instance = self._start(tool, custom, snapshot_id, step)
+        self._plane = open_plane(config.connection(), instance.id)
         # One that was taken over runs already: the claim was made in it.
         if instance.status != "RUNNING":
             with timed(self._steps, "wait for instance"):
@@ -322,14 +324,14 @@ class _Opening:
             holder_of(instance.metadata),
             age=time.monotonic() - started,
             on_trouble=run_logger().warning,
-            on_lost=lambda error: close_plane(config.connection(), instance.id),
+            on_lost=self.wake,
         )
         return SandboxSession(self._tool or instance.tool_id, instance, config, self._steps)
 
-    def wake(self) -> None:
-        """Make the waits of the session's thread end within a second."""
-        if self._instance is not None:
-            close_plane(self._config.connection(), self._instance.id)
+    def wake(self, reason: AGSFlowsError | None = None) -> None:
+        """Make the waits of the session's threads end within a second, with an error."""
+        if self._instance is not None and self._plane is not None:
+            close_plane(self._config.connection(), self._instance.id, self._plane, reason)
 
     def close(self, ending: Ending, on_failure: OnFailure, error: BaseException | None = None) -> None:
         """End what was opened, as the end of the block asks for. Errors are logged, and noted on the block's."""
@@ -353,7 +355,7 @@ class _Opening:
         if ending == "suspended":
             self._pause()
             return
-        if ending in ("crashed", "superseded") or self._is_superseded(ending):
+        if ending in ("crashed", "superseded") or self._is_superseded():
             # A retry of this run takes the sandbox over, or has taken it; otherwise the lease ends it.
             self.wake()
             return
@@ -397,15 +399,14 @@ class _Opening:
 
         return make_tool(spec, self._config, for_run=self._delete_tool, steps=self._steps, on_created=made)
 
-    def _is_superseded(self, ending: Ending) -> bool:
+    def _is_superseded(self) -> bool:
         """Whether a later attempt of this run has taken the sandbox over; otherwise none can do so from now on."""
         if self._lease is None or self._instance is None:
             return False
         if isinstance(self._lease.lost, SupersededError):
             return True
-        # Nothing of a run that is cancelled goes on, whichever attempt it belongs to.
         config = self._config
-        if ending == "cancelled" or release(config.control_plane(), config.connection(), self._instance):
+        if release(config.control_plane(), config.connection(), self._instance):
             return False
         run_logger().warning("A later attempt of this run works in sandbox %s: it is left alone.", self._instance.id)
         return True

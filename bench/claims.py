@@ -127,10 +127,6 @@ def places_to_pass(plane: DataPlane) -> Iterator[Figure]:
     passing = measured(family=family)
     detail = f"{free * 1000:.0f} ms for a free place"
     yield Figure(f"a claim that passes {PLACES:,} places without a hint", passing, "s", 1.0, detail=detail)
-    known = measured(family=family, first=PLACES, certain=False)
-    yield Figure(f"an uncertain claim, {PLACES:,} places known from a hint", known, "s", 0.5)
-    elsewhere = measured(family=family[:16] + "0" * 16, certain=False)
-    yield Figure(f"an uncertain claim, {PLACES:,} places of another family", elsewhere, "s", 1.0)
 
 
 def attempt(number: int, run: str = "a" * 32) -> AbstractContextManager[None]:

@@ -11,13 +11,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ags_flows.blocks import AGSConfig
-from ags_flows.cloud.data_planes import close_plane
+from ags_flows.cloud.data_planes import OpenPlane, close_plane, open_plane
 from ags_flows.cloud.pace import PacedControlPlane
 from ags_flows.cloud.retry import persistently
 from ags_flows.errors import AGSFlowsError, ConfigurationError, SupersededError
 from ags_flows.lifecycle.lease import Lease, keep_lease
-from ags_flows.lifecycle.open_sandbox import Launch, in_order, release, take_over_or_start
-from ags_flows.lifecycle.waiting import wait_instance_running
+from ags_flows.lifecycle.open_sandbox import Launch, in_order, open_sandbox, release
 from ags_flows.models import CustomConfiguration, Instance
 from ags_flows.models.durations import format_duration, parse_duration
 from ags_flows.ownership import FAMILY, Step, may_take_over
@@ -51,6 +50,7 @@ class PooledSandbox:
     order: Order
     session: SandboxSession
     lease: Lease
+    plane: OpenPlane
     used: int = 0
 
     @property
@@ -179,20 +179,15 @@ class Pool:
         )
         began = time.monotonic()
         candidates = self._candidates(step, wanted)
-        instance, taken_over = take_over_or_start(
+        instance, taken_over = open_sandbox(
             self._control, self._config.connection(), launch, candidates, on_trouble=self._logger.warning
         )
         if not taken_over:
             with self._lock:
                 self._counts.started += 1
         self._emit("adopted" if taken_over else "started", instance)
-        try:
-            if instance.status != "RUNNING":
-                instance = wait_instance_running(self._control, instance.id, timeout=self._config.startup_timeout)
-        except BaseException:
-            self._end(instance)
-            raise
         session = SandboxSession(order.tool, instance, self._config, [])
+        plane = open_plane(self._config.connection(), instance.id)
         lease = keep_lease(
             self._control,
             instance.id,
@@ -200,9 +195,9 @@ class Pool:
             step.holder,
             age=time.monotonic() - began,
             on_trouble=self._logger.warning,
-            on_lost=lambda error: close_plane(self._config.connection(), instance.id),
+            on_lost=lambda error: close_plane(self._config.connection(), instance.id, plane, error),
         )
-        sandbox = PooledSandbox(slot, order, session, lease)
+        sandbox = PooledSandbox(slot, order, session, lease, plane)
         with self._lock:
             self._counts.open[instance.id] = sandbox
             self._counts.most = max(self._counts.most, len(self._counts.open))
@@ -218,7 +213,7 @@ class Pool:
     def interrupt(self) -> None:
         """Make whoever still waits for a command in one of the sandboxes stop within a second."""
         for sandbox in list(self._counts.open.values()):
-            close_plane(self._config.connection(), sandbox.id)
+            close_plane(self._config.connection(), sandbox.id, sandbox.plane)
 
     def leave(self) -> None:
         """Let go of all sandboxes without stopping them: a retry takes them over, or their leases end them."""

@@ -10,17 +10,30 @@ from ags_flows.cloud.connection import Connection
 from ags_flows.cloud.control_plane import ControlPlane
 from ags_flows.cloud.data_plane import DataPlane
 from ags_flows.cloud.gone import telling_of_its_end
+from ags_flows.errors import AGSFlowsError
 from ags_flows.models import AccessToken
 
 MOST_OPEN = 1_000
 """An attached sandbox costs some 26 KiB and no connection of its own: the bound only stops growth without end."""
 
 
+class Cancellation(threading.Event):
+    """A flag that ends the waits in a sandbox.
+
+    Attributes:
+        reason: The error that the waits end with, None for the usual one.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reason: AGSFlowsError | None = None
+
+
 class OpenPlane(NamedTuple):
     """A data plane, and the flag that tells threads that still follow a command in it to stop."""
 
     plane: DataPlane
-    cancelled: threading.Event
+    cancelled: Cancellation
 
 
 _open: OrderedDict[tuple[Connection, str], OpenPlane] = OrderedDict()
@@ -34,7 +47,7 @@ def open_plane(connection: Connection, instance_id: str) -> OpenPlane:
         if key not in _open:
             control = ControlPlane.of(connection)
             plane = DataPlane(connection, instance_id, lambda: _token(control, instance_id))
-            _open[key] = OpenPlane(plane, threading.Event())
+            _open[key] = OpenPlane(plane, Cancellation())
         _open.move_to_end(key)
         found = _open[key]
         surplus = [_open.popitem(last=False)[1] for _ in range(max(0, len(_open) - MOST_OPEN))]
@@ -43,16 +56,39 @@ def open_plane(connection: Connection, instance_id: str) -> OpenPlane:
     return found
 
 
-def close_plane(connection: Connection, instance_id: str) -> None:
-    """Let go of an instance that is ending: whoever still follows a command in it stops within a second.
+def open_new_plane(connection: Connection, instance_id: str) -> OpenPlane:
+    """Return a new data plane of an instance that a later attempt has taken over in the same process.
 
-    A pooled thread is not interrupted by Prefect, so that the flag is what ends it.
+    The earlier attempt keeps the old one, with its own flag: what ends its waits does not end those of its successor.
     """
     with _lock:
-        found = _open.pop((connection, instance_id), None)
-    if found is not None:
-        found.cancelled.set()
-        found.plane.close()
+        _open.pop((connection, instance_id), None)
+    return open_plane(connection, instance_id)
+
+
+def close_plane(
+    connection: Connection,
+    instance_id: str,
+    opened: OpenPlane | None = None,
+    reason: AGSFlowsError | None = None,
+) -> None:
+    """End the waits in an instance within a second: a thread of a task runner is not interrupted by Prefect.
+
+    Args:
+        connection: Of the data plane.
+        instance_id: The instance.
+        opened: Only this data plane. Default: the present one, of an instance that ends.
+        reason: The error that the waits end with.
+    """
+    with _lock:
+        known = _open.get((connection, instance_id))
+        closing = opened or known
+        if known is not None and known is closing:
+            del _open[connection, instance_id]
+    if closing is not None:
+        closing.cancelled.reason = reason
+        closing.cancelled.set()
+        closing.plane.close()
 
 
 def _token(control: ControlPlane, instance_id: str) -> AccessToken:

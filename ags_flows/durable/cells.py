@@ -3,16 +3,18 @@
 The interpreter does not remember what it was asked. So a cell is claimed in the sandbox before it is sent, and its
 result is kept at the claim after it: a later attempt of the step reads the result. A claim of an earlier attempt
 without a result is an outcome of its own: the code may have run, and is not sent again. A claim of the same call
-without a result was not sent: an error that leaves this open is never retried.
+without a result was not sent: once it was sent, no error that follows is retried.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
 from ags_flows.cloud.data_plane import DataPlane
+from ags_flows.cloud.retry import persistently
 from ags_flows.durable.claims import Claimed, claim, remember, request_for
 from ags_flows.errors import AGSFlowsError, CodeTimeoutError, CommandTimeoutError, OutcomeUnknownError
 from ags_flows.ownership import Step
@@ -61,7 +63,7 @@ class Once:
         claimed = claim(plane, request_for(plane, self.kind, self.step))
         remember(plane, self.kind, self.step, claimed.directory.rpartition("/")[2])
         if claimed.has_result:
-            return load(plane.read(f"{claimed.directory}/result")), claimed
+            return load(persistently(lambda: plane.read(f"{claimed.directory}/result"))), claimed
         if claimed.outcome == "taken" and not self.repeatable:
             raise OutcomeUnknownError(
                 f"An earlier attempt sent this to {plane.instance_id}, and left no result.",
@@ -74,10 +76,13 @@ class Once:
         except Exception as error:
             if isinstance(error, (AGSFlowsError, *self.refusals)):
                 # It was refused before it ran: a later attempt may send it.
-                plane.remove(claimed.directory)
+                with suppress(AGSFlowsError):
+                    persistently(lambda: plane.remove(claimed.directory))
             raise
         text = dump(result).encode()
         if len(text) <= MOST_KEPT:
-            plane.write(f"{claimed.directory}/new", text)
-            plane.move(f"{claimed.directory}/new", f"{claimed.directory}/result")
+            # Without it a later attempt gets an unknown outcome. This one has the result, and must not be repeated.
+            with suppress(AGSFlowsError):
+                persistently(lambda: plane.write(f"{claimed.directory}/new", text))
+                persistently(lambda: plane.move(f"{claimed.directory}/new", f"{claimed.directory}/result"))
         return result, claimed

@@ -66,7 +66,7 @@ fi
 
 # ags_holder_of DIRECTORY sets ags_theirs to its present holder, and ags_last to the number of times it was taken over.
 # ags_relate compares ags_holder with ags_theirs, frame by frame: the same rule as ags_flows.ownership.relation.
-HOLDER_FUNCTIONS = r"""
+_HOLDER_FUNCTIONS = r"""
 ags_holder_of() {
   ags_theirs= ags_last=0
   while [ -e "$1/holder.$((ags_last + 1))/text" ]; do ags_last=$((ags_last + 1)); done
@@ -90,6 +90,17 @@ ags_relate() {
   done
   ags_relation=sibling; set +f
 }
+# Whether a later attempt of the caller owns the sandbox.
+ags_shared=${AGS_FLOWS_SHARED:-/tmp/.ags_flows-INSTANCE_KIND}
+ags_is_superseded() {
+  local ags_d
+  for ags_d in "$ags_shared" "$HOME/.ags_flows/INSTANCE_KIND" "/tmp/.ags_flows-$UID/INSTANCE_KIND"; do
+    [ -d "$ags_d/INSTANCE_FAMILY.0" ] || continue
+    ags_holder_of "$ags_d/INSTANCE_FAMILY.0"; ags_relate
+    [ "$ags_relation" != stale ] || return 0
+  done
+  return 1
+}
 # Add this call as the next holder of a place; fails where another one was faster.
 ags_take() {
   local ags_new="$ags_d/.holder.$$.$RANDOM"
@@ -97,6 +108,10 @@ ags_take() {
   mv -T "$ags_new" "$ags_d/holder.$((ags_last + 1))" 2>/dev/null || { rm -rf "$ags_new"; return 1; }
 }
 """
+
+HOLDER_FUNCTIONS = _HOLDER_FUNCTIONS.replace("INSTANCE_KIND", _INSTANCE_KIND).replace(
+    "INSTANCE_FAMILY", _INSTANCE_FAMILY
+)
 
 # ags_claim sets ags_outcome, ags_number and ags_d. ags_fill may put more into a new place before it can be seen.
 _CLAIM = r"""
@@ -111,45 +126,20 @@ ags_consider() {
     *) ags_outcome=next ;;
   esac
 }
-# The place of this call may have had another name in the attempt before: any one of that attempt will do.
-ags_find_elsewhere() {
-  local ags_left=()
-  for ags_d in "$ags_places/${ags_family:0:16}"*; do
-    case $ags_d in
-      *.stale.*) continue ;;
-      # No place of this family before the one that is free can be the caller's.
-      "$ags_places/$ags_family".*) [ "${ags_d##*.}" -ge "$ags_number" ] || continue ;;
-    esac
-    [ -d "$ags_d" ] || continue
-    ags_holder_of "$ags_d"
-    ags_relate
-    case $ags_relation in
-      same) ags_outcome=same ags_number=${ags_d##*.}; return ;;
-      superseded) ags_left+=("$ags_d") ;;
-    esac
-  done
-  for ags_d in "${ags_left[@]}"; do
-    ags_consider
-    case $ags_outcome in same | taken) ags_number=${ags_d##*.}; return ;; esac
-  done
-  ags_d="$ags_places/$ags_family.$ags_number"
-  return 1
-}
 ags_claim() {
   local ags_place ags_new
   ags_outcome= ags_number=$ags_first
   ags_places="$ags_root/$ags_kind"
+  # All users of the sandbox have to see who owns it.
+  if [ "$ags_kind" = INSTANCE_KIND ] && mkdir -p -m 755 "$ags_shared" 2>/dev/null && [ -w "$ags_shared" ]; then
+    ags_places=$ags_shared
+  fi
   [ -d "$ags_places" ] || mkdir -p -m 700 "$ags_places" || exit 9
   # Nothing of an attempt begins in a sandbox that a later attempt has taken over.
-  ags_d="$ags_root/INSTANCE_KIND/INSTANCE_FAMILY.0"
-  if [ -d "$ags_d" ]; then
-    ags_holder_of "$ags_d"; ags_relate
-    [ "$ags_relation" != stale ] || { ags_outcome=stale; return; }
-  fi
+  if ags_is_superseded; then ags_outcome=stale; return; fi
   while :; do
     ags_d="$ags_places/$ags_family.$ags_number"
     if [ ! -d "$ags_d" ]; then
-      if [ -z "$ags_certain" ] && ags_find_elsewhere; then return; fi
       ags_new="$ags_places/.new.$$.$RANDOM"
       mkdir "$ags_new" && printf '%s\n' "${ags_seed:-$ags_holder}" >"$ags_new/holder" && ags_fill "$ags_new" ||
         { rm -rf "$ags_new"; exit 9; }
@@ -199,8 +189,6 @@ class Request:
         family: 32 hexadecimal digits, or another name; the first 16 digits name what is done, wherever it is done.
         holder: Who asks.
         first: No place before this number can be the caller's: a hint that saves looking at them.
-        certain: Whether the family has the same name in each attempt. Otherwise any place that does the same, and that
-            an earlier attempt left, is taken.
         seed: The holder of a place that nobody has claimed yet: an instance's metadata name it.
         single: There is one place alone.
     """
@@ -209,7 +197,6 @@ class Request:
     family: str
     holder: Holder
     first: int = 0
-    certain: bool = True
     seed: Holder | None = None
     single: bool = False
 
@@ -269,7 +256,7 @@ def request_for(plane: DataPlane, kind: str, step: Step) -> Request:
     call = step.holder.call
     first = hint.claimed.get(call, 0 if call in hint.asked else hint.free)
     hint.asked.add(call)
-    return Request(kind, step.family, step.holder, first, step.place.certain)
+    return Request(kind, step.family, step.holder, first)
 
 
 def remember(plane: DataPlane, kind: str, step: Step, name: str) -> None:
@@ -279,7 +266,7 @@ def remember(plane: DataPlane, kind: str, step: Step, name: str) -> None:
         plane: The sandbox.
         kind: The directory of the place.
         step: The step that claimed it.
-        name: `<family>.<number>`. A place of another family, which an uncertain step may get, is not remembered.
+        name: `<family>.<number>`.
     """
     family, _, number = name.rpartition(".")
     if family == step.family:
@@ -343,7 +330,6 @@ def claim_functions(request: Request) -> str:
         "ags_family": request.family,
         "ags_holder": str(request.holder),
         "ags_first": str(request.first),
-        "ags_certain": "1" if request.certain else "",
         "ags_seed": str(request.seed or ""),
         "ags_single": "1" if request.single else "",
     }

@@ -46,7 +46,7 @@ from ags_flows.errors import (
     UnsupportedError,
 )
 from ags_flows.models import ExecResult
-from ags_flows.ownership import Step
+from ags_flows.ownership import Holder, Step
 
 FIRST_INTERVAL = 0.25
 LAST_INTERVAL = 5.0
@@ -248,12 +248,14 @@ class DurableCommand:
             raise
         return self._result()
 
-    def kill(self) -> None:
+    def kill(self, by: Holder | None = None) -> None:
         """Kill the command: TERM to its process group, then KILL to it and to what left it.
 
-        A command that this object started is killed only while its step is still the holder.
+        Args:
+            by: Who kills; by default the call that started the command. Nothing is killed if a later attempt of it
+                holds the command.
         """
-        holder = self._step.holder if self._step else None
+        holder = by or (self._step.holder if self._step else None)
         self._plane.script(kill_script(self.journal, holder), user=self._command.user, timeout=CALL_TIMEOUT)
 
     def _follow(self) -> None:
@@ -292,10 +294,12 @@ class DurableCommand:
             instance_id=self._plane.instance_id,
             journal=self._directory,
         )
-        if why == "timeout":
+        if why.startswith("timeout"):
+            # An earlier attempt may have given another limit.
+            limit = why.partition(" ")[2] or f"{command.timeout or 0:g}"
             raise CommandTimeoutError(
-                f"Command ran into its limit of {command.timeout or 0:g} s and was killed: {command.text}",
-                hint="Give it more time with timeout=...",
+                f"Command ran into its limit of {limit} s and was killed: {command.text}",
+                hint="Give it more time with timeout=..., in a new sandbox, or with another step=...",
                 result=result,
             )
         if why.startswith("output"):
@@ -410,9 +414,8 @@ class DurableCommand:
 
     def _check_cancelled(self) -> None:
         if self._following.cancelled.is_set():
-            raise InstanceGoneError(
-                f"The wait for the command in {self._plane.instance_id} was ended: the sandbox is being stopped, "
-                "or a later attempt has it."
+            raise getattr(self._following.cancelled, "reason", None) or InstanceGoneError(
+                f"The wait for the command in {self._plane.instance_id} was ended: the sandbox is being stopped."
             )
 
     def _unknown(self, why: str) -> OutcomeUnknownError:

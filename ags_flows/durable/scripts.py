@@ -40,7 +40,8 @@ PAUSE = 5
 
 NO_DIRECTORY = 124
 NO_DIRECTORY_MARK = "@ags-no-directory"
-"""Exit code and text of a direct command whose directory does not exist."""
+SUPERSEDED_MARK = "@ags-superseded"
+"""Exit code and texts of a direct command that was not run."""
 
 # The command is a file, whose path is the first argument.
 _SOURCE = 'AGS_FLOWS_FILE=$1; set --; builtin source "$AGS_FLOWS_FILE"'
@@ -106,7 +107,7 @@ ags_watch() {
     if [ $((SECONDS - ags_before)) -gt PAUSE_SECONDS ]; then ags_spent=$((ags_spent + 1))
     else ags_spent=$((ags_spent + SECONDS - ags_before)); fi
     ags_before=$SECONDS
-    if [ "$ags_time" -gt 0 ] && [ "$ags_spent" -ge "$ags_time" ]; then ags_why=timeout; fi
+    if [ "$ags_time" -gt 0 ] && [ "$ags_spent" -ge "$ags_time" ]; then ags_why="timeout $ags_time"; fi
     if [ $((SECONDS - ags_begun)) -ge "$ags_next" ]; then
       ags_sizes
       if [ -z "$ags_free" ]; then
@@ -238,8 +239,8 @@ ags_report lost
 _KILL = r"""
 [ -d "$ags_d" ] && [ ! -s "$ags_d/rc" ] || exit 0
 if [ -n "$ags_holder" ]; then
-  # Only the present holder may kill: an attempt that was superseded leaves the command to its successor.
-  ags_holder_of "$ags_d"; [ "$ags_theirs" = "$ags_holder" ] || exit 0
+  # An attempt that was superseded leaves the command to its successor.
+  ags_holder_of "$ags_d"; ags_relate; [ "$ags_relation" != stale ] || exit 0
 fi
 if (set -C; : >"$ags_d/claim") 2>/dev/null; then
   # Before it was started: now it never will be.
@@ -302,12 +303,19 @@ def start_script(request: Request, limits: Limits, *, uploaded: str, stdin: str)
     )
 
 
-def direct_script() -> str:
-    """Return the script that runs a command without a journal: its text and its environment come in variables."""
+def direct_script(holder: Holder) -> str:
+    """Return the script that runs a command without a journal: its text and its environment come in variables.
+
+    Args:
+        holder: Who runs it. An attempt that was superseded runs nothing.
+    """
     prologue = PROLOGUE.strip()
     run = f"{prologue}\nAGS_FLOWS_TEXT=$AGS_FLOWS_COMMAND; unset AGS_FLOWS_COMMAND\n" + 'builtin eval "$AGS_FLOWS_TEXT"'
     return "\n".join(
         [
+            assignments({"ags_holder": str(holder)}),
+            HOLDER_FUNCTIONS,
+            f'if ags_is_superseded; then echo "{SUPERSEDED_MARK} $ags_theirs" >&2; exit {NO_DIRECTORY}; fi',
             _ABSOLUTE,
             '[ -z "$AGS_FLOWS_CWD" ] || [ -d "$AGS_FLOWS_CWD" ] || '
             f"{{ echo {NO_DIRECTORY_MARK} >&2; exit {NO_DIRECTORY}; }}",
@@ -365,7 +373,7 @@ def kill_script(name: str, holder: Holder | None = None) -> str:
 
     Args:
         name: The journal's name.
-        holder: Do nothing unless this is the journal's present holder. None: kill in any case.
+        holder: Who kills. Do nothing if a later attempt of it holds the journal. None: kill in any case.
     """
     return "\n".join([assignments({"ags_holder": str(holder or "")}), _journal(name), HOLDER_FUNCTIONS, _STRAYS, _KILL])
 

@@ -171,7 +171,11 @@ def _block(kind: type[B], given: Any) -> B | None:
         return None
     reference = given.get("$ref")
     if reference is None:
-        return kind(**given)
+        try:
+            return kind(**given)
+        except (ValueError, AGSFlowsError):
+            # A parameter of the user's own that has the same name.
+            return None
     identifier = reference.get("block_document_id") if isinstance(reference, dict) else reference
     loaded = kind.load_from_ref({"block_document_id": identifier})
     if not isinstance(loaded, kind):

@@ -6,13 +6,14 @@ This is the one way in which sessions, batches, jobs and `AGSRuntime` get a sand
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from ags_flows.cloud.connection import Connection
 from ags_flows.cloud.control_plane import ControlPlane
-from ags_flows.cloud.data_planes import open_plane
-from ags_flows.cloud.retry import persistently
+from ags_flows.cloud.data_planes import open_new_plane, open_plane
+from ags_flows.cloud.retry import Backoff, persistently
 from ags_flows.durable.claims import claim_instance, release_instance, superseded
 from ags_flows.errors import (
     AGSFlowsError,
@@ -20,6 +21,7 @@ from ags_flows.errors import (
     InstanceFailedError,
     InstanceGoneError,
     NotFoundError,
+    QuotaExceededError,
     SupersededError,
     UnreachableError,
     WaitTimeoutError,
@@ -83,24 +85,40 @@ class Opened(NamedTuple):
 
 
 def open_sandbox(
-    control: ControlPlane, connection: Connection, launch: Launch, candidates: Iterable[Instance] | None = None
+    control: ControlPlane,
+    connection: Connection,
+    launch: Launch,
+    candidates: Iterable[Instance] | None = None,
+    *,
+    on_trouble: Callable[[str], None] = lambda text: None,
 ) -> Opened:
-    """Take over or start a sandbox, and wait until it is RUNNING.
+    """Take over or start a sandbox, and wait until it is RUNNING. One that does not become RUNNING is stopped.
+
+    A session makes the two steps apart, as two task runs.
 
     Args:
         control: The control plane.
         connection: Of the data plane, for claims.
         launch: What to get.
         candidates: Instances that earlier attempts left; by default they are listed.
+        on_trouble: Gets a sentence for each candidate that cannot be taken over.
 
     Raises:
         SupersededError: A later attempt of the same run has the sandbox.
         InstanceFailedError: The new one did not start.
     """
-    opened = take_over_or_start(control, connection, launch, candidates)
+    opened = persistently(
+        lambda: take_over_or_start(control, connection, launch, candidates, on_trouble=on_trouble),
+        repeat=lambda error: error.retryable and not isinstance(error, QuotaExceededError),
+    )
     if opened.instance.status == "RUNNING":
         return opened
-    running = wait_instance_running(control, opened.instance.id, timeout=launch.startup_timeout)
+    try:
+        running = wait_instance_running(control, opened.instance.id, timeout=launch.startup_timeout)
+    except BaseException:
+        with suppress(AGSFlowsError):
+            persistently(lambda: control.stop_instance(opened.instance.id))
+        raise
     return opened._replace(instance=running)
 
 
@@ -192,10 +210,18 @@ def release(control: ControlPlane, connection: Connection, instance: Instance) -
     except SupersededError:
         return False
     except AGSFlowsError:
-        known = persistently(lambda: control.list_instances(ids=[instance.id]))
-        theirs = holder_of(known[0].metadata) if known else None
-        return theirs is None or relation(mine, theirs) != "stale"
+        return not _is_held_by_successor(control, mine, instance.id)
     return True
+
+
+def _is_held_by_successor(control: ControlPlane, mine: Holder, instance_id: str) -> bool:
+    try:
+        known = persistently(lambda: control.list_instances(ids=[instance_id]), Backoff(attempts=3))
+    except AGSFlowsError:
+        # Neither plane responds: most sandboxes have no successor, and must not go on.
+        return False
+    theirs = holder_of(known[0].metadata) if known else None
+    return theirs is not None and relation(mine, theirs) == "stale"
 
 
 def take_over(control: ControlPlane, connection: Connection, launch: Launch, candidate: Instance) -> Instance | None:
@@ -228,6 +254,8 @@ def take_over(control: ControlPlane, connection: Connection, launch: Launch, can
         raise InstanceGoneError(f"Instance {candidate.id} does not respond: {error}") from error
     if not claimed:
         return None
+    # An earlier attempt may live in this process, with waits in the sandbox.
+    open_new_plane(connection, candidate.id)
     held = held_by(launch.step.holder, launch.owner, launch.lease)
     metadata = {**launch.metadata, **{name: value for name, value in held.items() if value}}
     persistently(lambda: control.update_instance(candidate.id, timeout=launch.timeout, metadata=metadata))

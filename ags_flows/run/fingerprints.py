@@ -7,11 +7,13 @@ import enum
 import functools
 import hashlib
 import pickle
+import uuid
 from collections.abc import Mapping, Sequence, Set
 from datetime import date, time, timedelta
 from decimal import Decimal
 from pathlib import PurePath
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from types import BuiltinFunctionType, FunctionType, MethodType
+from typing import Any, Protocol, runtime_checkable
 from uuid import UUID
 
 from pydantic import BaseModel, SecretBytes, SecretStr
@@ -31,34 +33,17 @@ class HasPlace(Protocol):
         ...
 
 
-class Fingerprint(NamedTuple):
-    """A digest of parameters.
+def of_parameters(parameters: Mapping[str, Any] | None) -> str:
+    """Return the fingerprint of the parameters of a task or a flow, 16 hexadecimal digits.
 
-    Attributes:
-        digest: 16 hexadecimal digits.
-        certain: Whether the digest is the same in every attempt that gets equal values. False where a value had to be
-            pickled, or could not be read at all.
+    Different values never have an equal one. Equal values have an equal one in every attempt, if they have a form that
+    does not change: a value that cannot be read has another fingerprint each time.
     """
-
-    digest: str
-    certain: bool
-
-
-def of_parameters(parameters: Mapping[str, Any] | None) -> Fingerprint:
-    """Return the fingerprint of the parameters of a task or a flow."""
-    reader = _Reader()
-    return Fingerprint(fingerprint(reader.read(parameters or {}, 0)), reader.certain)
+    return fingerprint(_Reader().read(parameters or {}, 0))
 
 
 class _Reader:
-    """Turns values into JSON-like ones.
-
-    Attributes:
-        certain: Whether all values so far had a form that is the same in every attempt.
-    """
-
-    def __init__(self) -> None:
-        self.certain = True
+    """Turns values into JSON-like ones."""
 
     def read(self, value: Any, depth: int) -> Any:
         if value is None or isinstance(value, (bool, int, float, str)) and not isinstance(value, enum.Enum):
@@ -72,7 +57,9 @@ class _Reader:
         if isinstance(value, HasPlace) and not isinstance(value, type):
             return [name, value.place_key]
         if isinstance(value, BaseModel):
-            return [name, self.read({field: getattr(value, field) for field in type(value).model_fields}, inner)]
+            fields = {field: getattr(value, field) for field in type(value).model_fields}
+            more = {**(value.__pydantic_extra__ or {}), **(value.__pydantic_private__ or {})}
+            return [name, self.read(fields, inner), self.read(more, inner)]
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
             return [name, self.read({one.name: getattr(value, one.name) for one in dataclasses.fields(value)}, inner)]
         if isinstance(value, Mapping):
@@ -86,18 +73,19 @@ class _Reader:
             return [self.read(item, inner) for item in value]
         if isinstance(value, functools.partial):
             return [name, self.read([value.func, value.args, value.keywords], inner)]
-        if callable(value) and "<" not in getattr(value, "__qualname__", "<"):
-            return [getattr(value, "__module__", ""), value.__qualname__]
+        if isinstance(value, MethodType):
+            return [value.__func__.__qualname__, self.read(value.__self__, inner)]
+        if isinstance(value, (FunctionType, BuiltinFunctionType, type)) and "<" not in value.__qualname__:
+            return [value.__module__, value.__qualname__]
         return self._pickled(value)
 
     def _pickled(self, value: Any) -> Any:
         """Hash the pickled value, such as a data frame, without keeping the bytes."""
-        self.certain = False
         name, hasher = type(value).__qualname__, _Hasher()
         try:
             pickle.Pickler(hasher, protocol=4).dump(value)
         except Exception:  # noqa: BLE001 - any class may refuse to be pickled, with any error
-            return [name, "unknown"]
+            return [name, uuid.uuid4().hex]
         return [name, hasher.digest()]
 
 
@@ -122,8 +110,7 @@ def _simple(value: Any) -> list[str] | None:
     if isinstance(value, enum.Enum):
         return [name, value.name]
     if isinstance(value, (SecretStr, SecretBytes)):
-        # Secrets are rotated: the step stays the same.
-        return [name]
+        return [name, hashlib.sha256(str(value.get_secret_value()).encode()).hexdigest()]
     if isinstance(value, (PurePath, UUID, Decimal, date, time, timedelta, complex, range)):
         return [name, str(value)]
     return None

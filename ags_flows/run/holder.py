@@ -11,7 +11,7 @@ import os
 import socket
 import threading
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
@@ -26,8 +26,8 @@ from prefect.context import FlowRunContext, TaskRunContext
 
 from ags_flows.models import ToolSpec
 from ags_flows.ownership import Frame, Holder, Owner, Place, Step, belonging_to, digest, fingerprint, run_tool_name
-from ags_flows.run.fingerprints import Fingerprint, of_parameters
-from ags_flows.run.prefect_contexts import flow_contexts, task_contexts
+from ags_flows.run.fingerprints import of_parameters
+from ags_flows.run.prefect_contexts import attempt_of_task, flow_contexts, task_contexts
 
 STEP = "__ags_step__"
 """Attribute of the function of a task of this package: its run is the call itself, and no execution around it."""
@@ -38,7 +38,7 @@ INTERNAL = "__ags_internal__"
 _REMEMBERED = 1_000
 
 _parents: LRUCache[UUID, tuple[FlowRun, ...]] = LRUCache(_REMEMBERED)
-_fingerprints: LRUCache[UUID, Fingerprint] = LRUCache(_REMEMBERED)
+_fingerprints: LRUCache[UUID, str] = LRUCache(_REMEMBERED)
 _orders: LRUCache[tuple[str, tuple[Frame, ...]], dict[str, int]] = LRUCache(_REMEMBERED)
 _lock = threading.Lock()
 
@@ -122,7 +122,7 @@ def current_execution() -> Execution:
         # The parent's process counts in the same way: what it has taken over must not look like a successor's.
         frames.append(Frame("flow", parent.id.hex, attempt_of(parent)))
         if number:
-            place = place.within(str(parent.flow_id), fingerprint(parent.parameters), _is_plain(parent.parameters))
+            place = place.within(str(parent.flow_id), of_parameters(parent.parameters))
     # The tasks of each flow run come behind it, those of none before all others.
     levels: list[FlowRunContext | None] = [None, *flows]
     for flow in levels:
@@ -131,13 +131,11 @@ def current_execution() -> Execution:
             frames.append(Frame("flow", run.id.hex, attempt_of(run)))
             if len(frames) > 1:
                 place = _within(place, run.id, flow.flow.name if flow.flow else "", flow.parameters)
-                if flow.detached and not _is_plain(flow.parameters):
-                    place = replace(place, certain=False)
         for task in tasks:
             task_run = task.task_run
             if task_run.flow_run_id != (run.id if run else None) or task_run.id in outer or _is_own(task):
                 continue
-            frames.append(Frame("task", task_run.id.hex, max(1, task_run.run_count or 1)))
+            frames.append(Frame("task", task_run.id.hex, attempt_of_task(task)))
             if len(frames) > 1:
                 place = _within(place, task_run.id, task.task.name, task.parameters)
     roots = (*parents, *(context.flow_run for context in flows if context.flow_run))
@@ -202,14 +200,6 @@ def _is_own(context: TaskRunContext) -> bool:
     return hasattr(context.task.fn, STEP) or hasattr(context.task.fn, INTERNAL)
 
 
-def _is_plain(parameters: Mapping[str, Any] | None) -> bool:
-    """Whether no parameter of a flow run that another process executes may stand for a model.
-
-    Prefect gives the fields of a model then, such as all of an instance: some of them change with each attempt.
-    """
-    return not any(isinstance(value, (Mapping, list, tuple)) for value in (parameters or {}).values())
-
-
 def _within(place: Place, run: UUID, name: str, parameters: dict[str, Any] | None) -> Place:
     with _lock:
         known = _fingerprints.get(run)
@@ -217,7 +207,7 @@ def _within(place: Place, run: UUID, name: str, parameters: dict[str, Any] | Non
         known = of_parameters(parameters)
         with _lock:
             _fingerprints[run] = known
-    return place.within(name, known.digest, known.certain)
+    return place.within(name, known)
 
 
 def _owner(runs: tuple[FlowRun, ...]) -> Owner:

@@ -7,14 +7,19 @@ of the token that its `ContextVar` returned, which Prefect keeps in `_token`. A 
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextvars import Token
 from typing import Any, TypeVar
 from uuid import UUID
 
+from cachetools import LRUCache
 from prefect.context import ContextModel, FlowRunContext, TaskRunContext
 
 C = TypeVar("C", bound=ContextModel)
+
+_attempts: LRUCache[UUID, dict[float, int]] = LRUCache(10_000)
+_lock = threading.Lock()
 
 
 def flow_contexts() -> list[FlowRunContext]:
@@ -38,6 +43,22 @@ def task_contexts() -> list[TaskRunContext]:
     for context in _outwards(TaskRunContext.get()):
         found.setdefault(context.task_run.id, context)
     return list(found.values())[::-1]
+
+
+def attempt_of_task(context: TaskRunContext) -> int:
+    """Return the number of the attempt at a task run that a context belongs to, from 1.
+
+    Prefect counts on one object for all attempts. A thread that outlives its attempt would count itself as the next
+    one, so the number is kept for each context from the first time that it is asked for; a context that was entered
+    before one that is known belongs to an earlier attempt.
+    """
+    run, entered = context.task_run, context.start_time.timestamp()
+    with _lock:
+        attempts = _attempts.setdefault(run.id, {})
+        if entered not in attempts:
+            later = [attempt for start, attempt in attempts.items() if start > entered]
+            attempts[entered] = max(1, min(later) - 1) if later else max(1, run.run_count or 1)
+        return attempts[entered]
 
 
 def _outwards(context: C | None) -> Iterator[C]:

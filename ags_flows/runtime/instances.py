@@ -8,8 +8,7 @@ from typing import Any
 from ags_flows.cloud.data_planes import close_plane
 from ags_flows.cloud.retry import persistently
 from ags_flows.errors import ConfigurationError
-from ags_flows.lifecycle.open_sandbox import Launch, take_over_or_start
-from ags_flows.lifecycle.waiting import wait_instance_running
+from ags_flows.lifecycle.open_sandbox import Launch, open_sandbox
 from ags_flows.models import CustomConfiguration
 from ags_flows.models.durations import parse_duration
 from ags_flows.run.holder import identify, owner
@@ -160,9 +159,4 @@ class Instances(Account):
             timeout=str(timeout),
             startup_timeout=self.config.startup_timeout,
         )
-        instance = persistently(lambda: take_over_or_start(control, self.connection, launch)).instance
-        try:
-            return wait_instance_running(control, instance.id, timeout=self.config.startup_timeout).id
-        except BaseException:
-            self.stop_instance(instance.id)
-            raise
+        return open_sandbox(control, self.connection, launch).instance.id

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +12,7 @@ from pydantic import SecretStr
 from ags_flows.cloud.code_interpreter import CodeInterpreter, check_language
 from ags_flows.cloud.control_plane import ControlPlane
 from ags_flows.cloud.data_plane import DataPlane
-from ags_flows.cloud.data_planes import OpenPlane, open_plane
+from ags_flows.cloud.data_planes import Cancellation, OpenPlane, open_plane
 from ags_flows.cloud.retry import persistently
 from ags_flows.durable.command import Command, DurableCommand, Following
 from ags_flows.errors import ConfigurationError, CredentialsError
@@ -261,4 +260,4 @@ class Sandboxes(Instances):
         if self._has_keys():
             return open_plane(self.connection, instance_id)
         token = AccessToken(instance_id=instance_id, token=SecretStr(token_of(sandbox)))
-        return OpenPlane(DataPlane(self.connection, instance_id, lambda: token), threading.Event())
+        return OpenPlane(DataPlane(self.connection, instance_id, lambda: token), Cancellation())

@@ -120,6 +120,7 @@ def exec_command(
             result = run_direct(
                 plane,
                 what,
+                identify("exec_command", what.does(env, secrets), step=step).holder,
                 on_stdout=log.reader("stdout") if log else None,
                 on_stderr=log.reader("stderr") if log else None,
                 limit=limit,
@@ -230,7 +231,7 @@ def kill_command(handle: CommandHandle, config: AGSConfig | None = None) -> None
         ```
     """
     plane, _ = open_plane((config or AGSConfig()).connection(), handle.instance_id)
-    DurableCommand(plane, _command_of(handle), journal=handle.key).kill()
+    DurableCommand(plane, _command_of(handle), journal=handle.key).kill(identify("kill_command", handle.key).holder)
 
 
 def require_success(result: ExecResult) -> ExecResult:

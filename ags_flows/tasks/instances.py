@@ -94,7 +94,6 @@ def start_instance(
     }
     does = {
         **arguments,
-        "metadata": {name: value for name, value in own.items() if name != LEASE},
         "custom": custom.model_dump(mode="json") if custom else None,
         "mount_options": [option.model_dump(mode="json") for option in mount_options],
     }

@@ -38,7 +38,7 @@ class LocalBash:
 
     def script(self, script, *, timeout):
         self.calls += 1
-        environment = {"HOME": str(self.home), "PATH": os.environ["PATH"]}
+        environment = {"HOME": str(self.home), "PATH": os.environ["PATH"], "AGS_FLOWS_SHARED": f"{self.home}/shared"}
         done = subprocess.run(["bash", "-c", script], env=environment, capture_output=True, text=True, timeout=timeout)
         return SimpleNamespace(exit_code=done.returncode, stdout=done.stdout, stderr=done.stderr)
 
@@ -56,8 +56,8 @@ def holder(*attempts, call=None):
     return Holder((*frames, Frame("call", call or uuid.uuid4().hex)))
 
 
-def step(holder, name="exec", path=("p",), certain=True):
-    return Step(name, "", "root", Place(path, certain), holder)
+def step(holder, name="exec", path=("p",)):
+    return Step(name, "", "root", Place(path), holder)
 
 
 executions = st.lists(st.tuples(st.sampled_from("ab"), st.integers(1, 3)), min_size=1, max_size=3)
@@ -133,27 +133,7 @@ def test_a_repeated_call_gets_its_own_place_again_whatever_was_claimed_since(bas
     assert (again.outcome, again.number) == ("same", first.number)
 
 
-def test_an_uncertain_place_takes_what_an_earlier_attempt_did_elsewhere(bash):
-    claim(bash, request_for(bash, "journal", step(holder(1), path=("before",), certain=False)))
-    elsewhere = step(holder(2), path=("after",), certain=False)
-    assert claim(bash, request_for(bash, "journal", elsewhere)).outcome == "taken"
-    assert claim(bash, request_for(bash, "journal", elsewhere)).outcome == "same"
-    assert claim(bash, request_for(bash, "journal", step(holder(2), path=("after",), certain=False))).outcome == "new"
-
-
-def test_an_uncertain_place_passes_siblings_of_its_family_and_still_finds_what_is_elsewhere(bash):
-    sibling = Holder((*holder(2).frames[:-1], Frame("task", "t"), Frame("call", "c")))
-    claim(bash, request_for(bash, "journal", step(sibling, path=("after",))))
-    left = [claim(bash, request_for(bash, "journal", step(holder(1), path=("before",)))) for _ in range(2)]
-    mine = [step(holder(2), path=("after",), certain=False) for _ in range(3)]
-    claimed = [claim(bash, request_for(bash, "journal", one)) for one in mine]
-    assert [one.outcome for one in claimed] == ["taken", "taken", "new"]
-    assert [one.directory for one in claimed[:2]] == [one.directory for one in left]
-    again = claim(bash, request_for(bash, "journal", mine[1]))
-    assert (again.outcome, again.directory) == ("same", left[1].directory)
-
-
-def test_a_certain_place_takes_nothing_from_elsewhere(bash):
+def test_a_place_takes_nothing_from_elsewhere(bash):
     claim(bash, request_for(bash, "journal", step(holder(1), path=("pears",))))
     assert claim(bash, request_for(bash, "journal", step(holder(2), path=("plums",)))).outcome == "new"
 

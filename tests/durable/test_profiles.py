@@ -64,7 +64,11 @@ def test_environment_directory_and_input_beat_the_profile(profiled, durable):
             env={"MODE": "given", "PATH": "/opt/x:/usr/bin:/bin", "it's": "odd"},
             stdin=b"from stdin\n",
         )
-        result = DurableCommand(plane, command).start(step()).wait() if durable else run_direct(plane, command)
+        result = (
+            DurableCommand(plane, command).start(step()).wait()
+            if durable
+            else run_direct(plane, command, step().holder)
+        )
         assert result.exit_code == 0, result
         assert last(result.stdout) == "from stdin given /usr /opt/x"
 
@@ -106,7 +110,7 @@ def test_a_relative_directory_is_the_homes_and_a_missing_one_is_refused_by_name(
         with pytest.raises(InvalidRequestError, match="no directory '/no such place'"):
             DurableCommand(plane, missing).start(step())
         with pytest.raises(InvalidRequestError, match="no directory '/no such place'"):
-            run_direct(plane, missing)
+            run_direct(plane, missing, step().holder)
 
 
 def test_a_command_that_removes_its_own_directory_is_found_again(plane):
@@ -122,7 +126,7 @@ def test_a_direct_command_whose_connection_is_cut_has_an_unknown_outcome(sandbox
         "cut", instance_id=instance.id, path="/process.Process/Start", after_seconds=0.3, times=1
     )
     with pytest.raises(OutcomeUnknownError, match="may have run"):
-        run_direct(plane, Command("sleep 2"))
+        run_direct(plane, Command("sleep 2"), step().holder)
 
 
 def test_a_time_limit_does_not_count_a_pause(sandbox, plane):

@@ -70,15 +70,6 @@ def test_another_place_root_name_or_content_is_another_family():
     assert len({STEP.family, *(other.family for other in others)}) == 7
 
 
-@given(st.lists(st.tuples(st.sampled_from(["measure", "clean"]), st.text(max_size=3), st.booleans()), max_size=4))
-def test_a_place_is_certain_while_every_parameter_is(levels):
-    place = Place()
-    for name, parameters, certain in levels:
-        place = place.within(name, parameters, certain)
-    assert place.certain == all(certain for _, _, certain in levels)
-    assert len(place.path) == len(levels)
-
-
 def test_what_is_the_same_in_every_place_is_what_it_does():
     elsewhere = dataclasses.replace(STEP, place=Place().within("measure", "pears"))
     assert elsewhere.what == STEP.what
