@@ -170,7 +170,7 @@ class DurableCommand:
         self._directory = ""
         self._ended: str | None = None
         self._ranges = True
-        self._step: Step | None = None
+        self._holder: Holder | None = None
 
     def start(self, step: Step) -> DurableCommand:
         """Start the command for a step, or find what an earlier attempt started; short ones are over on return.
@@ -184,7 +184,7 @@ class DurableCommand:
             UnsupportedError: The sandbox cannot hold a journal.
             UnreachableError: The sandbox could not be reached for two minutes.
         """
-        self._step = step
+        self._holder = step.holder
         command, call = self._command, step.holder.call
         uploaded = upload_path(call) if len(command.text.encode()) > LONGEST_VALUE else ""
         stdin = input_path(call) if command.stdin is not None else ""
@@ -213,13 +213,18 @@ class DurableCommand:
                 raise self._unknown("it was being started for too long")
             self._pause(1.0)
 
-    def find(self) -> DurableCommand:
+    def find(self, by: Holder | None = None) -> DurableCommand:
         """Find a command that was started before, by its journal's name.
+
+        Args:
+            by: Who waits for it.
 
         Raises:
             OutcomeUnknownError: It vanished, or it was never started.
+            SupersededError: A later attempt of `by` has the sandbox, or the command.
         """
-        if self._ask(look_script(self.journal), {}) == "lost":
+        self._holder = by
+        if self._ask(look_script(self.journal, by), {}) == "lost":
             raise self._unknown("its supervisor vanished without leaving an exit code, or it never was started")
         return self
 
@@ -255,7 +260,7 @@ class DurableCommand:
             by: Who kills; by default the call that started the command. Nothing is killed if a later attempt of it
                 holds the command.
         """
-        holder = by or (self._step.holder if self._step else None)
+        holder = by or self._holder
         self._plane.script(kill_script(self.journal, holder), user=self._command.user, timeout=CALL_TIMEOUT)
 
     def _follow(self) -> None:
@@ -269,7 +274,7 @@ class DurableCommand:
                 interval = min(LAST_INTERVAL, interval * GROWTH)
                 if time.monotonic() - news > LOOK_AFTER:
                     news = time.monotonic()
-                    if self._ask(look_script(self.journal), {}) == "lost":
+                    if self._ask(look_script(self.journal, self._holder), {}) == "lost":
                         raise self._unknown("its supervisor vanished without leaving an exit code")
             if self._ended is not None:
                 for stream in self._streams.values():

@@ -230,6 +230,10 @@ ags_report starting
 """
 
 _LOOK = r"""
+if [ -n "$ags_holder" ]; then
+  if ags_is_superseded; then ags_report stale; fi
+  ags_holder_of "$ags_d"; ags_relate; [ "$ags_relation" != stale ] || ags_report stale
+fi
 if [ -s "$ags_d/rc" ]; then ags_report done; elif ags_alive "$ags_d/pid"; then ags_report running; fi
 sleep 0.3
 [ -s "$ags_d/rc" ] && ags_report done
@@ -359,13 +363,15 @@ def start_environment(command: str | None, env: Mapping[str, str], cwd: str | No
     return carried
 
 
-def look_script(name: str) -> str:
+def look_script(name: str, holder: Holder | None = None) -> str:
     """Return the script that reports whether a command still runs.
 
     Args:
         name: The journal's name.
+        holder: Who looks. For an attempt that was superseded the report is `stale`. None: not compared.
     """
-    return "\n".join([_journal(name), _ALIVE, _report(), _LOOK])
+    holds = assignments({"ags_holder": str(holder or "")})
+    return "\n".join([holds, _journal(name), HOLDER_FUNCTIONS, _ALIVE, _report(), _LOOK])
 
 
 def kill_script(name: str, holder: Holder | None = None) -> str:

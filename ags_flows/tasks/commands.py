@@ -213,7 +213,11 @@ def wait_command(
         _masked(hidden, log_output, handle.command) as (log, note, mask),
     ):
         following = Following(log, note, cancelled, limit)
-        result = mask(DurableCommand(plane, _command_of(handle), following, handle.key).find().wait())
+        result = mask(
+            DurableCommand(plane, _command_of(handle), following, handle.key)
+            .find(identify("wait_command", handle.key).holder)
+            .wait()
+        )
     return _checked(result, check)
 
 

@@ -48,7 +48,8 @@ def test_a_flood_is_left_out_and_counted(caplog):
     log, clock = make(caplog)
     for number in range(BURST + 500):
         log("stdout", str(number))
-    assert len(caplog.records) == BURST
+    # Threads of other tests may log as well.
+    assert len([record for record in caplog.records if record.name == "test"]) == BURST
     clock.now = 1.0
     log("stdout", "later")
     assert lines_of(caplog)[-2:] == ["... 500 lines left out of the log", "| later"]

@@ -157,6 +157,8 @@ TOOL = {"ToolType": "browser", "NetworkConfiguration": {"NetworkMode": "PUBLIC"}
 
 def test_one_connection_serves_many_calls(ags_config, ags_emulator):
     runtime = AGSRuntime(ags_config)
+    # Other tests of this process may have used the same account in several threads.
+    runtime.control.close()
     runtime.list_tools()
     transport = runtime.control._transport
     for _ in range(5):

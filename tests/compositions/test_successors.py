@@ -1,0 +1,135 @@
+"""An attempt that a later one has superseded does nothing to it, also in the same process, and ends with the reason."""
+
+import time
+
+import pytest
+from pydantic import BaseModel, ConfigDict, SecretStr
+
+from ags_flows import sandbox_session, tasks
+from ags_flows.errors import SupersededError
+from ags_flows.ownership import Frame, Owner
+from ags_flows.run.fingerprints import of_parameters
+from ags_flows.run.holder import Execution, acting_as
+from ags_flows.run.prefect_contexts import attempt_of_task
+
+
+@pytest.fixture
+def attempt(request):
+    """Give the block of one attempt of a flow run of this test's own."""
+    run = f"{abs(hash(request.node.nodeid)):032x}"[-32:]
+    return lambda number: acting_as(Execution((Frame("flow", run, number),), owner=Owner("run-1")))
+
+
+def opened(config, **options):
+    """Open a session without leaving it, as a process does that lives on beside its successor."""
+    session = sandbox_session("base", config=config, **options)
+    return session, session.__enter__()
+
+
+def state(config, sandbox):
+    return config.control_plane().get_instance(sandbox.instance.id).status
+
+
+@pytest.mark.parametrize(
+    "error", [None, ValueError("failed"), KeyboardInterrupt()], ids=["success", "failure", "Ctrl-C"]
+)
+def test_the_end_of_a_superseded_attempt_leaves_the_sandbox_and_the_waits_of_its_successor(ags_config, attempt, error):
+    with attempt(1):
+        session, first = opened(ags_config)
+    with attempt(2), sandbox_session("base", config=ags_config) as second:
+        assert second.instance.id == first.instance.id
+        handle = second.start("sleep 2; echo done")
+        with attempt(1):
+            session.__exit__(type(error) if error else None, error, None)
+        assert second.wait(handle).stdout == "done\n"
+        assert state(ags_config, second) == "RUNNING"
+    assert state(ags_config, second) != "RUNNING"
+
+
+def test_a_superseded_attempt_runs_and_kills_nothing(ags_config, attempt):
+    with attempt(1):
+        _, first = opened(ags_config)
+        handle = first.start("sleep 3; echo whole")
+    with attempt(2), sandbox_session("base", config=ags_config) as second:
+        again = second.start("sleep 3; echo whole")
+        with attempt(1):
+            for options in ({}, {"user": "root"}, {"durable": False}):
+                with pytest.raises(SupersededError, match="later attempt"):
+                    first.run("echo x >> /tmp/ran", **options)
+            first.kill(handle)
+        assert second.wait(again).stdout == "whole\n"
+        assert second.run("cat /tmp/ran").exit_code == 1
+
+
+def test_a_superseded_attempt_that_waits_ends_with_the_reason(ags_config, attempt):
+    with attempt(1):
+        session, first = opened(ags_config, lease="30s")
+        handle = first.start("sleep 60")
+    with attempt(2), sandbox_session("base", config=ags_config) as second:
+        assert second.instance.id == first.instance.id
+        with attempt(1), pytest.raises(SupersededError, match="later attempt of this run"):
+            first.wait(handle)
+
+
+def test_a_session_ends_although_neither_the_sandbox_nor_the_list_responds(ags_config, ags_emulator, attempt):
+    with attempt(1), sandbox_session("base", config=ags_config) as sandbox:
+        ags_emulator.stream_fault("status", status=502, times=None)
+        ags_emulator.fault("error", "DescribeSandboxInstanceList", code="InternalError", message="no", times=None)
+    ags_emulator.clear_faults()
+    deadline = time.monotonic() + 20
+    while state(ags_config, sandbox) == "RUNNING":
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
+def test_a_cell_whose_result_cannot_be_kept_runs_once(ags_config, ags_emulator, attempt):
+    with attempt(1):
+        session = sandbox_session("code-interpreter-v1", config=ags_config)
+        with session as sandbox:
+            ags_emulator.stream_fault("status", path="/files", status=502, times=1)
+            code = "open('/tmp/ran', 'a').write('x')"
+            assert tasks.run_code.fn(sandbox.instance, code, config=ags_config).error is None
+            assert sandbox.run("cat /tmp/ran").stdout == "x"
+
+
+class Loose(BaseModel):
+    model_config = ConfigDict(extra="allow")
+
+
+class Fruit:
+    def __init__(self, name):
+        self.name = name
+
+    def weigh(self):
+        return self.name
+
+
+def test_different_parameters_never_have_an_equal_fingerprint():
+    pairs = [
+        (Fruit("pears").weigh, Fruit("plums").weigh),
+        (Loose(name="pears"), Loose(name="plums")),
+        (SecretStr("pears"), SecretStr("plums")),
+        (Fruit("pears"), Fruit("plums")),
+        ({"a": 1}, {"a": True, "b": 1}),
+        (len, print),
+        (lambda: 1, lambda: 2),
+    ]
+    for one, other in pairs:
+        assert of_parameters({"value": one}) != of_parameters({"value": other})
+    for again in (lambda: Fruit("pears").weigh, lambda: Loose(name="pears"), lambda: SecretStr("x"), lambda: len):
+        assert of_parameters({"value": again()}) == of_parameters({"value": again()})
+
+
+def test_a_thread_that_outlives_its_attempt_keeps_the_number_of_it():
+    from datetime import datetime, timedelta, timezone
+    from types import SimpleNamespace
+    from uuid import uuid4
+
+    run = SimpleNamespace(id=uuid4(), run_count=1)
+    begun = datetime.now(timezone.utc)
+    first = SimpleNamespace(task_run=run, start_time=begun)
+    assert attempt_of_task(first) == 1
+    run.run_count = 2
+    second = SimpleNamespace(task_run=run, start_time=begun + timedelta(seconds=1))
+    unseen = SimpleNamespace(task_run=run, start_time=begun + timedelta(milliseconds=1))
+    assert (attempt_of_task(first), attempt_of_task(second), attempt_of_task(unseen)) == (1, 2, 1)
