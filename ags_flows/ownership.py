@@ -47,6 +47,12 @@ HOLDER = "holder"
 FLOW_RUN = "flow-run-id"
 FLOW = "flow-id"
 SUBFLOW_RUN = "subflow-run-id"
+FLOW_RUN_NAME = "flow-run-name"
+DEPLOYMENT = "deployment"
+STEP_NAME = "step"
+CREATED_AT = "created-at"
+OWNER_HOST = "owner-host"
+OWNER_PID = "owner-pid"
 GENERATION = "generation"
 LEASE = "lease"
 """Metadata: seconds of a lease that the owner renews while it lives."""
@@ -295,13 +301,13 @@ def label(
     values = {
         MANAGED_BY_KEY: MANAGED_BY,
         FLOW_RUN: owner.flow_run_id,
-        "flow-run-name": owner.flow_run_name,
+        FLOW_RUN_NAME: owner.flow_run_name,
         FLOW: owner.flow_id,
         SUBFLOW_RUN: owner.subflow_run_id,
-        "deployment": owner.deployment,
-        "step": step.name,
+        DEPLOYMENT: owner.deployment,
+        STEP_NAME: step.name,
         FAMILY: step.family,
-        "created-at": created_at.isoformat(timespec="seconds"),
+        CREATED_AT: created_at.isoformat(timespec="seconds"),
         GENERATION: str(generation or ""),
         **held_by(step.holder, owner, lease),
     }
@@ -313,8 +319,8 @@ def held_by(holder: Holder, owner: Owner, lease: int | None = None) -> dict[str,
     return {
         HOLDER: str(holder),
         LEASE: str(lease or ""),
-        "owner-host": owner.host,
-        "owner-pid": str(owner.pid or ""),
+        OWNER_HOST: owner.host,
+        OWNER_PID: str(owner.pid or ""),
     }
 
 

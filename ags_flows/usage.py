@@ -13,7 +13,7 @@ from datetime import datetime
 
 from ags_flows.models import Instance, Prices, Tool, Usage
 from ags_flows.models.usage import Grouping
-from ags_flows.ownership import FLOW, NEVER_RAN
+from ags_flows.ownership import DEPLOYMENT, FLOW, NEVER_RAN
 
 GROUPINGS: tuple[Grouping, ...] = ("tool", "flow", "deployment")
 NOBODY = {"tool": "(unknown)", "flow": "(not a flow of ags_flows)", "deployment": "(no deployment)"}
@@ -117,5 +117,5 @@ def _group(instance: Instance, by: Grouping) -> str:
     if by == "tool":
         name = instance.tool_name or instance.tool_id
     else:
-        name = instance.metadata.get(FLOW if by == "flow" else "deployment", "")
+        name = instance.metadata.get(FLOW if by == "flow" else DEPLOYMENT, "")
     return name or NOBODY[by]

@@ -19,7 +19,7 @@ from ags_flows.lifecycle.lease import Lease, keep_lease
 from ags_flows.lifecycle.open_sandbox import Launch, in_order, open_sandbox, release
 from ags_flows.models import CustomConfiguration, Instance
 from ags_flows.models.durations import format_duration, parse_duration
-from ags_flows.ownership import FAMILY, Step, may_take_over
+from ags_flows.ownership import FAMILY, STEP_NAME, Step, may_take_over
 from ags_flows.run.events import tell_instance
 from ags_flows.run.holder import Execution
 from ags_flows.run.logs import Logger
@@ -275,7 +275,7 @@ class Pool:
         found = [
             instance
             for instance in self._control.each_instance()
-            if instance.metadata.get("step") == STEP
+            if instance.metadata.get(STEP_NAME) == STEP
             and instance.metadata.get(FAMILY, "").endswith(step.where)
             and may_take_over(step.holder, instance.status, instance.metadata)
         ]

@@ -27,7 +27,7 @@ from ags_flows.errors import (
     SupersededError,
 )
 from ags_flows.models import Instance
-from ags_flows.ownership import ENDED, RENEW_AT, RESUMABLE, Frame, Holder, holder_of, relation
+from ags_flows.ownership import ENDED, OWNER_HOST, OWNER_PID, RENEW_AT, RESUMABLE, Frame, Holder, holder_of, relation
 
 logger = logging.getLogger(__name__)
 
@@ -322,7 +322,7 @@ def _gone(instance_id: str, reason: str) -> InstanceGoneError:
 def _superseded(instance: Instance, mine: Holder, theirs: Holder) -> SupersededError:
     pairs = zip(mine.frames, theirs.frames, strict=False)
     position = next(number for number, (own, other) in enumerate(pairs) if own != other)
-    host, pid = (instance.metadata.get(f"owner-{name}") for name in ("host", "pid"))
+    host, pid = (instance.metadata.get(name) for name in (OWNER_HOST, OWNER_PID))
     process = f" (process {pid or 'unknown'} on host {host})" if host else ""
     return SupersededError(
         f"Sandbox {instance.id} was taken over by {_described(theirs.frames[: position + 1])}{process}.",

@@ -31,6 +31,7 @@ from ags_flows.lifecycle.create_once import start_once
 from ags_flows.lifecycle.waiting import wait_instance_running
 from ags_flows.models import Instance
 from ags_flows.ownership import (
+    CREATED_AT,
     FAMILY,
     LIVE,
     RESUMABLE,
@@ -180,7 +181,7 @@ def in_order(candidates: Iterable[Instance]) -> list[Instance]:
 
     def key(instance: Instance) -> tuple[tuple[int, ...], str, str]:
         holder = holder_of(instance.metadata)
-        return take_over_order(holder) if holder else (), instance.metadata.get("created-at", ""), instance.id
+        return take_over_order(holder) if holder else (), instance.metadata.get(CREATED_AT, ""), instance.id
 
     return sorted(candidates, key=key)
 

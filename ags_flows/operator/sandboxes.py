@@ -11,7 +11,16 @@ from prefect.utilities.urls import url_for
 from ags_flows.blocks import AGSConfig
 from ags_flows.cloud.data_planes import open_plane
 from ags_flows.models import ExecResult, Instance
-from ags_flows.ownership import FLOW_RUN, LIVE, MANAGED_BY, MANAGED_BY_KEY
+from ags_flows.ownership import (
+    DEPLOYMENT,
+    FLOW_RUN,
+    FLOW_RUN_NAME,
+    LIVE,
+    MANAGED_BY,
+    MANAGED_BY_KEY,
+    OWNER_HOST,
+    OWNER_PID,
+)
 
 COLUMNS = ("instance", "state", "tool", "flow run", "age", "ends in")
 Writer = Callable[[str], object]
@@ -48,11 +57,11 @@ def _row(one: Instance, now: datetime) -> dict[str, Any]:
         "instance": one.id,
         "state": f"{one.status} ({one.stop_reason})" if one.stop_reason else one.status,
         "tool": one.tool_name,
-        "flow run": one.metadata.get("flow-run-name") or one.metadata.get("owner-host") or "",
+        "flow run": one.metadata.get(FLOW_RUN_NAME) or one.metadata.get(OWNER_HOST) or "",
         "flow run id": run_id,
         "run url": (url_for("flow-run", obj_id=run_id) or "") if run_id else "",
-        "deployment": one.metadata.get("deployment", ""),
-        "owner": ":".join(filter(None, (one.metadata.get("owner-host"), one.metadata.get("owner-pid")))),
+        "deployment": one.metadata.get(DEPLOYMENT, ""),
+        "owner": ":".join(filter(None, (one.metadata.get(OWNER_HOST), one.metadata.get(OWNER_PID)))),
         "age": _duration(age),
         "ends in": _duration(left),
         "created at": one.created_at,

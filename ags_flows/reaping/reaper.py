@@ -14,7 +14,7 @@ from ags_flows.cloud.control_plane import ControlPlane
 from ags_flows.errors import AGSFlowsError, UnreachableError
 from ags_flows.lifecycle.ensure_tool import delete_drained
 from ags_flows.models import Instance, Reaped, ReapReport, ReapRules, Tool
-from ags_flows.ownership import FLOW, FLOW_RUN, LIVE, MANAGED_BY, MANAGED_BY_KEY, flow_runs_of, is_ours
+from ags_flows.ownership import FLOW, FLOW_RUN, FLOW_RUN_NAME, LIVE, MANAGED_BY, MANAGED_BY_KEY, flow_runs_of, is_ours
 from ags_flows.reaping.judgement import IN_QUESTION, Verdict, judge_instance, judge_snapshot, judge_tool
 from ags_flows.reaping.owners import Owned, Owners, together
 
@@ -263,7 +263,7 @@ def _described(instance: Instance, verdict: Verdict, now: datetime) -> Reaped:
         id=instance.id,
         tool=instance.tool_name,
         flow_run_id=instance.metadata.get(FLOW_RUN, ""),
-        flow_run=instance.metadata.get("flow-run-name", ""),
+        flow_run=instance.metadata.get(FLOW_RUN_NAME, ""),
         state=instance.status,
         age_hours=round((now - created).total_seconds() / 3600, 2) if created else None,
         rule=verdict.rule,
