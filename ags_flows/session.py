@@ -342,7 +342,10 @@ class _Opening:
             if error is not None:
                 self._end("cancelled")
                 return
-            self._pause()
+            try:
+                self._pause()
+            except AGSFlowsError as trouble:
+                run_logger().warning("The sandbox could not be paused, and is left to its lease: %s", trouble)
             raise
         except Exception as trouble:  # noqa: BLE001 - the clean-up must not replace what the block raised
             run_logger().warning("The sandbox could not be closed: %s", trouble)

@@ -135,7 +135,9 @@ class CodeInterpreter:
         try:
             return self._call(RUN, lambda sandbox: send_cell(sandbox, cell, receive()))
         except (UnreachableError, ServiceError) as error:
-            if _was_never_sent(error):
+            from ags_flows.cloud.sandbox_errors import was_never_sent
+
+            if was_never_sent(error):
                 raise
             if "Execution timed out" in str(error):
                 raise CodeTimeoutError(
@@ -212,17 +214,6 @@ def check_language(language: str) -> None:
     """
     if language not in LANGUAGES:
         raise ConfigurationError(f"language: {language!r} is unknown.", hint=f"It is one of {', '.join(LANGUAGES)}.")
-
-
-def _was_never_sent(error: BaseException) -> bool:
-    import httpx
-
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)):
-            return True
-        cause = cause.__cause__ or cause.__context__
-    return False
 
 
 def _reader(where: HeadAndTail, tell: Callable[[str], object] | None) -> Callable[[Any], None]:

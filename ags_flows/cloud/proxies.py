@@ -34,8 +34,7 @@ def proxy_for(url: str) -> str | None:
 
     Example:
         ```python
-        os.environ["HTTPS_PROXY"] = "http://proxy.example:3128"
-        assert proxy_for("https://ags.tencentcloudapi.com") == "http://proxy.example:3128"
+        assert proxy_for("http://127.0.0.1:8600") is None
         ```
     """
     target = urlsplit(url)

@@ -75,6 +75,16 @@ def is_lost(error: BaseException) -> bool:
     return isinstance(error, (_theirs("SandboxNotRunningException"), _theirs("SandboxUnreachableException")))
 
 
+def was_never_sent(error: BaseException) -> bool:
+    """Whether the connection for a request was never made, so that the sandbox did nothing."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)):
+            return True
+        cause = cause.__cause__ or cause.__context__
+    return False
+
+
 def map_sandbox_error(error: BaseException, instance_id: str, what: str) -> AGSFlowsError | None:
     """Return our error for one of the data plane, or None when it is not the SDK's.
 

@@ -127,7 +127,7 @@ ags_consider() {
   esac
 }
 ags_claim() {
-  local ags_place ags_new
+  local ags_new
   ags_outcome= ags_number=$ags_first
   ags_places="$ags_root/$ags_kind"
   # All users of the sandbox have to see who owns it.
@@ -167,7 +167,7 @@ printf '\n%s\n' "MARKER $ags_outcome $ags_number ${ags_full:--} $ags_d" "MARKER-
 """
 
 
-# The end is one more holder, whom nobody supersedes.
+# The end is one more holder, which no attempt supersedes.
 _RELEASE = r"""
 while :; do
   ags_claim
@@ -186,10 +186,10 @@ class Request:
 
     Attributes:
         kind: The directory of such places: letters.
-        family: 32 hexadecimal digits, or another name; the first 16 digits name what is done, wherever it is done.
+        family: 32 hexadecimal digits, or another name.
         holder: Who asks.
         first: No place before this number can be the caller's: a hint that saves looking at them.
-        seed: The holder of a place that nobody has claimed yet: an instance's metadata name it.
+        seed: The holder of a place that was not claimed yet: an instance's metadata name it.
         single: There is one place alone.
     """
 
@@ -294,12 +294,12 @@ def claim(plane: DataPlane, request: Request, backoff: Backoff = CLAIM_BACKOFF) 
 
 def _ask(plane: DataPlane, script: str, backoff: Backoff, timeout: float) -> Claimed:
     script = script.replace("MARKER", MARK)
-    told = persistently(lambda: plane.script(script, timeout=timeout), backoff)
-    lines = [line for line in told.stdout.splitlines() if line.startswith(MARK)]
+    response = persistently(lambda: plane.script(script, timeout=timeout), backoff)
+    lines = [line for line in response.stdout.splitlines() if line.startswith(MARK)]
     if not lines:
         raise UnsupportedError(
-            f"The sandbox {plane.instance_id} cannot hold claims (exit code {told.exit_code}): "
-            f"{(told.stderr or told.stdout).strip()[-300:]}",
+            f"The sandbox {plane.instance_id} cannot hold claims (exit code {response.exit_code}): "
+            f"{(response.stderr or response.stdout).strip()[-300:]}",
             hint=NEEDS,
         )
     _, outcome, number, full, directory = lines[0].split(" ", 4)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import httpx
-
 from ags_flows.cloud.data_plane import DataPlane
 from ags_flows.durable.claims import superseded
 from ags_flows.durable.command import Command, has_no_directory
@@ -68,7 +66,9 @@ def run_direct(
             profile=False,
         )
     except (UnreachableError, ServiceError) as error:
-        if _was_not_sent(error):
+        from ags_flows.cloud.sandbox_errors import was_never_sent
+
+        if was_never_sent(error):
             raise
         raise OutcomeUnknownError(
             f"The connection to {plane.instance_id} was lost while a command ran: it may have run, or run in part. "
@@ -80,16 +80,6 @@ def run_direct(
     if result.exit_code == NO_DIRECTORY and NO_DIRECTORY_MARK in result.stderr:
         raise has_no_directory(plane.instance_id, command)
     return result.model_copy(update={"command": command.text})
-
-
-def _was_not_sent(error: BaseException) -> bool:
-    """Whether the connection was never made."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)):
-            return True
-        cause = cause.__cause__ or cause.__context__
-    return False
 
 
 def _with_input(command: str, stdin: bytes) -> str:

@@ -21,7 +21,6 @@ from ags_flows.errors import (
     InstanceFailedError,
     InstanceGoneError,
     NotFoundError,
-    QuotaExceededError,
     SupersededError,
     UnreachableError,
     WaitTimeoutError,
@@ -108,10 +107,7 @@ def open_sandbox(
         SupersededError: A later attempt of the same run has the sandbox.
         InstanceFailedError: The new one did not start.
     """
-    opened = persistently(
-        lambda: take_over_or_start(control, connection, launch, candidates, on_trouble=on_trouble),
-        repeat=lambda error: error.retryable and not isinstance(error, QuotaExceededError),
-    )
+    opened = take_over_or_start(control, connection, launch, candidates, on_trouble=on_trouble)
     if opened.instance.status == "RUNNING":
         return opened
     try:

@@ -159,4 +159,4 @@ class Instances(Account):
             timeout=str(timeout),
             startup_timeout=self.config.startup_timeout,
         )
-        return open_sandbox(control, self.connection, launch).instance.id
+        return persistently(lambda: open_sandbox(control, self.connection, launch)).instance.id
