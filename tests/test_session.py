@@ -14,7 +14,7 @@ from ags_flows import sandbox_session
 from ags_flows.models import ToolSpec
 from ags_flows.ownership import Frame, Owner
 from ags_flows.run.holder import Execution, acting_as
-from ags_flows.tasks import list_instances, list_tools, pause_instance
+from ags_flows.tasks import exec_command, list_instances, list_tools, pause_instance
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
@@ -145,3 +145,14 @@ def test_a_session_that_is_taken_over_runs_without_a_wait(ags_config, paused):
         assert [one.name for one in steps] == ["start instance"]
         assert sandbox.run("echo fine").stdout == "fine\n"
     earlier.__exit__(None, None, None)
+
+
+def test_a_time_limit_of_prefect_kills_the_command_in_the_sandbox(ags_config):
+    @flow
+    def limited():
+        with sandbox_session("base", config=ags_config) as sandbox:
+            with pytest.raises(TimeoutError):
+                exec_command.with_options(timeout_seconds=2)(sandbox.instance, "sleep 4747", config=ags_config)
+            return sandbox.run("pgrep -xf 'sleep 4747'", durable=False).exit_code
+
+    assert limited() == 1
