@@ -14,6 +14,7 @@ from ags_flows.cloud import wire
 from ags_flows.cloud.arguments import check_client_token, check_instance_id, check_metadata, is_tool_id
 from ags_flows.cloud.connection import Connection
 from ags_flows.cloud.forks import reset_in_children
+from ags_flows.cloud.overrides import ignored_overrides, overrides_to_wire
 from ags_flows.cloud.paging import by_offset, by_token, chunks, filtered, take
 from ags_flows.cloud.quotas import quota_overview, with_usage
 from ags_flows.cloud.retry import persistently
@@ -245,23 +246,38 @@ class ControlPlane:
             Timeout=wire.timeout_to_wire(timeout),
             Metadata=wire.pairs(check_metadata(metadata)),
             ClientToken=check_client_token(client_token),
-            CustomConfiguration=wire.custom_to_wire(custom) if custom else None,
             MountOptions=[wire.mount_option_to_wire(option) for option in mount_options],
-            AuthMode=auth_mode,
             SnapshotId=snapshot_id,
             SourceInstanceId=check_instance_id(source_instance_id) if source_instance_id else None,
+            **overrides_to_wire(custom, auth_mode),
         )
         answer = self.call("StartSandboxInstance", parameters)
         started = wire.part(answer, "StartSandboxInstance", "Instance")
-        instance = wire.instance_from_wire(started)
-        if ignored := wire.overrides_ignored(parameters, started):
-            # Better none than another one than was asked for.
-            persistently(lambda: self.stop_instance(instance.id))
+        self._refuse_ignored(parameters, started)
+        return wire.instance_from_wire(started)
+
+    def check_overrides(
+        self, instance_id: str, *, custom: CustomConfiguration | None = None, auth_mode: str | None = None
+    ) -> None:
+        """Check that an instance has its overrides, for a caller that did not see the response to its start.
+
+        Raises:
+            UnsupportedError: AGS left out an override; the instance is stopped.
+        """
+        asked = overrides_to_wire(custom, auth_mode)
+        if not asked:
+            return
+        for listed in by_token(self.call, "DescribeSandboxInstanceList", {"InstanceIds": [instance_id]}, "InstanceSet"):
+            self._refuse_ignored(asked, listed)
+
+    def _refuse_ignored(self, asked: dict[str, Any], shown: dict[str, Any]) -> None:
+        if ignored := ignored_overrides(asked, shown):
+            instance_id = shown["InstanceId"]
+            persistently(lambda: self.stop_instance(instance_id))
             raise UnsupportedError(
-                f"AGS started instance {instance.id} without {ignored}; it is stopped again.",
+                f"AGS started instance {instance_id} without {ignored}. It was stopped.",
                 hint="Put it into the tool instead: create or update one with these fields.",
             )
-        return instance
 
     def get_instance(self, instance_id: str) -> Instance:
         """Return an instance as it is now; ended ones stay known for a while.

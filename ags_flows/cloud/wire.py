@@ -272,27 +272,6 @@ def _amount(number: str, unit: float) -> float | None:
         return None
 
 
-def overrides_ignored(asked: Fields, started: Fields) -> str:
-    """Return which overrides of StartSandboxInstance its answer shows with other values, in words; empty for none.
-
-    What the answer does not show at all cannot be compared, and amounts come back in other units.
-    """
-    custom, shown = asked.get("CustomConfiguration") or {}, started.get("CustomConfiguration") or {}
-    ignored = [
-        f"{name}={custom[name]!r} (it has {shown[name]!r})"
-        for name in ("Image", "ImageRegistryType", "Command", "Args")
-        if custom.get(name) and shown.get(name) and custom[name] != shown[name]
-    ]
-    if custom.get("Env") and shown.get("Env"):
-        there = {item.get("Name"): item.get("Value") for item in shown["Env"]}
-        lost = [item["Name"] for item in custom["Env"] if there.get(item["Name"]) != item["Value"]]
-        ignored += [f"Env {name}" for name in lost]
-    mode, real = asked.get("AuthMode"), started.get("AuthMode")
-    if mode and real and {mode, real} not in ({mode}, {"DEFAULT", "TOKEN"}):
-        ignored.append(f"AuthMode={mode!r} (it has {real!r})")
-    return ", ".join(ignored)
-
-
 def token_from_wire(instance_id: str, fields: Fields) -> AccessToken:
     """Return an access token."""
     traffic = fields.get("TrafficToken")

@@ -146,7 +146,7 @@ def take_over_or_start(
         except AGSFlowsError as error:
             if error.retryable and not isinstance(error, LOST):
                 raise
-            on_trouble(f"Instance {candidate.id} of an earlier attempt is left to its lease: {error}")
+            on_trouble(f"Instance {candidate.id} of an earlier attempt is not taken over: {error}")
             continue
         if taken is not None:
             return Opened(taken, True)
@@ -228,7 +228,7 @@ def take_over(control: ControlPlane, connection: Connection, launch: Launch, can
 
     Raises:
         InstanceGoneError: It has ended.
-        UnsupportedError: The sandbox cannot hold claims.
+        UnsupportedError: The sandbox cannot hold claims, or AGS started it without an override; then it is stopped.
         SupersededError: A later attempt of the same run has it.
     """
     predecessor = holder_of(candidate.metadata)
@@ -244,6 +244,10 @@ def take_over(control: ControlPlane, connection: Connection, launch: Launch, can
         )
     elif candidate.status != "RUNNING":
         candidate = wait_instance_running(control, candidate.id, timeout=launch.startup_timeout)
+    # An attempt that ended before it saw the response to its start has not checked it.
+    control.check_overrides(
+        candidate.id, custom=launch.arguments.get("custom"), auth_mode=launch.arguments.get("auth_mode")
+    )
     plane = open_plane(connection, candidate.id).plane
     try:
         claimed = claim_instance(plane, launch.step.holder, predecessor)

@@ -7,7 +7,8 @@ from pydantic import BaseModel, ConfigDict, SecretStr
 
 from ags_flows import sandbox_session, tasks
 from ags_flows.errors import SupersededError
-from ags_flows.ownership import Frame, Owner
+from ags_flows.models import CustomConfiguration, ToolSpec
+from ags_flows.ownership import LIVE, Frame, Owner
 from ags_flows.run.fingerprints import of_parameters
 from ags_flows.run.holder import Execution, acting_as
 from ags_flows.run.prefect_contexts import attempt_of_task
@@ -133,3 +134,28 @@ def test_a_thread_that_outlives_its_attempt_keeps_the_number_of_it():
     second = SimpleNamespace(task_run=run, start_time=begun + timedelta(seconds=1))
     unseen = SimpleNamespace(task_run=run, start_time=begun + timedelta(milliseconds=1))
     assert (attempt_of_task(first), attempt_of_task(second), attempt_of_task(unseen)) == (1, 2, 1)
+
+
+def test_a_retry_does_not_take_over_a_sandbox_that_was_started_without_an_override(ags_config, attempt, monkeypatch):
+    """The first attempt dies after AGS left out the override, and before it has stopped the sandbox."""
+    control = ags_config.control_plane()
+    send = control._transport.call
+    forgets = [True]
+
+    def forgetful(action, parameters, *rest):
+        if forgets and action == "StopSandboxInstance":
+            raise KeyboardInterrupt
+        if forgets and action == "StartSandboxInstance":
+            parameters = {key: value for key, value in parameters.items() if key != "CustomConfiguration"}
+        return send(action, parameters, *rest)
+
+    spec = ToolSpec(name="overridden", image="python:3.11")
+    slim = CustomConfiguration(image="python:3.12")
+    monkeypatch.setattr(control._transport, "call", forgetful)
+    with attempt(1), pytest.raises(KeyboardInterrupt):
+        sandbox_session(spec, config=ags_config, custom=slim, delete_tool=False).__enter__()
+    (wrong,) = [one for one in control.list_instances() if one.status in LIVE]
+    forgets.clear()
+    with attempt(2), sandbox_session(spec, config=ags_config, custom=slim, delete_tool=False) as second:
+        assert second.instance.id != wrong.id
+        assert control.get_instance(wrong.id).status not in LIVE
