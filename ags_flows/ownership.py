@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -89,6 +90,7 @@ def digest(*parts: str) -> str:
 Kind = Literal["flow", "task", "item", "call"]
 _LETTERS: dict[Kind, str] = {"flow": "f", "task": "t", "item": "i", "call": "c"}
 _KINDS: dict[str, Kind] = {letter: kind for kind, letter in _LETTERS.items()}
+_NAMES: dict[Kind, str] = {"flow": "flow run", "task": "task run", "item": "item", "call": "call"}
 
 
 @dataclass(frozen=True)
@@ -135,6 +137,12 @@ class Holder:
         return self.frames[:-1]
 
     @property
+    def described(self) -> str:
+        """The executions around the call in words, innermost first: `attempt 2 of task run ID in attempt 1 of ...`."""
+        around = [f"attempt {one.attempt} of {_NAMES[one.kind]} {_hyphenated(one.id)}" for one in self.enclosing]
+        return " in ".join(reversed(around)) or "another call"
+
+    @property
     def call(self) -> str:
         """The id of the call."""
         return self.frames[-1].id
@@ -147,8 +155,12 @@ class Holder:
     @property
     def flow_runs(self) -> tuple[str, ...]:
         """Ids of the flow runs on the path, with hyphens, outermost first."""
-        ids = [frame.id for frame in self.frames if frame.kind == "flow"]
-        return tuple(str(uuid.UUID(one)) if len(one) == 32 else one for one in ids)
+        return tuple(_hyphenated(frame.id) for frame in self.frames if frame.kind == "flow")
+
+
+def _hyphenated(identifier: str) -> str:
+    """Return a UUID as Prefect and AGS show it; the key of an item stays as it is."""
+    return str(uuid.UUID(identifier)) if re.fullmatch("[0-9a-f]{32}", identifier) else identifier
 
 
 Relation = Literal["same", "superseded", "stale", "sibling", "stranger"]

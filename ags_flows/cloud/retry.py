@@ -74,3 +74,22 @@ def persistently(
             wait = max(pause * random.uniform(1.0, 1.5), min(error.retry_after or 0.0, LONGEST_RETRY_AFTER))
         sleep(wait)
         pause = min(backoff.longest_pause, pause * 2)
+
+
+def look(find: Callable[[], R | None], times: int, pause: float) -> R | None:
+    """Look for something until it is found: what was just created may not be listed yet.
+
+    Args:
+        find: One look. None: not found.
+        times: At most so many looks.
+        pause: Seconds between two looks.
+
+    Returns:
+        What was found, None where no look found it.
+    """
+    for number in range(times):
+        if number:
+            time.sleep(pause)
+        if (found := find()) is not None:
+            return found
+    return None

@@ -308,17 +308,18 @@ def _ask(plane: DataPlane, script: str, backoff: Backoff, timeout: float) -> Cla
     return Claimed(outcome, int(number), full == "result", directory)  # type: ignore[arg-type]
 
 
-def superseded(instance_id: str, successor: str) -> SupersededError:
+def superseded(instance_id: str, successor: str, process: str = "") -> SupersededError:
     """Return the error of an attempt whose sandbox or step a later attempt holds.
 
     Args:
         instance_id: The sandbox.
         successor: The text of the later attempt's holder.
+        process: Where the later attempt runs, where that is known.
     """
     holder = Holder.parse(successor)
-    runs = f"flow run {holder.flow_runs[-1]}" if holder and holder.flow_runs else "another process"
+    attempt = holder.described if holder else "a later attempt of this run"
     return SupersededError(
-        f"A later attempt of this run ({runs}, holder {successor}) has taken over its work in {instance_id}.",
+        f"The work of this attempt in sandbox {instance_id} was taken over by {attempt}{process and f' ({process})'}.",
         hint="This attempt ends here, and leaves everything to its successor.",
     )
 

@@ -13,7 +13,7 @@ from datetime import datetime, timezone
 from typing import Protocol, TypeVar
 
 from ags_flows.cloud.control_plane import ControlPlane
-from ags_flows.cloud.retry import Backoff, persistently
+from ags_flows.cloud.retry import Backoff, look, persistently
 from ags_flows.errors import (
     AGSFlowsError,
     ConflictError,
@@ -94,7 +94,7 @@ def start_once(
         try:
             instance: Instance | None = _when_executed(lambda: start(token, metadata))  # noqa: B023
         except DuplicateRequestError:
-            instance = _look(lambda: _mine(control, step, generation, tool))  # noqa: B023
+            instance = look(lambda: _mine(control, step, generation, tool), _LOOKS, _INTERVAL)  # noqa: B023
         if instance is not None and instance.status in LIVE:
             return instance
     raise InstanceFailedError(
@@ -128,9 +128,9 @@ def create_tool_once(control: ControlPlane, spec: ToolSpec, step: Step) -> tuple
                 return existing, True
             continue
         # A replayed ClientToken answers with the tool that it made, also when that was deleted since.
-        found = _look(lambda: control.list_tools(ids=[created]), looks=_LOOKS_FOR_A_TOOL)  # noqa: B023
-        if found and found[0].status != "DELETING":
-            return found[0], False
+        found = look(lambda: _first(control.list_tools(ids=[created])), _LOOKS_FOR_A_TOOL, _INTERVAL)  # noqa: B023
+        if found is not None and found.status != "DELETING":
+            return found, False
     raise ToolFailedError(f"{GENERATIONS} tools of the same call are all gone.", hint="Give the tool another name.")
 
 
@@ -164,7 +164,7 @@ def create_snapshot_once(
                 )
             )
         except DuplicateRequestError:
-            snapshot = _look(lambda: made("same"), looks=_LOOKS_FOR_A_TOOL)
+            snapshot = look(lambda: made("same"), _LOOKS_FOR_A_TOOL, _INTERVAL)
         if snapshot is not None and snapshot.status not in ("DELETING", "DELETED"):
             return snapshot
     raise ConflictError(f"{GENERATIONS} snapshots of the same call are all deleted.", hint="Give it another name.")
@@ -199,7 +199,7 @@ def wait_deleted(control: ControlPlane, tool: Tool, timeout: float) -> None:
 
 def _existing(control: ControlPlane, spec: ToolSpec, error: AGSFlowsError) -> Tool | None:
     """Return the tool that has the name, where it is as the spec has it; None where the name is free again."""
-    known = _look(lambda: next(iter(control.list_tools(name=spec.name)), None), looks=_LOOKS_FOR_A_TOOL)
+    known = look(lambda: _first(control.list_tools(name=spec.name)), _LOOKS_FOR_A_TOOL, _INTERVAL)
     if known is None:
         if isinstance(error, DuplicateRequestError):
             # The token is used up, and what it made is gone.
@@ -234,11 +234,5 @@ def _when_executed(request: Callable[[], _T]) -> _T:
     return persistently(request, IN_PROGRESS, repeat=lambda error: isinstance(error, RequestInProgressError))
 
 
-def _look(find: Callable[[], _T | None], looks: int = _LOOKS) -> _T | None:
-    """Look repeatedly: what was just created may not be listed yet, and its request may still be on its way."""
-    for attempt in range(looks):
-        if found := find():
-            return found
-        if attempt + 1 < looks:
-            time.sleep(_INTERVAL)
-    return None
+def _first(tools: list[Tool]) -> Tool | None:
+    return tools[0] if tools else None

@@ -11,13 +11,13 @@ import logging
 import math
 import threading
 import time
-import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 from ags_flows.cloud.control_plane import ControlPlane
 from ags_flows.cloud.forks import reset_in_children
+from ags_flows.durable.claims import superseded
 from ags_flows.errors import (
     AGSFlowsError,
     ConflictError,
@@ -26,8 +26,7 @@ from ags_flows.errors import (
     NotFoundError,
     SupersededError,
 )
-from ags_flows.models import Instance
-from ags_flows.ownership import ENDED, OWNER_HOST, OWNER_PID, RENEW_AT, RESUMABLE, Frame, Holder, holder_of, relation
+from ags_flows.ownership import ENDED, OWNER_HOST, OWNER_PID, RENEW_AT, RESUMABLE, Holder, holder_of, relation
 
 logger = logging.getLogger(__name__)
 
@@ -309,7 +308,8 @@ def _is_renewable(kept: _Kept) -> bool:
     instance = kept.control.get_instance(kept.lease.instance_id)
     theirs = holder_of(instance.metadata)
     if kept.holder is not None and theirs is not None and relation(kept.holder, theirs) == "stale":
-        raise _superseded(instance, kept.holder, theirs)
+        host, pid = instance.metadata.get(OWNER_HOST), instance.metadata.get(OWNER_PID)
+        raise superseded(instance.id, str(theirs), f"process {pid or 'unknown'} on host {host}" if host else "")
     if instance.status in ENDED:
         raise _gone(instance.id, "its timeout was over" if instance.stop_reason == "timeout" else instance.status)
     return instance.status not in _CHANGING
@@ -317,27 +317,6 @@ def _is_renewable(kept: _Kept) -> bool:
 
 def _gone(instance_id: str, reason: str) -> InstanceGoneError:
     return InstanceGoneError(f"Sandbox {instance_id} has ended ({reason}); its lease is not renewed any more.")
-
-
-def _superseded(instance: Instance, mine: Holder, theirs: Holder) -> SupersededError:
-    pairs = zip(mine.frames, theirs.frames, strict=False)
-    position = next(number for number, (own, other) in enumerate(pairs) if own != other)
-    host, pid = (instance.metadata.get(name) for name in (OWNER_HOST, OWNER_PID))
-    process = f" (process {pid or 'unknown'} on host {host})" if host else ""
-    return SupersededError(
-        f"Sandbox {instance.id} was taken over by {_described(theirs.frames[: position + 1])}{process}.",
-        hint="This attempt must not use it any more.",
-    )
-
-
-def _described(path: tuple[Frame, ...]) -> str:
-    """Return a path of executions as text, such as `attempt 2 of flow run ID`."""
-    names = {"flow": "flow run", "task": "task run", "item": "item", "call": "call"}
-    last, runs = path[-1], Holder(path).flow_runs
-    is_uuid = last.kind in ("flow", "task") and len(last.id) == 32
-    readable = str(uuid.UUID(last.id)) if is_uuid else last.id
-    within = f" in flow run {runs[-1]}" if runs and last.kind != "flow" else ""
-    return f"attempt {last.attempt} of {names[last.kind]} {readable}{within}"
 
 
 _keeper = LeaseKeeper()

@@ -55,7 +55,7 @@ def test_a_superseded_attempt_runs_and_kills_nothing(ags_config, attempt):
         again = second.start("sleep 3; echo whole")
         with attempt(1):
             for options in ({}, {"user": "root"}, {"durable": False}):
-                with pytest.raises(SupersededError, match="later attempt"):
+                with pytest.raises(SupersededError, match="taken over by attempt 2"):
                     first.run("echo x >> /tmp/ran", **options)
             first.kill(handle)
         assert second.wait(again).stdout == "whole\n"
@@ -68,7 +68,7 @@ def test_a_superseded_attempt_that_waits_ends_with_the_reason(ags_config, attemp
         handle = first.start("sleep 60")
     with attempt(2), sandbox_session("base", config=ags_config) as second:
         assert second.instance.id == first.instance.id
-        with attempt(1), pytest.raises(SupersededError, match="later attempt of this run"):
+        with attempt(1), pytest.raises(SupersededError, match="taken over by attempt 2 of flow run"):
             first.wait(handle)
 
 

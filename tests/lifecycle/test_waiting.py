@@ -115,27 +115,26 @@ def test_many_waits_of_many_threads_share_their_calls(stub, stubbed, states):
     assert max(len(parameters["InstanceIds"]) for _, parameters in stub.requests) == 100
 
 
-def test_polls_become_rarer_and_start_over_when_somebody_joins(stub, stubbed, monkeypatch):
-    monkeypatch.setattr(waiting, "LAST_INTERVAL", 1.0)
-    times = []
+def test_polls_become_rarer_and_start_over_when_another_wait_begins(stub, stubbed, monkeypatch):
+    # The third poll would come after a minute.
+    monkeypatch.setattr(waiting, "GROWTH", 60 / waiting.FIRST_INTERVAL)
+    monkeypatch.setattr(waiting, "LAST_INTERVAL", 60.0)
+    polled, states = [threading.Semaphore(0), threading.Semaphore(0)], {"i-1": "STARTING", "i-2": "STARTING"}
 
     def answer(action, parameters):
-        times.append(time.monotonic())
-        return {"InstanceSet": [{"InstanceId": one, "Status": "STARTING"} for one in parameters["InstanceIds"]]}
+        ids = parameters["InstanceIds"]
+        polled[len(ids) - 1].release()
+        return {"InstanceSet": [{"InstanceId": one, "Status": states[one]} for one in ids]}
 
     stub.answer = answer
     with ThreadPoolExecutor(2) as pool:
-        first = pool.submit(wait_instance_running, stubbed, "i-1", timeout=3.6)
-        time.sleep(2.7)
-        before = len(times)
-        joined = time.monotonic()
-        second = pool.submit(wait_instance_running, stubbed, "i-2", timeout=0.5)
-        for wait in (first, second):
-            with pytest.raises(WaitTimeoutError):
-                wait.result()
-    gaps = [later - earlier for earlier, later in zip(times[:before], times[1:before], strict=False)]
-    assert gaps[0] < 0.5 and gaps == sorted(gaps) and gaps[-1] > 0.6
-    assert times[before] - joined < 0.35
+        first = pool.submit(wait_instance_running, stubbed, "i-1", timeout=120)
+        assert polled[0].acquire(timeout=30) and polled[0].acquire(timeout=30)
+        assert not polled[0].acquire(timeout=3 * waiting.FIRST_INTERVAL)
+        states.update({"i-1": "RUNNING", "i-2": "RUNNING"})
+        second = pool.submit(wait_instance_running, stubbed, "i-2", timeout=120)
+        assert polled[1].acquire(timeout=30)
+        assert [wait.result(30).status for wait in (first, second)] == ["RUNNING"] * 2
 
 
 def test_whoever_joins_one_after_another_causes_no_storm_of_calls(stub, stubbed, states):
