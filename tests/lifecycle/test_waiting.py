@@ -116,7 +116,7 @@ def test_many_waits_of_many_threads_share_their_calls(stub, stubbed, states):
 
 
 def test_polls_become_rarer_and_start_over_when_another_wait_begins(stub, stubbed, monkeypatch):
-    # The third poll would come after a minute.
+    # The second poll would come after a minute.
     monkeypatch.setattr(waiting, "GROWTH", 60 / waiting.FIRST_INTERVAL)
     monkeypatch.setattr(waiting, "LAST_INTERVAL", 60.0)
     polled, states = [threading.Semaphore(0), threading.Semaphore(0)], {"i-1": "STARTING", "i-2": "STARTING"}
@@ -128,11 +128,11 @@ def test_polls_become_rarer_and_start_over_when_another_wait_begins(stub, stubbe
 
     stub.answer = answer
     with ThreadPoolExecutor(2) as pool:
-        first = pool.submit(wait_instance_running, stubbed, "i-1", timeout=120)
-        assert polled[0].acquire(timeout=30) and polled[0].acquire(timeout=30)
+        first = pool.submit(wait_instance_running, stubbed, "i-1", timeout=40)
+        assert polled[0].acquire(timeout=30)
         assert not polled[0].acquire(timeout=3 * waiting.FIRST_INTERVAL)
         states.update({"i-1": "RUNNING", "i-2": "RUNNING"})
-        second = pool.submit(wait_instance_running, stubbed, "i-2", timeout=120)
+        second = pool.submit(wait_instance_running, stubbed, "i-2", timeout=40)
         assert polled[1].acquire(timeout=30)
         assert [wait.result(30).status for wait in (first, second)] == ["RUNNING"] * 2
 
