@@ -48,7 +48,7 @@ network: $(READY)
 	PACKAGE_INDEX=1 $(BIN)/python -m pytest tests/swerex -k package_index
 
 bench: $(READY)
-	@$(BIN)/python -m bench
+	@$(BIN)/python -m bench $(AREAS)
 
 # Their outputs anew, after a change of what they show.
 notebooks: $(READY)

@@ -1,5 +1,6 @@
 """Flows and tasks of the tests that need processes of their own. `work.py flows` and `work.py tasks` serve them."""
 
+import faulthandler
 import json
 import multiprocessing
 import os
@@ -172,6 +173,8 @@ def delaying(directory: str, names: list[str]) -> str:
 
 
 if __name__ == "__main__":
+    # A test that waits longer shows where this process stands.
+    faulthandler.dump_traceback_later(80)
     if sys.argv[1] == "flows":
         serve(child.to_deployment("composed"), parent.to_deployment("composed"), limit=4)
     else:
