@@ -3,6 +3,7 @@
 ```text
 AGSFlowsError
 ├── ConfigurationError          a setting or an argument is missing or wrong; nothing was sent
+├── BlockError                  a saved Prefect block has a field that breaks its rule
 ├── CredentialsError            the keys are missing, unknown, or lack a permission
 ├── InvalidRequestError         AGS refused a parameter
 ├── UnsupportedError            this tool, instance or machine cannot do it
@@ -95,6 +96,13 @@ def _rebuild(cls: type[AGSFlowsError], state: dict[str, Any]) -> AGSFlowsError:
 
 class ConfigurationError(AGSFlowsError, ValueError):
     """A setting or an argument is missing or wrong. Nothing was sent to AGS."""
+
+
+class BlockError(AGSFlowsError):
+    """A saved Prefect block has a field that breaks its rule. The message names block, field, value and rule.
+
+    It is not a ValueError: Prefect replaces a ValueError of a parameter by a message without the cause.
+    """
 
 
 class CredentialsError(AGSFlowsError):

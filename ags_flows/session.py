@@ -13,7 +13,7 @@ from prefect import Task
 from prefect.exceptions import Pause
 
 from ags_flows import tasks
-from ags_flows.blocks import AGSConfig
+from ags_flows.blocks import AGSConfig, resolve_config
 from ags_flows.cloud.data_planes import OpenPlane, close_plane, open_plane
 from ags_flows.cloud.retry import persistently
 from ags_flows.errors import AGSFlowsError, ConfigurationError, ConflictError, NotFoundError, SupersededError
@@ -226,7 +226,7 @@ def sandbox_session(
     snapshot_id: str | None = None,
     step: str = "",
     steps: list[Step] | None = None,
-    config: AGSConfig | None = None,
+    config: AGSConfig | str | None = None,
 ) -> Iterator[SandboxSession]:
     """Give a running sandbox for the length of a `with` block, and end it afterwards.
 
@@ -248,7 +248,7 @@ def sandbox_session(
         snapshot_id: Start from this snapshot instead of a tool.
         step: Tells identical sessions in one flow run apart, where their order may change between attempts.
         steps: A list that the steps are appended to, for a report that also tells of the end.
-        config: Where AGS is; by default from the environment.
+        config: Where AGS is: an `AGSConfig`, or the name of a saved block; by default the environment.
 
     Yields:
         The session.
@@ -263,7 +263,7 @@ def sandbox_session(
                 sandbox.download("report.csv", "report.csv")
         ```
     """
-    config = config or AGSConfig()
+    config = resolve_config(config)
     if snapshot_id and tool is not None:
         raise ConfigurationError("tool and snapshot_id: give one of them.", hint="A snapshot has its tool already.")
     if tool is None and not snapshot_id and not config.tool_id:

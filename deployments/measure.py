@@ -1,7 +1,7 @@
 """Measure how far a set-up goes, on yours as on ours.
 
-`python deployments/measure.py runs [--runs 20]`: flow runs of the deployment provision-and-run/by-hand, started all at
-once and executed by whatever serves it: serve.py, one worker, several workers.
+`python deployments/measure.py runs [--runs 20]`: flow runs of the deployment provision-and-run/run-command, started all
+at once and executed by whatever serves it: serve.py, one worker, several workers.
 
 `python deployments/measure.py fan-out [--tasks 200] [--runner threads|dask|ray]`: short commands in one sandbox, each a
 task run of one flow run in this process, by a task runner (of prefect-dask or prefect-ray).
@@ -90,7 +90,7 @@ def main() -> None:
     """Measure what is asked for."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("what", choices=["runs", "fan-out"])
-    parser.add_argument("--deployment", default="provision-and-run/by-hand")
+    parser.add_argument("--deployment", default="provision-and-run/run-command")
     parser.add_argument("--runs", type=int, default=20)
     parser.add_argument("--tasks", type=int, default=200)
     parser.add_argument("--runner", choices=["threads", "dask", "ray"], default="threads")

@@ -1,6 +1,6 @@
 """Serve the deployments of prefect.yaml from this process: no work pool, no worker.
 
-`python deployments/serve.py [--limit RUNS] [NAME...]`, where a name is FLOW/DEPLOYMENT, such as `reap/nightly`; by
+`python deployments/serve.py [--limit RUNS] [NAME...]`, where a name is FLOW/DEPLOYMENT, such as `reap/nightly-reap`; by
 default all. Runs are processes of this machine, RUNS of them at once at most. Stop it with Ctrl-C: schedules are paused
 until it is started again.
 """
@@ -24,7 +24,7 @@ from pydantic import ValidationError
 from ags_flows.errors import AGSFlowsError, ConfigurationError
 from ags_flows.run.automations import require_server
 
-FILE = Path(__file__).with_name("prefect.yaml")
+FILE = Path(__file__).parents[1] / "prefect.yaml"
 
 
 def read_deployments(file: Path = FILE) -> dict[str, RunnerDeployment]:

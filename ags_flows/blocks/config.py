@@ -20,6 +20,7 @@ from ags_flows.models import (
     Memory,
     MountPath,
     PortNumber,
+    Region,
     RoleArn,
     StorageMount,
     Timeout,
@@ -80,9 +81,8 @@ class AGSConfig(Explained, Block):
     secret_key: Secret = Field(
         default=SecretStr(""), title="SecretKey", description="Beats the credentials. Leave empty, if those are used."
     )
-    region: str = Field(
+    region: Region = Field(
         default=DEFAULT_REGION,
-        pattern=r"^[a-z0-9-]+$",
         title="Region",
         description="Region of AGS, such as ap-guangzhou or ap-shanghai.",
     )

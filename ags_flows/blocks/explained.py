@@ -1,18 +1,22 @@
-"""Blocks whose wrong fields are told in one sentence each, however they came in: by code, or by a saved document."""
+"""Blocks whose invalid fields are reported in one sentence, and that can be chosen in the form of a flow run."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
+from prefect.client.orchestration import get_client
+from prefect.settings import PREFECT_API_URL
+from pydantic import GetJsonSchemaHandler, ValidationError
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 from typing_extensions import Self
 
-from ags_flows.errors import ConfigurationError
+from ags_flows.errors import BlockError, ConfigurationError
 from ags_flows.models import explain
 from ags_flows.models.constant import Constant
 
 if TYPE_CHECKING:
-    from pydantic import BaseModel as _Mixin
+    from prefect.blocks.core import Block as _Mixin
 else:
     # Prefect would take another subclass of its `Block` for a block type.
     _Mixin = object
@@ -22,11 +26,11 @@ class Explained(Constant, _Mixin):
     """Mixin of blocks; it stands before `Block` among the bases.
 
     Raises:
-        ConfigurationError: A field is wrong.
+        ConfigurationError: A field is invalid.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """Check the fields."""
+        """Validate the fields."""
         try:
             super().__init__(*args, **kwargs)
         except ValidationError as error:
@@ -34,9 +38,43 @@ class Explained(Constant, _Mixin):
 
     @classmethod
     def model_validate(cls, obj: Any, **options: Any) -> Self:
-        """Check the fields of a document."""
+        """Validate the fields of a saved block.
+
+        Raises:
+            BlockError: A field is invalid.
+        """
         try:
-            checked: Self = super().model_validate(obj, **options)
+            return super().model_validate(obj, **options)
         except ValidationError as error:
-            raise ConfigurationError(explain(cls.__name__, error)) from None
-        return checked
+            subject = f"The {cls.get_block_type_name()} block{_name_of(cls, obj)}"
+            wrong = explain(cls.__name__, error).removeprefix(cls.__name__)
+            raise BlockError(f"{subject}{wrong}", hint="Correct it under Blocks in the Prefect UI.") from None
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """Return the JSON schema of the fields, which a reference to a saved block does not match.
+
+        For a parameter that is a block, the Prefect server accepts a value that matches exactly one of the block's
+        fields and `{"$ref": ...}`, which its UI sends for a saved block. A block without required fields would
+        match both.
+        """
+        fields = handler(schema)
+        handler.resolve_ref_schema(fields)["not"] = {"required": ["$ref"]}
+        return fields
+
+
+def _name_of(kind: type[Explained], data: Any) -> str:
+    """Return the names of the saved blocks that have these fields, to be appended to a message.
+
+    Prefect validates the fields without the name. It is looked up after a failure only, and only on a server that
+    is there already.
+    """
+    if not PREFECT_API_URL.value():
+        return ""
+    try:
+        with get_client(sync_client=True) as client:
+            known = client.read_block_documents_by_type(kind.get_block_type_slug(), limit=200)
+    except Exception:  # noqa: BLE001 - the message is complete enough without the name
+        return ""
+    names = [repr(one.name) for one in known if one.data == data and one.name]
+    return f" {' or '.join(names)}" if names else ""

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from prefect import flow
 from pydantic import Field
 
-from ags_flows.blocks import AGSConfig
+from ags_flows.blocks import ConfigChoice, resolve_config
 from ags_flows.errors import CommandTimeoutError, ConfigurationError
 from ags_flows.flows.hooks import stop_sandboxes, stop_sandboxes_if_asked
 from ags_flows.flows.parameters import Pairs, Seconds, Text, ToolChoice, User
@@ -42,7 +42,7 @@ def provision_and_run(
     on_failure: OnFailure = "stop",
     on_crash: OnCrash = "lease",
     delete_tool: bool | None = None,
-    config: AGSConfig | None = None,
+    config: ConfigChoice = "",
     retries: Annotated[int, Field(ge=0, le=100)] = 0,
     retry_delay: Annotated[float, Field(ge=0)] = 10.0,
     from_snapshot: Text = "",
@@ -71,7 +71,7 @@ def provision_and_run(
         on_crash: What becomes of the sandbox when this process is killed: left to a retry and to its `lease`, or
             `stop`, for runs that nobody retries.
         delete_tool: By default true for a tool that this run created, unless its snapshots need it.
-        config: Where AGS is: an `AGSConfig` block, or by default the environment.
+        config: An AGS Config block, or its name. Empty: the environment of the process that executes the run.
         retries: How often a command that failed, or took too long, is run again in the same sandbox. A run that
             lost its sandbox is for Prefect's own retries, which start another one.
         retry_delay: Seconds before that.
@@ -98,7 +98,7 @@ def provision_and_run(
         assert report.result.exit_code == 0
         ```
     """
-    config = config or AGSConfig()
+    config = resolve_config(config)
     commands = [command] if isinstance(command, str) else list(command)
     _check(commands, uploads, secrets)
     if delete_tool is None and snapshot != "none":

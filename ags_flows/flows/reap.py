@@ -9,7 +9,7 @@ from prefect.artifacts import create_table_artifact
 from prefect.client.orchestration import get_client
 from pydantic import BeforeValidator
 
-from ags_flows.blocks import AGSConfig
+from ags_flows.blocks import ConfigChoice, resolve_config
 from ags_flows.cloud.pace import PacedControlPlane
 from ags_flows.errors import ConfigurationError, UnreachableError
 from ags_flows.flows.parameters import Text
@@ -36,7 +36,7 @@ def reap(
     dry_run: bool = False,
     rules: Rules = DEFAULT_RULES,
     flow_run_id: Text = "",
-    config: AGSConfig | None = None,
+    config: ConfigChoice = "",
 ) -> ReapReport:
     """Stop what is provably ours and provably nobody's.
 
@@ -50,7 +50,7 @@ def reap(
         dry_run: Report what would be stopped, and stop nothing.
         rules: Which rules hold, for how long something is spared, what is protected, how much may be stopped at most.
         flow_run_id: Only the sandboxes of this flow run: what an automation passes for a run that crashed.
-        config: Where AGS is: an `AGSConfig` block, or by default the environment.
+        config: An AGS Config block, or its name. Empty: the environment of the process that executes the run.
 
     Returns:
         What was stopped and why, what was spared and why.
@@ -65,7 +65,7 @@ def reap(
         ```
     """
     _check(flow_run_id)
-    config = config or AGSConfig()
+    config = resolve_config(config)
     logger = run_logger()
     with get_client(sync_client=True) as client, closing(PacedControlPlane(config.connection())) as control:
         owners = PrefectOwners(client, rules.sole_server)

@@ -5,7 +5,7 @@ from typing import Any
 from prefect import flow
 
 from ags_flows.batch.work import function_named
-from ags_flows.blocks import AGSConfig
+from ags_flows.blocks import ConfigChoice, resolve_config
 from ags_flows.flows.batch_progress import TaskRuns
 from ags_flows.flows.hooks import stop_sandboxes, stop_sandboxes_if_asked
 from ags_flows.flows.parameters import Pairs, Seconds, Text, ToolChoice, User
@@ -44,7 +44,7 @@ def run_batch(
     lease: Text = "",
     on_crash: OnCrash = "lease",
     delete_tool: bool | None = None,
-    config: AGSConfig | None = None,
+    config: ConfigChoice = "",
 ) -> BatchReport:
     """Run a command or a function for each of many items, in a pool of sandboxes.
 
@@ -80,7 +80,7 @@ def run_batch(
         on_crash: What becomes of the sandboxes when this process is killed: left to a retry and to their `lease`, or
             `stop`.
         delete_tool: By default true for a tool that this run created.
-        config: Where AGS is: an `AGSConfig` block, or by default the environment.
+        config: An AGS Config block, or its name. Empty: the environment of the process that executes the run.
 
     Returns:
         What became of the items.
@@ -121,5 +121,5 @@ def run_batch(
         lease=lease or None,
         on_crash=on_crash,
         delete_tool=delete_tool,
-        config=config,
+        config=resolve_config(config),
     )

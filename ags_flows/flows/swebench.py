@@ -14,7 +14,7 @@ from pydantic import Field
 
 from ags_flows.batch.pool import Order
 from ags_flows.batch.storage import RESULTS, Storage
-from ags_flows.blocks import AGSConfig
+from ags_flows.blocks import AGSConfig, ConfigChoice, resolve_config
 from ags_flows.errors import ConfigurationError, SyncFailedError, ToolFailedError
 from ags_flows.flows.hooks import stop_sandboxes, stop_sandboxes_if_asked
 from ags_flows.flows.parameters import Text, ToolChoice
@@ -61,7 +61,7 @@ def swebench_evaluate(
     rate_limit: Text = "",
     lease: Text = "",
     on_crash: OnCrash = "lease",
-    config: AGSConfig | None = None,
+    config: ConfigChoice = "",
 ) -> EvaluationReport:
     """Evaluate the patches of a model on SWE-bench.
 
@@ -87,7 +87,7 @@ def swebench_evaluate(
         lease: How long sandboxes outlive this process if it dies, `30s` to `24h`.
         on_crash: What becomes of the sandboxes when this process is killed: left to a retry and to their `lease`, or
             `stop`.
-        config: Where AGS is: an `AGSConfig` block, or by default the environment.
+        config: An AGS Config block, or its name. Empty: the environment of the process that executes the run.
 
     Returns:
         A verdict for each prediction, and what is wrong with the files.
@@ -103,7 +103,7 @@ def swebench_evaluate(
     """
     if not 0 < timeout < float("inf"):
         raise ConfigurationError(f"timeout={timeout!r}: seconds greater than 0 are needed.")
-    config = config or AGSConfig()
+    config = resolve_config(config)
     started = time.monotonic()
     instances, problems = read_dataset(dataset, split, image_registry_type)
     predicted, more = read_predictions(Path(predictions))

@@ -11,7 +11,7 @@ from prefect.artifacts import create_table_artifact
 from prefect.context import FlowRunContext
 from pydantic import Field
 
-from ags_flows.blocks import AGSConfig
+from ags_flows.blocks import AGSConfig, ConfigChoice, resolve_config
 from ags_flows.errors import AGSFlowsError, ConfigurationError, SyncFailedError
 from ags_flows.lifecycle.sync_plan import drift, specs_of
 from ags_flows.models import SyncedTool, SyncReport, ToolSpec
@@ -37,7 +37,7 @@ def sync_tools(
     delete: bool = False,
     dry_run: bool = False,
     at_once: Annotated[int, Field(ge=1, le=32)] = 8,
-    config: AGSConfig | None = None,
+    config: ConfigChoice = "",
 ) -> SyncReport:
     """Keep one tool for each image of a list.
 
@@ -54,7 +54,7 @@ def sync_tools(
         delete: Delete tools of this group that no image wants any more.
         dry_run: Report the drift, and change nothing.
         at_once: How many tools are worked on at once.
-        config: Where AGS is: an `AGSConfig` block, or by default the environment.
+        config: An AGS Config block, or its name. Empty: the environment of the process that executes the run.
 
     Returns:
         The drift of each tool, and what was done.
@@ -69,7 +69,7 @@ def sync_tools(
         print([(tool.name, tool.outcome) for tool in report.tools])
         ```
     """
-    config = config or AGSConfig()
+    config = resolve_config(config)
     started = time.monotonic()
     wanted = specs_of(_read(images), template, group, prefix)
     known = as_step(list_tools)(config=config)

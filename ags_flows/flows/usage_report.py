@@ -15,7 +15,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId, FlowFilter, FlowFilterId
 from pydantic import BeforeValidator, Field
 
-from ags_flows.blocks import AGSConfig
+from ags_flows.blocks import ConfigChoice, resolve_config
 from ags_flows.cloud.pace import PacedControlPlane
 from ags_flows.errors import ConfigurationError
 from ags_flows.flows.parameters import Text
@@ -37,7 +37,7 @@ def usage_report(
     until: datetime | None = None,
     prices: GivenPrices = NO_PRICES,
     csv_file: Text = "",
-    config: AGSConfig | None = None,
+    config: ConfigChoice = "",
 ) -> UsageReport:
     """Say what the sandboxes of an account used, by tool, by flow and by deployment.
 
@@ -49,7 +49,7 @@ def usage_report(
         until: Where it ends, empty for now; without a time zone it is UTC.
         prices: What an hour costs. Without, costs are left out.
         csv_file: Where the same table is written as CSV, a local path; directories are made. Empty: nowhere.
-        config: Where AGS is: an `AGSConfig` block, or by default the environment.
+        config: An AGS Config block, or its name. Empty: the environment of the process that executes the run.
 
     Returns:
         The total, and one usage for each tool, flow and deployment.
@@ -64,7 +64,7 @@ def usage_report(
         print(report.total.sandboxes, report.total.cpu_hours, report.total.cost)
         ```
     """
-    config = config or AGSConfig()
+    config = resolve_config(config)
     target = _writable(csv_file) if csv_file else None
     until = until or datetime.now(timezone.utc)
     until = until if until.tzinfo else until.replace(tzinfo=timezone.utc)

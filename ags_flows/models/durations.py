@@ -14,12 +14,12 @@ MAXIMUM_SECONDS = 24 * 3600
 _FORM = re.compile(r"(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,9})s)?|(\d{1,9})", re.ASCII)
 
 
-def parse_duration(value: str | int | float | timedelta, *, field: str = "timeout") -> int:
+def parse_duration(value: str | int | float | timedelta, *, field: str | None = "timeout") -> int:
     """Return whole seconds for a duration within the limits of an instance's timeout.
 
     Args:
         value: `"5m"`, `"300s"`, `"1h30m"`, a bare number of seconds, or a `timedelta`.
-        field: The name that the error gives.
+        field: The name that the error gives; None where the caller adds it.
 
     Returns:
         Seconds, 30 to 86,400: the limits of AGS for the timeout of an instance.
@@ -33,13 +33,14 @@ def parse_duration(value: str | int | float | timedelta, *, field: str = "timeou
         ```
     """
     seconds = _seconds(value)
+    given = f"{field}={value!r}" if field else repr(value)
     if seconds is None:
         raise ConfigurationError(
-            f"{field}={value!r} is not a duration.",
+            f"{given} is not a duration.",
             hint="Write hours, minutes and seconds in this order, such as '30s', '5m' or '1h30m'.",
         )
     if not MINIMUM_SECONDS <= seconds <= MAXIMUM_SECONDS:
-        raise ConfigurationError(f"{field}={value!r} is out of range.", hint="AGS takes timeouts from 30s to 24h.")
+        raise ConfigurationError(f"{given} is out of range.", hint="AGS takes timeouts from 30s to 24h.")
     return seconds
 
 

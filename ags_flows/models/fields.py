@@ -14,6 +14,7 @@ ImageRegistryType = Literal["enterprise", "personal", "custom", "system"]
 TOOL_NAME = re.compile(r"[A-Za-z0-9_-]{1,50}")
 _CPU = re.compile(r"(?:[1-9]\d*(?:\.\d+)?|0?\.\d*[1-9]\d*|[1-9]\d*m)")
 _MEMORY = re.compile(r"[1-9]\d*(?:Mi|Gi)")
+_REGION = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
 _ROLE = re.compile(r"qcs::cam::uin/\d+:role(Name|Id)/[\w.@+=,-]+", re.ASCII)
 _IMAGE = re.compile(r"[A-Za-z0-9][\w.\-/:@]*", re.ASCII)
 
@@ -67,6 +68,12 @@ def _check_role(role: str) -> str:
     return role
 
 
+def _check_region(region: Any) -> str:
+    if not isinstance(region, str) or not _REGION.fullmatch(region):
+        raise ValueError(f"{region!r} is not a region: lower-case letters and digits, joined by '-', as 'ap-guangzhou'")
+    return region
+
+
 def _check_cpu(cpu: Any) -> str:
     text = str(cpu)
     if not _CPU.fullmatch(text):
@@ -88,7 +95,7 @@ def check_mount_path(path: str) -> str:
 
 
 def _check_timeout(value: Any) -> str:
-    parse_duration(value)
+    parse_duration(value, field=None)
     return str(value)
 
 
@@ -97,6 +104,7 @@ Image = Annotated[str, BeforeValidator(_check_image)]
 Cpu = Annotated[str, BeforeValidator(_check_cpu)]
 Memory = Annotated[str, BeforeValidator(_check_memory)]
 MountPath = Annotated[str, BeforeValidator(check_mount_path)]
+Region = Annotated[str, BeforeValidator(_check_region)]
 RoleArn = Annotated[str, BeforeValidator(_check_role)]
 PortNumber = Annotated[int, Field(ge=1, le=65535)]
 Timeout = Annotated[str, BeforeValidator(_check_timeout)]

@@ -31,12 +31,17 @@ class Value(Constant, BaseModel):
 
 
 def explain(subject: str, error: ValidationError) -> str:
-    """Return pydantic's findings as one line: which field, which rule, which value."""
+    """Return pydantic's findings as one sentence: what is not valid, and which field, rule and value of it.
+
+    Args:
+        subject: The name of the model, or of what it was read from.
+        error: What pydantic found.
+    """
     findings = []
     for item in error.errors(include_url=False):
-        field = ".".join(str(part) for part in item["loc"]) or subject
-        message = item["msg"].removeprefix("Value error, ")
+        field = ".".join(str(part) for part in item["loc"])
+        message = item["msg"].removeprefix("Value error, ").removeprefix(f"{subject} is not valid: ")
         told = item["type"] not in ("value_error", "missing") and not _SECRET.search(field)
         shown = f" (got {item['input']!r})" if told else ""
-        findings.append(f"{field}: {message}{shown}")
-    return f"{subject} is not valid. " + "; ".join(finding.rstrip(".") for finding in findings) + "."
+        findings.append(f"{field}: {message}{shown}" if field else f"{message}{shown}")
+    return f"{subject} is not valid: " + "; ".join(finding.rstrip(".") for finding in findings) + "."

@@ -1,8 +1,8 @@
 """Automations as files: what a Prefect server does by itself when a run is lost, crashes, or a batch fails.
 
 A file is YAML in Prefect's own form: one automation, or several under `automations:`. In it, what a server knows by an
-id of its own stands by its name: `deployment: reap/of-a-run`, `block: custom-webhook/operators`. An automation is known
-by its name: applied again, it is brought up to date, and never made twice.
+id of its own stands by its name: `deployment: reap/reap-one-run`, `block: custom-webhook/operators`. An automation is
+known by its name: applied again, it is brought up to date, and never made twice.
 """
 
 from __future__ import annotations

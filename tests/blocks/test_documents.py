@@ -8,7 +8,8 @@ from prefect.plugins import load_prefect_collections
 from prefect.settings import PREFECT_API_URL
 
 from ags_flows import AGSConfig, SandboxJob, TencentCloudCredentials
-from ags_flows.errors import ConfigurationError
+from ags_flows.errors import BlockError
+from ags_flows.flows import usage_report
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
@@ -63,7 +64,7 @@ def test_a_domain_of_its_own_stays():
 def test_a_wrong_field_of_a_document_is_told_with_its_rule():
     AGSConfig().save("spoilt")
     change("spoilt", timeout="10s")
-    with pytest.raises(ConfigurationError, match=r"timeout.*30s to 24h"):
+    with pytest.raises(BlockError, match=r"timeout.*30s to 24h"):
         AGSConfig.load("spoilt")
 
 
@@ -83,3 +84,26 @@ def test_a_document_of_an_older_version_loads_and_is_upgraded_by_saving_it():
     config.save("upgraded", overwrite=True)
     assert document("upgraded").data["lease"] == "15m"
     assert AGSConfig.load("upgraded").region == "ap-shanghai"
+
+
+WRONG = {
+    "region": ("Guangzhou!", "region: 'Guangzhou!' is not a region"),
+    "lease": ("5 minutes", "lease: '5 minutes' is not a duration. Write hours, minutes and seconds"),
+    "timeout": ("11s", "timeout: '11s' is out of range. AGS takes timeouts from 30s to 24h"),
+    "port": (0, "port: Input should be greater than or equal to 1 (got 0)"),
+    "cpu": ("many", "cpu: 'many' is not an amount of CPU"),
+}
+
+
+@pytest.mark.parametrize("field", WRONG)
+def test_an_invalid_saved_block_fails_the_run_with_one_sentence_at_the_top_of_its_log(field, caplog):
+    value, sentence = WRONG[field]
+    AGSConfig().save("mistyped", overwrite=True)
+    change("mistyped", **{field: value})
+    reference = {"$ref": {"block_document_id": str(document("mistyped").id)}}
+    with caplog.at_level("ERROR", logger="prefect.flow_runs"):
+        state = usage_report(config=reference, return_state=True)
+    first = caplog.messages[0]
+    assert f"The AGS Config block 'mistyped' is not valid: {sentence}" in first
+    assert first.count("is not valid") == 1
+    assert sentence in state.message

@@ -25,7 +25,7 @@ def server(clean_server, registering, serving, monkeypatch):
     """A server with what automations refer to."""
     monkeypatch.setenv("AGS_NOTIFY_URL", "http://127.0.0.1:9/hook")
     list(registering.register([ROOT / "blocks" / "notifications.yaml"]))
-    serving.read_deployments()["reap/of-a-run"].apply()
+    serving.read_deployments()["reap/reap-one-run"].apply()
     return clean_server
 
 
@@ -45,14 +45,14 @@ def test_the_deployments_are_what_the_flows_take(serving):
 
 
 def test_the_nightly_reap_knows_its_time_zone_and_runs_once_at_a_time(serving):
-    nightly = serving.read_deployments()["reap/nightly"]
+    nightly = serving.read_deployments()["reap/nightly-reap"]
     (schedule,) = nightly.schedules
     assert (schedule.active, schedule.schedule.timezone) == (True, "Asia/Shanghai")
     assert nightly.concurrency_limit == 1
 
 
 def test_the_server_creates_the_runs_of_a_schedule(server, serving):
-    deployment = serving.read_deployments()["reap/nightly"].apply()
+    deployment = serving.read_deployments()["reap/nightly-reap"].apply()
     answer = server._client.post(f"/deployments/{deployment}/schedule", json={"min_runs": 2})
     assert answer.status_code == 200, answer.text
     chosen = DeploymentFilter(id=DeploymentFilterId(any_=[deployment]))
@@ -82,7 +82,7 @@ def test_a_deployment_that_could_not_run_is_refused(serving, tmp_path, change, t
 def test_the_doctor_names_a_deployment_whose_schedule_never_fires(server, serving, monkeypatch, ags_emulator):
     for name, value in ags_emulator.environment.items():
         monkeypatch.setenv(name, value)
-    fires = serving.read_deployments()["reap/nightly"].apply()
+    fires = serving.read_deployments()["reap/nightly-reap"].apply()
     server._client.post(f"/deployments/{fires}/schedule", json={"min_runs": 1}).raise_for_status()
     never = reap.to_deployment("never", cron="0 0 30 2 *").apply()
     found = next(finding for finding in examine() if finding.check == "schedules")

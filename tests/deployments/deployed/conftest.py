@@ -101,7 +101,7 @@ class Stage:
         """What deployments/README.md says."""
         self.call("python", "blocks/register.py")
         self.call("prefect", "work-pool", "create", "machines", "--type", "process", "--overwrite")
-        return self.call("prefect", "--no-prompt", "deploy", "--prefect-file", "deployments/prefect.yaml", "--all")
+        return self.call("prefect", "--no-prompt", "deploy", "--all")
 
     def deployment(self, name):
         return self.api.read_deployment_by_name(name)

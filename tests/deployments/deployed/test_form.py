@@ -42,8 +42,8 @@ def shoot(page, tmp_path):
 
 def test_a_person_fills_in_the_form_runs_and_looks_at_the_page_of_the_run(worked, page, shoot):
     stage = worked
-    deployment = stage.deployment("provision-and-run/by-hand")
-    before = {run.id for run in stage.runs("provision-and-run/by-hand")}
+    deployment = stage.deployment("provision-and-run/run-command")
+    before = {run.id for run in stage.runs("provision-and-run/run-command")}
     page.goto(f"{stage.url}/deployments/deployment/{deployment.id}/run")
     shoot("form-empty")
     command = page.locator("textarea").first
@@ -52,7 +52,7 @@ def test_a_person_fills_in_the_form_runs_and_looks_at_the_page_of_the_run(worked
     shoot("form-filled")
     page.get_by_role("button", name="Submit").click()
     (run,) = stage.wait_until(
-        lambda: [one for one in stage.runs("provision-and-run/by-hand") if one.id not in before], 30
+        lambda: [one for one in stage.runs("provision-and-run/run-command") if one.id not in before], 30
     )
     page.goto(f"{stage.url}/runs/flow-run/{run.id}")
     stage.wait_until(lambda: "line 2" in stage.log(run), 90)

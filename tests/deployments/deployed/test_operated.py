@@ -38,13 +38,14 @@ def scheduled(stage, name):
 
 def test_a_schedule_fires_is_paused_and_resumed(operated):
     stage = operated
-    deployment = stage.deployment("reap/nightly")
+    deployment = stage.deployment("reap/nightly-reap")
     for known in stage.api.read_deployment_schedules(deployment.id):
         stage.api.delete_deployment_schedule(deployment.id, known.id)
-    before = {run.id for run in stage.runs("reap/nightly")}
+    before = {run.id for run in stage.runs("reap/nightly-reap")}
     (made,) = stage.api.create_deployment_schedules(deployment.id, [(EVERY_MINUTE, True)])
     run = stage.wait_until(
-        lambda: next((one for one in stage.runs("reap/nightly") if one.id not in before and one.start_time), None), 120
+        lambda: next((one for one in stage.runs("reap/nightly-reap") if one.id not in before and one.start_time), None),
+        120,
     )
     assert run.auto_scheduled
     stage.completed(run)
@@ -52,16 +53,16 @@ def test_a_schedule_fires_is_paused_and_resumed(operated):
     late = (run.start_time - run.expected_start_time).total_seconds()
     print(f"a scheduled run started {late:.1f} s after its time")
     stage.api.update_deployment_schedule(deployment.id, made.id, active=False)
-    stage.wait_until(lambda: not scheduled(stage, "reap/nightly"), 30)
+    stage.wait_until(lambda: not scheduled(stage, "reap/nightly-reap"), 30)
     stage.api.update_deployment_schedule(deployment.id, made.id, active=True)
-    again = stage.wait_until(lambda: scheduled(stage, "reap/nightly"), 60)
+    again = stage.wait_until(lambda: scheduled(stage, "reap/nightly-reap"), 60)
     assert min(one.next_scheduled_start_time for one in again) > datetime.now(timezone.utc) - timedelta(seconds=5)
     stage.api.delete_deployment_schedule(deployment.id, made.id)
 
 
 def test_a_job_is_cancelled_and_leaves_nothing(operated):
     stage = operated
-    run = stage.start("provision-and-run/by-hand", command="sleep 300")
+    run = stage.start("provision-and-run/run-command", command="sleep 300")
     stage.wait_until(lambda: stage.live(run), 90)
     stage.cancel(run)
     assert stage.ended(run).type is StateType.CANCELLED
@@ -71,7 +72,7 @@ def test_a_job_is_cancelled_and_leaves_nothing(operated):
 def test_a_job_that_was_killed_goes_on_after_a_retry(operated):
     stage = operated
     command = "for i in $(seq 20); do echo step $i; echo $i >> counted; sleep 1; done; wc -l < counted"
-    run = stage.start("provision-and-run/by-hand", command=command)
+    run = stage.start("provision-and-run/run-command", command=command)
     (instance,) = stage.wait_until(lambda: stage.live(run), 90)
     stage.wait_until(lambda: "step 2" in stage.log(run), 30)
     stage.kill(run)
@@ -93,13 +94,13 @@ def test_a_batch_that_fails_notifies_and_a_run_that_crashed_is_reaped(operated, 
         again = stage.call("ags-flows", "automations", str(quick), *map(str, files[1:]))
         assert {line.split()[0] for line in again.splitlines()} == {"left"}
 
-        batch = stage.start("run-batch/nightly", items=["good", "bad"], command='test "$ITEM" = good')
+        batch = stage.start("run-batch/nightly-batch", items=["good", "bad"], command='test "$ITEM" = good')
         assert stage.ended(batch).type is StateType.FAILED
         stage.wait_until(lambda: told, 60)
         assert "1 of 2 items" in json.dumps(told) and str(batch.id) in json.dumps(told)
 
-        before = {run.id for run in stage.runs("reap/of-a-run")}
-        run = stage.start("provision-and-run/by-hand", command="sleep 300")
+        before = {run.id for run in stage.runs("reap/reap-one-run")}
+        run = stage.start("provision-and-run/run-command", command="sleep 300")
         (instance,) = stage.wait_until(lambda: stage.live(run), 90)
         stage.kill(run)
         assert stage.ended(run).type is StateType.CRASHED
@@ -107,7 +108,7 @@ def test_a_batch_that_fails_notifies_and_a_run_that_crashed_is_reaped(operated, 
             lambda: next(
                 (
                     one
-                    for one in stage.runs("reap/of-a-run")
+                    for one in stage.runs("reap/reap-one-run")
                     if one.id not in before and one.parameters.get("flow_run_id") == str(run.id)
                 ),
                 None,
@@ -117,7 +118,7 @@ def test_a_batch_that_fails_notifies_and_a_run_that_crashed_is_reaped(operated, 
         stage.completed(reap)
         # Within the grace time it is left for a retry; after it the same parameters stop it.
         assert [one.id for one in stage.live(run)] == [instance.id]
-        stage.completed(stage.start("reap/of-a-run", flow_run_id=str(run.id), rules={"grace_minutes": 0}))
+        stage.completed(stage.start("reap/reap-one-run", flow_run_id=str(run.id), rules={"grace_minutes": 0}))
         stage.wait_until(lambda: not stage.live(run), 20)
     for known in stage.api.read_automations():
         stage.api.delete_automation(known.id)
