@@ -32,6 +32,7 @@ from ags_flows.models import (
     ToolSpec,
     Transfer,
 )
+from ags_flows.models.checks import check_local, check_path, check_user, is_text
 from ags_flows.models.durations import format_duration, parse_duration
 from ags_flows.ownership import GIVEN_UP, KEPT, LEASE, holder_of, relation
 from ags_flows.run.events import tell_instance
@@ -98,12 +99,12 @@ class SandboxSession:
     def upload(self, local: str | Path, remote: str, **options: Any) -> Transfer:
         """Copy a local file, or a directory with all that is in it, into the sandbox.
 
-        Options are those of `ags_flows.tasks.upload_directory`: `user`, `exclude`. A file ignores `exclude`.
+        Options are those of `ags_flows.tasks.upload_directory`: `user`, `exclude`, `links`. A file ignores the last
+        two.
         """
         task: Task[..., Transfer] = tasks.upload_directory
-        if not Path(local).is_dir():
-            task = tasks.upload_file
-            options.pop("exclude", None)
+        if not Path(check_local(local)).is_dir():
+            task, options = tasks.upload_file, _of_a_file(options)
         return self._do(f"upload: {local}", task, self.instance, local, remote, **options)
 
     def download(self, remote: str, local: str | Path, **options: Any) -> Transfer:
@@ -114,7 +115,7 @@ class SandboxSession:
         """
         task = self._how_to_download(remote, options.get("user"))
         if task is tasks.download_file:
-            options = {name: value for name, value in options.items() if name not in ("exclude", "links")}
+            options = _of_a_file(options)
         return self._do(f"download: {remote}", task, self.instance, remote, local, **options)
 
     def write(self, path: str, content: str | bytes, **options: Any) -> None:
@@ -166,6 +167,10 @@ class SandboxSession:
         return step() if is_in_execution() else self._context.copy().run(step)
 
     def _how_to_download(self, remote: str, user: str | None) -> Task[..., Transfer]:
+        check_user(user)
+        if not is_text(check_path(remote, "remote")):
+            # No request for a single file can carry this name.
+            return tasks.download_files if has_magic(remote) else tasks.download_directory
         plane = open_plane(self._config.connection(), self.instance.id).plane
         try:
             is_directory = persistently(lambda: plane.stat(remote, user=user)).type == "dir"
@@ -173,6 +178,11 @@ class SandboxSession:
             # A name that has these characters may also be a file's.
             return tasks.download_files if has_magic(remote) else tasks.download_file
         return tasks.download_directory if is_directory else tasks.download_file
+
+
+def _of_a_file(options: dict[str, Any]) -> dict[str, Any]:
+    """Return the options of the transfer of a directory that the transfer of a file has too."""
+    return {name: value for name, value in options.items() if name not in ("exclude", "links")}
 
 
 def make_tool(

@@ -254,7 +254,7 @@ class Sandboxes(Instances):
         return True
 
     def _plane(self, sandbox: Any) -> OpenPlane:
-        from ags_flows.cloud.live_sandbox import token_of
+        from ags_flows.cloud.e2b_internals import token_of
 
         instance_id = str(sandbox.sandbox_id)
         if self._has_keys():

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import IO
 
 from ags_flows.errors import TransferError, TransferIncompleteError
-from ags_flows.transfer.exclusion import Exclusion
+from ags_flows.transfer.exclusion import Exclusion, Links
 from ags_flows.transfer.local_errors import local_errors
-from ags_flows.transfer.paths import shown
+from ags_flows.transfer.paths import leads_outside, shown
 
 MOST_ENTRIES = 1_000_000
 LARGEST_HEADER = 1 << 20
@@ -79,17 +79,25 @@ class Packed:
     @property
     def leads_outside(self) -> bool:
         """Whether it is a link to something outside of the directory."""
-        aim = posixpath.normpath(posixpath.join(posixpath.dirname(self.name), self.link))
-        return self.type == tarfile.SYMTYPE and (self.link.startswith("/") or aim == ".." or aim.startswith("../"))
+        return self.type == tarfile.SYMTYPE and leads_outside(self.name, self.link)
 
 
-def scan(local: Path, exclusion: Exclusion) -> list[Local]:
-    """Return the entries of a local directory, a directory before what is in it.
+def scan(local: Path, exclusion: Exclusion, links: Links) -> tuple[list[Local], list[str]]:
+    """Return the entries of a local directory that are transferred.
+
+    Args:
+        local: The directory.
+        exclusion: What is left out.
+        links: Whether links that lead outside of the directory are kept.
+
+    Returns:
+        The entries, a directory before what is in it; and the names of devices, pipes and sockets, which have no
+        content.
 
     Raises:
-        TransferError: It cannot be read, or has something that is not a file, a directory or a link.
+        TransferError: It cannot be read.
     """
-    found = []
+    found, special = [], []
     with local_errors(local, "cannot be read"):
         waiting = [""]
         while waiting:
@@ -100,15 +108,16 @@ def scan(local: Path, exclusion: Exclusion) -> list[Local]:
                     one = Local(name, entry.stat(follow_symlinks=False))
                     if exclusion.covers(name, one.is_directory):
                         continue
-                    if not (one.is_directory or one.is_file or stat.S_ISLNK(one.status.st_mode)):
-                        raise TransferError(
-                            f"{shown(local / name)} is not a file, a directory or a link.",
-                            hint=f"Leave it out with exclude=[{shown(name)!r}].",
-                        )
+                    if stat.S_ISLNK(one.status.st_mode):
+                        if links == "skip" and leads_outside(name, os.readlink(entry.path)):
+                            continue
+                    elif not (one.is_directory or one.is_file):
+                        special.append(name)
+                        continue
                     found.append(one)
                     if one.is_directory:
                         waiting.append(name)
-    return found
+    return found, special
 
 
 def pack(local: Path, entries: Iterable[Local], names: Mapping[str, str], file: IO[bytes]) -> None:

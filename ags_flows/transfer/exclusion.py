@@ -1,8 +1,9 @@
-"""Patterns of what a transfer leaves out, in the style of `.gitignore`."""
+"""What a transfer leaves out: patterns in the style of `.gitignore`, and links that lead outside."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Literal
 
 from pathspec import GitIgnoreSpec
 
@@ -12,26 +13,53 @@ from ags_flows.transfer.paths import is_own
 Exclude = str | Sequence[str]
 """Patterns, or the text of a `.gitignore` file."""
 
+Links = Literal["keep", "skip"]
+"""Whether links that lead outside of the directory are kept as they are, or left out."""
+
+
+def check_exclude(exclude: Exclude, field: str = "exclude") -> Exclude:
+    """Return patterns as they are.
+
+    Raises:
+        ConfigurationError: One of them is not a text, or not valid.
+    """
+    Exclusion(exclude, field)
+    return exclude
+
+
+def check_links(links: Links, field: str = "links") -> Links:
+    """Return what is done with links.
+
+    Raises:
+        ConfigurationError: It is neither `keep` nor `skip`.
+    """
+    if links not in ("keep", "skip"):
+        raise ConfigurationError(f"{field} must be 'keep' or 'skip', got {links!r}.")
+    return links
+
 
 class Exclusion:
     """What a transfer leaves out: what the patterns match, and this package's own files.
 
     Args:
         exclude: Patterns as in a `.gitignore` file, relative to the directory that is transferred.
+        field: The name that errors give.
 
     Raises:
         ConfigurationError: A pattern is not valid.
     """
 
-    def __init__(self, exclude: Exclude = ()) -> None:
+    def __init__(self, exclude: Exclude = (), field: str = "exclude") -> None:
+        if isinstance(exclude, bytes) or not isinstance(exclude, (str, Sequence)):
+            raise ConfigurationError(f"{field} must be patterns as text, or a list of them, got {exclude!r}.")
         patterns = exclude.splitlines() if isinstance(exclude, str) else list(exclude)
         for pattern in patterns:
             if not isinstance(pattern, str):
-                raise ConfigurationError(f"exclude must be patterns as text, got {pattern!r}.")
+                raise ConfigurationError(f"{field} must be patterns as text, got {pattern!r}.")
         try:
             self._spec = GitIgnoreSpec.from_lines(patterns)
         except ValueError as error:
-            raise ConfigurationError(f"exclude={exclude!r} has a pattern that is not valid: {error}") from error
+            raise ConfigurationError(f"{field}={exclude!r} has a pattern that is not valid: {error}") from error
         self.has_patterns = any(pattern.strip() for pattern in patterns)
 
     def covers(self, name: str, is_directory: bool) -> bool:
