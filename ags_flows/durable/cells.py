@@ -9,7 +9,6 @@ without a result was not sent: once it was sent, no error that follows is retrie
 from __future__ import annotations
 
 import io
-import logging
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -26,8 +25,6 @@ SLOWEST = 256 << 10
 
 R = TypeVar("R")
 
-_log = logging.getLogger("ags_flows")
-
 
 @dataclass(frozen=True)
 class Once:
@@ -39,6 +36,7 @@ class Once:
         step: The step.
         repeatable: Whether it is harmless to do it again where an earlier attempt left no result.
         refusals: Errors that mean that it was not done, besides those of this package.
+        on_trouble: Gets a sentence when the result cannot be kept for a retry.
     """
 
     plane: DataPlane
@@ -46,6 +44,7 @@ class Once:
     step: Step
     repeatable: bool = False
     refusals: tuple[type[Exception], ...] = ()
+    on_trouble: Callable[[str], object] = lambda text: None
 
     def run(self, execute: Callable[[], R], dump: Callable[[R], str], load: Callable[[bytes], R]) -> tuple[R, Claimed]:
         """Execute it, or return the result that an earlier attempt left.
@@ -83,7 +82,7 @@ class Once:
                 with suppress(AGSFlowsError):
                     persistently(lambda: plane.remove(claimed.directory))
             raise
-        self._keep(claimed, dump(result).encode("utf-8", "replace"))
+        self._keep(claimed, dump(result).encode())
         return result, claimed
 
     def _keep(self, claimed: Claimed, data: bytes) -> None:
@@ -94,11 +93,9 @@ class Once:
             persistently(lambda: plane.write(new, io.BytesIO(data), timeout=60.0 + len(data) / SLOWEST))
             persistently(lambda: plane.move(new, f"{claimed.directory}/result"))
         except AGSFlowsError as error:
-            _log.warning(
-                "The result (%s bytes) could not be left in %s: a retry of this step raises OutcomeUnknownError. %s",
-                f"{len(data):,}",
-                plane.instance_id,
-                error,
+            self.on_trouble(
+                f"The result ({len(data):,} bytes) cannot be kept in {plane.instance_id}: a retry of this step will "
+                f"raise OutcomeUnknownError. {error}"
             )
             with suppress(AGSFlowsError):
                 plane.remove(new)

@@ -105,7 +105,7 @@ def run_code(
         "env": env,
         "secrets": dict(secrets or {}),
     }
-    cell = Once(plane, "cells", identify("run_code", does, step=step))
+    cell = Once(plane, "cells", identify("run_code", does, step=step), on_trouble=run_logger().warning)
     with redactor.errors():
         try:
             result, _ = cell.run(execute, CodeResult.model_dump_json, CodeResult.model_validate_json)

@@ -38,7 +38,7 @@ def _logged(moved: Transfer) -> Transfer:
     return moved
 
 
-@sandbox_task("upload", "local")
+@sandbox_task("upload", "local", remote=check_text_path)
 def upload_file(
     instance: Instance | str,
     local: str | Path,
