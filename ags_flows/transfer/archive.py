@@ -77,6 +77,11 @@ class Packed:
         return self.type == tarfile.DIRTYPE
 
     @property
+    def is_special(self) -> bool:
+        """Whether it is a device or a pipe, which has no content."""
+        return self.type not in (tarfile.DIRTYPE, tarfile.REGTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE)
+
+    @property
     def leads_outside(self) -> bool:
         """Whether it is a link to something outside of the directory."""
         return self.type == tarfile.SYMTYPE and leads_outside(self.name, self.link)
@@ -212,7 +217,7 @@ def contents(file: IO[bytes], remote: str) -> list[Packed]:
         A directory comes before what is in it; directories that the archive has no entry for are added.
 
     Raises:
-        TransferError: An entry would be written outside of the target, or is a device, a pipe or a socket.
+        TransferError: An entry would be written outside of the target, or is of an unknown type.
     """
     found: dict[str, Packed] = {}
     size = file.seek(0, os.SEEK_END)
@@ -262,11 +267,13 @@ def _checked(header: tarfile.TarInfo, found: Mapping[str, Packed], remote: str) 
         aim = found.get(link)
         if aim is None or aim.is_directory:
             raise _refused(name, f"is a hard link to {shown(header.linkname)!r}, outside of the target", remote)
-        if aim.type == tarfile.SYMTYPE:
-            return Packed(name, tarfile.SYMTYPE, mode, modified, link=aim.link)
+        if aim.type == tarfile.SYMTYPE or aim.is_special:
+            return Packed(name, aim.type, mode, modified, link=aim.link)
         return Packed(name, tarfile.LNKTYPE, mode, modified, link=aim.link or link)
+    if header.isdev():
+        return Packed(name, header.type, mode, modified)
     if not header.isreg() or header.issparse():
-        raise _refused(name, "is a device, a pipe or a socket", remote)
+        raise _refused(name, "is of a type that is not known", remote)
     return Packed(name, tarfile.REGTYPE, mode, modified, header.size, header.offset_data)
 
 

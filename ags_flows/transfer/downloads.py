@@ -187,7 +187,10 @@ class _Download:
                         raise TransferIncompleteError(
                             f"{shown(self._remote)} did not arrive whole.", hint="It is retried whole."
                         )
-                    entries = contents(file, shown(self._remote))
+                    every = contents(file, shown(self._remote))
+                    # A device that is mounted over a file looks like a file to find.
+                    special += [entry.name for entry in every if entry.is_special]
+                    entries = [entry for entry in every if not entry.is_special]
                     if self._links == "skip":
                         entries = [entry for entry in entries if not entry.leads_outside]
                     self._unpack(file, entries, base, "" if exists else self._local.name)
@@ -198,7 +201,7 @@ class _Download:
             files=len(files),
             size=sum(entry.size for entry in files),
             seconds=elapsed(started),
-            left_out=special,
+            left_out=shown_names(special),
         )
 
     def _exists(self) -> bool:
@@ -211,7 +214,7 @@ class _Download:
 
     def _pack(
         self, find: str, exclusion: Exclusion, work: str, values: Mapping[str, str]
-    ) -> tuple[int, str, tuple[str, ...]]:
+    ) -> tuple[int, str, list[str]]:
         """Pack the directory in the sandbox.
 
         Returns:
@@ -230,7 +233,7 @@ class _Download:
         special, size, *checksum = result.stdout.split()
         names = split(self._plane.read(f"{work}/special", user=self._user)) if int(special) else []
         known = [name.removeprefix("./") for name in names]
-        return int(size), "".join(checksum), shown_names(exclusion.remaining((name, False) for name in known))
+        return int(size), "".join(checksum), list(exclusion.remaining((name, False) for name in known))
 
     def _unpack(self, file: IO[bytes], entries: list[Packed], base: Path, prefix: str) -> None:
         """Write the entries to temporary directories, and rename them to their targets."""
