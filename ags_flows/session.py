@@ -32,8 +32,8 @@ from ags_flows.models import (
     ToolSpec,
     Transfer,
 )
-from ags_flows.models.checks import check_user, is_text
-from ags_flows.models.durations import format_duration, parse_duration
+from ags_flows.models.checks import check_flag, check_user, choice, is_text, one_of
+from ags_flows.models.durations import check_duration, format_duration, parse_duration
 from ags_flows.ownership import GIVEN_UP, KEPT, LEASE, holder_of, relation
 from ags_flows.run.checked import checked
 from ags_flows.run.events import tell_instance
@@ -238,6 +238,13 @@ def timed(steps: list[Step], name: str) -> Iterator[None]:
 
 
 @contextmanager
+@checked(
+    tool=one_of(ToolSpec, Tool, str),
+    lease=check_duration,
+    on_failure=choice("stop", "keep", "pause"),
+    on_crash=choice("lease", "stop"),
+    delete_tool=check_flag,
+)
 def sandbox_session(
     tool: ToolSpec | Tool | str | None = None,
     lease: str | None = None,

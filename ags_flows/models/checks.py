@@ -216,6 +216,18 @@ def one_of(*types: type) -> Callable[[Any, str], Any]:
     return check
 
 
+def choice(*allowed: str) -> Callable[[Any, str], Any]:
+    """Return the rule of an argument that is one of some texts."""
+    names = ", ".join(map(repr, allowed[:-1])) + f" or {allowed[-1]!r}"
+
+    def check(value: Any, field: str) -> Any:
+        if not isinstance(value, str) or value not in allowed:
+            raise ConfigurationError(f"{field} must be {names}, got {_shown(value)}.")
+        return value
+
+    return check
+
+
 def each(rule: Callable[[Any, str], Any]) -> Callable[[Any, str], Any]:
     """Return the rule of a list, each of whose elements has a rule."""
 

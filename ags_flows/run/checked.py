@@ -86,7 +86,7 @@ RULES: Mapping[str, Rule] = {
     "port": functools.partial(check_count, least=1),
     "registry_type": check_name,
     "remote": check_path,
-    "remote_path": check_path,
+    "remote_path": check_text_path,
     "replace": check_flag,
     "secrets": check_secrets,
     "snapshot": one_of(Snapshot, str),
@@ -107,6 +107,17 @@ RULES: Mapping[str, Rule] = {
 
 None is no matter of the rules: it is a value of the arguments whose default it is, and of no others.
 """
+
+
+def check(**values: Any) -> None:
+    """Check values by the rules of their names. None is skipped.
+
+    Raises:
+        ConfigurationError: A value breaks its rule.
+    """
+    for name, value in values.items():
+        if value is not None:
+            RULES[name](value, name)
 
 
 def checked(**rules: Rule) -> Callable[[Callable[P, R]], Callable[P, R]]:

@@ -8,6 +8,7 @@ from typing import Literal
 from pathspec import GitIgnoreSpec
 
 from ags_flows.errors import ConfigurationError
+from ags_flows.models.checks import choice
 from ags_flows.transfer.paths import is_own
 
 Exclude = str | Sequence[str]
@@ -15,6 +16,8 @@ Exclude = str | Sequence[str]
 
 Links = Literal["keep", "skip"]
 """Whether links that lead outside of the directory are kept as they are, or left out."""
+
+check_links = choice("keep", "skip")
 
 
 def check_exclude(exclude: Exclude, field: str = "exclude") -> Exclude:
@@ -25,17 +28,6 @@ def check_exclude(exclude: Exclude, field: str = "exclude") -> Exclude:
     """
     Exclusion(exclude, field)
     return exclude
-
-
-def check_links(links: Links, field: str = "links") -> Links:
-    """Return what is done with links.
-
-    Raises:
-        ConfigurationError: It is neither `keep` nor `skip`.
-    """
-    if links not in ("keep", "skip"):
-        raise ConfigurationError(f"{field} must be 'keep' or 'skip', got {links!r}.")
-    return links
 
 
 class Exclusion:

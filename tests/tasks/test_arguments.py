@@ -2,6 +2,7 @@
 
 import inspect
 import math
+import os
 import typing
 
 import pytest
@@ -9,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prefect import Task
 
-from ags_flows import tasks
+from ags_flows import AGSRuntime, sandbox_session, tasks
 from ags_flows.errors import AGSFlowsError, ConfigurationError
+from ags_flows.flows import provision_and_run
 from ags_flows.models import CommandHandle, ToolSpec
 from ags_flows.run.checked import RULES, checked
 
@@ -150,3 +152,89 @@ def test_a_user_that_does_not_exist_is_named_and_not_retried(name, sandbox, tmp_
     with pytest.raises(AGSFlowsError, match="nosuch") as caught:
         call(name, config, instance=instance, user="nosuch", **FILES[name](tmp_path))
     assert type(caught.value).__name__ == "InvalidRequestError" and not caught.value.retryable
+
+
+def test_arguments_of_a_session_are_checked_before_any_request(ags_emulator, ags_config):
+    with sandbox_session("base", config=ags_config) as sandbox:
+        before = ags_emulator.overview()["requests"]
+        for field, wrong in (
+            ("local", lambda: sandbox.upload(5, "x")),
+            ("local", lambda: sandbox.upload("", "x")),
+            ("remote", lambda: sandbox.upload(os.curdir, "")),
+            ("remote", lambda: sandbox.download(5, "x")),
+            ("remote", lambda: sandbox.download("", "x")),
+            ("user", lambda: sandbox.download("x", "y", user="a b")),
+            ("path", lambda: sandbox.write("", "x")),
+            ("content", lambda: sandbox.write("x", 5)),
+            ("limit", lambda: sandbox.read("x", limit=-1)),
+            ("command", lambda: sandbox.run(5)),
+            ("timeout", lambda: sandbox.run("true", timeout="5")),
+            ("handle", lambda: sandbox.wait("x")),
+            ("handle", lambda: sandbox.kill(None)),
+            ("code", lambda: sandbox.run_code(b"1")),
+            ("port", lambda: sandbox.url(-1)),
+            ("name", lambda: sandbox.snapshot("")),
+        ):
+            with pytest.raises(ConfigurationError, match=f"^{field} "):
+                wrong()
+        assert ags_emulator.overview()["requests"] == before
+
+
+@pytest.mark.parametrize(
+    ("field", "options"),
+    [
+        ("tool", {"tool": 5}),
+        ("lease", {"lease": "soon"}),
+        ("metadata", {"metadata": {"a": 5}}),
+        ("custom", {"custom": {"image": "x"}}),
+        ("on_failure", {"on_failure": "leave"}),
+        ("on_crash", {"on_crash": "keep"}),
+        ("delete_tool", {"delete_tool": "yes"}),
+        ("snapshot_id", {"tool": None, "snapshot_id": " "}),
+        ("step", {"step": None}),
+        ("config", {"config": "emulator"}),
+    ],
+)
+def test_arguments_of_a_session_are_checked_when_it_is_made(field, options):
+    with pytest.raises(ConfigurationError, match=f"^{field}"):
+        sandbox_session(**{"tool": "base", **options})
+
+
+@pytest.mark.parametrize(
+    ("field", "options"),
+    [
+        ("command", {"command": []}),
+        ("command", {"command": ["true", " "]}),
+        ("command", {"command": "a\0b"}),
+        ("env", {"env": {"A=B": "x"}}),
+        ("cwd", {"cwd": "a\0b"}),
+        ("timeout", {"timeout": float("nan")}),
+        ("remote", {"uploads": {"/etc/passwd": ""}}),
+        ("local", {"downloads": {"out": ""}}),
+        ("secrets", {"secrets": {"": "block"}}),
+    ],
+)
+def test_arguments_of_a_job_are_checked_before_anything_is_started(ags_emulator, ags_config, field, options):
+    with pytest.raises(ConfigurationError, match=f"^{field}"):
+        provision_and_run.fn(**{"command": "true", "tool": "base", "config": ags_config, **options})
+    assert not ags_config.control_plane().list_instances()
+
+
+@pytest.mark.parametrize(
+    ("field", "call"),
+    [
+        ("timeout", lambda runtime: runtime.create_e2b_sandbox("base", timeout=5)),
+        ("command", lambda runtime: runtime.execute_command_in_sandbox(None, "")),
+        ("timeout", lambda runtime: runtime.execute_command_in_sandbox(None, "true", timeout="5")),
+        ("user", lambda runtime: runtime.execute_command_in_sandbox(None, "true", user="")),
+        ("code", lambda runtime: runtime.execute_code_in_sandbox(None, 5)),
+        ("local_path", lambda runtime: runtime.upload_file_to_sandbox(None, 5, "x")),
+        ("remote_path", lambda runtime: runtime.upload_file_to_sandbox(None, "x", "")),
+        ("remote_path", lambda runtime: runtime.download_file_from_sandbox(None, "caf\udce9", "x")),
+    ],
+)
+def test_arguments_of_the_runtime_are_checked_before_any_request(ags_emulator, ags_config, field, call):
+    before = ags_emulator.overview()["requests"]
+    with pytest.raises(ConfigurationError, match=f"^{field}"):
+        call(AGSRuntime(ags_config))
+    assert ags_emulator.overview()["requests"] == before

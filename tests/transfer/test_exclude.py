@@ -87,7 +87,7 @@ def test_a_pattern_that_is_not_valid_is_named(plane, source):
     with pytest.raises(ConfigurationError, match="exclude must be patterns as text, got 1"):
         Exclusion([1])
     with pytest.raises(ConfigurationError, match="links must be 'keep' or 'skip', got 'follow'"):
-        check_links("follow")
+        check_links("follow", "links")
 
 
 def test_files_of_this_package_are_not_transferred(plane, source, tmp_path, sandbox):

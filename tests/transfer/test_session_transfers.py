@@ -72,29 +72,3 @@ def test_a_name_that_is_not_utf8_is_refused_for_one_file_and_transferred_with_it
         ):
             with pytest.raises((ConfigurationError, TransferError), match=r"valid UTF-8.*Transfer the directory"):
                 refused()
-
-
-def test_arguments_of_a_session_are_checked_before_any_request(ags_emulator, ags_config):
-    with sandbox_session("base", config=ags_config) as sandbox:
-        before = ags_emulator.overview()["requests"]
-        for field, wrong in (
-            ("local", lambda: sandbox.upload(5, "x")),
-            ("local", lambda: sandbox.upload("", "x")),
-            ("remote", lambda: sandbox.upload(os.curdir, "")),
-            ("remote", lambda: sandbox.download(5, "x")),
-            ("remote", lambda: sandbox.download("", "x")),
-            ("user", lambda: sandbox.download("x", "y", user="a b")),
-            ("path", lambda: sandbox.write("", "x")),
-            ("content", lambda: sandbox.write("x", 5)),
-            ("limit", lambda: sandbox.read("x", limit=-1)),
-            ("command", lambda: sandbox.run(5)),
-            ("timeout", lambda: sandbox.run("true", timeout="5")),
-            ("handle", lambda: sandbox.wait("x")),
-            ("handle", lambda: sandbox.kill(None)),
-            ("code", lambda: sandbox.run_code(b"1")),
-            ("port", lambda: sandbox.url(-1)),
-            ("name", lambda: sandbox.snapshot("")),
-        ):
-            with pytest.raises(ConfigurationError, match=f"^{field} "):
-                wrong()
-        assert ags_emulator.overview()["requests"] == before
