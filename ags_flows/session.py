@@ -32,8 +32,10 @@ from ags_flows.models import (
     ToolSpec,
     Transfer,
 )
-from ags_flows.models.durations import format_duration, parse_duration
+from ags_flows.models.checks import check_flag, check_user, choice, is_text, one_of
+from ags_flows.models.durations import check_duration, format_duration, parse_duration
 from ags_flows.ownership import GIVEN_UP, KEPT, LEASE, holder_of, relation
+from ags_flows.run.checked import checked
 from ags_flows.run.events import tell_instance
 from ags_flows.run.holder import for_this_run, is_in_execution
 from ags_flows.run.interruption import interruptible
@@ -75,37 +77,44 @@ class SandboxSession:
         """What stands for the session in steps: the step that started it, which a retry repeats."""
         return self.instance.place_key
 
+    @checked()
     def run(self, command: str | Sequence[str], **options: Any) -> ExecResult:
         """Run a command. Options are those of `ags_flows.tasks.exec_command`: `timeout`, `env`, `check`, ..."""
         return self._do(f"exec: {as_text(command)}", tasks.exec_command, self.instance, command, **options)
 
+    @checked()
     def start(self, command: str | Sequence[str], **options: Any) -> CommandHandle:
         """Start a command in the background. Options are those of `ags_flows.tasks.start_command`."""
         return self._do(f"start: {as_text(command)}", tasks.start_command, self.instance, command, **options)
 
+    @checked()
     def wait(self, handle: CommandHandle, **options: Any) -> ExecResult:
         """Wait for a command in the background. Options are those of `ags_flows.tasks.wait_command`."""
         return self._do(f"wait for: {handle.command}", tasks.wait_command, handle, **options)
 
+    @checked()
     def kill(self, handle: CommandHandle) -> None:
         """Kill a command in the background with all that it started."""
         self._do(f"kill: {handle.command}", tasks.kill_command, handle)
 
+    @checked()
     def run_code(self, code: str, **options: Any) -> CodeResult:
         """Run code in the code interpreter. Options are those of `ags_flows.tasks.run_code`."""
         return self._do("run code", tasks.run_code, self.instance, code, **options)
 
+    @checked()
     def upload(self, local: str | Path, remote: str, **options: Any) -> Transfer:
         """Copy a local file, or a directory with all that is in it, into the sandbox.
 
-        Options are those of `ags_flows.tasks.upload_directory`: `user`, `exclude`. A file ignores `exclude`.
+        Options are those of `ags_flows.tasks.upload_directory`: `user`, `exclude`, `links`. A file ignores the last
+        two.
         """
         task: Task[..., Transfer] = tasks.upload_directory
         if not Path(local).is_dir():
-            task = tasks.upload_file
-            options.pop("exclude", None)
+            task, options = tasks.upload_file, _of_a_file(options)
         return self._do(f"upload: {local}", task, self.instance, local, remote, **options)
 
+    @checked()
     def download(self, remote: str, local: str | Path, **options: Any) -> Transfer:
         """Copy a file of the sandbox, or a directory with all that is in it, to this machine.
 
@@ -114,9 +123,10 @@ class SandboxSession:
         """
         task = self._how_to_download(remote, options.get("user"))
         if task is tasks.download_file:
-            options = {name: value for name, value in options.items() if name not in ("exclude", "links")}
+            options = _of_a_file(options)
         return self._do(f"download: {remote}", task, self.instance, remote, local, **options)
 
+    @checked()
     def write(self, path: str, content: str | bytes, **options: Any) -> None:
         """Write text or bytes to a file in the sandbox."""
         self._do(f"write: {path}", tasks.write_file, self.instance, path, content, **options)
@@ -140,18 +150,22 @@ class SandboxSession:
                 run_logger().warning("Not downloaded after the failed command: %s", error)
         return fetched
 
+    @checked()
     def snapshot(self, name: str, **options: Any) -> Snapshot:
         """Save the sandbox's disk under a name. Options are those of `ags_flows.tasks.create_snapshot`."""
         return self._do(f"snapshot: {name}", tasks.create_snapshot, self.instance, name, **options)
 
+    @checked()
     def read(self, path: str, **options: Any) -> bytes:
         """Return the content of a file in the sandbox."""
         return self._do(f"read: {path}", tasks.read_file, self.instance, path, **options)
 
+    @checked()
     def list(self, path: str, **options: Any) -> list[FileInfo]:
         """Return what is in a directory of the sandbox."""
         return self._do(f"list: {path}", tasks.list_files, self.instance, path, **options)
 
+    @checked()
     def url(self, port: int | None = None) -> str:
         """Return the URL of a port of the sandbox, by default the configuration's."""
         return tasks.get_instance_url.fn(self.instance, port, config=self._config)
@@ -166,6 +180,10 @@ class SandboxSession:
         return step() if is_in_execution() else self._context.copy().run(step)
 
     def _how_to_download(self, remote: str, user: str | None) -> Task[..., Transfer]:
+        check_user(user)
+        if not is_text(remote):
+            # No request for a single file can carry this name.
+            return tasks.download_files if has_magic(remote) else tasks.download_directory
         plane = open_plane(self._config.connection(), self.instance.id).plane
         try:
             is_directory = persistently(lambda: plane.stat(remote, user=user)).type == "dir"
@@ -173,6 +191,11 @@ class SandboxSession:
             # A name that has these characters may also be a file's.
             return tasks.download_files if has_magic(remote) else tasks.download_file
         return tasks.download_directory if is_directory else tasks.download_file
+
+
+def _of_a_file(options: dict[str, Any]) -> dict[str, Any]:
+    """Return the options of the transfer of a directory that the transfer of a file has too."""
+    return {name: value for name, value in options.items() if name not in ("exclude", "links")}
 
 
 def make_tool(
@@ -215,6 +238,13 @@ def timed(steps: list[Step], name: str) -> Iterator[None]:
 
 
 @contextmanager
+@checked(
+    tool=one_of(ToolSpec, Tool, str),
+    lease=check_duration,
+    on_failure=choice("stop", "keep", "pause"),
+    on_crash=choice("lease", "stop"),
+    delete_tool=check_flag,
+)
 def sandbox_session(
     tool: ToolSpec | Tool | str | None = None,
     lease: str | None = None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +21,7 @@ from ags_flows.errors import (
 from ags_flows.models import ItemResult
 from ags_flows.ownership import digest
 from ags_flows.run.redaction import Redactor
+from ags_flows.run.secrets import recorded_secrets
 from ags_flows.session import SandboxSession
 
 Function = Callable[[SandboxSession, Any], Any]
@@ -66,17 +67,21 @@ class Work:
         started = time.monotonic()
         common: dict[str, Any] = {"key": item.key, "index": item.index, "attempts": attempt}
         try:
-            outcome = self._call(sandbox, item) if self.function is not None else self._run(sandbox, item)
+            with recorded_secrets() as secrets:
+                outcome = self._call(sandbox, item) if self.function is not None else self._run(sandbox, item)
         except CommandFailedError as error:
             result = error.result
             code = result.exit_code if result else None
-            outcome = {"status": "failed", "exit_code": code, **_failure(error)}
+            outcome = {"status": "failed", "exit_code": code, **_failure(error, secrets)}
             if result:
                 outcome |= {"stdout": _ends(result.stdout), "stderr": _ends(result.stderr)}
         except (AGSFlowsError, MemoryError):
             raise
         except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever the function raises is the item's failure
-            outcome = {"status": "failed", **_failure(error)}
+            outcome = {"status": "failed", **_failure(error, secrets)}
+        if "value" in outcome:
+            # What the function returns may have the secrets of its steps.
+            outcome["value"] = Redactor(secrets).data(outcome["value"])
         return ItemResult(
             **common, **outcome, seconds=round(time.monotonic() - started, 3), instance_id=sandbox.instance.id
         )
@@ -152,10 +157,10 @@ def worth_another(error: AGSFlowsError) -> bool:
     return error.retryable or isinstance(error, LOST_SANDBOX)
 
 
-def _failure(error: BaseException) -> dict[str, Any]:
+def _failure(error: BaseException, secrets: Collection[str]) -> dict[str, Any]:
     # A file's name in it need not be text.
     message = (str(error) or type(error).__name__).encode(errors="backslashreplace").decode()
-    return {"error": Redactor().text(message)[:2_000], "error_class": type(error).__name__}
+    return {"error": Redactor(secrets).text(message)[:2_000], "error_class": type(error).__name__}
 
 
 def _ends(text: str) -> str:

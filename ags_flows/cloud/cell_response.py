@@ -15,7 +15,6 @@ from typing import Any
 
 from ags_flows.errors import OutcomeUnknownError
 
-PORT = 49999
 KEPT_LOGS = 64 << 20
 """Characters of each stream that an SDK `Execution` may hold: head and tail of longer output."""
 
@@ -53,6 +52,8 @@ class Received:
     Args:
         on_stdout: Called with each `OutputMessage` of stdout.
         on_stderr: The same for stderr.
+        on_result: Called with each `Result`.
+        on_error: Called with the `ExecutionError`.
         keep_logs: Whether the execution keeps its output, up to `KEPT_LOGS`.
 
     Attributes:
@@ -60,13 +61,22 @@ class Received:
         complete: False if results were left out.
     """
 
-    def __init__(self, on_stdout: Handler | None, on_stderr: Handler | None, *, keep_logs: bool) -> None:
+    def __init__(
+        self,
+        on_stdout: Handler | None = None,
+        on_stderr: Handler | None = None,
+        on_result: Handler | None = None,
+        on_error: Handler | None = None,
+        *,
+        keep_logs: bool,
+    ) -> None:
         """Start empty."""
         from e2b_code_interpreter.models import Execution
 
         self.execution = Execution()
         self.complete = True
         self._handlers = {"stdout": on_stdout, "stderr": on_stderr}
+        self._on_result, self._on_error = on_result, on_error
         limit = KEPT_LOGS if keep_logs else 0
         self._logs = {"stdout": Pieces(limit), "stderr": Pieces(limit)}
         self._kept = 0
@@ -92,12 +102,16 @@ class Received:
             self._kept += len(line)
             if self._kept <= KEPT_RESULTS or data.get("is_main_result"):
                 self.execution.results.append(Result(**data))
+                if self._on_result is not None:
+                    self._on_result(self.execution.results[-1])
             else:
                 self.complete = False
         elif kind == "error":
             self.execution.error = ExecutionError(
                 str(data["name"]), str(data["value"]), str(data.get("traceback") or "")
             )
+            if self._on_error is not None:
+                self._on_error(self.execution.error)
         elif kind == "number_of_executions":
             self.execution.execution_count = data["execution_count"]
 
@@ -143,13 +157,14 @@ class Pieces:
         return [*self._head, *note, *self._tail]
 
 
-def send_cell(sandbox: Any, cell: Cell, received: Received) -> Received:
+def send_cell(sandbox: Any, cell: Cell, received: Received, request_timeout: float | None = None) -> Received:
     """Send a cell once, and read its response to the end.
 
     Args:
         sandbox: An attached `e2b_code_interpreter.Sandbox`.
         cell: What to run.
         received: Takes the lines.
+        request_timeout: Seconds until there is a connection, by default those of the sandbox object.
 
     Raises:
         OutcomeUnknownError: The response is not one of the code interpreter.
@@ -159,19 +174,15 @@ def send_cell(sandbox: Any, cell: Cell, received: Received) -> Received:
     from e2b_code_interpreter.exceptions import format_execution_timeout_error, format_request_timeout_error
     from e2b_code_interpreter.models import extract_exception
 
-    headers = {
-        **sandbox.connection_config.sandbox_headers,
-        "E2b-Sandbox-Id": sandbox.sandbox_id,
-        "E2b-Sandbox-Port": str(PORT),
-    }
+    from ags_flows.cloud.e2b_internals import post_cell, raise_if_gone
+
     body = {"code": cell.code, "context_id": cell.context, "language": cell.language, "env_vars": cell.env}
     # The transport takes the longest of these limits for the whole request: only the connection has another one.
-    limit = httpx.Timeout(cell.timeout or None, connect=sandbox.connection_config.request_timeout)
+    connect = request_timeout or sandbox.connection_config.request_timeout
+    limit = httpx.Timeout(cell.timeout or None, connect=connect)
     deadline = time.monotonic() + cell.timeout if cell.timeout else float("inf")
     try:
-        with sandbox._client.stream(
-            "POST", f"{sandbox._jupyter_url}/execute", json=body, headers=headers, timeout=limit
-        ) as response:
+        with post_cell(sandbox, body, limit) as response:
             error = extract_exception(response)
             if error:
                 raise error
@@ -181,7 +192,7 @@ def send_cell(sandbox: Any, cell: Cell, received: Received) -> Received:
     except httpx.TimeoutException as error:
         raise format_request_timeout_error() from error
     except (httpx.ReadError, httpx.RemoteProtocolError) as error:
-        sandbox._handle_connection_error(error)
+        raise_if_gone(sandbox, error)
         raise
     return received.finish()
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from ags_flows.cloud.cell_response import PORT, Cell, Received, send_cell
+from ags_flows.cloud.cell_response import Cell, Received, send_cell
 from ags_flows.cloud.data_plane import DataPlane
 from ags_flows.cloud.head_and_tail import HeadAndTail
 from ags_flows.errors import (
@@ -186,7 +186,7 @@ class CodeInterpreter:
             if not self._is_missing(error, certainly=what == RUN):
                 raise
             raise UnsupportedError(
-                f"The sandbox {self.plane.instance_id} has no code interpreter (none answers on port {PORT}).",
+                f"The sandbox {self.plane.instance_id} has no code interpreter (nothing listens on its port).",
                 hint="Use a tool of type code-interpreter, or upload the code and execute it as a command.",
             ) from error
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
 import io
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import IO, Any, Literal, TypeVar
+from typing import IO, Any, TypeVar
 
 from ags_flows.cloud.connection import Connection
+from ags_flows.cloud.file_info import file_info
 from ags_flows.cloud.head_and_tail import HeadAndTail
 from ags_flows.cloud.live_token import LiveToken
-from ags_flows.cloud.scripts import without_profile
 from ags_flows.errors import (
     AGSFlowsError,
     CommandTimeoutError,
@@ -112,6 +110,7 @@ class DataPlane:
         from e2b import CommandExitException
         from e2b.exceptions import TimeoutException
 
+        from ags_flows.cloud.e2b_internals import without_profile, without_retention
         from ags_flows.cloud.sandbox_errors import is_lost
 
         out, err = HeadAndTail(limit), HeadAndTail(limit)
@@ -137,7 +136,7 @@ class DataPlane:
                         timeout=timeout,
                         on_stdout=keep(out, on_stdout),
                         on_stderr=keep(err, on_stderr),
-                        **_without_retention(sandbox.commands.run),
+                        **without_retention(sandbox.commands.run),
                     ).exit_code
                 )
             except CommandExitException as error:
@@ -213,17 +212,11 @@ class DataPlane:
         self.call(f"write {path}", send)
 
     def _send(self, sandbox: Any, path: str, data: Any, user: str | None, limit: float) -> None:
-        """Stream a file. The SDK's own method gives a stream no deadline at all."""
         from e2b.envd.api import handle_envd_api_exception
 
-        answer = sandbox.files._envd_api.post(
-            "/files",
-            content=data,
-            params={"path": path, **({"username": user} if user else {})},
-            headers={"Content-Type": "application/octet-stream"},
-            timeout=limit,
-        )
-        error = handle_envd_api_exception(answer)
+        from ags_flows.cloud.e2b_internals import post_file
+
+        error = handle_envd_api_exception(post_file(sandbox, data, _file(path, user), limit))
         if error:
             raise error
 
@@ -262,17 +255,14 @@ class DataPlane:
 
         The SDK has no method for it, but envd answers `Range` requests with 206 and 416.
         """
-        parameters = {"path": path, **({"username": user} if user else {})}
 
         def get(sandbox: Any) -> bytes | None:
             from e2b.envd.api import handle_envd_api_exception
 
-            # Older versions have one client for all files.
-            client = getattr(sandbox.files, "_envd_api_download", None) or sandbox.files._envd_api
-            headers = {"Range": f"bytes={offset}-{offset + size - 1}", "Accept-Encoding": "identity"}
-            with client.stream(
-                "GET", "/files", params=parameters, headers=headers, timeout=self.connection.runtime_timeout
-            ) as answer:
+            from ags_flows.cloud.e2b_internals import get_range
+
+            limit = self.connection.runtime_timeout
+            with get_range(sandbox, offset, size, _file(path, user), limit) as answer:
                 if answer.status_code == 416:
                     return b""
                 if answer.status_code == 206:
@@ -290,7 +280,7 @@ class DataPlane:
     def list(self, path: str, *, depth: int = 1, user: str | None = None) -> list[FileInfo]:
         """Return what is in a directory, down to `depth` levels."""
         entries = self.call(f"list {path}", lambda sandbox: sandbox.files.list(path, depth=depth, user=user))
-        return [_file_info(entry) for entry in entries]
+        return [file_info(entry) for entry in entries]
 
     def stat(self, path: str, *, user: str | None = None) -> FileInfo:
         """Return what a path is.
@@ -298,7 +288,7 @@ class DataPlane:
         Raises:
             NotFoundError: There is nothing.
         """
-        return _file_info(self.call(f"stat {path}", lambda sandbox: sandbox.files.get_info(path, user=user)))
+        return file_info(self.call(f"stat {path}", lambda sandbox: sandbox.files.get_info(path, user=user)))
 
     def exists(self, path: str, *, user: str | None = None) -> bool:
         """Whether there is something at a path."""
@@ -364,7 +354,7 @@ class DataPlane:
             raise mapped from error
 
     def _attach(self, sandbox_class: Any) -> Any:
-        from ags_flows.cloud.attachment import attach
+        from ags_flows.cloud.e2b_internals import attach
 
         token = self.token.fresh()
         url = self.connection.data_url
@@ -383,7 +373,7 @@ class DataPlane:
         self.token.fresh()
 
     def _swap(self, token: AccessToken) -> None:
-        from ags_flows.cloud.attachment import swap_token
+        from ags_flows.cloud.e2b_internals import swap_token
 
         with self._lock:
             for sandbox in self._attached.values():
@@ -399,26 +389,6 @@ def exit_code_of(code: int, error: str | None) -> int:
     return 128 + next((number for name, number in names.items() if name in told), 9)
 
 
-@functools.cache
-def _keywords(function: Any) -> frozenset[str]:
-    return frozenset(inspect.signature(function).parameters)
-
-
-def _without_retention(run: Any) -> dict[str, bool]:
-    """Return the option that keeps the SDK from holding all output in memory, where this version has it."""
-    return {"retain_output": False} if "retain_output" in _keywords(run.__func__) else {}
-
-
-def _file_info(entry: Any) -> FileInfo:
-    kinds: dict[str, Literal["file", "dir", "symlink"]] = {"file": "file", "dir": "dir", "symlink": "symlink"}
-    return FileInfo(
-        path=entry.path,
-        name=entry.name,
-        type=kinds.get(getattr(entry.type, "value", ""), "other"),
-        size=entry.size,
-        mode=entry.mode,
-        owner=entry.owner,
-        group=entry.group,
-        modified_at=entry.modified_time,
-        symlink_target=entry.symlink_target,
-    )
+def _file(path: str, user: str | None) -> dict[str, str]:
+    """Return the parameters of a request for a file."""
+    return {"path": path, **({"username": user} if user else {})}

@@ -4,17 +4,57 @@ from __future__ import annotations
 
 from typing import Any
 
-from e2b import CommandExitException, CommandResult
+from e2b import CommandExitException, CommandResult, InvalidArgumentException
 from e2b_code_interpreter import Sandbox
 
+from ags_flows.cloud.cell_response import Cell, Handler, Received, send_cell
 from ags_flows.cloud.connection import Connection
 from ags_flows.cloud.control_plane import ControlPlane
 from ags_flows.cloud.data_plane import DataPlane
+from ags_flows.cloud.e2b_internals import RefreshedParts
 from ags_flows.models import ExecResult
 from ags_flows.ownership import ENDED
 
+DEFAULT_TIMEOUT = 300.0
 
-class KeylessSandbox(Sandbox):  # type: ignore[misc]
+
+class CellSandbox(Sandbox):  # type: ignore[misc]
+    """An `e2b_code_interpreter.Sandbox` whose `run_code` takes any text.
+
+    The SDK's own `run_code` splits a response at every line separator of Unicode, which text may contain.
+    """
+
+    def run_code(
+        self,
+        code: str,
+        language: str | None = None,
+        context: Any = None,
+        on_stdout: Handler | None = None,
+        on_stderr: Handler | None = None,
+        on_result: Handler | None = None,
+        on_error: Handler | None = None,
+        envs: dict[str, str] | None = None,
+        timeout: float | None = None,
+        request_timeout: float | None = None,
+    ) -> Any:
+        """Run code, with the arguments, the result and the errors of the SDK.
+
+        Of more than 64 million characters of a stream, head and tail are kept.
+        """
+        if language and context:
+            raise InvalidArgumentException("Give a context or a language: a context has its language.")
+        cell = Cell(
+            code,
+            DEFAULT_TIMEOUT if timeout is None else timeout,
+            language,
+            context.id if context else None,
+            dict(envs or {}),
+        )
+        received = Received(on_stdout, on_stderr, on_result, on_error, keep_logs=True)
+        return send_cell(self, cell, received, request_timeout).execution
+
+
+class KeylessSandbox(RefreshedParts, CellSandbox):
     """An `e2b_code_interpreter.Sandbox` that needs no E2B API key.
 
     Files, commands, terminals and code use an access token that is acquired anew before it expires. `kill`,
@@ -32,27 +72,10 @@ class KeylessSandbox(Sandbox):  # type: ignore[misc]
         sandbox._plane, sandbox._control = plane, control
         return sandbox
 
-    @property
-    def files(self) -> Any:
-        """Files of the sandbox."""
-        return self._with_fresh_token()._filesystem
-
-    @property
-    def commands(self) -> Any:
-        """Commands in the sandbox."""
-        return self._with_fresh_token()._commands
-
-    @property
-    def pty(self) -> Any:
-        """Terminals in the sandbox."""
-        return self._with_fresh_token()._pty
-
-    @property
-    def _client(self) -> Any:
-        """The client of the code interpreter, which sends the token with every request and not only with code."""
-        client = super()._client
-        client.headers["X-Access-Token"] = self._with_fresh_token()._envd_access_token
-        return client
+    def refresh(self) -> None:
+        """Acquire the token again if it is about to expire."""
+        if self._plane is not None:
+            self._plane.refresh_in_time()
 
     def kill(self, **_options: Any) -> bool:
         """Stop the instance for good; False when it had ended already."""
@@ -69,20 +92,15 @@ class KeylessSandbox(Sandbox):  # type: ignore[misc]
         self._control.pause_instance(self.sandbox_id, memory=keep_memory is not False)
         return True
 
-    def _with_fresh_token(self) -> KeylessSandbox:
-        if self._plane is not None:
-            self._plane.refresh_in_time()
-        return self
-
 
 def create_with_key(connection: Connection, template: str, *, api_key: str, timeout: int, idempotency: str) -> Any:
     """Create a sandbox through E2B's API, which needs its key and nothing else. Sent once."""
-    return Sandbox.create(template, timeout=timeout, **_idempotent(idempotency), **_options(connection, api_key))
+    return CellSandbox.create(template, timeout=timeout, **_idempotent(idempotency), **_options(connection, api_key))
 
 
 def connect_with_key(connection: Connection, instance_id: str, *, api_key: str, timeout: int) -> Any:
     """Return a sandbox object with an E2B API key for an instance that runs."""
-    return Sandbox.connect(instance_id, timeout=timeout, **_options(connection, api_key))
+    return CellSandbox.connect(instance_id, timeout=timeout, **_options(connection, api_key))
 
 
 def command_result(result: ExecResult) -> CommandResult:
@@ -95,11 +113,6 @@ def command_result(result: ExecResult) -> CommandResult:
     if not result.ok:
         raise CommandExitException(**streams, exit_code=result.exit_code, error=f"exit status {result.exit_code}")
     return CommandResult(**streams, exit_code=0, error=None)
-
-
-def token_of(sandbox: Any) -> str:
-    """Return the access token that a sandbox object has."""
-    return str(sandbox._envd_access_token or "")
 
 
 def _idempotent(key: str) -> dict[str, str]:

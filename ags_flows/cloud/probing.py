@@ -22,7 +22,7 @@ def probe_data_plane(connection: Connection) -> None:
     import httpx
     from e2b import AuthenticationException, Sandbox, SandboxException
 
-    from ags_flows.cloud.attachment import attach
+    from ags_flows.cloud.e2b_internals import attach
     from ags_flows.cloud.sandbox_errors import map_sandbox_error
 
     sandbox = attach(

@@ -9,17 +9,11 @@ from __future__ import annotations
 
 import ipaddress
 import os
-from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 from ags_flows.errors import ConfigurationError
 
 SCHEMES = ("http", "https", "socks5", "socks5h")
-
-DIRECT = "http://direct.invalid"
-"""The proxy of an e2b configuration that uses no proxy. None would make the SDK read the environment."""
-
-_ALL_HOSTS = "0.0.0.0/0,::/0,*"
 
 
 def proxy_for(url: str) -> str | None:
@@ -56,28 +50,6 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost" or host.endswith(".localhost")
-
-
-def sandbox_proxy(url: str) -> str:
-    """Return the `proxy` option of the e2b SDK for a URL: a proxy, or `DIRECT`."""
-    _teach_direct()
-    return proxy_for(url) or DIRECT
-
-
-def _teach_direct() -> None:
-    """Make the e2b SDK connect directly where its proxy is `DIRECT`: it has no option for that."""
-    from e2b.api import ProxyConfig
-    from pyqwest import Proxy
-
-    original = ProxyConfig.to_pyqwest
-    if getattr(original, "knows_direct", False):
-        return
-
-    def to_pyqwest(config: ProxyConfig) -> Any:
-        return Proxy(DIRECT, no_proxy=_ALL_HOSTS) if config.url == DIRECT else original(config)
-
-    vars(to_pyqwest)["knows_direct"] = True
-    ProxyConfig.to_pyqwest = to_pyqwest  # type: ignore[method-assign, assignment]
 
 
 def _variable(*names: str) -> tuple[str, str]:

@@ -8,6 +8,7 @@ without a result was not sent: once it was sent, no error that follows is retrie
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,8 +20,8 @@ from ags_flows.durable.claims import Claimed, claim, remember, request_for
 from ags_flows.errors import AGSFlowsError, CodeTimeoutError, CommandTimeoutError, OutcomeUnknownError
 from ags_flows.ownership import Step
 
-MOST_KEPT = 64 << 20
-"""Bytes of a result that are kept for a later attempt; a larger one has an unknown outcome then."""
+SLOWEST = 256 << 10
+"""Bytes a second that a result is given at least on its way, on top of a minute."""
 
 R = TypeVar("R")
 
@@ -35,6 +36,7 @@ class Once:
         step: The step.
         repeatable: Whether it is harmless to do it again where an earlier attempt left no result.
         refusals: Errors that mean that it was not done, besides those of this package.
+        on_trouble: Gets a sentence when the result cannot be kept for a retry.
     """
 
     plane: DataPlane
@@ -42,6 +44,7 @@ class Once:
     step: Step
     repeatable: bool = False
     refusals: tuple[type[Exception], ...] = ()
+    on_trouble: Callable[[str], object] = lambda text: None
 
     def run(self, execute: Callable[[], R], dump: Callable[[R], str], load: Callable[[bytes], R]) -> tuple[R, Claimed]:
         """Execute it, or return the result that an earlier attempt left.
@@ -63,7 +66,7 @@ class Once:
         claimed = claim(plane, request_for(plane, self.kind, self.step))
         remember(plane, self.kind, self.step, claimed.directory.rpartition("/")[2])
         if claimed.has_result:
-            return load(persistently(lambda: plane.read(f"{claimed.directory}/result"))), claimed
+            return load(persistently(lambda: b"".join(plane.read_stream(f"{claimed.directory}/result")))), claimed
         if claimed.outcome == "taken" and not self.repeatable:
             raise OutcomeUnknownError(
                 f"An earlier attempt sent this to {plane.instance_id}, and left no result.",
@@ -79,10 +82,20 @@ class Once:
                 with suppress(AGSFlowsError):
                     persistently(lambda: plane.remove(claimed.directory))
             raise
-        text = dump(result).encode()
-        if len(text) <= MOST_KEPT:
-            # Without it a later attempt gets an unknown outcome. This one has the result, and must not be repeated.
-            with suppress(AGSFlowsError):
-                persistently(lambda: plane.write(f"{claimed.directory}/new", text))
-                persistently(lambda: plane.move(f"{claimed.directory}/new", f"{claimed.directory}/result"))
+        self._keep(claimed, dump(result).encode())
         return result, claimed
+
+    def _keep(self, claimed: Claimed, data: bytes) -> None:
+        """Leave the result for a later attempt. This one has it, and goes on if that fails."""
+        plane, new = self.plane, f"{claimed.directory}/new"
+        try:
+            # As a stream: its time limit grows with its size.
+            persistently(lambda: plane.write(new, io.BytesIO(data), timeout=60.0 + len(data) / SLOWEST))
+            persistently(lambda: plane.move(new, f"{claimed.directory}/result"))
+        except AGSFlowsError as error:
+            self.on_trouble(
+                f"The result ({len(data):,} bytes) cannot be kept in {plane.instance_id}: a retry of this step will "
+                f"raise OutcomeUnknownError. {error}"
+            )
+            with suppress(AGSFlowsError):
+                plane.remove(new)

@@ -13,6 +13,7 @@ from ags_flows.flows.hooks import stop_sandboxes, stop_sandboxes_if_asked
 from ags_flows.flows.parameters import Pairs, Seconds, Text, ToolChoice, User
 from ags_flows.flows.run_page import RunPage
 from ags_flows.models import ExecResult, RunReport, Step
+from ags_flows.run.checked import check as check_values
 from ags_flows.run.logs import run_logger
 from ags_flows.run.secrets import load_secrets
 from ags_flows.session import OnCrash, OnFailure, SandboxSession, sandbox_session
@@ -100,7 +101,8 @@ def provision_and_run(
     """
     config = resolve_config(config)
     commands = [command] if isinstance(command, str) else list(command)
-    _check(commands, uploads, secrets)
+    check_values(command=commands or "", env=env, secrets=secrets, cwd=cwd or None, timeout=timeout)
+    _check(commands, uploads, downloads, secrets)
     if delete_tool is None and snapshot != "none":
         # A snapshot can only be started while its tool is there.
         delete_tool = False
@@ -157,12 +159,12 @@ def provision_and_run(
     )
 
 
-def _check(commands: list[str], uploads: dict[str, str], secrets: dict[str, str]) -> None:
+def _check(commands: list[str], uploads: dict[str, str], downloads: dict[str, str], secrets: dict[str, str]) -> None:
     """Refuse what cannot come to a good end, before anything is started."""
-    if not commands:
-        raise ConfigurationError("command: the list is empty.")
     for command in commands:
         as_text(command)
+    for local, remote in [*uploads.items(), *((local, remote) for remote, local in downloads.items())]:
+        check_values(local=local, remote=remote)
     missing = [local for local in uploads if not Path(local).exists()]
     if missing:
         raise ConfigurationError(f"uploads: no such file or directory: {', '.join(missing)}.")

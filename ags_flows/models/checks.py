@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ags_flows.errors import ConfigurationError
@@ -57,26 +58,65 @@ def check_count(value: int | None, field: str = "limit", *, least: int = 0) -> i
 
 
 def check_name(value: str | None, field: str) -> str | None:
-    """Return a text that is not empty, such as a working directory; None as it is.
-
-    Args:
-        value: A text.
-        field: The name that the error gives.
+    """Return a text that is not empty, such as the name of an image; None as it is.
 
     Raises:
-        ConfigurationError: `value` is not a text, is empty, or has a zero byte.
+        ConfigurationError: `value` is not a text, is empty, is not valid UTF-8, or has a zero byte.
     """
     if value is None:
         return None
-    if not isinstance(value, str) or not value.strip() or "\0" in value:
+    if not isinstance(value, str) or not value.strip() or "\0" in value or not is_text(value):
         raise ConfigurationError(
-            f"{field} must be a text that is not empty and has no zero byte, got {value!r}.",
+            f"{field} must be a text that is not empty and has no zero byte, got {_shown(value)}.",
             hint=f"Leave {field} out for the default.",
         )
     return value
 
 
-def check_user(value: str | None) -> str | None:
+def check_path(value: str, field: str = "path") -> str:
+    """Return a path in a sandbox: absolute, or relative to the user's home. It may have bytes that are not UTF-8.
+
+    Raises:
+        ConfigurationError: `value` is not a text, is empty, or has a zero byte.
+    """
+    if isinstance(value, str) and value and "\0" not in value and _is_path(value):
+        return value
+    raise ConfigurationError(
+        f"{field} must be a path in the sandbox, got {_shown(value)}.",
+        hint="Give a text that is not empty and has no zero byte: an absolute path, or one relative to the home.",
+    )
+
+
+def check_text_path(value: str, field: str = "path") -> str:
+    """Return a path in a sandbox that is valid UTF-8: requests for single files and listings carry it as text.
+
+    Raises:
+        ConfigurationError: `value` is not a path, or is not valid UTF-8.
+    """
+    if is_text(check_path(value, field)):
+        return value
+    raise ConfigurationError(
+        f"{field} must be valid UTF-8, got {_shown(value)}.",
+        hint="Transfer the directory that the file is in, or use a command.",
+    )
+
+
+def check_local(value: str | os.PathLike[str], field: str = "local") -> str | os.PathLike[str]:
+    """Return a path on this machine.
+
+    Raises:
+        ConfigurationError: `value` is not a path, is empty, or has a zero byte.
+    """
+    text = os.fspath(value) if isinstance(value, (str, os.PathLike)) else None
+    if isinstance(text, str) and text and "\0" not in text and _is_path(text):
+        return value
+    raise ConfigurationError(
+        f"{field} must be a path on this machine, got {_shown(value)}.",
+        hint="Give a text or a pathlib.Path that is not empty and has no zero byte.",
+    )
+
+
+def check_user(value: str | None, field: str = "user") -> str | None:
     """Return the name of a user in a sandbox, None as it is.
 
     Raises:
@@ -85,18 +125,130 @@ def check_user(value: str | None) -> str | None:
     if value is None or (isinstance(value, str) and _USER.fullmatch(value)):
         return value
     raise ConfigurationError(
-        f"user must be the name of a user, got {value!r}.", hint="Leave user out for the default user, or give 'root'."
+        f"{field} must be the name of a user, got {_shown(value)}.",
+        hint=f"Leave {field} out for the default user, or give 'root'.",
     )
 
 
-def check_text(value: object, field: str) -> str:
-    """Return code as it is.
+def check_flag(value: bool, field: str) -> bool:
+    """Return True or False.
 
     Raises:
-        ConfigurationError: `value` is not a text.
+        ConfigurationError: `value` is something else.
+    """
+    if isinstance(value, bool):
+        return value
+    raise ConfigurationError(f"{field} must be True or False, got {_shown(value)}.")
+
+
+def check_content(value: str | bytes, field: str = "content") -> str | bytes:
+    """Return text that UTF-8 can hold, or bytes.
+
+    Raises:
+        ConfigurationError: `value` is neither, or has half a pair of surrogates.
+    """
+    if isinstance(value, bytes) or (isinstance(value, str) and is_text(value)):
+        return value
+    if isinstance(value, str):
+        raise ConfigurationError(f"{field} has characters that UTF-8 does not have.", hint="Give bytes.")
+    raise ConfigurationError(f"{field} must be a text or bytes, got {type(value).__name__}.")
+
+
+def check_command(value: str | Sequence[str], field: str = "command") -> str | Sequence[str]:
+    """Return a command: a text for a shell, or a program and its arguments.
+
+    Raises:
+        ConfigurationError: `value` is neither, is empty, or has what no program can be given.
+    """
+    parts = [value] if isinstance(value, str) else list(value) if isinstance(value, Sequence) else []
+    if isinstance(value, (bytes, bytearray)) or not all(isinstance(part, str) for part in parts):
+        raise ConfigurationError(f"{field} must be a text, or a list of texts, got {_shown(value)}.")
+    if not "".join(parts).strip():
+        raise ConfigurationError(f"{field} is empty (got {_shown(value)}).")
+    if any("\0" in part for part in parts):
+        raise ConfigurationError(f"{field} has a zero byte, which no program can be given.")
+    if not all(map(is_text, parts)):
+        raise ConfigurationError(f"{field} is not valid UTF-8.", hint="Write such names as $'\\xe9' in Bash.")
+    return value
+
+
+def check_texts(values: Mapping[str, str], field: str) -> Mapping[str, str]:
+    """Return a mapping of names that are not empty to texts.
+
+    Raises:
+        ConfigurationError: `values` is something else; the message has the name.
+    """
+    if not isinstance(values, Mapping):
+        raise ConfigurationError(f"{field} must be a mapping of names to texts, got {_shown(values)}.")
+    for name, value in values.items():
+        if not name or not isinstance(name, str) or not isinstance(value, str):
+            raise ConfigurationError(f"{field}: {name!r} must be a name with a text, got {_shown(value)}.")
+    return values
+
+
+def check_secrets(values: Mapping[str, str], field: str = "secrets") -> Mapping[str, str]:
+    """Return names of variables and of Secret blocks.
+
+    Raises:
+        ConfigurationError: `values` is something else; the message has the variable.
+    """
+    for name, block in check_texts(values, field).items():
+        _variable(name, field)
+        check_name(block, f"{field}: the block of {name}")
+    return values
+
+
+def one_of(*types: type) -> Callable[[Any, str], Any]:
+    """Return the rule of an argument that must be of one of some types; a text must not be empty.
+
+    Example:
+        ```python
+        assert one_of(int, str)("a", "port") == "a"
+        ```
+    """
+    names = " or ".join("a text that is not empty" if one is str else f"a value of {one.__name__}" for one in types)
+
+    def check(value: Any, field: str) -> Any:
+        if not isinstance(value, types) or (isinstance(value, str) and not _is_name(value)):
+            raise ConfigurationError(f"{field} must be {names}, got {_shown(value)}.")
+        return value
+
+    return check
+
+
+def choice(*allowed: str) -> Callable[[Any, str], Any]:
+    """Return the rule of an argument that is one of some texts."""
+    names = ", ".join(map(repr, allowed[:-1])) + f" or {allowed[-1]!r}"
+
+    def check(value: Any, field: str) -> Any:
+        if not isinstance(value, str) or value not in allowed:
+            raise ConfigurationError(f"{field} must be {names}, got {_shown(value)}.")
+        return value
+
+    return check
+
+
+def each(rule: Callable[[Any, str], Any]) -> Callable[[Any, str], Any]:
+    """Return the rule of a list, each of whose elements has a rule."""
+
+    def check(values: Any, field: str) -> Any:
+        if isinstance(values, (str, bytes)) or not isinstance(values, Sequence):
+            raise ConfigurationError(f"{field} must be a list, got {_shown(values)}.")
+        return [rule(value, f"{field}[{number}]") for number, value in enumerate(values)]
+
+    return check
+
+
+def check_text(value: object, field: str) -> str:
+    """Return text, such as code, as it is; it may be empty.
+
+    Raises:
+        ConfigurationError: `value` is not a text, or is not valid UTF-8.
     """
     if not isinstance(value, str):
-        raise ConfigurationError(f"{field} must be a text, got {value!r}.")
+        raise ConfigurationError(f"{field} must be a text, got {_shown(value)}.")
+    if not is_text(value):
+        raise ConfigurationError(f"{field} is not valid UTF-8: it has half a pair of surrogates.")
     return value
 
 
@@ -123,7 +275,7 @@ def check_environment(values: Mapping[str, Any] | None, field: str = "env") -> d
 
 
 def _variable(name: object, field: str) -> str:
-    if not isinstance(name, str) or not name or "=" in name or "\0" in name or not _is_unicode(name):
+    if not isinstance(name, str) or not name or "=" in name or "\0" in name or not is_text(name):
         raise ConfigurationError(
             f"{field}: {name!r} is not the name of a variable.",
             hint="A name is a text that is not empty, without '=' and zero bytes.",
@@ -141,14 +293,34 @@ def _text_of(name: str, value: object, field: str) -> str:
             f"{field}: {name} must be a text, a finite number or a boolean, got {type(value).__name__}.",
             hint="Convert it, for example by json.dumps.",
         )
-    if "\0" in value or not _is_unicode(value):
+    if "\0" in value or not is_text(value):
         raise ConfigurationError(f"{field}: {name} has a zero byte or half a pair of surrogates.")
     return str(value)
 
 
-def _is_unicode(text: str) -> bool:
+def is_text(text: str) -> bool:
+    """Whether UTF-8 can hold a text: it has no half of a pair of surrogates, as names that are not UTF-8 have."""
     try:
         text.encode()
     except UnicodeEncodeError:
         return False
     return True
+
+
+def _is_path(text: str) -> bool:
+    """Whether a text stands for bytes: characters, and surrogate escapes of bytes that are not UTF-8."""
+    try:
+        text.encode(errors="surrogateescape")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _is_name(text: str) -> bool:
+    return bool(text.strip()) and "\0" not in text and is_text(text)
+
+
+def _shown(value: object) -> str:
+    """Return a value for a message, on one line and not long."""
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:200]}..."

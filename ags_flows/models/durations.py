@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from datetime import timedelta
+from typing import Any
 
 from ags_flows.errors import ConfigurationError
 
@@ -42,6 +43,16 @@ def parse_duration(value: str | int | float | timedelta, *, field: str | None = 
     if not MINIMUM_SECONDS <= seconds <= MAXIMUM_SECONDS:
         raise ConfigurationError(f"{given} is out of range.", hint="AGS takes timeouts from 30s to 24h.")
     return seconds
+
+
+def check_duration(value: Any, field: str = "timeout") -> Any:
+    """Return the timeout of an instance as it is.
+
+    Raises:
+        ConfigurationError: It is not a duration, or is out of range.
+    """
+    parse_duration(value, field=field)
+    return value
 
 
 def format_duration(seconds: int) -> str:

@@ -76,6 +76,7 @@ class Transfer(Value):
     """What was moved between this machine and a sandbox.
 
     `files` and `size` (bytes) count everything, `unchanged` the files that were there already and not sent again.
+    `left_out` has the names of devices, pipes and sockets, which have no content: the first 100.
     """
 
     source: str
@@ -84,6 +85,7 @@ class Transfer(Value):
     size: int
     seconds: float
     unchanged: int = 0
+    left_out: tuple[str, ...] = ()
 
 
 class CleanupReport(Value):

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 from prefect.blocks.system import Secret
 
 from ags_flows.errors import ConfigurationError
+
+_recorded: ContextVar[set[str] | None] = ContextVar("recorded", default=None)
 
 
 def load_secrets(names: Mapping[str, str] | None) -> dict[str, str]:
@@ -33,4 +37,22 @@ def load_secrets(names: Mapping[str, str] | None) -> dict[str, str]:
         # Not get(), which parses texts that happen to be JSON: 1.10 would become 1.1.
         value = secret.value.get_secret_value()  # type: ignore[union-attr]
         values[variable] = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    recorded = _recorded.get()
+    if recorded is not None:
+        recorded.update(values.values())
     return values
+
+
+@contextmanager
+def recorded_secrets() -> Iterator[set[str]]:
+    """Record the secrets that are loaded in a block, such as by the steps of a function of the user.
+
+    Yields:
+        The values so far.
+    """
+    values: set[str] = set()
+    token = _recorded.set(values)
+    try:
+        yield values
+    finally:
+        _recorded.reset(token)

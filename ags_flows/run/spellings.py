@@ -19,9 +19,6 @@ ORDINARY = frozenset({"true", "false", "null", "none"})
 DEEPEST = 4
 """Levels of JSON texts in JSON texts that are searched for values."""
 
-WRAPPED_AT = (64, 76)
-"""Columns at which programs wrap base64: openssl, and coreutils and MIME."""
-
 _SHELL_SPECIAL = re.compile(r"([\s!\"$&'()*,;<>?\[\\\]^`{|}#~])")
 _CONTROLS = {"\a": "\\a", "\b": "\\b", "\t": "\\t", "\n": "\\n", "\v": "\\v", "\f": "\\f", "\r": "\\r", "\x1b": "\\E"}
 
@@ -41,6 +38,17 @@ def spellings(secret: str) -> set[str]:
         for spelling in _spell(value)
         if len(spelling) >= SHORTEST
     }
+
+
+def wrapped_spellings(secret: str) -> set[str]:
+    """Return the base64 texts of a secret that programs may wrap anywhere, as a part of a longer text."""
+    texts = {
+        text
+        for value in _values(secret, DEEPEST)
+        if len(value) >= SHORTEST and value.lower() not in ORDINARY
+        for text in _base64_to_the_end(value.encode("utf-8", "surrogatepass"))
+    }
+    return {text for text in texts if len(text) >= SHORTEST}
 
 
 def _values(secret: str, depth: int) -> Iterator[str]:
@@ -74,8 +82,6 @@ def _spell(value: str) -> Iterator[str]:
     data = value.encode("utf-8", "surrogatepass")
     yield value
     yield from _json(value)
-    # The text of a JSON string inside of another one, such as a log record in JSON.
-    yield json.dumps(json.dumps(value)[1:-1])[1:-1]
     yield from _url(data)
     yield from _source(value, data)
     yield from _shell(value, data)
@@ -92,6 +98,10 @@ def _json(value: str) -> Iterator[str]:
         # PHP escapes slashes, Go the characters of HTML tags.
         yield text.replace("/", "\\/")
         yield text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+        # The text of a JSON string inside of another one, such as a log record in JSON.
+        for _ in range(2):
+            text = json.dumps(text, ensure_ascii=ascii_only)[1:-1]
+            yield text
 
 
 def _url(data: bytes) -> Iterator[str]:
@@ -100,6 +110,8 @@ def _url(data: bytes) -> Iterator[str]:
     for text in (*quoted, quote_plus(data)):
         yield text
         yield re.sub("%[0-9A-F]{2}", lambda found: found[0].lower(), text)
+        # A URL in a parameter of another one.
+        yield quote_plus(text)
 
 
 def _source(value: str, data: bytes) -> Iterator[str]:
@@ -108,6 +120,9 @@ def _source(value: str, data: bytes) -> Iterator[str]:
         # Quotes of the other kind, such as in the repr of a text that has more than the secret.
         yield text[1:-1].replace("\\'", "'").replace("'", "\\'")
         yield text[1:-1].replace("\\'", "'")
+    # SQL, YAML and CSV double a quote.
+    yield value.replace("'", "''")
+    yield value.replace('"', '""')
     yield repr(data)[2:-1]
     yield repr(data)[2:-1].replace("\\'", "'").replace("'", "\\'")
 
@@ -144,10 +159,23 @@ def _html(value: str) -> Iterator[str]:
 
 def _base64(data: bytes) -> Iterator[str]:
     whole = base64.b64encode(data).decode()
-    texts = [whole, whole.rstrip("="), *(_base64_inside(data, before) for before in range(3))]
-    for width in WRAPPED_AT:
-        if len(whole) > width:
-            texts += [whole[at : at + width] for at in range(0, len(whole), width)]
+    yield from _with_both_alphabets([whole, whole.rstrip("=")])
+    yield from _base64_cores(data)
+
+
+def _base64_cores(data: bytes) -> Iterator[str]:
+    """Return the characters that depend on the data alone, for each number of bytes before it."""
+    return _with_both_alphabets(_base64_inside(data, before) for before in range(3))
+
+
+def _base64_to_the_end(data: bytes) -> Iterator[str]:
+    """Return the cores, and the same where the data is the end of the longer text."""
+    yield from _base64_cores(data)
+    ends = (base64.b64encode(b"\0" * before + data).decode()[(0, 2, 3)[before] :] for before in range(3))
+    yield from _with_both_alphabets(end.rstrip("=") for end in ends)
+
+
+def _with_both_alphabets(texts: Iterable[str]) -> Iterator[str]:
     for text in texts:
         yield text
         yield text.replace("+", "-").replace("/", "_")

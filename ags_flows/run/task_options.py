@@ -15,6 +15,7 @@ from prefect.tasks import exponential_backoff
 
 from ags_flows.cloud.retry import LONGEST_RETRY_AFTER
 from ags_flows.errors import AGSFlowsError
+from ags_flows.run.checked import Rule, checked
 from ags_flows.run.holder import STEP
 from ags_flows.run.redaction import Redactor
 
@@ -39,8 +40,8 @@ def is_retryable(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> boo
     return True
 
 
-def sandbox_task(title: str, subject: str) -> Callable[[Callable[P, R]], Task[P, R]]:
-    """Return Prefect's `@task` with this package's options.
+def sandbox_task(title: str, subject: str, **rules: Rule) -> Callable[[Callable[P, R]], Task[P, R]]:
+    """Return Prefect's `@task` with this package's options. The arguments are checked first: see `checked`.
 
     Results are never cached or persisted: what happened is looked up where it happened (by ClientToken, metadata and
     journal), since a stored result may name a sandbox that is dead.
@@ -48,13 +49,15 @@ def sandbox_task(title: str, subject: str) -> Callable[[Callable[P, R]], Task[P,
     Args:
         title: What the task does, the first part of the names of its runs.
         subject: The parameter that the run is about, the second part: `exec: python etl.py`.
+        **rules: Rules of arguments that are of another kind than their names stand for.
     """
 
     def name_run(parameters: dict[str, Any]) -> str:
         return f"{title}: {_shorten(parameters.get(subject))}"
 
     def decorate(function: Callable[P, R]) -> Task[P, R]:
-        setattr(function, STEP, True)
+        body = checked(**rules)(function)
+        setattr(body, STEP, True)
         return task(
             # Its type is a protocol that no plain function can have.
             task_run_name=cast(Any, name_run),
@@ -65,7 +68,7 @@ def sandbox_task(title: str, subject: str) -> Callable[[Callable[P, R]], Task[P,
             retry_condition_fn=is_retryable,
             cache_policy=NO_CACHE,
             persist_result=False,
-        )(function)
+        )(body)
 
     return decorate
 

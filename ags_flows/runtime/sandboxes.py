@@ -17,6 +17,8 @@ from ags_flows.cloud.retry import persistently
 from ags_flows.durable.command import Command, DurableCommand, Following
 from ags_flows.errors import ConfigurationError, CredentialsError
 from ags_flows.models import AccessToken, Transfer
+from ags_flows.models.durations import check_duration
+from ags_flows.run.checked import checked
 from ags_flows.run.holder import Execution
 from ags_flows.runtime.background import BackgroundCommand
 from ags_flows.runtime.instances import Instances
@@ -33,6 +35,7 @@ CODE_TIMEOUT = 300.0
 class Sandboxes(Instances):
     """The part of `AGSRuntime` that is about sandboxes of the e2b SDK."""
 
+    @checked(timeout=check_duration)
     def create_e2b_sandbox(self, tool_name: str, timeout: int = 600, api_key: str | None = None) -> Any:
         """Start a sandbox and return it as an `e2b_code_interpreter.Sandbox`, which is an `e2b.Sandbox`.
 
@@ -76,6 +79,7 @@ class Sandboxes(Instances):
             self.stop_instance(instance_id)
             raise
 
+    @checked()
     def execute_command_in_sandbox(
         self,
         sandbox: Any,
@@ -139,6 +143,7 @@ class Sandboxes(Instances):
 
         return BackgroundCommand(follow, running.kill, command) if background else follow()
 
+    @checked()
     def execute_code_in_sandbox(
         self,
         sandbox: Any,
@@ -181,6 +186,7 @@ class Sandboxes(Instances):
             code, language=language, on_stdout=on_stdout, on_stderr=on_stderr, timeout=timeout or CODE_TIMEOUT
         )
 
+    @checked()
     def upload_file_to_sandbox(
         self, sandbox: Any, local_path: str | Path, remote_path: str, user: str = "root"
     ) -> Transfer:
@@ -214,6 +220,7 @@ class Sandboxes(Instances):
         move = upload_directory if local.is_dir() else upload_file
         return persistently(lambda: move(plane, local, remote_path, user=user))
 
+    @checked()
     def download_file_from_sandbox(
         self, sandbox: Any, remote_path: str, local_path: str | Path, user: str = "root"
     ) -> Transfer:
@@ -254,7 +261,7 @@ class Sandboxes(Instances):
         return True
 
     def _plane(self, sandbox: Any) -> OpenPlane:
-        from ags_flows.cloud.live_sandbox import token_of
+        from ags_flows.cloud.e2b_internals import token_of
 
         instance_id = str(sandbox.sandbox_id)
         if self._has_keys():

@@ -40,10 +40,10 @@ from swerex.runtime.abstract import (
     WriteFileResponse,
 )
 
-from ags_flows.cloud.attachment import TOKEN_HEADER
 from ags_flows.cloud.connection import Connection
 from ags_flows.cloud.control_plane import ControlPlane
 from ags_flows.cloud.data_planes import open_plane
+from ags_flows.cloud.e2b_internals import TOKEN_HEADER
 from ags_flows.cloud.gone import end_of
 from ags_flows.cloud.proxies import proxy_for
 from ags_flows.errors import AGSFlowsError, InstanceGoneError, WaitTimeoutError

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import time
 import uuid
@@ -22,7 +23,7 @@ from ags_flows.cloud.data_planes import open_plane
 from ags_flows.durable.cells import Once
 from ags_flows.errors import CommandTimeoutError, OutcomeUnknownError
 from ags_flows.models import ExecResult
-from ags_flows.models.checks import check_name, check_seconds
+from ags_flows.models.checks import check_name, check_seconds, one_of
 from ags_flows.run.holder import identify
 from ags_flows.run.logs import run_logger
 from ags_flows.run.task_options import sandbox_task
@@ -30,7 +31,7 @@ from ags_flows.swerex.own_loop import wait_for
 from ags_flows.swerex.runtime import GatewayRuntime
 from ags_flows.swerex.server import SwerexServer, connect
 from ags_flows.swerex.step_script import read_end, step_line
-from ags_flows.tasks.commands import as_text, require_success
+from ags_flows.tasks.commands import require_success
 
 SHELL_STARTUP = 10.0
 """Seconds that a new shell may take: SWE-ReX's own second is short for a sandbox that has just begun."""
@@ -38,7 +39,13 @@ SHELL_STARTUP = 10.0
 Outcome = dict[str, Any]
 
 
-@sandbox_task("shell", "command")
+@sandbox_task(
+    "shell",
+    "command",
+    server=one_of(SwerexServer),
+    session=check_name,
+    timeout=functools.partial(check_seconds, positive=True),
+)
 def run_in_shell(
     server: SwerexServer,
     command: str,
@@ -79,9 +86,6 @@ def run_in_shell(
         print(run_in_shell(server, "pwd; echo $MODE").stdout)
         ```
     """
-    as_text(command)
-    check_seconds(timeout, positive=True)
-    check_name(session, "session")
     made = identify("run_in_shell", {"command": command, "session": session}, step=step)
     plane = open_plane((config or AGSConfig()).connection(), server.instance_id).plane
     runtime = connect(server, config)

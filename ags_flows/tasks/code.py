@@ -10,7 +10,6 @@ from ags_flows.cloud.data_planes import open_plane
 from ags_flows.durable.cells import Once
 from ags_flows.errors import CodeFailedError
 from ags_flows.models import CodeContext, CodeResult, Instance
-from ags_flows.models.checks import check_count, check_environment, check_name, check_seconds, check_text
 from ags_flows.run.artifacts import show_results
 from ags_flows.run.holder import identify
 from ags_flows.run.logs import OutputLog, run_logger
@@ -78,10 +77,7 @@ def run_code(
     if isinstance(context, CodeContext):
         language = context.language
     check_language(language)
-    check_text(code, "code")
-    check_seconds(timeout)
-    check_count(limit)
-    env = check_environment(env)
+    env = env or {}
     hidden = load_secrets(secrets)
     redactor = Redactor(hidden.values())
     reference = instance_id(instance)
@@ -109,7 +105,7 @@ def run_code(
         "env": env,
         "secrets": dict(secrets or {}),
     }
-    cell = Once(plane, "cells", identify("run_code", does, step=step))
+    cell = Once(plane, "cells", identify("run_code", does, step=step), on_trouble=run_logger().warning)
     with redactor.errors():
         try:
             result, _ = cell.run(execute, CodeResult.model_dump_json, CodeResult.model_validate_json)
@@ -155,7 +151,6 @@ def create_code_context(
         ```
     """
     check_language(language)
-    check_name(cwd, "cwd")
     plane = open_plane((config or AGSConfig()).connection(), instance_id(instance)).plane
     made = identify("create_code_context", {"language": language, "cwd": cwd}, step=step)
     # A context that an earlier attempt made and did not record is of no use to anything: another one is made.

@@ -14,7 +14,7 @@ from ags_flows.durable.command import Command, DurableCommand, Following
 from ags_flows.durable.direct import run_direct
 from ags_flows.errors import CommandFailedError, CommandTimeoutError, ConfigurationError
 from ags_flows.models import CommandHandle, ExecResult, Instance
-from ags_flows.models.checks import check_count, check_environment, check_name, check_seconds, check_user
+from ags_flows.models.checks import check_command
 from ags_flows.run.holder import identify
 from ags_flows.run.logs import OutputLog, run_logger
 from ags_flows.run.redaction import Redactor
@@ -100,9 +100,7 @@ def exec_command(
             config=config,
         )
         return cast(ExecResult, handle)
-    text = as_text(command)
-    env = check_environment(env)
-    _check(timeout=timeout, cwd=cwd, user=user, limit=limit)
+    text, env = as_text(command), env or {}
     reference = instance_id(instance)
     plane, cancelled = open_plane((config or AGSConfig()).connection(), reference)
     hidden = load_secrets(secrets)
@@ -154,9 +152,7 @@ def start_command(
         kill_command(server)
         ```
     """
-    text = as_text(command)
-    env = check_environment(env)
-    _check(timeout=timeout, cwd=cwd, user=user)
+    text, env = as_text(command), env or {}
     reference = instance_id(instance)
     plane, _ = open_plane((config or AGSConfig()).connection(), reference)
     hidden = load_secrets(secrets)
@@ -205,7 +201,6 @@ def wait_command(
         assert wait_command(handle).exit_code == 0
         ```
     """
-    _check(limit=limit)
     plane, cancelled = open_plane((config or AGSConfig()).connection(), handle.instance_id)
     hidden = load_secrets(handle.secrets)
     with (
@@ -263,28 +258,8 @@ def as_text(command: str | Sequence[str]) -> str:
     Raises:
         ConfigurationError: It is empty, or no program can be given it.
     """
-    if not isinstance(command, str) and not all(isinstance(part, str) for part in command):
-        raise ConfigurationError(f"command: every argument must be a text, got {command!r}.")
-    text = command if isinstance(command, str) else shlex.join(command)
-    if not text.strip():
-        raise ConfigurationError(f"command: it is empty (got {command!r}).")
-    if "\0" in text:
-        raise ConfigurationError("command: it has a zero byte, which no program can be given.")
-    return text
-
-
-def _check(
-    *, timeout: float | None = None, cwd: str | None = None, user: str | None = None, limit: int | None = None
-) -> None:
-    """Check arguments before anything is sent.
-
-    Raises:
-        ConfigurationError: One of them breaks its rule.
-    """
-    check_seconds(timeout)
-    check_name(cwd, "cwd")
-    check_user(user)
-    check_count(limit)
+    check_command(command)
+    return command if isinstance(command, str) else shlex.join(command)
 
 
 def _as_bytes(stdin: str | bytes | None) -> bytes | None:

@@ -9,10 +9,11 @@ from ags_flows.blocks import AGSConfig
 from ags_flows.cloud.data_plane import DataPlane
 from ags_flows.cloud.data_planes import open_plane
 from ags_flows.models import FileInfo, Instance, Transfer
+from ags_flows.models.checks import check_text_path
 from ags_flows.run.logs import ProgressLog, run_logger
 from ags_flows.run.task_options import sandbox_task
 from ags_flows.tasks.instances import instance_id
-from ags_flows.transfer import Exclude, Links, is_own
+from ags_flows.transfer import Exclude, Links, check_exclude, check_links, is_own
 
 DEFAULT_LIMIT = 64 << 20
 
@@ -31,10 +32,13 @@ def _logged(moved: Transfer) -> Transfer:
     elif moved.size > 1e6:
         told.append(f"{moved.size / 1e6 / max(moved.seconds, 1e-3):,.0f} MB/s")
     run_logger().info("%s -> %s: %s", moved.source, moved.destination, ", ".join(told))
+    if moved.left_out:
+        names = ", ".join(moved.left_out)
+        run_logger().warning("%s: left out, since devices, pipes and sockets have no content: %s", moved.source, names)
     return moved
 
 
-@sandbox_task("upload", "local")
+@sandbox_task("upload", "local", remote=check_text_path)
 def upload_file(
     instance: Instance | str,
     local: str | Path,
@@ -68,19 +72,21 @@ def upload_file(
     )
 
 
-@sandbox_task("upload", "local")
+@sandbox_task("upload", "local", exclude=check_exclude, links=check_links)
 def upload_directory(
     instance: Instance | str,
     local: str | Path,
     remote: str,
     user: str | None = None,
     exclude: Exclude = (),
+    links: Links = "keep",
     config: AGSConfig | None = None,
 ) -> Transfer:
     """Copy a local directory with all that is in it into a sandbox; modes, links and empty directories are kept.
 
     What is in `local` is in `remote` afterwards, beside what was there. Files that the sandbox has already, with their
-    content and mode, are not sent again. A directory that is there keeps its mode and its owner.
+    content and mode, are not sent again. A directory that is there keeps its mode and its owner. Devices, pipes and
+    sockets are left out with a warning.
 
     Args:
         instance: The instance or its id.
@@ -88,11 +94,12 @@ def upload_directory(
         remote: Absolute path, or relative to the user's home. It is made with its parents.
         user: Who owns it in the sandbox: `user` (default) or `root`.
         exclude: What is left out: patterns in the style of `.gitignore`, or the text of such a file.
+        links: `keep` recreates links that lead outside of `local` as they are, `skip` leaves them out.
         config: Where AGS is; by default from the environment.
 
     Raises:
-        TransferError: It cannot be read, has something that is not a file, a directory or a link, or a file stands in
-            the sandbox where a directory should be, or the reverse. Nothing was written.
+        TransferError: It cannot be read, or a file stands in the sandbox where a directory should be, or the reverse.
+            Nothing was written.
 
     Example:
         ```python
@@ -106,13 +113,14 @@ def upload_directory(
             Path(local),
             remote,
             exclude=exclude,
+            links=links,
             user=user,
             progress=ProgressLog(f"upload of {local}"),
         )
     )
 
 
-@sandbox_task("download", "remote")
+@sandbox_task("download", "remote", remote=check_text_path)
 def download_file(
     instance: Instance | str,
     remote: str,
@@ -139,7 +147,7 @@ def download_file(
     )
 
 
-@sandbox_task("download", "remote")
+@sandbox_task("download", "remote", exclude=check_exclude, links=check_links)
 def download_directory(
     instance: Instance | str,
     remote: str,
@@ -150,6 +158,8 @@ def download_directory(
     config: AGSConfig | None = None,
 ) -> Transfer:
     """Copy a directory of a sandbox to this machine. Nothing can be written outside of `local`.
+
+    Devices, pipes and sockets are left out with a warning.
 
     Args:
         instance: The instance or its id.
@@ -163,8 +173,8 @@ def download_directory(
 
     Raises:
         NotFoundError: There is no such directory in the sandbox.
-        TransferError: An entry would end outside of `local`, is a device or a pipe, or must not be replaced; the
-            message names it. Nothing was written.
+        TransferError: An entry would end outside of `local`, or must not be replaced; the message names it. Nothing
+            was written.
 
     Example:
         ```python
@@ -185,7 +195,7 @@ def download_directory(
     )
 
 
-@sandbox_task("download", "pattern")
+@sandbox_task("download", "pattern", exclude=check_exclude, links=check_links)
 def download_files(
     instance: Instance | str,
     pattern: str,
@@ -208,8 +218,8 @@ def download_files(
 
     Raises:
         NotFoundError: Nothing matches.
-        TransferError: An entry would end outside of `local`, is a device or a pipe, or must not be replaced; the
-            message names it. Nothing was written.
+        TransferError: An entry would end outside of `local`, or must not be replaced; the message names it. Nothing
+            was written.
 
     Example:
         ```python

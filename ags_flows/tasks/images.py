@@ -5,7 +5,6 @@ from __future__ import annotations
 from ags_flows.blocks import AGSConfig
 from ags_flows.lifecycle.precaching import forget_precached, precache, precached, wait_precached
 from ags_flows.models import PrecachedImage, registry_type_of
-from ags_flows.models.checks import check_seconds
 from ags_flows.run.logs import run_logger
 from ags_flows.run.task_options import sandbox_task
 
@@ -37,7 +36,6 @@ def precache_image(
         precache_image("registry.example.com/team/etl:v3", registry_type="custom")
         ```
     """
-    check_seconds(timeout)
     config = config or AGSConfig()
     control = config.control_plane()
     known = precache(control, image, registry_type or registry_type_of(image) or config.image_registry_type)

@@ -11,8 +11,7 @@ from ags_flows.lifecycle.changes import pause, resume
 from ags_flows.lifecycle.open_sandbox import Launch, take_over_or_start
 from ags_flows.lifecycle.waiting import wait_instance_running as _wait_instance_running
 from ags_flows.models import AccessToken, CustomConfiguration, Instance, MountOption, Tool
-from ags_flows.models.checks import check_count, check_seconds
-from ags_flows.models.durations import parse_duration
+from ags_flows.models.durations import check_duration, parse_duration
 from ags_flows.ownership import LEASE
 from ags_flows.run.events import tell_instance
 from ags_flows.run.holder import identify, owner
@@ -29,7 +28,7 @@ def instance_id(instance: Instance | str) -> str:
     return reference
 
 
-@sandbox_task("start", "tool")
+@sandbox_task("start", "tool", timeout=check_duration)
 def start_instance(
     tool: Tool | str | None = None,
     timeout: str | None = None,
@@ -139,7 +138,6 @@ def wait_instance_running(
         stop_instance(running)
         ```
     """
-    check_seconds(timeout)
     config = config or AGSConfig()
     running = _wait_instance_running(
         config.control_plane(), instance_id(instance), timeout=timeout or config.startup_timeout
@@ -187,13 +185,12 @@ def list_instances(
             print(one.id, one.tool_name, one.metadata)
         ```
     """
-    check_count(limit)
     control = (config or AGSConfig()).control_plane()
     reference = (tool.id if isinstance(tool, Tool) else tool_id(tool)) if tool else None
     return control.list_instances(tool=reference, status=status, metadata=metadata, limit=limit)
 
 
-@sandbox_task("extend", "instance")
+@sandbox_task("extend", "instance", timeout=check_duration)
 def extend_instance(instance: Instance | str, timeout: str | None = None, config: AGSConfig | None = None) -> Instance:
     """Restart the countdown of an instance's timeout, `30s` to `24h` from now; it can also be shortened.
 
@@ -244,7 +241,7 @@ def pause_instance(instance: Instance | str, memory: bool = True, config: AGSCon
     return paused
 
 
-@sandbox_task("resume", "instance")
+@sandbox_task("resume", "instance", timeout=check_duration)
 def resume_instance(instance: Instance | str, timeout: str | None = None, config: AGSConfig | None = None) -> Instance:
     """Resume a paused instance and wait until it is RUNNING. One that runs already is a success.
 

@@ -20,7 +20,6 @@ from ags_flows.models import (
     ToolSpec,
     registry_type_of,
 )
-from ags_flows.models.checks import check_count, check_seconds
 from ags_flows.run.events import tell_tool
 from ags_flows.run.holder import identify
 from ags_flows.run.logs import run_logger
@@ -150,7 +149,6 @@ def wait_tool_active(tool: Tool | str, timeout: float | None = None, config: AGS
         wait_tool_active(tool, timeout=300)
         ```
     """
-    check_seconds(timeout)
     config = config or AGSConfig()
     control = config.control_plane()
     reference = tool_id(tool)
@@ -206,7 +204,6 @@ def list_tools(
             print(tool.name, tool.image)
         ```
     """
-    check_count(limit)
     control = (config or AGSConfig()).control_plane()
     return control.list_tools(name=name, type=type, status=status, tags=tags, limit=limit)
 

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import IO
 
 from ags_flows.errors import TransferError, TransferIncompleteError
-from ags_flows.transfer.exclusion import Exclusion
+from ags_flows.transfer.exclusion import Exclusion, Links
 from ags_flows.transfer.local_errors import local_errors
-from ags_flows.transfer.paths import shown
+from ags_flows.transfer.paths import leads_outside, shown
 
 MOST_ENTRIES = 1_000_000
 LARGEST_HEADER = 1 << 20
@@ -77,19 +77,32 @@ class Packed:
         return self.type == tarfile.DIRTYPE
 
     @property
+    def is_special(self) -> bool:
+        """Whether it is a device or a pipe, which has no content."""
+        return self.type not in (tarfile.DIRTYPE, tarfile.REGTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE)
+
+    @property
     def leads_outside(self) -> bool:
         """Whether it is a link to something outside of the directory."""
-        aim = posixpath.normpath(posixpath.join(posixpath.dirname(self.name), self.link))
-        return self.type == tarfile.SYMTYPE and (self.link.startswith("/") or aim == ".." or aim.startswith("../"))
+        return self.type == tarfile.SYMTYPE and leads_outside(self.name, self.link)
 
 
-def scan(local: Path, exclusion: Exclusion) -> list[Local]:
-    """Return the entries of a local directory, a directory before what is in it.
+def scan(local: Path, exclusion: Exclusion, links: Links) -> tuple[list[Local], list[str]]:
+    """Return the entries of a local directory that are transferred.
+
+    Args:
+        local: The directory.
+        exclusion: What is left out.
+        links: Whether links that lead outside of the directory are kept.
+
+    Returns:
+        The entries, a directory before what is in it; and the names of devices, pipes and sockets, which have no
+        content.
 
     Raises:
-        TransferError: It cannot be read, or has something that is not a file, a directory or a link.
+        TransferError: It cannot be read.
     """
-    found = []
+    found, special = [], []
     with local_errors(local, "cannot be read"):
         waiting = [""]
         while waiting:
@@ -100,15 +113,16 @@ def scan(local: Path, exclusion: Exclusion) -> list[Local]:
                     one = Local(name, entry.stat(follow_symlinks=False))
                     if exclusion.covers(name, one.is_directory):
                         continue
-                    if not (one.is_directory or one.is_file or stat.S_ISLNK(one.status.st_mode)):
-                        raise TransferError(
-                            f"{shown(local / name)} is not a file, a directory or a link.",
-                            hint=f"Leave it out with exclude=[{shown(name)!r}].",
-                        )
+                    if stat.S_ISLNK(one.status.st_mode):
+                        if links == "skip" and leads_outside(name, os.readlink(entry.path)):
+                            continue
+                    elif not (one.is_directory or one.is_file):
+                        special.append(name)
+                        continue
                     found.append(one)
                     if one.is_directory:
                         waiting.append(name)
-    return found
+    return found, special
 
 
 def pack(local: Path, entries: Iterable[Local], names: Mapping[str, str], file: IO[bytes]) -> None:
@@ -203,7 +217,7 @@ def contents(file: IO[bytes], remote: str) -> list[Packed]:
         A directory comes before what is in it; directories that the archive has no entry for are added.
 
     Raises:
-        TransferError: An entry would be written outside of the target, or is a device, a pipe or a socket.
+        TransferError: An entry would be written outside of the target, or is of an unknown type.
     """
     found: dict[str, Packed] = {}
     size = file.seek(0, os.SEEK_END)
@@ -253,11 +267,13 @@ def _checked(header: tarfile.TarInfo, found: Mapping[str, Packed], remote: str) 
         aim = found.get(link)
         if aim is None or aim.is_directory:
             raise _refused(name, f"is a hard link to {shown(header.linkname)!r}, outside of the target", remote)
-        if aim.type == tarfile.SYMTYPE:
-            return Packed(name, tarfile.SYMTYPE, mode, modified, link=aim.link)
+        if aim.type == tarfile.SYMTYPE or aim.is_special:
+            return Packed(name, aim.type, mode, modified, link=aim.link)
         return Packed(name, tarfile.LNKTYPE, mode, modified, link=aim.link or link)
+    if header.isdev():
+        return Packed(name, header.type, mode, modified)
     if not header.isreg() or header.issparse():
-        raise _refused(name, "is a device, a pipe or a socket", remote)
+        raise _refused(name, "is of a type that is not known", remote)
     return Packed(name, tarfile.REGTYPE, mode, modified, header.size, header.offset_data)
 
 

@@ -1,16 +1,33 @@
-"""Patterns of what a transfer leaves out, in the style of `.gitignore`."""
+"""What a transfer leaves out: patterns in the style of `.gitignore`, and links that lead outside."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Literal
 
 from pathspec import GitIgnoreSpec
 
 from ags_flows.errors import ConfigurationError
+from ags_flows.models.checks import choice
 from ags_flows.transfer.paths import is_own
 
 Exclude = str | Sequence[str]
 """Patterns, or the text of a `.gitignore` file."""
+
+Links = Literal["keep", "skip"]
+"""Whether links that lead outside of the directory are kept as they are, or left out."""
+
+check_links = choice("keep", "skip")
+
+
+def check_exclude(exclude: Exclude, field: str = "exclude") -> Exclude:
+    """Return patterns as they are.
+
+    Raises:
+        ConfigurationError: One of them is not a text, or not valid.
+    """
+    Exclusion(exclude, field)
+    return exclude
 
 
 class Exclusion:
@@ -18,20 +35,23 @@ class Exclusion:
 
     Args:
         exclude: Patterns as in a `.gitignore` file, relative to the directory that is transferred.
+        field: The name that errors give.
 
     Raises:
         ConfigurationError: A pattern is not valid.
     """
 
-    def __init__(self, exclude: Exclude = ()) -> None:
+    def __init__(self, exclude: Exclude = (), field: str = "exclude") -> None:
+        if isinstance(exclude, bytes) or not isinstance(exclude, (str, Sequence)):
+            raise ConfigurationError(f"{field} must be patterns as text, or a list of them, got {exclude!r}.")
         patterns = exclude.splitlines() if isinstance(exclude, str) else list(exclude)
         for pattern in patterns:
             if not isinstance(pattern, str):
-                raise ConfigurationError(f"exclude must be patterns as text, got {pattern!r}.")
+                raise ConfigurationError(f"{field} must be patterns as text, got {pattern!r}.")
         try:
             self._spec = GitIgnoreSpec.from_lines(patterns)
         except ValueError as error:
-            raise ConfigurationError(f"exclude={exclude!r} has a pattern that is not valid: {error}") from error
+            raise ConfigurationError(f"{field}={exclude!r} has a pattern that is not valid: {error}") from error
         self.has_patterns = any(pattern.strip() for pattern in patterns)
 
     def covers(self, name: str, is_directory: bool) -> bool:

@@ -7,12 +7,16 @@ import posixpath
 import re
 import shlex
 import uuid
+from collections.abc import Iterable
 from pathlib import Path
 
 from ags_flows.errors import TransferError
 
 OWN = ".ags_flows"
 """How the names of this package's own files begin, in sandboxes and beside local targets. They are not transferred."""
+
+MOST_SHOWN = 100
+"""Names of entries that a result holds."""
 
 _MAGIC = re.compile(r"[*?\[]")
 
@@ -86,6 +90,24 @@ def shown(path: str | Path | bytes) -> str:
     return os.fsencode(path).decode(errors="backslashreplace")
 
 
+def shown_names(names: Iterable[str]) -> tuple[str, ...]:
+    """Return names for results: in order, each once, and no more than `MOST_SHOWN`."""
+    every = sorted(set(names))
+    more = [f"and {len(every) - MOST_SHOWN:,} more"] if len(every) > MOST_SHOWN else []
+    return (*map(shown, every[:MOST_SHOWN]), *more)
+
+
+def leads_outside(name: str, aim: str) -> bool:
+    """Whether a link leads out of the directory that is transferred.
+
+    Args:
+        name: The link, relative to the directory.
+        aim: What it leads to.
+    """
+    path = posixpath.normpath(posixpath.join(posixpath.dirname(name), aim))
+    return aim.startswith("/") or path == ".." or path.startswith("../")
+
+
 def has_magic(remote: str) -> bool:
     """Whether a path is a pattern, such as `out/*.parquet`."""
     return _MAGIC.search(remote) is not None
@@ -98,3 +120,13 @@ def split_pattern(pattern: str) -> tuple[str, str]:
     fixed = next((index for index, part in enumerate(parts) if has_magic(part)), len(parts) - 1)
     base = "/".join(parts[:fixed]) or ("/" if path.startswith("/") else ".")
     return base, "/".join(parts[fixed:])
+
+
+def joined(names: Iterable[str]) -> bytes:
+    """Return names as a list whose elements end with a zero byte, as `xargs -0` and tar read it."""
+    return b"".join(name.encode(errors="surrogateescape") + b"\0" for name in names)
+
+
+def split(listing: bytes) -> list[str]:
+    """Return the names of such a list."""
+    return [one for one in listing.decode(errors="surrogateescape").split("\0") if one]

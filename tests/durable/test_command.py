@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from ags_flows.durable.command import Command, DurableCommand, Following
+from ags_flows.durable.direct import run_direct
 from ags_flows.emulator.sandbox import isolation
 from ags_flows.errors import (
     CommandTimeoutError,
@@ -258,3 +259,34 @@ def test_a_home_that_cannot_be_written_to_is_no_hindrance(plane, key):
         plane.run(
             "rm -rf /tmp/.ags_flows-*; chmod 755 /home/user; mv /home/user/kept /home/user/.ags_flows", user="root"
         )
+
+
+def test_a_command_that_removes_its_own_directory_is_found_again(plane):
+    plane.write("gone/file", "x")
+    command, name = Command("rm -rf ../gone; exit 3", cwd="gone"), uuid.uuid4().hex
+    assert DurableCommand(plane, command).start(step_of(name)).wait().exit_code == 3
+    assert DurableCommand(plane, command).start(step_of(name)).wait().exit_code == 3
+
+
+def test_a_direct_command_whose_connection_is_cut_has_an_unknown_outcome(sandbox, ags_emulator_process, plane):
+    _, instance = sandbox
+    ags_emulator_process.stream_fault(
+        "cut", instance_id=instance.id, path="/process.Process/Start", after_seconds=0.3, times=1
+    )
+    with pytest.raises(OutcomeUnknownError, match="may have run"):
+        run_direct(plane, Command("sleep 2"), step_of(uuid.uuid4().hex).holder)
+
+
+def test_a_time_limit_does_not_count_a_pause(sandbox, plane):
+    config, instance = sandbox
+    control = config.control_plane()
+    running = DurableCommand(plane, Command("sleep 5; echo done", timeout=8)).start(step_of(uuid.uuid4().hex))
+    control.pause_instance(instance.id)
+    deadline = time.monotonic() + 30
+    while control.get_instance(instance.id).status != "PAUSED":
+        assert time.monotonic() < deadline
+    paused = time.monotonic()
+    while time.monotonic() - paused < 9:
+        time.sleep(0.2)
+    control.resume_instance(instance.id, timeout="1h")
+    assert running.wait().stdout == "done\n"

@@ -12,7 +12,7 @@ from prefect.settings import get_current_settings
 
 from ags_flows import sandbox_session
 from ags_flows.errors import CodeFailedError, CommandFailedError, CommandTimeoutError, OutcomeUnknownError
-from ags_flows.flows import provision_and_run, run_batch
+from ags_flows.flows import provision_and_run, run_batch, run_items
 from ags_flows.models import ToolSpec
 from ags_flows.run.secrets import load_secrets
 from ags_flows.tasks import start_command, wait_command
@@ -156,6 +156,22 @@ def test_a_batch_keeps_secrets_of_items_that_timed_out_out_of_its_results(block,
     kept = "".join(path.read_text() for path in tmp_path.rglob("*") if path.is_file())
     assert "token is ********" in kept
     assert PASSWORD not in kept + report.model_dump_json() + stored()
+
+
+def test_what_the_function_of_a_batch_returns_or_raises_is_masked(block, ags_config, tmp_path):
+    def work(sandbox, item):
+        sandbox.run('printf "%s" "$PASSWORD" | base64 -w0 >told', secrets=block, check=True)
+        shown = {"text": sandbox.read("told").decode(), "of": [PASSWORD, {PASSWORD: item}]}
+        if item == 2:
+            raise ValueError(f"not with {PASSWORD}")
+        return shown
+
+    report = run_items([1, 2], work, tool="base", sandboxes=1, fail_above=1, results=tmp_path, config=ags_config)
+    assert report.failures[0].error == "not with ********"
+    kept = "".join(path.read_text() for path in tmp_path.rglob("*") if path.is_file())
+    assert kept.count("********") >= 4
+    for hidden in (PASSWORD, b64encode(PASSWORD.encode()).decode()):
+        assert hidden not in kept + report.model_dump_json()
 
 
 def test_tokens_are_in_no_name_of_a_run_and_in_no_step(ags_config):

@@ -2,17 +2,20 @@
 
 import decimal
 import math
+from pathlib import Path
 
 import pytest
 
-from ags_flows import tasks
 from ags_flows.errors import ConfigurationError
 from ags_flows.models.checks import (
     check_count,
     check_environment,
+    check_local,
     check_name,
+    check_path,
     check_seconds,
     check_text,
+    check_text_path,
     check_user,
 )
 
@@ -54,6 +57,24 @@ def test_other_users_are_refused(value):
     assert [check_user(user) for user in (None, "root", "www-data", "Build.1")]
 
 
+@pytest.mark.parametrize("value", ["a", "/a b", "-rf", "~/x", "caf\udce9", "line\nline"])
+def test_any_name_that_a_file_system_allows_is_a_path(value):
+    assert check_path(value) == check_local(value) == value
+
+
+def test_a_path_that_requests_carry_as_text_is_valid_utf8():
+    assert check_text_path("你好") == "你好"
+    with pytest.raises(ConfigurationError, match="^path must be valid UTF-8.*Transfer the directory"):
+        check_text_path("caf\udce9")
+
+
+def test_a_local_path_may_be_any_kind_of_path():
+    assert check_local(Path("a")) == Path("a")
+    for value in (b"a", 5, "", "a\0", None):
+        with pytest.raises(ConfigurationError, match="^local must be a path on this machine"):
+            check_local(value)
+
+
 def test_text_is_text():
     with pytest.raises(ConfigurationError, match="code must be a text, got 5"):
         check_text(5, "code")
@@ -76,51 +97,3 @@ def test_other_values_are_refused_with_the_variable(value):
 def test_other_names_of_variables_are_refused(name):
     with pytest.raises(ConfigurationError, match="env: .* is not the name of a variable"):
         check_environment({name: "x"})
-
-
-CALLS = [
-    (tasks.exec_command, {"command": "true"}, ("timeout", "limit", "cwd", "user", "env")),
-    (tasks.start_command, {"command": "true"}, ("timeout", "cwd", "user", "env")),
-    (tasks.run_code, {"code": "1"}, ("timeout", "limit", "env")),
-    (tasks.create_code_context, {}, ("cwd",)),
-    (tasks.wait_instance_running, {}, ("timeout",)),
-]
-WRONG = {"timeout": math.nan, "limit": -1, "cwd": "", "user": "", "env": {"A": None}}
-
-
-@pytest.mark.parametrize(
-    ("task", "arguments", "field"),
-    [(task, arguments, field) for task, arguments, fields in CALLS for field in fields],
-    ids=lambda one: getattr(one, "name", None) or (one if isinstance(one, str) else ""),
-)
-def test_a_task_checks_its_arguments_before_any_request(task, arguments, field, ags_emulator, ags_config):
-    before = ags_emulator.overview()["requests"]
-    with pytest.raises(ConfigurationError, match=f"^{field}"):
-        task.fn("sdi-x", **arguments, **{field: WRONG[field]}, config=ags_config)
-    assert ags_emulator.overview()["requests"] == before
-
-
-@pytest.mark.parametrize("durable", [True, False])
-def test_a_user_that_does_not_exist_is_named_and_not_retried(durable, ags_config):
-    started = tasks.start_instance.fn("code-interpreter-v1", config=ags_config)
-    instance = tasks.wait_instance_running.fn(started, config=ags_config)
-    calls = [
-        lambda: tasks.exec_command.fn(instance, "true", user="nosuch", durable=durable, config=ags_config),
-        lambda: tasks.read_file.fn(instance, "a", user="nosuch", config=ags_config),
-        lambda: tasks.list_files.fn(instance, "/", user="nosuch", config=ags_config),
-    ]
-    for call in calls:
-        with pytest.raises(Exception, match="nosuch") as caught:
-            call()
-        assert type(caught.value).__name__ == "InvalidRequestError" and not caught.value.retryable
-
-
-@pytest.mark.parametrize("durable", [True, False])
-def test_converted_variables_arrive(durable, ags_config):
-    started = tasks.start_instance.fn("code-interpreter-v1", config=ags_config)
-    instance = tasks.wait_instance_running.fn(started, config=ags_config)
-    env = {"PORT": 8000, "DEBUG": True}
-    ran = tasks.exec_command.fn(instance, "echo $PORT $DEBUG", env=env, durable=durable, config=ags_config)
-    assert ran.stdout == "8000 true\n"
-    code = "import os; os.environ['PORT'] + os.environ['DEBUG']"
-    assert tasks.run_code.fn(instance, code, env=env, config=ags_config).text == "8000true"

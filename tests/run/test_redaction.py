@@ -53,6 +53,10 @@ SPELLINGS = {
     "ascii": ascii,
     "repr of bytes": lambda text: repr(text.encode()),
     "shlex": shlex.quote,
+    "JSON in JSON in JSON": lambda text: json.dumps(json.dumps(json.dumps(text))),
+    "URL in a URL": lambda text: quote_plus(quote(text, safe="")),
+    "SQL": lambda text: "'" + text.replace("'", "''") + "'",
+    "CSV": lambda text: '"' + text.replace('"', '""') + '"',
     "HTML": html.escape,
     "hex": lambda text: text.encode().hex(),
 }
@@ -81,7 +85,7 @@ def test_no_part_of_a_secret_is_shown_in_any_spelling(spell, secret, before, aft
     spelled = spell(secret)
     shown = Redactor([secret]).text(f"{before}{spelled}{after}")
     assert MASK in shown
-    assert not leaks(shown, without_quotes(spelled, spell("")), "\\\\\\\\")
+    assert not leaks(shown, without_quotes(spelled, spell("")), "\\\\\\\\" + spell(""))
 
 
 @pytest.mark.parametrize("url_safe", [False, True])
@@ -128,6 +132,24 @@ def test_the_strings_of_a_json_secret_are_masked():
         shown = redactor.text(text)
         assert MASK in shown
         assert not any(part in shown for part in ("svc", "MIIB", "quo", "inner-"))
+
+
+@pytest.mark.parametrize("url_safe", [False, True])
+@given(secret=secrets, before=ordinary, after=ordinary, width=st.integers(16, 100), indent=st.sampled_from(["", "  "]))
+def test_base64_of_a_longer_text_is_masked_wherever_it_is_wrapped(url_safe, secret, before, after, width, indent):
+    encoded = in_base64(before + secret + after, url_safe)
+    start, end = len(before.encode()), len((before + secret).encode())
+    core = encoded[-(-start * 8 // 6) : end * 8 // 6]
+    wrapped = [f"{indent}{encoded[at : at + width]}" for at in range(0, len(encoded), width)]
+    redactor = Redactor([secret])
+    around = in_base64(before + "\0" * (end - start) + after, url_safe)
+    for shown in (redactor.text("\n".join(wrapped)), "\n".join(redactor.text(line) for line in wrapped)):
+        assert not leaks(shown, core, around)
+
+
+def test_a_word_on_a_line_is_no_part_of_base64():
+    redactor = Redactor(["".join(chr(97 + number * 7 % 26) for number in range(2_000))])
+    assert redactor.text("done\nPASSED\nabc\n") == "done\nPASSED\nabc\n"
 
 
 def test_base64_is_masked_in_wrapped_lines():
@@ -212,7 +234,8 @@ def test_no_part_of_a_secret_stays_at_the_border_of_head_and_tail(secret, before
     kept = HeadAndTail(limit)
     kept.add(f"{before}{spelled}{after}".encode())
     shown = Redactor([secret]).text(kept.text())
-    assert not leaks(shown, without_quotes(spelled, SPELLINGS[spelling]("")), "\\\\\\\\")
+    empty = SPELLINGS[spelling]("")
+    assert not leaks(shown, without_quotes(spelled, empty), "\\\\\\\\" + empty)
 
 
 def test_a_token_at_the_border_is_left_out_whole():

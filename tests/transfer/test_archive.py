@@ -40,8 +40,8 @@ def packed(*entries, **options):
         ([entry("a", tarfile.LNKTYPE, "/etc/passwd")], "hard link to '/etc/passwd'"),
         ([entry("a", tarfile.LNKTYPE, "../x")], "hard link to '../x'"),
         ([entry("d", tarfile.DIRTYPE), entry("a", tarfile.LNKTYPE, "d")], "hard link to 'd'"),
-        ([entry("a", tarfile.CHRTYPE)], "a device, a pipe or a socket"),
-        ([entry("a", tarfile.FIFOTYPE)], "a device, a pipe or a socket"),
+        ([entry("a", tarfile.CHRTYPE), entry("a/b")], "through a link or a file"),
+        ([entry("a", tarfile.GNUTYPE_SPARSE)], "a type that is not known"),
         ([entry(".", tarfile.SYMTYPE, "/etc")], "stands for the directory itself"),
     ],
 )
@@ -53,6 +53,12 @@ def test_an_entry_that_may_do_harm_is_refused(entries, message):
 def test_a_hard_link_to_a_link_is_a_link(plane):
     found = contents(packed(entry("a", tarfile.SYMTYPE, "x"), entry("b", tarfile.LNKTYPE, "a")), "out")
     assert [(one.name, one.type, one.link) for one in found] == [("a", b"2", "x"), ("b", b"2", "x")]
+
+
+@pytest.mark.parametrize("kind", [tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE])
+def test_what_has_no_content_is_known_by_its_type(kind):
+    found = contents(packed(entry("a", kind), entry("b", tarfile.LNKTYPE, "a"), entry("c")), "out")
+    assert [one.name for one in found if one.is_special] == ["a", "b"]
 
 
 def test_an_archive_is_plain_tar():

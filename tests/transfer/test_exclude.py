@@ -8,7 +8,7 @@ import pytest
 from ags_flows import tasks
 from ags_flows.errors import ConfigurationError, NotFoundError
 from ags_flows.transfer import download_directory, download_matching, upload_directory
-from ags_flows.transfer.exclusion import Exclusion
+from ags_flows.transfer.exclusion import Exclusion, check_links
 
 FILES = (
     "a.py",
@@ -87,7 +87,7 @@ def test_a_pattern_that_is_not_valid_is_named(plane, source):
     with pytest.raises(ConfigurationError, match="exclude must be patterns as text, got 1"):
         Exclusion([1])
     with pytest.raises(ConfigurationError, match="links must be 'keep' or 'skip', got 'follow'"):
-        download_directory(plane, "x", source, links="follow")
+        check_links("follow", "links")
 
 
 def test_files_of_this_package_are_not_transferred(plane, source, tmp_path, sandbox):

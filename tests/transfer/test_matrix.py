@@ -1,14 +1,19 @@
-"""Every kind of file, in both directions, into new and into existing targets; and every kind of login profile."""
+"""Every kind of file, in both directions, into new and into existing targets."""
 
 import os
-import shlex
+import socket
 import stat
-import time
 import uuid
 
 import pytest
 
-from ags_flows.transfer import download_directory, download_file, download_matching, upload_directory, upload_file
+from ags_flows.cloud.data_planes import open_plane
+from ags_flows.errors import TransferIncompleteError
+from ags_flows.tasks import download_directory as download_task
+from ags_flows.tasks import download_files
+from ags_flows.tasks import upload_directory as upload_task
+from ags_flows.transfer import download_directory, download_file, upload_directory, upload_file
+from ags_flows.transfer.paths import quoted
 
 USERS = ("user", "root")
 
@@ -162,39 +167,96 @@ def test_a_file_of_every_kind_comes_back_as_it_went(plane, tmp_path, kind, targe
         assert not back.is_symlink()
 
 
-PROFILES = {
-    "prints": "echo Welcome to this image; echo warning >&2",
-    "changes_directory": "cd /tmp",
-    "takes_seconds": "sleep 20",
-    "stops_at_errors": "set -eu; shopt -s failglob",
-    "ends": "exit 3",
-    "exports": "export HOME=/nowhere IFS=/ LANG=xx_XX LC_ALL=xx_XX PATH=/nowhere TAR_OPTIONS=-v; umask 077",
-    "aliases": "shopt -s expand_aliases; alias tar=false mv=false; cd() { false; }; export -f cd",
+def pipe(path):
+    os.mkfifo(path)
+
+
+def unix_socket(path):
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))
+
+
+SPECIAL = {"pipe": pipe, "socket": unix_socket}
+MAKE_SPECIAL = {
+    "pipe": "mkfifo -- {}",
+    "socket": "python3 -c 'import socket, sys; socket.socket(socket.AF_UNIX).bind(sys.argv[1])' {}",
 }
 
 
-@pytest.mark.parametrize("user", USERS)
-@pytest.mark.parametrize("profile", PROFILES)
-def test_no_login_profile_changes_a_transfer(plane, tmp_path, profile, user):
-    home, name = {"user": "/home/user", "root": "/root"}[user], f"p-{uuid.uuid4().hex}"
-    source = tmp_path / "source"
-    source.mkdir()
-    (source / "a.csv").write_text("a")
-    (source / "b.csv").write_text("b")
-    quoted = shlex.quote(PROFILES[profile])
-    started = time.monotonic()
-    try:
-        plane.script(f"echo {quoted} >~/.bash_profile; cp ~/.bash_profile ~/.bashrc", user=user)
-        upload_file(plane, source / "a.csv", f"{name}/file/a.csv", user=user)
-        upload_directory(plane, source, f"{name}/tree", user=user)
-        upload_directory(plane, source, f"{name}/tree", user=user)
-        assert plane.read(f"{home}/{name}/file/a.csv", user=user) == b"a"
-        assert plane.stat(f"{home}/{name}/tree/b.csv", user=user).mode == 0o644
-        download_file(plane, f"{name}/file/a.csv", tmp_path / "a.csv", user=user)
-        download_directory(plane, f"{name}/tree", tmp_path / "tree", user=user)
-        download_matching(plane, f"{name}/t*/*.csv", tmp_path / "matching", user=user)
-    finally:
-        plane.script("rm -f ~/.bash_profile ~/.bashrc", user=user)
-    assert time.monotonic() - started < 20
-    assert (tmp_path / "a.csv").read_text() == "a"
-    assert summary(tmp_path / "tree") == summary(tmp_path / "matching" / "tree") == summary(source)
+@pytest.mark.parametrize("target", ["new", "existing"])
+@pytest.mark.parametrize("kind", SPECIAL)
+def test_what_has_no_content_is_left_out_and_named_in_both_directions(sandbox, tmp_path, caplog, kind, target):
+    config, instance = sandbox
+    plane = open_plane(config.connection(), instance.id).plane
+    remote, tree, back = f"/tmp/{uuid.uuid4().hex}", tmp_path / "tree", tmp_path / "back"
+    (tree / "sub").mkdir(parents=True)
+    for name in ("s", "excluded", "sub/s"):
+        SPECIAL[kind](tree / name)
+    text(tree / "f")
+    if target == "existing":
+        back.mkdir()
+        plane.script(f"mkdir {remote}")
+    sent = upload_task.fn(instance, tree, remote, exclude=["excluded"], config=config)
+    assert (sent.files, sent.left_out) == (1, ("s", "sub/s"))
+    making = "; ".join(MAKE_SPECIAL[kind].format(name) for name in ("s", "excluded", "'sub/-n\n'"))
+    assert plane.script(f"cd {remote} && {making}").ok
+    for pattern, prefix in ((f"{remote}/*", ""), (f"{remote[:-1]}?", f"{remote[5:]}/"), (remote, "")):
+        place = back if pattern == remote else back / "matching"
+        download = download_files if pattern != remote else download_task
+        got = download.fn(instance, pattern, place, exclude=["excluded"], config=config)
+        assert (got.files, got.left_out) == (1, (f"{prefix}s", f"{prefix}sub/-n\n"))
+    assert sorted(os.listdir(back)) == ["f", "matching", "sub"] and os.listdir(back / "sub") == []
+    assert caplog.text.count("left out, since devices, pipes and sockets have no content: ") == 4
+
+
+@pytest.mark.parametrize("links", ["keep", "skip"])
+def test_links_that_lead_outside_are_kept_or_skipped_in_both_directions(plane, tree, tmp_path, links):
+    target, before, back = f"/tmp/{uuid.uuid4().hex}", summary(tree), tmp_path / "back"
+    inside = {name: entry for name, entry in before.items() if name not in ("absolute_link", "link_outside")}
+    upload_directory(plane, tree, target, links=links)
+    download_directory(plane, target, back)
+    assert summary(back) == (before if links == "keep" else inside)
+    upload_directory(plane, tree, target)
+    download_directory(plane, target, tmp_path / "again", links=links)
+    assert summary(tmp_path / "again") == (before if links == "keep" else inside)
+
+
+CHANGES = {
+    "rewritten": 'printf x | dd of="$F" bs=1 seek=10 conv=notrunc 2>/dev/null',
+    "rewritten_and_longer": '{ printf x | dd of="$F" bs=1 seek=10 conv=notrunc; } 2>/dev/null; echo more >>"$F"',
+    "shorter": 'truncate -s 5 "$F"',
+    "longer": 'echo more >>"$F"',
+    "replaced": 'mv "$F" "$F.old"; cp "$F.old" "$F"; rm "$F.old"',
+}
+
+
+@pytest.mark.parametrize("name", ["f", NAMES["quotes"], NAMES["newline"], NAMES["not_utf8"], "\\n\\041"])
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_file_that_changes_while_its_directory_is_packed(plane, tmp_path, monkeypatch, change, name):
+    remote, bin = f"/tmp/{uuid.uuid4().hex}", f"/tmp/{uuid.uuid4().hex}"
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree" / name).write_bytes(bytes(range(256)) * 400)
+    text(tmp_path / "tree" / "z")
+    upload_directory(plane, tmp_path / "tree", remote)
+    # This tar changes the file once, in the middle of its content.
+    plane.write(f"{bin}/change", f"[ ! -e {bin}/done ] || exit 0; touch {bin}/done; cd {remote}\n{CHANGES[change]}\n")
+    plane.write(
+        f"{bin}/tar",
+        '#!/bin/bash\ncase $* in *-cf*) set -- --checkpoint=2 --checkpoint-action=exec="bash '
+        f'{bin}/change" "$@";; esac\nexec /bin/tar "$@"\n',
+    )
+    plane.script(f"chmod +x {bin}/tar")
+    script, variable = plane.script, quoted(name)
+    path = f"export F={variable}; export PATH={bin}:$PATH\n"
+    monkeypatch.setattr(plane, "script", lambda given, **options: script(path + given, **options))
+    back = tmp_path / "back"
+    if change in ("longer", "replaced"):
+        download_directory(plane, remote, back)
+        assert (back / name).read_bytes() == bytes(range(256)) * 400
+    else:
+        with pytest.raises(TransferIncompleteError, match="changed as we read it|File shrank"):
+            download_directory(plane, remote, back)
+        assert not back.exists()
+    assert plane.exists(f"{bin}/done")
+    # The retry finds a file that does not change.
+    assert download_directory(plane, remote, back).files == 2

@@ -4,13 +4,13 @@ import os
 
 import pytest
 
-from ags_flows import sandbox_session
-from ags_flows.errors import TransferError
+from ags_flows import sandbox_session, tasks
+from ags_flows.errors import ConfigurationError, TransferError
 
 FILES = {
     "missing": "no-such-file",
     "pattern": "no-such-*",
-    "pipe": "kinds/with-pipe",
+    "pipe": "kinds/pipe",
     "empty name": "",
     "zero byte": "a\0b",
     "unreadable": "/root",
@@ -22,7 +22,7 @@ def test_what_cannot_be_collected_is_logged_and_the_rest_is_collected(ags_config
     (tmp_path / "long").mkdir()
     with sandbox_session("base", config=ags_config) as sandbox:
         sandbox.write("kinds/ok/f", "f")
-        sandbox.run("mkdir kinds/with-pipe && mkfifo kinds/with-pipe/p")
+        sandbox.run("mkfifo kinds/pipe")
         downloads = {remote: str(tmp_path / "got" / name) for name, remote in FILES.items()}
         downloads["kinds/ok"] = str(tmp_path / "in-the-way")
         downloads["kinds/ok/f"] = str(tmp_path / ("x" * 300))
@@ -48,3 +48,27 @@ def test_sessions_leave_out_what_is_excluded_and_git_ignores_this_package(ags_co
         sandbox.download("f", tmp_path / "f", exclude=["f"], links="skip")
         added = sandbox.run("git init -q . && git add -A && git ls-files").stdout.split()
         assert "f" in added and not [name for name in added if name.startswith(".ags_flows")]
+
+
+def test_a_name_that_is_not_utf8_is_refused_for_one_file_and_transferred_with_its_directory(ags_config, tmp_path):
+    name = os.fsdecode(b"caf\xe9")
+    (tmp_path / name).mkdir()
+    (tmp_path / name / name).write_text("x")
+    with sandbox_session("base", config=ags_config) as sandbox:
+        sandbox.upload(tmp_path / name, name)
+        sandbox.download(name, tmp_path / "directory")
+        sandbox.download(f"{name}/c*", tmp_path / "pattern")
+        for back in ("directory", "pattern"):
+            assert (tmp_path / back / name).read_text() == "x"
+        for refused in (
+            lambda: sandbox.upload(tmp_path / name / name, "d/"),
+            lambda: sandbox.upload(tmp_path / name / name, name),
+            lambda: sandbox.write(name, "x"),
+            lambda: sandbox.read(name),
+            lambda: sandbox.list(name),
+            lambda: sandbox.run("pwd", cwd=name),
+            lambda: tasks.download_file.fn(sandbox.instance, name, tmp_path / "x", config=ags_config),
+            lambda: tasks.remove_path.fn(sandbox.instance, name, config=ags_config),
+        ):
+            with pytest.raises((ConfigurationError, TransferError), match=r"valid UTF-8.*Transfer the directory"):
+                refused()

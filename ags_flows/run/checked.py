@@ -1,0 +1,157 @@
+"""Arguments of public functions, checked by their names before anything starts: one rule for each kind of value."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, ParamSpec, TypeVar
+
+from ags_flows.blocks import AGSConfig
+from ags_flows.errors import ConfigurationError
+from ags_flows.models import (
+    CodeContext,
+    CommandHandle,
+    Computer,
+    CustomConfiguration,
+    Instance,
+    MountOption,
+    Network,
+    PrecachedImage,
+    Snapshot,
+    Tool,
+    ToolSpec,
+)
+from ags_flows.models.checks import (
+    check_command,
+    check_content,
+    check_count,
+    check_environment,
+    check_flag,
+    check_local,
+    check_name,
+    check_path,
+    check_seconds,
+    check_secrets,
+    check_text,
+    check_text_path,
+    check_texts,
+    check_user,
+    each,
+    one_of,
+)
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+Rule = Callable[[Any, str], Any]
+"""Gets a value and the name of its argument. Returns the value, converted where the kind of value has a conversion.
+
+Raises `ConfigurationError`, whose message begins with the name.
+"""
+
+RULES: Mapping[str, Rule] = {
+    "artifacts": check_flag,
+    "auth_mode": check_name,
+    "background": check_flag,
+    "check": check_flag,
+    "code": check_text,
+    "command": check_command,
+    "computer": one_of(Computer),
+    "config": one_of(AGSConfig),
+    "content": check_content,
+    "context": one_of(CodeContext, str),
+    "custom": one_of(CustomConfiguration),
+    "cwd": check_text_path,
+    "depth": functools.partial(check_count, least=1),
+    "description": check_text,
+    "drain": check_seconds,
+    "durable": check_flag,
+    "env": check_environment,
+    "handle": one_of(CommandHandle),
+    "image": one_of(PrecachedImage, str),
+    "instance": one_of(Instance, str),
+    "language": check_text,
+    "limit": check_count,
+    "local": check_local,
+    "local_path": check_local,
+    "log_output": check_flag,
+    "memory": check_flag,
+    "metadata": check_texts,
+    "mount_options": each(one_of(MountOption)),
+    "name": check_name,
+    "network": one_of(Network),
+    "path": check_text_path,
+    "pattern": check_path,
+    "port": functools.partial(check_count, least=1),
+    "registry_type": check_name,
+    "remote": check_path,
+    "remote_path": check_text_path,
+    "replace": check_flag,
+    "secrets": check_secrets,
+    "snapshot": one_of(Snapshot, str),
+    "snapshot_id": check_name,
+    "source_instance_id": check_name,
+    "spec": one_of(ToolSpec),
+    "status": check_name,
+    "stdin": check_content,
+    "step": check_text,
+    "tags": check_texts,
+    "timeout": check_seconds,
+    "tool": one_of(Tool, str),
+    "type": check_name,
+    "user": check_user,
+    "wait": check_flag,
+}
+"""The rule of each argument, by its name. A function whose argument of this name is of another kind has its own rule.
+
+None is no matter of the rules: it is a value of the arguments whose default it is, and of no others.
+"""
+
+
+def check(**values: Any) -> None:
+    """Check values by the rules of their names. None is skipped.
+
+    Raises:
+        ConfigurationError: A value breaks its rule.
+    """
+    for name, value in values.items():
+        if value is not None:
+            RULES[name](value, name)
+
+
+def checked(**rules: Rule) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Return a decorator that checks the arguments of a function before the function is called.
+
+    Args:
+        **rules: Rules of this function, in addition to `RULES` and in place of them.
+
+    Example:
+        ```python
+        @checked()
+        def greet(user: str) -> str:
+            return f"hello {user}"
+
+
+        assert greet("root") == "hello root"
+        ```
+    """
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        signature = inspect.signature(function)
+        own = {name: rule for name, rule in {**RULES, **rules}.items() if name in signature.parameters}
+
+        @functools.wraps(function)
+        def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            bound = signature.bind(*args, **kwargs)
+            for name in [name for name in bound.arguments if name in own]:
+                value, default = bound.arguments[name], signature.parameters[name].default
+                if value is not None:
+                    bound.arguments[name] = own[name](value, name)
+                elif default is not None:
+                    raise ConfigurationError(f"{name} must not be None.", hint=f"Give {name}, or leave it out.")
+            return function(*bound.args, **bound.kwargs)
+
+        return call
+
+    return decorate

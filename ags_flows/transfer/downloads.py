@@ -1,0 +1,324 @@
+"""Directories of a sandbox, and files that match a pattern, to this machine: one archive each."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import stat
+import tarfile
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from ags_flows.cloud.data_plane import DataPlane
+from ags_flows.errors import TransferError, TransferIncompleteError
+from ags_flows.models import Transfer
+from ags_flows.transfer.archive import DIRECTORY_MODE, Packed, contents, finish_directory, write_entry
+from ags_flows.transfer.exclusion import Exclude, Exclusion, Links
+from ags_flows.transfer.local_errors import local_errors
+from ags_flows.transfer.paths import (
+    OWN,
+    argument,
+    from_home,
+    joined,
+    local_path,
+    own_name,
+    shown,
+    shown_names,
+    split,
+    split_pattern,
+)
+from ags_flows.transfer.placement import Kind, parents_of, place
+from ags_flows.transfer.remote_scripts import INCOMPLETE, IS_FILE, NOTHING, run_script, temporary_directory
+from ags_flows.transfer.stream import Progress, elapsed, fetch, must_fit
+
+_FAILED = f"""
+failed() {{
+  cat -- "$W/errors" >&2
+  # An entry was removed while the directory was read.
+  if grep -q -e 'No such file' -e 'File shrank' "$W/errors"; then exit {INCOMPLETE}; fi
+  exit 1
+}}
+"""
+
+# FORMAT is what find prints of each entry.
+_ENTER = f"""
+needs tar find xargs sort
+is_there "$T" || refuse {NOTHING} "${{T#./}} is no directory in the sandbox"
+[ -d "$T" ] || refuse {IS_FILE} "${{T#./}} is a file"
+cd -- "$T" && mkdir -m 700 -- "$W" || exit 1
+export FORMAT
+set -o pipefail
+"""
+
+# What has no content. It is left out, and reported by its name.
+_SPECIAL = r"\( -type b -o -type c -o -type p -o -type s \)"
+
+_FIND = f"""
+{_ENTER}
+find . -name '{OWN}*' -prune -o {_SPECIAL} -print0 >"$W/special" 2>/dev/null
+find . -name '{OWN}*' -prune -o ! {_SPECIAL} -printf "$FORMAT" >"$W/list" 2>"$W/errors" || failed
+"""
+
+# A directory and what is in it may both match: sort makes each entry one.
+_FIND_MATCHING = f"""
+{_ENTER}
+shopt -s nullglob globstar
+IFS=
+# The characters of names are those of UTF-8.
+{{ LC_ALL=C.UTF-8; }} 2>/dev/null
+FOUND=($P)
+LC_ALL=C
+unset IFS
+for F in "${{FOUND[@]}}"; do
+  # `**` also stands for no directory at all, and Bash before 5.2 returns `.` and `..` for `.*`.
+  case $F in */ | */. | */..) ;; *) printf '%s\\0' "$F" ;; esac
+done >"$W/matching"
+[ -s "$W/matching" ] || refuse {NOTHING} "nothing matches"
+find_in() {{ xargs -0 bash -pc 'find "$@" -name "{OWN}*" -prune -o '"$1" bash <"$W/matching" | sort -zu; }}
+find_in '{_SPECIAL} -print0' >"$W/special" 2>/dev/null
+find_in '! {_SPECIAL} -printf "$FORMAT"' >"$W/list" 2>"$W/errors" || failed
+"""
+
+# GNU tar ends with 1 when a file was changed while it was read. One that only grows is whole up to the size that it
+# had: what the archive has of it is compared with the file.
+_PACK = """
+[ -s "$W/list" ] || refuse NOTHING "nothing is left of it"
+tar --format=gnu --null --no-recursion --quoting-style=escape -cf "$W/archive" -T "$W/list" 2>"$W/errors"
+STATUS=$?
+[ "$STATUS" -le 1 ] && ! grep -q 'File shrank' "$W/errors" || failed
+if [ "$STATUS" = 1 ] && command -v sha256sum >/dev/null; then
+  sed -n 's/^tar: \\(.*\\): file changed as we read it$/\\1/p' "$W/errors" |
+    while IFS= read -r F; do printf '%b\\0' "$F"; done >"$W/changed"
+  tar --null --no-recursion -xf "$W/archive" -T "$W/changed" \
+    --to-command='[ "$(head -c "$TAR_SIZE" -- "$TAR_FILENAME" | sha256sum)" = "$(sha256sum)" ]' 2>>"$W/errors" ||
+    { cat -- "$W/errors" >&2; exit INCOMPLETE; }
+fi
+stat -c %s -- "$W/special"; size_of "$W/archive"; hash_of "$W/archive"
+""".replace("NOTHING", str(NOTHING)).replace("INCOMPLETE", str(INCOMPLETE))
+
+
+def download_directory(
+    plane: DataPlane,
+    remote: str,
+    local: Path,
+    *,
+    exclude: Exclude = (),
+    links: Links = "keep",
+    user: str | None = None,
+    progress: Progress | None = None,
+) -> Transfer:
+    """Copy a directory of a sandbox to this machine: what is in `remote` is in `local` afterwards.
+
+    Args:
+        plane: The sandbox.
+        remote: The directory in the sandbox.
+        local: The directory on this machine.
+        exclude: Patterns in the style of `.gitignore`, relative to `remote`.
+        links: Whether links that lead outside of `remote` are kept, or skipped. Nothing is written through them.
+        user: Who reads it.
+        progress: Called for each piece.
+
+    Raises:
+        NotFoundError: There is no such directory.
+        TransferError: An entry would end outside of `local`; the message names it.
+        TransferIncompleteError: It did not arrive whole.
+    """
+    download = _Download(plane, remote, local_path(local), user, links)
+    return download.fetch(_FIND, Exclusion(exclude), progress, T=argument(from_home(remote)))
+
+
+def download_matching(
+    plane: DataPlane,
+    pattern: str,
+    local: Path,
+    *,
+    exclude: Exclude = (),
+    links: Links = "keep",
+    user: str | None = None,
+    progress: Progress | None = None,
+) -> Transfer:
+    """Copy what matches a pattern of Bash to this machine, `**` for directories of any depth.
+
+    Names in `local` begin where the pattern does: `out/*.csv` gives `local/a.csv`, `out/*/a.csv` gives `local/x/a.csv`.
+    The other arguments are those of `download_directory`.
+
+    Raises:
+        NotFoundError: Nothing matches.
+        TransferError: An entry would end outside of `local`; the message names it.
+        TransferIncompleteError: It did not arrive whole.
+    """
+    base, rest = split_pattern(pattern)
+    download = _Download(plane, pattern, local_path(local), user, links)
+    return download.fetch(_FIND_MATCHING, Exclusion(exclude), progress, T=argument(base), P=f"./{rest}")
+
+
+class _Download:
+    """The download of one directory, or of what matches one pattern."""
+
+    def __init__(self, plane: DataPlane, remote: str, local: Path, user: str | None, links: Links) -> None:
+        self._plane = plane
+        self._remote = remote
+        self._local = local
+        self._user = user
+        self._links = links
+        self._own = own_name()
+
+    def fetch(self, find: str, exclusion: Exclusion, progress: Progress | None, **values: str) -> Transfer:
+        started = time.monotonic()
+        with local_errors(self._local, "cannot be written"):
+            exists = self._exists()
+        with temporary_directory(self._plane, self._user) as work:
+            size, checksum, special = self._pack(find, exclusion, work, values)
+            with local_errors(self._local, "cannot be written"):
+                base = self._local if exists else self._local.parent
+                base.mkdir(parents=True, exist_ok=True)
+                # The content comes beside the archive.
+                must_fit(base, 2 * size, self._remote)
+                with tempfile.TemporaryFile(dir=base, prefix=f"{OWN}-", buffering=0) as file:
+                    arrived, got = fetch(
+                        self._plane, f"{work}/archive", file, self._user, size, most=size, progress=progress
+                    )
+                    if arrived != size or (checksum and checksum != got):
+                        raise TransferIncompleteError(
+                            f"{shown(self._remote)} did not arrive whole.", hint="It is retried whole."
+                        )
+                    every = contents(file, shown(self._remote))
+                    # A device that is mounted over a file looks like a file to find.
+                    special += [entry.name for entry in every if entry.is_special]
+                    entries = [entry for entry in every if not entry.is_special]
+                    if self._links == "skip":
+                        entries = [entry for entry in entries if not entry.leads_outside]
+                    self._unpack(file, entries, base, "" if exists else self._local.name)
+        files = [entry for entry in entries if not entry.is_directory]
+        return Transfer(
+            source=shown(self._remote),
+            destination=shown(self._local),
+            files=len(files),
+            size=sum(entry.size for entry in files),
+            seconds=elapsed(started),
+            left_out=shown_names(special),
+        )
+
+    def _exists(self) -> bool:
+        """Whether the target is there; refuse one that is not a directory."""
+        if self._local.is_dir():
+            return True
+        if os.path.lexists(self._local):
+            raise TransferError(f"{shown(self._local)} is there already, and is not a directory.")
+        return False
+
+    def _pack(
+        self, find: str, exclusion: Exclusion, work: str, values: Mapping[str, str]
+    ) -> tuple[int, str, list[str]]:
+        """Pack the directory in the sandbox.
+
+        Returns:
+            The size of the archive, its checksum where there is one, and the names of what has no content.
+        """
+        values, what = {**values, "W": work}, f"download {shown(self._remote)}"
+        if exclusion.has_patterns:
+            run_script(self._plane, f"{_FAILED}{find}", what, self._user, 1 << 30, FORMAT=r"%y%p\0", **values)
+            listed = self._plane.read(f"{work}/list", user=self._user)
+            names = _without(listed, exclusion)
+            self._plane.write(f"{work}/list", joined(names), user=self._user)
+            script = f'cd -- "$T" || exit 1\n{_PACK}'
+        else:
+            script = f"{find}\n{_PACK}"
+        result = run_script(self._plane, f"{_FAILED}{script}", what, self._user, 1 << 30, FORMAT=r"%p\0", **values)
+        special, size, *checksum = result.stdout.split()
+        names = split(self._plane.read(f"{work}/special", user=self._user)) if int(special) else []
+        known = [name.removeprefix("./") for name in names]
+        return int(size), "".join(checksum), list(exclusion.remaining((name, False) for name in known))
+
+    def _unpack(self, file: IO[bytes], entries: list[Packed], base: Path, prefix: str) -> None:
+        """Write the entries to temporary directories, and rename them to their targets."""
+        # A pattern has no entry for the target itself.
+        if prefix and not (entries and entries[0].name == ""):
+            entries = [Packed("", tarfile.DIRTYPE, DIRECTORY_MODE, None), *entries]
+        if not prefix:
+            entries = [entry for entry in entries if entry.name]
+
+        def at(name: str) -> str:
+            return f"{prefix}/{name}".strip("/")
+
+        root = os.path.realpath(base)
+        placed = place(
+            [(at(entry.name), entry.is_directory) for entry in entries],
+            lambda name, is_directory: _kind_of(base / name, is_directory, root),
+            lambda name, is_directory: _in_the_way(base / name, is_directory),
+            self._own,
+        )
+        with self._temporary_directories(base, placed) as parents:
+            for entry in entries:
+                if at(entry.name) in placed:
+                    linked = base / placed[at(entry.link)] if entry.type == tarfile.LNKTYPE else None
+                    write_entry(file, entry, base / placed[at(entry.name)], linked)
+            for entry in reversed(entries):
+                if entry.is_directory and at(entry.name) in placed:
+                    finish_directory(base / placed[at(entry.name)], entry)
+            for parent in parents:
+                for name in sorted(os.listdir(base / parent / self._own)):
+                    _rename(base / parent / self._own / name, base / parent / name)
+
+    @contextmanager
+    def _temporary_directories(self, base: Path, placed: Mapping[str, str]) -> Iterator[list[str]]:
+        parents = parents_of(placed.values(), self._own)
+        try:
+            for parent in parents:
+                (base / parent / self._own).mkdir(0o700)
+            yield parents
+        finally:
+            for parent in parents:
+                shutil.rmtree(base / parent / self._own, ignore_errors=True)
+
+
+def _kind_of(path: Path, is_directory: bool, root: str) -> Kind:
+    """Return what stands at a local path. A link to a directory inside of the target stands for the directory."""
+    try:
+        status = path.lstat()
+    except FileNotFoundError:
+        return "missing"
+    if stat.S_ISDIR(status.st_mode):
+        return "directory"
+    if not (is_directory and stat.S_ISLNK(status.st_mode) and path.is_dir()):
+        return "other"
+    real = os.path.realpath(path)
+    if os.path.commonpath([root, real]) != root:
+        # An earlier download may have made it: the sandbox could write anywhere by it.
+        raise TransferError(
+            f"{shown(path)} is a link to {shown(real)}, outside of the target; nothing was written.",
+            hint="Remove the link, or download to the directory that it leads to.",
+        )
+    return "directory"
+
+
+def _in_the_way(path: Path, is_directory: bool) -> TransferError:
+    there, here = ("not a directory", "directory") if is_directory else ("a directory", "file")
+    return TransferError(
+        f"{shown(path)} is there already, and is {there}; in the sandbox it is a {here}. Nothing was written.",
+        hint="Remove it, or give another target.",
+    )
+
+
+def _rename(source: Path, target: Path) -> None:
+    try:
+        os.replace(source, target)
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            raise TransferIncompleteError(
+                f"{shown(target)} was created during the download.", hint="It is retried whole."
+            ) from error
+        raise TransferError(f"{shown(target)} cannot be replaced: {error.strerror}.") from error
+
+
+def _without(listed: bytes, exclusion: Exclusion) -> list[str]:
+    """Return the names of a listing, a letter for the type and a path each, that are not left out."""
+    paths = {one[1:].removeprefix("./"): one[0] == "d" for one in split(listed)}
+    paths.pop(".", None)
+    kept = [f"./{name}" for name in exclusion.remaining(paths.items())]
+    return [".", *kept] if len(paths) < listed.count(b"\0") else kept
