@@ -14,6 +14,7 @@ from ags_flows.models import AccessToken, CustomConfiguration, Instance, MountOp
 from ags_flows.models.checks import check_count, check_seconds
 from ags_flows.models.durations import parse_duration
 from ags_flows.ownership import LEASE
+from ags_flows.run.awaitable import stopped_with_call
 from ags_flows.run.events import tell_instance
 from ags_flows.run.holder import identify, owner
 from ags_flows.run.logs import run_logger
@@ -142,7 +143,10 @@ def wait_instance_running(
     check_seconds(timeout)
     config = config or AGSConfig()
     running = _wait_instance_running(
-        config.control_plane(), instance_id(instance), timeout=timeout or config.startup_timeout
+        config.control_plane(),
+        instance_id(instance),
+        timeout=timeout or config.startup_timeout,
+        cancelled=stopped_with_call(),
     )
     run_logger().info("Instance %s is %s", running.id, running.status)
     tell_instance("running", running)
