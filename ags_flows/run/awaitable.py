@@ -104,11 +104,12 @@ class Call(Generic[R]):
 
     async def outcome(self) -> R:
         """Execute the function, and return its result or raise its exception."""
-        future = self._start(self._execute)
+        future: asyncio.Future[R] = self._start(self._execute)
         try:
             # The thread goes on when the coroutine is cancelled, until it notices.
             with CancelScope(shield=self._must_end):
-                return await asyncio.shield(future)
+                await asyncio.shield(future)
+            return future.result()
         except CancelledError as error:
             if not future.done():
                 await self._end(error, future)
