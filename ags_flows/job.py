@@ -20,6 +20,7 @@ from ags_flows.blocks.explained import Explained
 from ags_flows.errors import ConfigurationError
 from ags_flows.models import CommandHandle, ExecResult, RunReport, Step, Timeout, ToolSpec
 from ags_flows.models.durations import parse_duration
+from ags_flows.run.awaitable import awaitable
 
 if TYPE_CHECKING:
     from ags_flows.session import SandboxSession
@@ -120,7 +121,7 @@ class SandboxJob(Explained, JobBlock[RunReport]):
         return self
 
     def trigger(self) -> SandboxJobRun:  # type: ignore[override]
-        """Start the job and return while its command runs. In an async flow: `await asyncio.to_thread(job.trigger)`.
+        """Start the job and return while its command runs. In asynchronous code: `await job.atrigger()`.
 
         Until the run is waited for, its sandbox is kept alive by this process. Keep a reference to the run: without
         one the sandbox is stopped.
@@ -132,6 +133,8 @@ class SandboxJob(Explained, JobBlock[RunReport]):
         if missing:
             raise ConfigurationError(f"uploads: no such file or directory: {', '.join(missing)}.")
         return SandboxJobRun(self)
+
+    atrigger = awaitable(trigger)
 
     def settings(self) -> AGSConfig:
         """Return where AGS is."""
@@ -182,6 +185,8 @@ class SandboxJobRun(JobRun[RunReport]):
         if self._result is None:
             self._result = self._or_end(lambda: self._sandbox.wait(self.handle))
 
+    await_for_completion = awaitable(wait_for_completion)
+
     def fetch_result(self) -> RunReport:  # type: ignore[override]
         """Download the files, end the sandbox, and return what was done; waits for the command where nobody did.
 
@@ -196,6 +201,8 @@ class SandboxJobRun(JobRun[RunReport]):
                 update={"steps": tuple(self._steps), "seconds": time.monotonic() - self._started}
             )
         return self._report
+
+    afetch_result = awaitable(fetch_result)
 
     def _tool(self, config: AGSConfig) -> str | None:
         from ags_flows import tasks

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from typing import NamedTuple
+from weakref import WeakSet
 
 from ags_flows.cloud.connection import Connection
 from ags_flows.cloud.control_plane import ControlPlane
@@ -16,17 +17,37 @@ from ags_flows.models import AccessToken
 MOST_OPEN = 1_000
 """An attached sandbox costs some 26 KiB and no connection of its own: the bound only stops growth without end."""
 
+_lock = threading.Lock()
+
 
 class Cancellation(threading.Event):
-    """A flag that ends the waits in a sandbox.
+    """A flag that ends waits in a sandbox.
+
+    Args:
+        causes: Flags that set this one too.
 
     Attributes:
-        reason: The error that the waits end with, None for the usual one.
+        reason: The exception that the waits end with, None for the usual one.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *causes: Cancellation) -> None:
         super().__init__()
-        self.reason: AGSFlowsError | None = None
+        self.reason: BaseException | None = None
+        self._effects: WeakSet[Cancellation] = WeakSet()
+        for cause in causes:
+            with _lock:
+                cause._effects.add(self)
+            if cause.is_set():
+                self.end(cause.reason)
+
+    def end(self, reason: BaseException | None = None) -> None:
+        """Set the flag, and those that it causes."""
+        self.reason = reason
+        self.set()
+        with _lock:
+            effects = list(self._effects)
+        for effect in effects:
+            effect.end(reason)
 
 
 class OpenPlane(NamedTuple):
@@ -37,7 +58,6 @@ class OpenPlane(NamedTuple):
 
 
 _open: OrderedDict[tuple[Connection, str], OpenPlane] = OrderedDict()
-_lock = threading.Lock()
 
 
 def open_plane(connection: Connection, instance_id: str) -> OpenPlane:
@@ -86,8 +106,7 @@ def close_plane(
         if known is not None and known is closing:
             del _open[connection, instance_id]
     if closing is not None:
-        closing.cancelled.reason = reason
-        closing.cancelled.set()
+        closing.cancelled.end(reason)
         closing.plane.close()
 
 

@@ -14,7 +14,7 @@ from ags_flows.ownership import FAMILY
 class Answer(Constant, BaseModel):
     """Base of what AGS answers: frozen, tolerant of fields that came after this version."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
 
 
 class Tool(Answer):

@@ -20,7 +20,8 @@ class Value(Constant, BaseModel):
         ConfigurationError: A field breaks its rule; the message names field, rule and value.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # Built at first use: not everything is used by each process that imports the package.
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     def __init__(self, **data: Any) -> None:
         """Check the fields, and speak of what is wrong in one sentence a field."""

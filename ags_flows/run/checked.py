@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, ParamSpec, TypeVar
 
-from ags_flows.blocks import AGSConfig
+from ags_flows.blocks import resolve_config
 from ags_flows.errors import ConfigurationError
 from ags_flows.models import (
     CodeContext,
@@ -58,7 +58,7 @@ RULES: Mapping[str, Rule] = {
     "code": check_text,
     "command": check_command,
     "computer": one_of(Computer),
-    "config": one_of(AGSConfig),
+    "config": lambda value, _: resolve_config(value),
     "content": check_content,
     "context": one_of(CodeContext, str),
     "custom": one_of(CustomConfiguration),

@@ -4,6 +4,7 @@ A signal raises an exception in the main thread only. A session in a task that a
 would wait for its command until the process is killed. So each session enters `interruptible`, and is interrupted
 
 - immediately, when a block in the main thread ends by a SIGTERM, a Ctrl-C, or a cancellation;
+- immediately, when the coroutine that waits for the block's thread is cancelled (`ags_flows.run.awaitable`);
 - within a few seconds, when the Prefect server says that its flow run, or one that this is nested in, is being
   cancelled. That is what reaches sessions of a flow that has no session in its main thread, and sessions in processes
   that get no signal, such as those of a process pool or of Dask.
@@ -18,7 +19,8 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from contextvars import ContextVar
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal
 from uuid import UUID
@@ -35,11 +37,15 @@ LOOK_EVERY = 5.0
 """Seconds between two looks at the states of the flow runs."""
 
 
+_call: ContextVar[object | None] = ContextVar("ags_flows_call", default=None)
+
+
 @dataclass(eq=False)
 class Interruption:
     """Whether a block was interrupted.
 
     Attributes:
+        call: The call in which the block was opened, of `within_call`. None outside of one.
         ending: How the block has to end, None while it was not interrupted. It takes precedence over the exception that
             the block is left by: that one is a consequence.
     """
@@ -48,6 +54,7 @@ class Interruption:
     flow_run_id: UUID | None
     thread: int
     ending: Ending | None = None
+    call: object | None = field(default_factory=_call.get)
 
 
 class Interruptions:
@@ -94,6 +101,15 @@ class Interruptions:
             blocks = [block for block in self._open if block.thread != main]
             blocks = [block for block in blocks if flow_run_id in (None, block.flow_run_id)]
         _interrupt(blocks, ending)
+
+    def interrupt_call(self, call: object, ending: Ending) -> None:
+        """Interrupt the blocks that a call opened. See `interrupt_call`."""
+        _interrupt(self.opened_by(call), ending)
+
+    def opened_by(self, call: object) -> list[Interruption]:
+        """Return the blocks that a call opened, and that are still open."""
+        with self._changed:
+            return [block for block in self._open if block.call is call]
 
     def forget(self) -> None:
         """Forget all blocks: after a fork they belong to the parent process, and the watcher does not exist."""
@@ -181,6 +197,36 @@ def interrupt_other_threads(ending: Ending, flow_run_id: UUID | None = None) -> 
         flow_run_id: Only blocks of this flow run. Default: the whole process is ending.
     """
     _interruptions.interrupt_other_threads(ending, flow_run_id)
+
+
+@contextmanager
+def within_call(call: object) -> Iterator[None]:
+    """Make the blocks that are opened in this block those of a call, which `interrupt_call` interrupts."""
+    token = _call.set(call)
+    try:
+        yield
+    finally:
+        _call.reset(token)
+
+
+def current_call() -> object | None:
+    """Return the call that is being executed, see `within_call`."""
+    return _call.get()
+
+
+def interrupt_call(call: object, ending: Ending) -> None:
+    """Interrupt the blocks that a call opened.
+
+    Args:
+        call: The argument of `within_call`.
+        ending: How the blocks have to end.
+    """
+    _interruptions.interrupt_call(call, ending)
+
+
+def is_open(call: object) -> bool:
+    """Whether a block that a call opened is still open, for example a sandbox that is being stopped."""
+    return bool(_interruptions.opened_by(call))
 
 
 if hasattr(os, "register_at_fork"):

@@ -17,7 +17,7 @@ from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 from ags_flows.errors import SupersededError
 from ags_flows.run.interruption import Ending, interrupt_other_threads
 
-__all__ = ["Ending", "ending_of", "enclosing_run", "is_cancelled"]
+__all__ = ["Ending", "ending_of", "ending_of_coroutine", "enclosing_run", "is_cancelled"]
 
 REQUEST_TIMEOUT = 5.0
 """Seconds for one request to the Prefect server: a runner kills the process 30 seconds after the SIGTERM."""
@@ -89,6 +89,31 @@ def ending_of(error: BaseException | None, flow_run_id: UUID | None = None) -> E
     elif ending == "cancelled" and isinstance(error, _DEATHS) and run is not None:
         interrupt_other_threads(ending, run)
     return ending or "failed"
+
+
+def ending_of_coroutine(error: BaseException | None, flow_run_id: UUID | None = None) -> Ending:
+    """Return how a block of a coroutine ends that is left by this exception.
+
+    It is the ending of `ending_of`, except for a `CancelledError` that no signal caused. Then the program cancelled the
+    coroutine, for example by `asyncio.timeout` or by a `TaskGroup`, and no later attempt goes on with it: `cancelled`.
+    A signal raises an exception in the event loop, and the loop cancels all coroutines while it handles that exception.
+
+    Args:
+        error: What the block is left by, None if it is left normally.
+        flow_run_id: The flow run around the block, as `enclosing_run` returned it. Default: the present one.
+    """
+    if isinstance(error, CancelledError) and not is_by_signal(error) and not _is_timed_out():
+        return "cancelled"
+    return ending_of(error, flow_run_id)
+
+
+def is_by_signal(error: BaseException | None) -> bool:
+    """Whether a coroutine was cancelled since a SIGTERM ended the event loop."""
+    while error is not None:
+        if isinstance(error, TerminationSignal):
+            return True
+        error = error.__context__
+    return False
 
 
 def is_cancelled(flow_run_id: UUID) -> bool:

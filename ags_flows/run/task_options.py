@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar, cast
 
-from prefect import Task, task
+from prefect import Task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.context import FlowRunContext
@@ -15,6 +15,7 @@ from prefect.tasks import exponential_backoff
 
 from ags_flows.cloud.retry import LONGEST_RETRY_AFTER
 from ags_flows.errors import AGSFlowsError
+from ags_flows.run.awaitable import awaitable
 from ags_flows.run.checked import Rule, checked
 from ags_flows.run.holder import STEP
 from ags_flows.run.redaction import Redactor
@@ -40,7 +41,24 @@ def is_retryable(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> boo
     return True
 
 
-def sandbox_task(title: str, subject: str, **rules: Rule) -> Callable[[Callable[P, R]], Task[P, R]]:
+class SandboxTask(Task[P, R]):
+    """A Prefect task of this package: `task(...)` in synchronous code, `await task.aio(...)` in asynchronous code."""
+
+    async def aio(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call the task in a thread, and wait for its result without blocking the event loop.
+
+        The task run belongs to the run of the caller. For a cancellation see `ags_flows.awaitable`.
+        """
+        return await awaitable(self)(*args, **kwargs)
+
+    def with_options(self, **options: Any) -> SandboxTask[P, R]:
+        """Return the task with other options of Prefect's, such as `retries=0`."""
+        changed = super().with_options(**options)
+        changed.__class__ = type(self)
+        return cast(SandboxTask[P, R], changed)
+
+
+def sandbox_task(title: str, subject: str, **rules: Rule) -> Callable[[Callable[P, R]], SandboxTask[P, R]]:
     """Return Prefect's `@task` with this package's options. The arguments are checked first: see `checked`.
 
     Results are never cached or persisted: what happened is looked up where it happened (by ClientToken, metadata and
@@ -55,10 +73,11 @@ def sandbox_task(title: str, subject: str, **rules: Rule) -> Callable[[Callable[
     def name_run(parameters: dict[str, Any]) -> str:
         return f"{title}: {_shorten(parameters.get(subject))}"
 
-    def decorate(function: Callable[P, R]) -> Task[P, R]:
+    def decorate(function: Callable[P, R]) -> SandboxTask[P, R]:
         body = checked(**rules)(function)
         setattr(body, STEP, True)
-        return task(
+        return SandboxTask(
+            body,
             # Its type is a protocol that no plain function can have.
             task_run_name=cast(Any, name_run),
             tags={"ags"},
@@ -68,7 +87,7 @@ def sandbox_task(title: str, subject: str, **rules: Rule) -> Callable[[Callable[
             retry_condition_fn=is_retryable,
             cache_policy=NO_CACHE,
             persist_result=False,
-        )(body)
+        )
 
     return decorate
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from ags_flows.blocks import AGSConfig
+from typing_extensions import Unpack
+
+from ags_flows.blocks import AGSConfig, ConfigFields, resolve_config, with_fields
 from ags_flows.cloud.connection import Connection
 from ags_flows.cloud.control_plane import ControlPlane
 
@@ -14,9 +16,9 @@ class Account:
         config: Where AGS is and the defaults.
     """
 
-    def __init__(self, config: AGSConfig | None = None) -> None:
-        """Take the configuration, by default the environment's; nothing is sent."""
-        self.config = config if config is not None else AGSConfig()
+    def __init__(self, config: AGSConfig | str | None = None, **fields: Unpack[ConfigFields]) -> None:
+        """Take the configuration; nothing is sent to AGS."""
+        self.config = with_fields(None if config is None else resolve_config(config), **fields)
 
     @property
     def connection(self) -> Connection:

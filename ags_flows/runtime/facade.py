@@ -14,13 +14,18 @@ class AGSRuntime(Tools, Sandboxes):
     end with its timeout. In a flow, prefer `sandbox_session`, which sees to the end by itself.
 
     Args:
-        config: Where AGS is and the defaults; by default from the environment.
+        config: An `AGSConfig`, or the name of a saved block. Default: the environment.
+        **fields: Fields of `AGSConfig`, such as `region`, `secret_id` or `mount_name`. They beat those of `config`, and
+            the environment.
+
+    Raises:
+        ConfigurationError: There is no field of this name, or a value breaks the rule of its field.
 
     Example:
         ```python
         from ags_flows import AGSRuntime
 
-        runtime = AGSRuntime()
+        runtime = AGSRuntime(timeout="10m", memory="2Gi")
         tool_id = runtime.create_tool("docs-facade", "python:3.11")
         instance_id = runtime.start_instance(tool_id, timeout="5m")
         print(runtime.get_instance_url(instance_id, 8000))

@@ -7,7 +7,7 @@ import pytest
 from ags_flows.cloud.data_planes import close_plane
 from ags_flows.ownership import LIVE, Frame, Owner
 from ags_flows.run.holder import Execution, acting_as
-from ags_flows.session import _Opening
+from ags_flows.session import Opening
 
 
 @pytest.fixture(autouse=True)
@@ -37,7 +37,7 @@ def killed_session(ags_config):
     """
 
     def open_and_die(tool="base", work=lambda sandbox: None, lease=600, delete_tool=False):
-        opening = _Opening(ags_config, [], lease, {}, delete_tool)
+        opening = Opening(ags_config, [], lease, {}, delete_tool)
         sandbox = opening.open(tool, None, None, "")
         opening._lease.release()
         try:

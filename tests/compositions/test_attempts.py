@@ -18,7 +18,7 @@ from ags_flows.errors import AGSFlowsError, InstanceGoneError, SupersededError, 
 from ags_flows.flows import run_items
 from ags_flows.models import ToolSpec
 from ags_flows.ownership import GIVEN_UP, KEPT
-from ags_flows.session import _Opening
+from ags_flows.session import Opening
 
 SPEC = ToolSpec(name="etl", image="python:3.11")
 
@@ -185,7 +185,7 @@ def test_a_snapshot_whose_response_was_lost_is_found(ags_emulator, ags_config, a
 
 def test_an_attempt_that_was_superseded_leaves_the_sandbox_to_its_successor(ags_config, attempt, status_of):
     with attempt(1):
-        zombie = _Opening(ags_config, [], 600, {}, False)
+        zombie = Opening(ags_config, [], 600, {}, False)
         old = zombie.open("base", None, None, "")
         old.run("echo x >> ran")
     with attempt(2), sandbox_session("base", config=ags_config) as successor:
@@ -210,7 +210,7 @@ def test_the_first_look_of_a_download_is_repeated(ags_emulator, ags_config, tmp_
 
 def test_a_retry_waits_until_the_sandbox_of_a_suspended_run_is_paused(ags_emulator, ags_config, attempt):
     with attempt(1):
-        opening = _Opening(ags_config, [], 600, {}, False)
+        opening = Opening(ags_config, [], 600, {}, False)
         first = opening.open("base", None, None, "")
         ags_emulator.transition("instance.pause", "seconds", 2)
         opening._lease.release()

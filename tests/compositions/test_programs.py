@@ -16,7 +16,7 @@ from prefect.cache_policies import NO_CACHE
 
 from ags_flows.cloud.data_planes import close_plane
 from ags_flows.ownership import LIVE
-from ags_flows.session import _Opening
+from ags_flows.session import Opening
 from ags_flows.testing import config_for
 
 EXAMPLES = int(os.environ.get("COMPOSITIONS", "10"))
@@ -140,7 +140,7 @@ class Execution:
     @contextmanager
     def session(self):
         """Do what `sandbox_session` does, but leave everything as it is where the process would have been killed."""
-        opening = _Opening(self.config, [], 600, {}, False)
+        opening = Opening(self.config, [], 600, {}, False)
         sandbox = opening.open("base", None, None, "")
         instance = sandbox.instance.id
         with self.lock:

@@ -6,8 +6,9 @@ from ags_flows import AGSRuntime
 
 
 @pytest.fixture
-def runtime(ags_config):
-    return AGSRuntime(ags_config)
+def runtime(ags_emulator):
+    keys = {name: ags_emulator.environment[f"TENCENTCLOUD_{name.upper()}"] for name in ("secret_id", "secret_key")}
+    return AGSRuntime(http_endpoint=ags_emulator.environment["AGS_ENDPOINT"], **keys)
 
 
 @pytest.fixture

@@ -1,0 +1,217 @@
+"""What a session opens, and how it is ended."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Literal
+
+from prefect.exceptions import Pause
+
+from ags_flows import tasks
+from ags_flows.blocks import AGSConfig
+from ags_flows.cloud.data_planes import OpenPlane, close_plane, open_plane
+from ags_flows.cloud.retry import persistently
+from ags_flows.errors import AGSFlowsError, ConflictError, NotFoundError, SupersededError
+from ags_flows.lifecycle.lease import Lease, keep_lease
+from ags_flows.lifecycle.open_sandbox import release
+from ags_flows.models import CustomConfiguration, Instance, Step, Tool, ToolSpec
+from ags_flows.models.durations import format_duration
+from ags_flows.ownership import GIVEN_UP, KEPT, LEASE, holder_of, relation
+from ags_flows.run.events import tell_instance
+from ags_flows.run.logs import run_logger
+from ags_flows.run.outcome import Ending
+from ags_flows.run.task_options import as_step
+from ags_flows.session.session import SandboxSession
+from ags_flows.session.steps import make_tool, timed
+
+OnFailure = Literal["stop", "keep", "pause"]
+
+MOST_TOOLS = 3
+"""How often a session makes its tool, when the last session that used the same one deletes it in between."""
+
+
+class Opening:
+    """What a session has made so far: whatever happens in between, `close` knows what there is to end."""
+
+    def __init__(
+        self, config: AGSConfig, steps: list[Step], seconds: int, metadata: Mapping[str, str], delete_tool: bool
+    ) -> None:
+        self._config = config
+        self._steps = steps
+        self._seconds = seconds
+        self._metadata = {**metadata, LEASE: str(seconds)}
+        self._delete_tool = delete_tool
+        self._tool: Tool | str | None = None
+        self._instance: Instance | None = None
+        self._lease: Lease | None = None
+        self._plane: OpenPlane | None = None
+
+    def open(
+        self,
+        tool: ToolSpec | Tool | str | None,
+        custom: CustomConfiguration | None,
+        snapshot_id: str | None,
+        step: str,
+    ) -> SandboxSession:
+        """Start the sandbox, or take over that of an earlier attempt, and keep its lease."""
+        config = self._config
+        started = time.monotonic()
+        instance = self._start(tool, custom, snapshot_id, step)
+        self._plane = open_plane(config.connection(), instance.id)
+        # One that was taken over runs already: the claim was made in it.
+        if instance.status != "RUNNING":
+            with timed(self._steps, "wait for instance"):
+                self._instance = instance = as_step(tasks.wait_instance_running)(instance, config=config)
+        self._lease = keep_lease(
+            config.control_plane(),
+            instance.id,
+            self._seconds,
+            holder_of(instance.metadata),
+            age=time.monotonic() - started,
+            on_trouble=run_logger().warning,
+            on_lost=self.wake,
+        )
+        return SandboxSession(self._tool or instance.tool_id, instance, config, self._steps)
+
+    def wake(self, reason: AGSFlowsError | None = None) -> None:
+        """Make the waits of the session's threads end within a second, with an error."""
+        if self._instance is not None and self._plane is not None:
+            close_plane(self._config.connection(), self._instance.id, self._plane, reason)
+
+    def close(self, ending: Ending, on_failure: OnFailure, error: BaseException | None = None) -> None:
+        """End what was opened, as the end of the block asks for. Errors are logged, and noted on the block's."""
+        try:
+            self._close(ending, on_failure)
+        except Pause:
+            # Prefect raises it at the begin of any task run, once the run is to be suspended.
+            if error is not None:
+                self._end("cancelled")
+                return
+            try:
+                self._pause()
+            except AGSFlowsError as trouble:
+                run_logger().warning("The sandbox could not be paused, and is left to its lease: %s", trouble)
+            raise
+        except Exception as trouble:  # noqa: BLE001 - the clean-up must not replace what the block raised
+            run_logger().warning("The sandbox could not be closed: %s", trouble)
+            if error is not None:
+                error.__dict__.setdefault("__notes__", []).append(f"The sandbox could not be closed: {trouble}")
+
+    def _close(self, ending: Ending, on_failure: OnFailure) -> None:
+        if self._lease is not None:
+            self._lease.release()
+        if ending == "suspended":
+            self._pause()
+            return
+        if ending in ("crashed", "superseded") or self._is_superseded():
+            # A retry of this run takes the sandbox over, or has taken it; otherwise the lease ends it.
+            self.wake()
+            return
+        if ending == "failed" and on_failure != "stop" and self._instance is not None:
+            self._preserve(self._instance, on_failure)
+            return
+        if ending == "failed" and self._instance is not None:
+            self._give_up(self._instance)
+        self._end(ending)
+
+    def _start(
+        self,
+        tool: ToolSpec | Tool | str | None,
+        custom: CustomConfiguration | None,
+        snapshot_id: str | None,
+        step: str,
+    ) -> Instance:
+        for attempt in range(MOST_TOOLS):
+            self._tool = self._make(tool) if isinstance(tool, ToolSpec) else tool
+            try:
+                with timed(self._steps, "start instance"):
+                    self._instance = as_step(tasks.start_instance)(
+                        self._tool,
+                        timeout=format_duration(self._seconds),
+                        metadata=self._metadata,
+                        custom=custom,
+                        snapshot_id=snapshot_id,
+                        step=step,
+                        config=self._config,
+                    )
+                    return self._instance
+            except (ConflictError, NotFoundError):
+                # The last session that used the tool may have deleted it since.
+                if not isinstance(tool, ToolSpec) or attempt + 1 == MOST_TOOLS:
+                    raise
+        raise AssertionError("unreachable")
+
+    def _make(self, spec: ToolSpec) -> Tool:
+        def made(tool: Tool) -> None:
+            self._tool = tool
+
+        return make_tool(spec, self._config, for_run=self._delete_tool, steps=self._steps, on_created=made)
+
+    def _is_superseded(self) -> bool:
+        """Whether a later attempt of this run has taken the sandbox over; otherwise none can do so from now on."""
+        if self._lease is None or self._instance is None:
+            return False
+        if isinstance(self._lease.lost, SupersededError):
+            return True
+        config = self._config
+        if release(config.control_plane(), config.connection(), self._instance):
+            return False
+        run_logger().warning("A later attempt of this run works in sandbox %s: it is left alone.", self._instance.id)
+        return True
+
+    def _end(self, ending: Ending) -> None:
+        tool = self._tool if self._delete_tool else None
+        if self._instance is None and tool is None:
+            return
+        with timed(self._steps, "cleanup"):
+            # A run that is being cancelled gets no new task runs: the plain function does the same without them.
+            end = tasks.cleanup.fn if ending == "cancelled" else as_step(tasks.cleanup)
+            end(self._instance, tool, config=self._config)
+
+    def _pause(self) -> None:
+        """Pause the sandbox of a run that is suspended: memory and files stay, and the run that is resumed goes on."""
+        if self._instance is None:
+            return
+        instance = self._instance
+        paused = persistently(lambda: tasks.pause_instance.fn(instance, config=self._config))
+        mine, theirs = holder_of(instance.metadata), holder_of(paused.metadata)
+        if mine is not None and theirs is not None and relation(mine, theirs) == "stale":
+            # The run was resumed in the meantime, and works in this sandbox already.
+            persistently(lambda: tasks.resume_instance.fn(instance, config=self._config))
+            return
+        run_logger().info("The run is suspended; its sandbox %s is paused.", instance.id)
+
+    def _give_up(self, instance: Instance) -> None:
+        """Mark the sandbox of a failed attempt: no retry takes it over, even if it cannot be stopped."""
+        try:
+            self._mark(instance, {GIVEN_UP: "failed"})
+        except AGSFlowsError as error:
+            run_logger().debug("Sandbox %s could not be marked as given up: %s", instance.id, error)
+
+    def _mark(self, instance: Instance, metadata: dict[str, str]) -> None:
+        control = self._config.control_plane()
+        persistently(lambda: control.update_instance(instance.id, metadata=metadata))
+
+    def _preserve(self, instance: Instance, on_failure: OnFailure) -> None:
+        logger = run_logger()
+        try:
+            # The reaper spares it then, although its flow run is over, and no retry takes it over.
+            self._mark(instance, {KEPT: on_failure})
+            tell_instance("kept", instance, how=on_failure)
+            if on_failure == "pause":
+                persistently(lambda: tasks.pause_instance.fn(instance, config=self._config))
+                logger.warning(
+                    "The run failed. Its sandbox is paused; resume_instance(%r) wakes it up for inspection.",
+                    instance.id,
+                )
+                return
+            ends = persistently(lambda: tasks.get_instance.fn(instance, config=self._config)).expires_at
+            logger.warning(
+                "The run failed. Its sandbox %s is kept until %s; look inside with: ags-flows exec %s 'ls -la'",
+                instance.id,
+                f"{ends:%H:%M:%S %Z}" if ends else "it is stopped",
+                instance.id,
+            )
+        except AGSFlowsError as error:
+            logger.warning("The sandbox %s could not be kept: %s", instance.id, error)
