@@ -11,6 +11,7 @@ from ags_flows.errors import AGSFlowsError
 from ags_flows.job import SandboxJob
 
 if TYPE_CHECKING:
+    from ags_flows.functions import SandboxFile, in_sandbox
     from ags_flows.runtime import AGSRuntime
     from ags_flows.session import SandboxSession, sandbox_session
 
@@ -18,15 +19,19 @@ __all__ = [
     "AGSConfig",
     "AGSFlowsError",
     "AGSRuntime",
+    "SandboxFile",
     "SandboxJob",
     "SandboxSession",
     "TencentCloudCredentials",
+    "in_sandbox",
     "sandbox_session",
 ]
 
 _LAZY = {
     "AGSRuntime": "ags_flows.runtime",
+    "SandboxFile": "ags_flows.functions",
     "SandboxSession": "ags_flows.session",
+    "in_sandbox": "ags_flows.functions",
     "sandbox_session": "ags_flows.session",
 }
 

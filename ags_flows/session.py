@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import copy_context
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, ParamSpec, TypeVar
 
 from prefect import Task
 from prefect.exceptions import Pause
@@ -17,6 +17,7 @@ from ags_flows.blocks import AGSConfig
 from ags_flows.cloud.data_planes import OpenPlane, close_plane, open_plane
 from ags_flows.cloud.retry import persistently
 from ags_flows.errors import AGSFlowsError, ConfigurationError, ConflictError, NotFoundError, SupersededError
+from ags_flows.functions import call_function, remote_function
 from ags_flows.lifecycle.lease import Lease, keep_lease
 from ags_flows.lifecycle.open_sandbox import release
 from ags_flows.models import (
@@ -46,6 +47,7 @@ from ags_flows.transfer import has_magic
 
 OnFailure = Literal["stop", "keep", "pause"]
 OnCrash = Literal["lease", "stop"]
+P = ParamSpec("P")
 R = TypeVar("R")
 
 MOST_TOOLS = 3
@@ -94,6 +96,32 @@ class SandboxSession:
     def run_code(self, code: str, **options: Any) -> CodeResult:
         """Run code in the code interpreter. Options are those of `ags_flows.tasks.run_code`."""
         return self._do("run code", tasks.run_code, self.instance, code, **options)
+
+    def call(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call a Python function in the sandbox, and return its result.
+
+        Its source is sent: see `ags_flows.in_sandbox` for what it may use, and what its arguments and results can be.
+        A function that `in_sandbox` decorates has the packages, the code, the environment and the time limit that are
+        given there.
+
+        Raises:
+            FunctionError: The function raised an exception.
+            ConfigurationError: The function cannot be sent, or an argument is not JSON.
+
+        Example:
+            ```python
+            def count(path: str) -> int:
+                return len(open(path).readlines())
+
+
+            with sandbox_session(tool="base") as sandbox:
+                sandbox.upload("etl.py", "etl.py")
+                assert sandbox.call(count, "etl.py") == 1
+            ```
+        """
+        remote = remote_function(function)
+        result: R = self._do(f"call: {remote.name}", call_function, self.instance, remote, args, kwargs)
+        return result
 
     def upload(self, local: str | Path, remote: str, **options: Any) -> Transfer:
         """Copy a local file, or a directory with all that is in it, into the sandbox.
