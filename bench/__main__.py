@@ -22,6 +22,7 @@ AREAS = (
     "transfers",
     "emulator",
     "batch",
+    "functions",
     "reaping",
     "swerex",
     "swebench",

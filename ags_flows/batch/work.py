@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from ags_flows.batch.items import Item
 from ags_flows.errors import (
@@ -85,7 +85,7 @@ class Work:
     def _call(self, sandbox: SandboxSession, item: Item) -> dict[str, Any]:
         assert self.function is not None
         if is_remote(self.function):
-            value = sandbox.call(self.function, item.value)
+            value = sandbox.call(cast(Callable[[Any], Any], self.function), item.value)
         else:
             value = self.function(sandbox, item.value)
         try:

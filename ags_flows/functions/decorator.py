@@ -26,6 +26,7 @@ from ags_flows.errors import (
     OutputTooLargeError,
     TransferError,
     UnsupportedError,
+    WaitCancelledError,
     WaitTimeoutError,
 )
 from ags_flows.functions.call import Call, FunctionOptions, RemoteFunction, install_packages, perform
@@ -251,9 +252,14 @@ class _Place:
                 ending = interruption.ending or ending_of(error, run)
                 if ending in ("failed", "superseded"):
                     self._after_failure(pool, used, step, error)
-                else:
-                    pool.end(ending)
-                raise
+                    raise
+                pool.end(ending)
+                if interruption.ending is None:
+                    raise
+                # The error is a consequence, and must not be retried.
+                raise WaitCancelledError(
+                    f"{self._remote.name}: the run is ending ({ending}); the call was ended with it."
+                ) from error
         pool.give_back(warm)
         return value
 
@@ -292,7 +298,7 @@ def _is_repeated(retries: int, retries_of_failed: int, task: Task[..., Any], run
     error = state.data
     if isinstance(error, (FunctionError, CommandTimeoutError)):
         return run.run_count <= retries_of_failed
-    if run.run_count > retries:
+    if run.run_count > retries or isinstance(error, WaitCancelledError):
         return False
     return is_retryable(task, run, state) or (isinstance(error, AGSFlowsError) and isinstance(error, _LOST))
 

@@ -4,14 +4,19 @@ The text of this file is sent with each call and executed there as a script; the
 the same encoding of values. Values cross as JSON. What JSON has no form for is an object with the key `$ags`.
 """
 
-import base64
+from __future__ import annotations
+
+import binascii
 import json
 import os
 import sys
 import time
-from datetime import date, datetime, timedelta
-from datetime import time as clock_time
-from typing import Any, Dict, List, Optional, Tuple  # noqa: UP035 - Python 3.8 has no dict[str, Any] at run time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+# Modules are imported where they are needed: to import all of them takes longer than most calls.
 
 KIND = "$ags"
 DEEPEST = 100
@@ -19,6 +24,8 @@ SMALL = 24000
 """Characters of a report that is written to the output. A longer one is written to a file."""
 
 OLDEST = (3, 8)
+_ONLY_TREE = 0x400
+"""The flag of `compile` that the module `ast` uses."""
 
 
 class NotJSONError(TypeError):
@@ -57,7 +64,7 @@ class SandboxFile:
         ```
     """
 
-    def __init__(self, path: Any, to: Optional[str] = None) -> None:  # noqa: UP045 - as above
+    def __init__(self, path: Any, to: str | None = None) -> None:
         self.path = str(os.fspath(path))
         self.to = to
 
@@ -67,7 +74,7 @@ class SandboxFile:
 
     def __repr__(self) -> str:
         """Return the call that makes it."""
-        return "SandboxFile(%r%s)" % (self.path, "" if self.to is None else ", to=%r" % self.to)  # noqa: UP031
+        return f"SandboxFile({self.path!r})" if self.to is None else f"SandboxFile({self.path!r}, to={self.to!r})"
 
     def __eq__(self, other: object) -> bool:
         """Whether both name the same file."""
@@ -85,7 +92,7 @@ class SandboxFile:
         return core_schema.is_instance_schema(cls)
 
 
-class Record(Dict[str, Any]):  # noqa: UP006 - as above
+class Record(dict):  # type: ignore[type-arg]
     """Fields of a dataclass or of a model whose class the sandbox does not have: `order["price"]`, `order.price`."""
 
     def __getattr__(self, name: str) -> Any:
@@ -111,7 +118,7 @@ def encode(value: Any, path: str, depth: int = 0) -> Any:
     if isinstance(value, float):
         return float(value)
     if depth > DEEPEST:
-        raise NotJSONError(path, "it is nested deeper than %d levels, or contains itself" % DEEPEST)  # noqa: UP031
+        raise NotJSONError(path, f"it is nested deeper than {DEEPEST} levels, or contains itself")
     if isinstance(value, (list, tuple)):
         items = [encode(one, path + "[" + str(at) + "]", depth + 1) for at, one in enumerate(value)]
         return items if isinstance(value, list) else {KIND: "tuple", "value": items}
@@ -127,8 +134,7 @@ def _encode_dict(value: Any, path: str, depth: int) -> Any:
     encoded = {}
     for key, one in value.items():
         if not isinstance(key, str):
-            kind = type(key).__name__
-            raise NotJSONError(path, "the key %r is of type %s, and keys must be texts" % (key, kind))  # noqa: UP031
+            raise NotJSONError(path, f"the key {key!r} is of type {type(key).__name__}, and keys must be texts")
         shown = path + "." + key if key.isidentifier() else path + "[" + repr(key) + "]"
         encoded[str.__str__(key)] = encode(one, shown, depth + 1)
     if isinstance(value, Record):
@@ -136,17 +142,16 @@ def _encode_dict(value: Any, path: str, depth: int) -> Any:
     return {KIND: "dict", "value": encoded} if KIND in encoded else encoded
 
 
-def _encode_simple(value: Any) -> Optional[Tuple[str, Any]]:  # noqa: UP006,UP045 - as above
-    if isinstance(value, datetime):
-        return "datetime", value.isoformat()
-    if isinstance(value, date):
-        return "date", value.isoformat()
-    if isinstance(value, clock_time):
-        return "time", value.isoformat()
-    if isinstance(value, timedelta):
-        return "timedelta", [value.days, value.seconds, value.microseconds]
+def _encode_simple(value: Any) -> tuple[str, Any] | None:
+    times = sys.modules.get("datetime")
+    if times is not None:
+        for kind in ("datetime", "date", "time"):
+            if isinstance(value, getattr(times, kind)):
+                return kind, value.isoformat()
+        if isinstance(value, times.timedelta):
+            return "timedelta", [value.days, value.seconds, value.microseconds]
     if isinstance(value, (bytes, bytearray)):
-        return "bytes", base64.b64encode(value).decode()
+        return "bytes", binascii.b2a_base64(value, newline=False).decode()
     if isinstance(value, SandboxFile):
         return "file", [os.path.abspath(value.path), value.to]
     return None
@@ -184,13 +189,14 @@ def decode(data: Any) -> Any:
     if kind == "tuple":
         return tuple(decode(one) for one in value)
     if kind == "bytes":
-        return base64.b64decode(value)
-    if kind == "timedelta":
-        return timedelta(*value)
+        return binascii.a2b_base64(value)
     if kind == "file":
         return SandboxFile(os.path.expanduser(value[0]), value[1])
-    readers: Any = {"datetime": datetime, "date": date, "time": clock_time}
-    return readers[kind].fromisoformat(value)
+    import datetime
+
+    if kind == "timedelta":
+        return datetime.timedelta(*value)
+    return getattr(datetime, kind).fromisoformat(value)
 
 
 def parsed(source: str, line: int, file: str) -> Any:
@@ -206,21 +212,19 @@ def parsed(source: str, line: int, file: str) -> Any:
     Raises:
         SyntaxError: This Python does not know the syntax.
     """
-    import ast
-
     indented = source[:1] in (" ", "\t")
     before = "\n" * (line - 2) + "if 1:\n" if indented else "\n" * (line - 1)
-    tree = ast.parse(before + source, file)
-    function = tree.body[0].body[0] if indented else tree.body[0]  # type: ignore[attr-defined]
+    tree: Any = compile(before + source, file, "exec", _ONLY_TREE, True)
+    function = tree.body[0].body[0] if indented else tree.body[0]
     tree.body = [function]
-    if not isinstance(function, ast.FunctionDef):
+    if type(function).__name__ != "FunctionDef":
         return tree
     function.decorator_list = []
     function.returns = None
     signature = function.args
-    for parameter in ast.walk(signature):
-        if isinstance(parameter, ast.arg):
-            parameter.annotation = None
+    rest = [one for one in (signature.vararg, signature.kwarg) if one is not None]
+    for parameter in signature.posonlyargs + signature.args + signature.kwonlyargs + rest:
+        parameter.annotation = None
     signature.defaults = []
     signature.kw_defaults = [None for _ in signature.kwonlyargs]
     return tree
@@ -237,7 +241,7 @@ def compiled(source: str, line: int, file: str) -> Any:
     return compile(parsed(source, line, file), file, "exec", __future__.annotations.compiler_flag, True)
 
 
-def _perform(call: Dict[str, Any]) -> Dict[str, Any]:  # noqa: UP006 - as above
+def _perform(call: dict[str, Any]) -> dict[str, Any]:
     """Call the function and return what became of it."""
     version = ".".join(str(part) for part in sys.version_info[:3])
     if sys.version_info[:2] < OLDEST:
@@ -246,20 +250,17 @@ def _perform(call: Dict[str, Any]) -> Dict[str, Any]:  # noqa: UP006 - as above
         code = compiled(call["source"], call["line"], call["file"])
     except SyntaxError as error:
         return {"kind": "syntax", "version": version, "line": error.lineno, "message": error.msg, "text": error.text}
-    import linecache
-    import logging
-
-    # Lines of tracebacks are those of the caller's file, which is not here.
-    lines = [""] * (call["line"] - 1) + call["source"].splitlines(True)
-    linecache.cache[call["file"]] = (len(call["source"]), None, lines, call["file"])
     sys.path[:0] = [os.path.expanduser(path) for path in call["paths"]]
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
-    scope = {"__name__": "__ags_function__", "SandboxFile": SandboxFile}  # type: Dict[str, Any]
+    if "logging" in sys.modules:
+        _configure(sys.modules["logging"])
+    else:
+        sys.meta_path.insert(0, _LoggingFinder())
+    scope: dict[str, Any] = {"__name__": "__ags_function__", "SandboxFile": SandboxFile}
     try:
         exec(code, scope)
         result = scope[call["name"]](*decode(call["args"]), **decode(call["kwargs"]))
     except BaseException as error:  # noqa: BLE001 - SystemExit and KeyboardInterrupt are the function's failures too
-        return _failure(error)
+        return _failure(error, call)
     try:
         value = encode(result, "result")
         size = len(json.dumps(value))
@@ -270,8 +271,38 @@ def _perform(call: Dict[str, Any]) -> Dict[str, Any]:  # noqa: UP006 - as above
     return {"kind": "value", "value": value}
 
 
-def _failure(error: BaseException) -> Dict[str, Any]:  # noqa: UP006 - as above
+class _LoggingFinder:
+    """Configures `logging` when the function, or what it imports, imports it first."""
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
+        """Find `logging`, and nothing else."""
+        if name != "logging":
+            return None
+        from importlib.machinery import PathFinder
+
+        sys.meta_path.remove(self)
+        spec: Any = PathFinder.find_spec(name)
+        execute = spec.loader.exec_module
+
+        def execute_and_configure(module: Any) -> None:
+            execute(module)
+            _configure(module)
+
+        spec.loader.exec_module = execute_and_configure
+        return spec
+
+
+def _configure(logging: Any) -> None:
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+
+
+def _failure(error: BaseException, call: dict[str, Any]) -> dict[str, Any]:
+    import linecache
     import traceback
+
+    # Lines of tracebacks are those of the caller's file, which is not here.
+    lines = [""] * (call["line"] - 1) + call["source"].splitlines(True)
+    linecache.cache[call["file"]] = (len(call["source"]), None, lines, call["file"])
 
     kind = type(error)
     name = kind.__qualname__ if kind.__module__ == "builtins" else kind.__module__ + "." + kind.__qualname__
@@ -285,7 +316,7 @@ def _failure(error: BaseException) -> Dict[str, Any]:  # noqa: UP006 - as above
     return {"kind": "error", "type": name, "message": message[:8000], "traceback": "".join(shown)[-20000:]}
 
 
-def _main(arguments: List[str]) -> int:  # noqa: UP006 - as above
+def _main(arguments: list[str]) -> int:
     started = time.monotonic()
     # What the function does with the standard output does not reach this one.
     output = os.dup(1)

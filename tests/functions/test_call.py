@@ -269,11 +269,16 @@ def test_local_code_is_on_the_path_of_the_function(session, tmp_path, monkeypatc
 
 
 OLD = """\
-import ast, functools, sys
-ast.parse = functools.partial(ast.parse, feature_version=(3, 8))
+import ast, builtins, sys
+now = compile
+def older(source, file, mode, flags=0, dont_inherit=False):
+    if flags & ast.PyCF_ONLY_AST:
+        return now(source, file, mode, flags, dont_inherit, _feature_version=8)
+    return now(source, file, mode, flags, dont_inherit)
+builtins.compile = older
 sys.version_info = {version}
 text, sys.argv = sys.argv[1], ["-c"] + sys.argv[2:]
-exec(compile(text, "-c", "exec"), {{"__name__": "__main__"}})
+exec(now(text, "-c", "exec"), {{"__name__": "__main__"}})
 """
 
 
