@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ags_flows.blocks import AGSConfig, TencentCloudCredentials
     from ags_flows.errors import AGSFlowsError
+    from ags_flows.functions import SandboxFile, in_sandbox
     from ags_flows.job import SandboxJob
     from ags_flows.run.awaitable import awaitable
     from ags_flows.runtime import AGSRuntime
@@ -20,10 +21,12 @@ __all__ = [
     "AGSFlowsError",
     "AGSRuntime",
     "AsyncSandboxSession",
+    "SandboxFile",
     "SandboxJob",
     "SandboxSession",
     "TencentCloudCredentials",
     "awaitable",
+    "in_sandbox",
     "sandbox_session",
 ]
 
@@ -32,10 +35,12 @@ _MODULES = {
     "AGSFlowsError": "ags_flows.errors",
     "AGSRuntime": "ags_flows.runtime",
     "AsyncSandboxSession": "ags_flows.session",
+    "SandboxFile": "ags_flows.functions",
     "SandboxJob": "ags_flows.job",
     "SandboxSession": "ags_flows.session",
     "TencentCloudCredentials": "ags_flows.blocks",
     "awaitable": "ags_flows.run.awaitable",
+    "in_sandbox": "ags_flows.functions",
     "sandbox_session": "ags_flows.session",
 }
 _PACKAGES = ("flows", "models", "tasks")

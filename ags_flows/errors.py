@@ -26,6 +26,7 @@ AGSFlowsError
 │   └── CommandTimeoutError     the command ran into its time limit and was killed
 ├── CodeFailedError             code raised an exception, when `check=True`
 │   └── CodeTimeoutError        the code ran into its time limit and was interrupted
+├── FunctionError               a function in a sandbox raised an exception
 ├── BatchFailedError            more items of a batch failed than it may have
 ├── SyncFailedError             some tools could not be brought in step with a list
 ├── OutcomeUnknownError         it may have run, and nobody can know
@@ -251,6 +252,36 @@ class CommandFailedError(AGSFlowsError):
 
 class CommandTimeoutError(CommandFailedError):
     """A command ran into its time limit; its whole process group was killed."""
+
+
+class FunctionError(AGSFlowsError):
+    """A function in a sandbox raised an exception, or its process ended before it returned.
+
+    Attributes:
+        function: The function's name.
+        error_type: Name of the exception's class, with its module unless it is built in. `ProcessEnded` where the
+            process ended without an exception.
+        error_message: The exception's text.
+        traceback: The traceback in the sandbox, as Python prints it; its lines are those of the function's file. Of a
+            process that ended, the end of its error output.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        function: str = "",
+        error_type: str = "",
+        error_message: str = "",
+        traceback: str = "",
+        **parts: Any,
+    ) -> None:
+        """Keep what the sandbox reported beside the message."""
+        super().__init__(message, **parts)
+        self.function = function
+        self.error_type = error_type
+        self.error_message = error_message
+        self.traceback = traceback
 
 
 class CodeFailedError(AGSFlowsError):

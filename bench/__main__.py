@@ -18,8 +18,9 @@ from rich.table import Table
 from bench.alone import measured_alone
 from bench.figure import Figure
 
-AREAS = tuple(
-    "imports claims commands following control_plane surface transfers emulator batch reaping swerex swebench".split()
+AREAS = (
+    *("imports", "claims", "commands", "following", "control_plane", "surface", "transfers", "emulator"),
+    *("batch", "functions", "reaping", "swerex", "swebench"),
 )
 RESULTS = Path(".bench/figures.json")
 

@@ -87,10 +87,10 @@ def figures() -> Iterator[Figure]:
         yield Figure(f"{title}, durable / .map", plain / safe, "x", 2.0, True, f"{told} : {ITEMS / plain:.0f}/s")
 
 
-def best_of(works: tuple[Callable[[], object], ...]) -> list[float]:
+def best_of(works: tuple[Callable[[], object], ...], rounds: int = ROUNDS) -> list[float]:
     """Return the seconds of each in its best round, one after the other in each."""
-    rounds = [[seconds(work) for work in works] for _ in range(ROUNDS)]
-    return [min(taken) for taken in zip(*rounds, strict=True)]
+    taken = [[seconds(work) for work in works] for _ in range(rounds)]
+    return [min(each) for each in zip(*taken, strict=True)]
 
 
 def mapped(options: ApiParams) -> Callable[[], None]:

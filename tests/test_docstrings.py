@@ -1,6 +1,7 @@
 """Every public function shows an example, and every example runs."""
 
 import inspect
+import linecache
 import re
 import textwrap
 
@@ -54,7 +55,9 @@ def test_every_public_function_shows_an_example():
 @pytest.mark.parametrize("name", [name for name, example in EXAMPLES.items() if example])
 def test_the_example_runs(name, names, ags_config):
     # Prefect's convention for the name of a block, which its own rules for names refuse.
-    code = compile(EXAMPLES[name].replace("BLOCK_NAME", "example"), f"the example of {name}", "exec")
+    text, place = EXAMPLES[name].replace("BLOCK_NAME", "example"), f"the example of {name}"
+    linecache.cache[place] = (len(text), None, text.splitlines(keepends=True), place)
+    code = compile(text, place, "exec")
     control = ags_config.control_plane()
     if "instance" in code.co_names:
         tool = "code-interpreter-v1" if "code" in name else "base"

@@ -19,6 +19,7 @@ LAYERS = [
     {"lifecycle"},
     {"reaping"},
     {"tasks"},
+    {"functions"},
     {"runtime", "session"},
     {"job", "swerex"},
     {"batch"},

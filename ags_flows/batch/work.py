@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from ags_flows.batch.items import Item
 from ags_flows.errors import (
@@ -18,6 +18,7 @@ from ags_flows.errors import (
     InstanceGoneError,
     WaitTimeoutError,
 )
+from ags_flows.functions import is_remote
 from ags_flows.models import ItemResult
 from ags_flows.ownership import digest
 from ags_flows.run.redaction import Redactor
@@ -43,7 +44,7 @@ class Work:
         command: Run by `bash -l -c`, with the item in its environment: `ITEM` (text, or JSON), `ITEM_KEY`,
             `ITEM_INDEX`, and for an item with fields `ITEM_<FIELD>` for each that is text, a number or a truth value.
             Items that are files lie in the sandbox at `ITEM_FILE`, and so do items that are longer than 32 kB.
-        function: Called with a session and the item.
+        function: Called with a session and the item; one that `in_sandbox` decorated runs there, with the item alone.
         options: Of `SandboxSession.run`, for the command: `timeout`, `cwd`, `user`, `env`, `secrets`, `durable`.
     """
 
@@ -88,7 +89,10 @@ class Work:
 
     def _call(self, sandbox: SandboxSession, item: Item) -> dict[str, Any]:
         assert self.function is not None
-        value = self.function(sandbox, item.value)
+        if is_remote(self.function):
+            value = sandbox.call(cast(Callable[[Any], Any], self.function), item.value)
+        else:
+            value = self.function(sandbox, item.value)
         try:
             return {"status": "ok", "value": json.loads(json.dumps(value, ensure_ascii=False).encode())}
         except (TypeError, ValueError) as error:

@@ -80,6 +80,7 @@ class Command:
         stdin: What the command reads, by default nothing.
         timeout: Seconds from its start, then its whole process group is killed. None for no limit.
         most_output: Bytes of output after which the command is killed.
+        title: What stands for the text in errors and in the result, where it is not the caller's. Default: the text.
     """
 
     text: str
@@ -89,6 +90,12 @@ class Command:
     stdin: bytes | None = None
     timeout: float | None = None
     most_output: int = MOST_OUTPUT
+    title: str = ""
+
+    @property
+    def shown(self) -> str:
+        """The command as a reader sees it."""
+        return self.title or self.text
 
     def does(self, env: Mapping[str, str] | None = None, secrets: Mapping[str, str] | None = None) -> dict[str, Any]:
         """Return what the command does, for its step: time limits and values of secrets are no part of it.
@@ -171,6 +178,11 @@ class DurableCommand:
         self._ended: str | None = None
         self._ranges = True
         self._holder: Holder | None = None
+
+    @property
+    def directory(self) -> str:
+        """Path of the journal in the sandbox, once the command was started."""
+        return self._directory
 
     def start(self, step: Step) -> DurableCommand:
         """Start the command for a step, or find what an earlier attempt started; short ones are over on return.
@@ -288,7 +300,7 @@ class DurableCommand:
         if not code.isdecimal():
             raise self._unknown(f"its exit code is damaged ({self._ended!r})")
         result = ExecResult(
-            command=command.text,
+            command=command.shown,
             exit_code=int(code),
             stdout=out.text(),
             stderr=err.text(),
@@ -303,7 +315,7 @@ class DurableCommand:
             # An earlier attempt may have given another limit.
             limit = why.partition(" ")[2] or f"{command.timeout or 0:g}"
             raise CommandTimeoutError(
-                f"Command ran into its limit of {limit} s and was killed: {command.text}",
+                f"Command ran into its limit of {limit} s and was killed: {command.shown}",
                 hint="Give it more time with timeout=..., in a new sandbox, or with another step=...",
                 result=result,
             )
@@ -311,7 +323,7 @@ class DurableCommand:
             # The sandbox may have allowed less: a part of its disk stays free.
             allowed = int(why.split()[1]) if why.split()[1:] else command.most_output
             raise OutputTooLargeError(
-                f"Command wrote more than {allowed:,} bytes and was killed: {command.text}",
+                f"Command wrote more than {allowed:,} bytes and was killed: {command.shown}",
                 hint="Redirect its output to a file in the sandbox and download that.",
             )
         return result
@@ -426,6 +438,6 @@ class DurableCommand:
     def _unknown(self, why: str) -> OutcomeUnknownError:
         return OutcomeUnknownError(
             f"It is not known whether the command in {self._plane.instance_id} has run: {why}. "
-            f"It is not run again. Command: {self._command.text}",
+            f"It is not run again. Command: {self._command.shown}",
             hint=f"Look at {self._directory or 'the journal'} in the sandbox, or run the flow in a new one.",
         )

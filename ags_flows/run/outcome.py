@@ -17,7 +17,7 @@ from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 from ags_flows.errors import SupersededError
 from ags_flows.run.interruption import Ending, interrupt_other_threads
 
-__all__ = ["Ending", "ending_of", "ending_of_coroutine", "enclosing_run", "is_cancelled"]
+__all__ = ["Ending", "enclosing_run", "ending_of", "ending_of_coroutine", "has_ended", "is_cancelled"]
 
 REQUEST_TIMEOUT = 5.0
 """Seconds for one request to the Prefect server: a runner kills the process 30 seconds after the SIGTERM."""
@@ -29,6 +29,7 @@ MOST_ANCESTORS = 64
 _DEATHS = (TerminationSignal, CancelledError, Abort)
 """Exceptions that a cancellation and a crash have in common."""
 
+_OVER = (StateType.COMPLETED, StateType.FAILED, StateType.CANCELLED, StateType.CANCELLING)
 _CANCELLED = (StateType.CANCELLING, StateType.CANCELLED)
 
 
@@ -123,6 +124,15 @@ def is_cancelled(flow_run_id: UUID) -> bool:
         Exception: Any error of Prefect's client: the server did not respond, or does not know the run.
     """
     return _states_on_path(flow_run_id)[-1] in _CANCELLED
+
+
+def has_ended(flow_run_id: UUID) -> bool:
+    """Whether a flow run, or the outermost one that it is nested in, has ended, and not by a crash.
+
+    Raises:
+        Exception: Any error of Prefect's client: the server did not respond, or does not know the run.
+    """
+    return _states_on_path(flow_run_id)[-1] in _OVER
 
 
 def _ending_by_death(error: BaseException, run: UUID | None) -> Ending | None:

@@ -45,6 +45,11 @@ def task_contexts() -> list[TaskRunContext]:
     return list(found.values())[::-1]
 
 
+def is_left(context: FlowRunContext) -> bool:
+    """Whether the block of a context has ended in this process."""
+    return context._token is None
+
+
 def attempt_of_task(context: TaskRunContext) -> int:
     """Return the number of the attempt at a task run that a context belongs to, from 1.
 

@@ -45,6 +45,7 @@ class AsyncSandboxSession:
     wait = _awaited(SandboxSession.wait)
     kill = _awaited(SandboxSession.kill)
     run_code = _awaited(SandboxSession.run_code)
+    call = _awaited(SandboxSession.call)
     upload = _awaited(SandboxSession.upload)
     download = _awaited(SandboxSession.download)
     collect = _awaited(SandboxSession.collect)

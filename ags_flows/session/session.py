@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import copy_context
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from prefect import Task
 
@@ -14,6 +14,7 @@ from ags_flows.blocks import AGSConfig
 from ags_flows.cloud.data_planes import open_plane
 from ags_flows.cloud.retry import persistently
 from ags_flows.errors import AGSFlowsError, NotFoundError
+from ags_flows.functions import call_function, remote_function
 from ags_flows.models import (
     CodeResult,
     CommandHandle,
@@ -34,6 +35,7 @@ from ags_flows.session.steps import timed
 from ags_flows.tasks.commands import as_text
 from ags_flows.transfer import has_magic
 
+P = ParamSpec("P")
 R = TypeVar("R")
 
 
@@ -84,6 +86,32 @@ class SandboxSession:
     def run_code(self, /, code: str, **options: Any) -> CodeResult:
         """Run code in the code interpreter. Options are those of `ags_flows.tasks.run_code`."""
         return self._do("run code", tasks.run_code, self.instance, code, **options)
+
+    def call(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call a Python function in the sandbox, and return its result.
+
+        Its source is sent: see `ags_flows.in_sandbox` for what it may use, and what its arguments and results can be.
+        A function that `in_sandbox` decorates has the packages, the code, the environment and the time limit that are
+        given there.
+
+        Raises:
+            FunctionError: The function raised an exception.
+            ConfigurationError: The function cannot be sent, or an argument is not JSON.
+
+        Example:
+            ```python
+            def count(path: str) -> int:
+                return len(open(path).readlines())
+
+
+            with sandbox_session(tool="base") as sandbox:
+                sandbox.upload("etl.py", "etl.py")
+                assert sandbox.call(count, "etl.py") == 1
+            ```
+        """
+        remote = remote_function(function)
+        result: R = self._do(f"call: {remote.name}", call_function, self.instance, remote, args, kwargs)
+        return result
 
     @checked()
     def upload(self, /, local: str | Path, remote: str, **options: Any) -> Transfer:

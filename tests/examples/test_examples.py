@@ -98,6 +98,7 @@ def run(environment, prefect_server, tmp_path):
         ("data_pipeline.py", "totals: {'CN': "),
         ("generated_code.py", "How many ways are there to draw 6 of 49? 13983816 (attempt 2)"),
         ("batch.py", "783 primes below 6000"),
+        ("functions.py", "A ROSE IS A ROSE"),
         ("swerex_shell.py", "hello from /tmp/work"),
     ],
 )

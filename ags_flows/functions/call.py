@@ -1,0 +1,510 @@
+"""One call of a function in one sandbox: arguments in, a durable command, result or error out."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import json
+import platform
+import shlex
+import typing
+from asyncio import CancelledError
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from inspect import Parameter
+from pathlib import Path, PurePath, PurePosixPath
+from typing import Any
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from ags_flows.blocks import AGSConfig
+from ags_flows.cloud.data_plane import DataPlane
+from ags_flows.cloud.data_planes import open_plane
+from ags_flows.cloud.retry import persistently
+from ags_flows.cloud.tracing import request_span
+from ags_flows.durable.command import Command, DurableCommand, Following
+from ags_flows.errors import (
+    AGSFlowsError,
+    CommandTimeoutError,
+    ConfigurationError,
+    FunctionError,
+    OutputTooLargeError,
+    UnsupportedError,
+)
+from ags_flows.functions import guest
+from ags_flows.functions.guest import NotJSONError, SandboxFile, decode, encode
+from ags_flows.functions.included import Included, digest_of, included
+from ags_flows.functions.packages import install, packages_key, packages_path
+from ags_flows.functions.source import Source, source_of
+from ags_flows.models import ExecResult, Instance
+from ags_flows.models.checks import check_environment, check_seconds
+from ags_flows.ownership import Step, fingerprint
+from ags_flows.run.holder import identify
+from ags_flows.run.logs import OutputLog, run_logger
+from ags_flows.run.redaction import Redactor
+from ags_flows.run.secrets import load_secrets
+from ags_flows.run.task_options import sandbox_task
+from ags_flows.tasks import download_directory, download_file, upload_directory, upload_file
+
+MOST = 64 << 20
+"""Bytes of the arguments, and of the result, as JSON."""
+
+INLINE = 60_000
+"""Characters of a call that go with the command. A longer one is sent as its input."""
+
+FORGOTTEN = (FunctionError, CommandTimeoutError, OutputTooLargeError, UnsupportedError, CancelledError, TimeoutError)
+"""Errors after which a call is made again by a later attempt. The last two are time limits of Prefect's."""
+
+FILES = ".ags_flows/files"
+RESULTS = ".ags_flows/results"
+KEPT_OUTPUT = 1 << 16
+SHOWN_OUTPUT = 2_000
+LONGEST_TITLE = 200
+
+_GUEST = Path(guest.__file__).read_text(encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class FunctionOptions:
+    """What a function has around it in a sandbox.
+
+    Attributes:
+        packages: Requirements that pip installs, such as `pandas==2.2.3`.
+        include: Local code that the function imports: paths relative to its file, or names of packages.
+        env: Environment.
+        secrets: Environment from Prefect Secret blocks: variable name to name of the block.
+        timeout: Seconds for one call. None: no limit.
+        files: Directory on this machine for the files that the function returns.
+    """
+
+    packages: tuple[str, ...] = ()
+    include: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+    secrets: Mapping[str, str] = field(default_factory=dict)
+    timeout: float | None = None
+    files: str = "."
+
+
+@dataclass(frozen=True)
+class RemoteFunction:
+    """A function that can run in a sandbox: its source, and what it has around it.
+
+    Attributes:
+        function: The function.
+        source: Its source.
+        options: What it has around it.
+    """
+
+    function: Callable[..., Any]
+    source: Source
+    options: FunctionOptions = FunctionOptions()
+
+    @classmethod
+    def of(cls, function: Callable[..., Any], options: FunctionOptions = FunctionOptions()) -> RemoteFunction:
+        """Read a function.
+
+        Raises:
+            ConfigurationError: It cannot run in a sandbox, or an option breaks a rule.
+        """
+        check_seconds(options.timeout)
+        check_environment(options.env)
+        return cls(function, source_of(function), options)
+
+    @property
+    def name(self) -> str:
+        """The function's name."""
+        return self.source.name
+
+    @property
+    def place_key(self) -> str:
+        """What stands for it in steps."""
+        return fingerprint([self.source.name, self.source.text])
+
+    def included(self) -> Included:
+        """Return the local code that it imports, as it is now."""
+        return included(self.options.include, Path(self.source.file).parent)
+
+    @cached_property
+    def result_adapter(self) -> TypeAdapter[Any] | None:
+        """What makes the annotated type of a result; None where its JSON form is the value."""
+        try:
+            hint: Any = typing.get_type_hints(self.function).get("return")
+        except Exception:  # noqa: BLE001 - an annotation may name what exists for type checkers alone
+            return None
+        return TypeAdapter(hint) if _is_made_of_json(hint) else None
+
+
+@dataclass(frozen=True)
+class Call:
+    """A function with its arguments as JSON.
+
+    Attributes:
+        remote: The function.
+        args: Positional arguments as JSON, with the paths of files in the sandbox.
+        kwargs: The others.
+        uploads: Path in the sandbox to path on this machine.
+        included: Local code that the function imports.
+    """
+
+    remote: RemoteFunction
+    args: Any
+    kwargs: Any
+    uploads: Mapping[str, str]
+    included: Included
+
+    @classmethod
+    def of(cls, remote: RemoteFunction, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Call:
+        """Check the arguments.
+
+        Raises:
+            TypeError: They do not fit the function's signature.
+            ConfigurationError: One is not JSON, or a file does not exist; the message has its path.
+        """
+        bound = remote.source.signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        uploads: dict[str, str] = {}
+        try:
+            encoded = {name: _sent(encode(value, name), name, uploads) for name, value in bound.arguments.items()}
+            size = len(json.dumps(encoded))
+        except (NotJSONError, ValueError, RecursionError) as error:
+            raise ConfigurationError(
+                f"{remote.name}: an argument cannot be sent: {error}.",
+                hint="Pass JSON, dataclasses, pydantic models, datetimes, bytes, or SandboxFile for files.",
+            ) from None
+        if size > MOST:
+            raise ConfigurationError(
+                f"{remote.name}: the arguments are {size:,} bytes as JSON, more than {MOST:,}.",
+                hint="Write them to a file and pass SandboxFile(path).",
+            )
+        for name, value in encoded.items():
+            is_rest = remote.source.signature.parameters[name].kind is Parameter.VAR_POSITIONAL
+            bound.arguments[name] = tuple(value["value"]) if is_rest else value
+        return cls(remote, list(bound.args), dict(bound.kwargs), uploads, remote.included())
+
+    @property
+    def title(self) -> str:
+        """The call as a reader sees it, in one line."""
+        shown = [json.dumps(one, ensure_ascii=False) for one in self.args]
+        shown += [f"{name}={json.dumps(one, ensure_ascii=False)}" for name, one in self.kwargs.items()]
+        text = " ".join(f"{self.remote.name}({', '.join(shown)})".split())
+        return text if len(text) <= LONGEST_TITLE else f"{text[: LONGEST_TITLE - 4]}...)"
+
+    def does(self) -> dict[str, Any]:
+        """Return what the call does, for its step."""
+        options = self.remote.options
+        return {
+            "function": self.remote.place_key,
+            "args": fingerprint([self.args, self.kwargs]),
+            "packages": packages_key(options.packages),
+            "include": self.included.key,
+            "env": dict(options.env),
+            "secrets": dict(options.secrets),
+        }
+
+
+@sandbox_task("call", "remote")
+def call_function(
+    instance: Instance,
+    remote: RemoteFunction,
+    args: tuple[Any, ...] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    config: AGSConfig | None = None,
+) -> Any:
+    """Call a function in a running sandbox, and return its result. `sandbox.call` is this as a method.
+
+    Args:
+        instance: The sandbox.
+        remote: The function.
+        args: Positional arguments.
+        kwargs: The others.
+        config: Where AGS is; by default from the environment.
+
+    Raises:
+        FunctionError: The function raised an exception.
+        ConfigurationError: An argument is not JSON, or packages cannot be installed.
+        CommandTimeoutError: The time limit was reached.
+
+    Example:
+        ```python
+        def double(number):
+            return 2 * number
+
+
+        assert call_function(instance, RemoteFunction.of(double), (21,)) == 42
+        ```
+    """
+    config = config or AGSConfig()
+    call = Call.of(remote, args, kwargs or {})
+    step = identify("call_function", call.does())
+    plane = open_plane(config.connection(), instance.id).plane
+    install_packages(remote, instance, config)
+    call.included.upload(plane)
+    return perform(call, instance, step, config)
+
+
+def install_packages(remote: RemoteFunction, instance: Instance, config: AGSConfig) -> bool:
+    """Install the packages of a function in a sandbox; return whether it did not have them."""
+    options = remote.options
+    if not options.packages:
+        return False
+    plane = open_plane(config.connection(), instance.id).plane
+    return install(plane, instance, options.packages, env=options.env, secrets=options.secrets, config=config)
+
+
+def perform(call: Call, instance: Instance, step: Step, config: AGSConfig) -> Any:
+    """Call a function in a sandbox that has what it needs, and return its result. See `call_function`.
+
+    The command is started once for the step: a later attempt attaches to it, and reads its result. One that failed is
+    forgotten: a later attempt calls the function again.
+    """
+    remote, options = call.remote, call.remote.options
+    for target, local in call.uploads.items():
+        upload = upload_directory if Path(local).is_dir() else upload_file
+        upload.fn(instance, local, target, config=config)
+    plane, cancelled = open_plane(config.connection(), instance.id)
+    hidden = load_secrets(options.secrets)
+    redactor = Redactor(hidden.values())
+    mark = f"@ags-function-{step.family} "
+    text, stdin = _command(call, mark, step)
+    command = Command(
+        text,
+        env={**check_environment(options.env), **hidden},
+        stdin=stdin,
+        timeout=options.timeout,
+        title=redactor.text(call.title),
+    )
+    log = OutputLog(run_logger(), redactor)
+    report = _Report(mark, log)
+    durable = DurableCommand(
+        plane,
+        command,
+        Following(report, lambda note: run_logger().info("%s", redactor.text(note)), cancelled, KEPT_OUTPUT),
+    )
+    try:
+        with redactor.errors(), request_span("ags.call", instance=instance.id, function=remote.name):
+            try:
+                result = durable.start(step).wait()
+                found = report.read(lambda path: persistently(lambda: plane.read(path)))
+                value = redactor.data(_value(call, found, result))
+            except FORGOTTEN:
+                _forget(durable, plane)
+                raise
+    finally:
+        log.close()
+    return _fetched(call, value, instance, config)
+
+
+def result_path(step: Step) -> str:
+    """Return where in the sandbox a call writes a result that is too long for its output."""
+    return f"~/{RESULTS}/{step.family}-{step.holder.call}"
+
+
+def _command(call: Call, mark: str, step: Step) -> tuple[str, bytes | None]:
+    """Return the command of a call, and its input."""
+    source = call.remote.source
+    packages, code = call.remote.options.packages, call.included
+    paths = [f"~/{code.remote}"] if code.key else []
+    paths += [f"~/{packages_path(packages_key(packages))}"] if packages else []
+    sent = json.dumps(
+        {
+            "name": source.name,
+            "file": source.file,
+            "line": source.line,
+            "source": source.text,
+            "args": call.args,
+            "kwargs": call.kwargs,
+            "paths": paths,
+            "mark": mark,
+            "result": result_path(step),
+            "limit": MOST,
+        }
+    )
+    # JSON has escapes of its own for what is not ASCII: a character is a byte.
+    inline = len(sent) <= INLINE
+    no_python = shlex.quote(mark + json.dumps({"kind": "no python"}))
+    lines = [
+        f"# {call.title}",
+        f"AGS_PYTHON=$(command -v python3 || command -v python) || {{ printf '\\n%s\\n' {no_python}; exit 127; }}",
+        f'exec "$AGS_PYTHON" -u -c {shlex.quote(_GUEST)} {shlex.quote(sent) if inline else "-"}',
+    ]
+    return "\n".join(lines), None if inline else sent.encode()
+
+
+class _Report:
+    """Takes the lines of a call's output: the report is kept, the others go to the log.
+
+    Args:
+        mark: How the line of the report begins.
+        log: Gets the others.
+    """
+
+    def __init__(self, mark: str, log: OutputLog) -> None:
+        self._mark = mark
+        self._log = log
+        self._text = ""
+        self._is_empty_line_held = False
+
+    def __call__(self, stream: str, line: str) -> None:
+        """Take a line."""
+        if stream == "stdout":
+            # The report is preceded by a line end, which is not the function's.
+            if line.startswith(self._mark):
+                self._text, self._is_empty_line_held = line[len(self._mark) :], False
+                return
+            if self._is_empty_line_held:
+                self._log("stdout", "")
+            self._is_empty_line_held = not line
+            if not line:
+                return
+        self._log(stream, line)
+
+    def read(self, read: Callable[[str], bytes]) -> dict[str, Any] | None:
+        """Return the report, None where the process ended without one.
+
+        Args:
+            read: Reads a file of the sandbox.
+        """
+        try:
+            found = json.loads(self._text) if self._text else None
+            if found is not None and found["kind"] == "file":
+                found = json.loads(read(found["path"]))
+        except (ValueError, KeyError, TypeError):
+            return None
+        return found if isinstance(found, dict) else None
+
+
+def _value(call: Call, report: dict[str, Any] | None, result: ExecResult) -> Any:
+    """Return the JSON form of the result, or raise what a report stands for."""
+    remote = call.remote
+    name, kind = remote.name, report["kind"] if report else None
+    if report is None:
+        lines = [line for line in (result.stderr or result.stdout).strip().splitlines() if line]
+        shown = "\n".join(lines)[-SHOWN_OUTPUT:]
+        message = f"the process ended with exit code {result.exit_code} before the function returned"
+        raise FunctionError(
+            f"{name}: {message}" + (f":\n{shown}" if shown else "."),
+            function=name,
+            error_type="ProcessEnded",
+            error_message=message,
+            traceback=shown,
+            hint="It was killed: it may need more memory." if result.exit_code == 137 else None,
+        )
+    if kind == "value":
+        return report["value"]
+    if kind == "error":
+        raise FunctionError(
+            f"{name} raised {report['type']}: {report['message']}\n{report['traceback']}",
+            function=name,
+            error_type=report["type"],
+            error_message=report["message"],
+            traceback=report["traceback"],
+        )
+    if kind == "no python":
+        raise UnsupportedError(
+            f"{name}: the sandbox's image has no Python.", hint="Choose an image with Python 3.8 or later."
+        )
+    if kind == "version":
+        raise UnsupportedError(
+            f"{name}: the sandbox has Python {report['version']}.", hint="Choose an image with Python 3.8 or later."
+        )
+    if kind == "syntax":
+        raise UnsupportedError(
+            f"{name}: the sandbox's Python {report['version']} does not know the syntax of line {report['line']} of "
+            f"{remote.source.file} ({report['message']}: {(report['text'] or '').strip()}); this process has Python "
+            f"{platform.python_version()}.",
+            hint="Choose an image with this Python, or write the line for the older one.",
+        )
+    if kind == "large":
+        raise OutputTooLargeError(
+            f"{name}: the result is {report['size']:,} bytes as JSON, more than {MOST:,}.",
+            hint="Write it to a file and return SandboxFile(path).",
+        )
+    raise FunctionError(
+        f"{name}: the result cannot be returned: {report['message']}.",
+        function=name,
+        error_type="NotJSON",
+        error_message=report["message"],
+        hint="Return JSON, dataclasses, datetimes, bytes, or SandboxFile for files.",
+    )
+
+
+def _fetched(call: Call, value: Any, instance: Instance, config: AGSConfig) -> Any:
+    """Return the result as the function's annotation has it, its files downloaded."""
+    remote = call.remote
+    directory = Path(remote.options.files)
+
+    def fetch(file: SandboxFile) -> SandboxFile:
+        name = file.to or PurePosixPath(file.path).name
+        # What comes out of a sandbox is not trusted.
+        if not name or PurePath(name).is_absolute() or ".." in PurePath(name).parts:
+            raise FunctionError(
+                f"{remote.name}: SandboxFile(to={file.to!r}) leads out of the directory {str(directory)!r}.",
+                function=remote.name,
+                error_type="NotJSON",
+                error_message="a file leads out of its directory",
+                hint="Give a path relative to files=...",
+            )
+        plane = open_plane(config.connection(), instance.id).plane
+        is_directory = persistently(lambda: plane.stat(file.path)).type == "dir"
+        download = download_directory if is_directory else download_file
+        download.fn(instance, file.path, directory / name, config=config)
+        return SandboxFile(str((directory / name).resolve()))
+
+    found = _each_file(decode(value), fetch)
+    if remote.result_adapter is None:
+        return found
+    try:
+        return remote.result_adapter.validate_python(found)
+    except ValidationError as error:
+        raise FunctionError(
+            f"{remote.name}: the result is not what its annotation says: {error}",
+            function=remote.name,
+            error_type="ValidationError",
+            error_message=str(error),
+        ) from None
+
+
+def _each_file(value: Any, change: Callable[[SandboxFile], SandboxFile]) -> Any:
+    """Return a value with each file in it changed."""
+    if isinstance(value, SandboxFile):
+        return change(value)
+    if isinstance(value, dict):
+        return type(value)({name: _each_file(one, change) for name, one in value.items()})
+    if isinstance(value, (list, tuple)):
+        return type(value)([_each_file(one, change) for one in value])
+    return value
+
+
+def _sent(encoded: Any, path: str, uploads: dict[str, str]) -> Any:
+    """Return the JSON form of an argument in which files have their paths in the sandbox, and note what is uploaded."""
+    if isinstance(encoded, list):
+        return [_sent(one, f"{path}[{at}]", uploads) for at, one in enumerate(encoded)]
+    if not isinstance(encoded, dict):
+        return encoded
+    if encoded.get(guest.KIND) != "file":
+        return {name: _sent(one, path, uploads) for name, one in encoded.items()}
+    local = Path(encoded["value"][0])
+    if not local.exists():
+        raise NotJSONError(path, f"there is no file {str(local)!r} on this machine")
+    # Equal calls have equal contents.
+    target = f"{FILES}/{digest_of(local)}/{local.name}"
+    uploads[target] = str(local)
+    return {guest.KIND: "file", "value": [f"~/{target}", encoded["value"][1]]}
+
+
+def _is_made_of_json(hint: Any) -> bool:
+    """Whether values of a type are made of their JSON form: dataclasses, models, enumerations, named tuples."""
+    if isinstance(hint, type) and not typing.get_origin(hint):
+        is_tuple = issubclass(hint, tuple) and hasattr(hint, "_fields")
+        return is_tuple or issubclass(hint, (BaseModel, enum.Enum)) or dataclasses.is_dataclass(hint)
+    return any(_is_made_of_json(one) for one in typing.get_args(hint))
+
+
+def _forget(durable: DurableCommand, plane: DataPlane) -> None:
+    """Remove the journal of a call that failed: a later attempt calls the function again."""
+    try:
+        if durable.directory:
+            persistently(lambda: plane.remove(durable.directory))
+    except AGSFlowsError as error:
+        run_logger().debug("The journal %s of a failed call could not be removed: %s", durable.journal, error)

@@ -1,0 +1,434 @@
+"""The sandboxes in which the decorated functions of a run are called: shared, warm between calls, and never left.
+
+A pool belongs to one root execution (a flow run) and one kind of sandbox. A call takes a sandbox that is idle, or opens
+one, or waits. A sandbox that no call has used for a while is stopped; so are all when the run is cancelled, and when
+the process ends after the run. A process that dies leaves them to their leases: the retry of the run takes them over,
+and each call goes to the sandbox that has its journal.
+"""
+
+from __future__ import annotations
+
+import atexit
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from contextlib import suppress
+from contextvars import copy_context
+from dataclasses import dataclass, field, replace
+from typing import Any
+from uuid import UUID
+
+from prefect.context import FlowRunContext
+
+from ags_flows.blocks import AGSConfig
+from ags_flows.cloud.data_planes import OpenPlane, close_plane, open_plane
+from ags_flows.cloud.forks import reset_in_children
+from ags_flows.cloud.retry import persistently
+from ags_flows.durable.journals import list_journals
+from ags_flows.errors import (
+    AGSFlowsError,
+    ConfigurationError,
+    InstanceGoneError,
+    QuotaExceededError,
+    SupersededError,
+    UnsupportedError,
+)
+from ags_flows.functions.packages import find_snapshot, keep_snapshot
+from ags_flows.lifecycle.lease import Lease, keep_lease
+from ags_flows.lifecycle.open_sandbox import Launch, left_by_earlier_attempts, open_sandbox, release
+from ags_flows.models import Instance
+from ags_flows.models.durations import format_duration
+from ags_flows.ownership import Frame, Place, Step
+from ags_flows.run.events import tell_instance
+from ags_flows.run.holder import Execution, current_execution
+from ags_flows.run.interruption import Ending
+from ags_flows.run.logs import run_logger
+from ags_flows.run.outcome import has_ended
+from ags_flows.run.prefect_contexts import flow_contexts, is_left
+
+STEP = "function sandbox"
+LOOK_EVERY = 0.5
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of sandbox: calls that ask for an equal one share a pool.
+
+    Attributes:
+        tool: Name or id of the tool.
+        packages: Key of the packages that are installed in it; empty for none.
+        snapshot: Name of the snapshot that it is started from, if there is one; empty for none.
+        sandboxes: How many at once.
+        idle: Seconds without a call after which one is stopped.
+    """
+
+    tool: str
+    packages: str
+    snapshot: str
+    sandboxes: int
+    idle: float
+
+
+@dataclass(eq=False)
+class Warm:
+    """A running sandbox of a pool.
+
+    Attributes:
+        instance: The instance.
+        lease: Its lease.
+        plane: Its data plane.
+        included: Keys of the local code that is in it.
+        calls: How many calls use it now.
+        idle_since: When the last one ended.
+    """
+
+    instance: Instance
+    lease: Lease
+    plane: OpenPlane
+    included: set[str] = field(default_factory=set)
+    calls: int = 1
+    idle_since: float = field(default_factory=time.monotonic)
+
+
+@dataclass(frozen=True)
+class Setup:
+    """How the sandboxes of a pool are made.
+
+    Attributes:
+        find_tool: Returns the id of the tool: found, or made.
+        prepare: Lays into a new sandbox what all calls need; returns whether a snapshot of it is worth keeping.
+    """
+
+    find_tool: Callable[[], str]
+    prepare: Callable[[Instance], bool]
+
+
+class Pool:
+    """The sandboxes of one kind for one root execution. Thread-safe.
+
+    Args:
+        kind: What they are.
+        config: Where AGS is.
+        execution: The root execution.
+        flow_run_id: The flow run, None outside of flow runs.
+        setup: How its sandboxes are made.
+    """
+
+    def __init__(
+        self, kind: Kind, config: AGSConfig, execution: Execution, flow_run_id: UUID | None, setup: Setup
+    ) -> None:
+        self.kind = kind
+        self._flow_run_id = flow_run_id
+        self._flow_context: FlowRunContext | None = next(iter(flow_contexts()), None)
+        self._config = config
+        self._execution = execution
+        self._setup = setup
+        self._tool = ""
+        self._broken: AGSFlowsError | None = None
+        self._is_ended = False
+        self._seconds = config.lease_seconds
+        self._changed = threading.Condition()
+        self._first, self._finding = threading.Lock(), threading.Lock()
+        self._warm: list[Warm] = []
+        self._opening = 0
+        self._most = kind.sandboxes
+        self._is_looked = False
+        self._holding: defaultdict[str, list[Warm]] = defaultdict(list)
+        self._context = copy_context()
+        self._logger = run_logger()
+
+    def take(self, family: str, cancelled: Callable[[], bool]) -> Warm:
+        """Return a sandbox for a call, prepared: the one that has its journal, or any.
+
+        Args:
+            family: Of the call's step.
+            cancelled: Whether the call is to end.
+
+        Raises:
+            InstanceGoneError: The call was cancelled while it waited.
+            ConfigurationError: No sandbox of this kind can be prepared.
+            QuotaExceededError: The account may have no sandbox at the moment.
+        """
+        self._look_once()
+        while True:
+            with self._changed:
+                found = self._holder_of_journal(family) or self._idle()
+                if found is not None:
+                    found.calls += 1
+                    return found
+                if self._broken is not None:
+                    raise self._broken
+                if cancelled() or self._is_ended:
+                    raise InstanceGoneError("The call was cancelled before it had a sandbox.")
+                if len(self._warm) + self._opening >= self._most:
+                    self._changed.wait(LOOK_EVERY)
+                    continue
+                self._opening += 1
+            try:
+                return self._open_for_call()
+            except QuotaExceededError:
+                with self._changed:
+                    if not self._warm and not self._opening:
+                        raise
+                    # What the account has left is less than the limit: the calls share what there is.
+                    self._most = max(1, len(self._warm) + self._opening)
+
+    def give_back(self, warm: Warm) -> None:
+        """Return a sandbox after a call."""
+        with self._changed:
+            warm.calls -= 1
+            warm.idle_since = time.monotonic()
+            self._changed.notify_all()
+        _keeper.watch(self)
+
+    def remember(self, warm: Warm, family: str) -> None:
+        """Note that a sandbox has the journal of a call whose outcome is not known yet."""
+        with self._changed:
+            self._holding[family].append(warm)
+
+    def discard(self, warm: Warm) -> None:
+        """Stop a sandbox that is of no use any more."""
+        with self._changed:
+            if warm in self._warm:
+                self._warm.remove(warm)
+            self._changed.notify_all()
+        self._end(warm)
+
+    def end(self, ending: Ending) -> None:
+        """Stop all sandboxes, or leave them to a retry and to their leases, as the ending of the run asks for."""
+        with self._changed:
+            self._is_ended = True
+            ended, self._warm = self._warm, []
+            self._changed.notify_all()
+        _keeper.drop(self)
+        for warm in ended:
+            if ending in ("crashed", "suspended", "superseded"):
+                warm.lease.release()
+                close_plane(self._config.connection(), warm.instance.id, warm.plane)
+            else:
+                self._end(warm)
+
+    def end_idle(self) -> None:
+        """Stop what is idle for too long."""
+        now = time.monotonic()
+        with self._changed:
+            over = [one for one in self._warm if not one.calls and now - one.idle_since >= self.kind.idle]
+            self._warm = [one for one in self._warm if one not in over]
+        for warm in over:
+            self._end(warm)
+
+    @property
+    def is_outside_of_runs(self) -> bool:
+        """Whether no flow run is around it, which could be retried."""
+        return self._flow_run_id is None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it has no sandbox."""
+        return not self._warm and not self._opening
+
+    def is_over(self) -> bool:
+        """Whether the run around it has ended, so that no call comes any more; False if it may be retried."""
+        if self._flow_run_id is None or (self._flow_context is not None and not is_left(self._flow_context)):
+            return False
+        try:
+            return self._context.copy().run(has_ended, self._flow_run_id)
+        except Exception:  # noqa: BLE001 - a server of this process alone has ended with the flow
+            return True
+
+    def _holder_of_journal(self, family: str) -> Warm | None:
+        holding = self._holding.get(family, [])
+        while holding:
+            found = holding.pop(0)
+            if found in self._warm and found.lease.lost is None:
+                return found
+        return None
+
+    def _idle(self) -> Warm | None:
+        for lost in [one for one in self._warm if one.lease.lost is not None and not one.calls]:
+            self._warm.remove(lost)
+        return next((one for one in self._warm if not one.calls and one.lease.lost is None), None)
+
+    def _open_for_call(self) -> Warm:
+        """Open a sandbox. The first one goes ahead where others can start from its snapshot."""
+        try:
+            if self.kind.snapshot:
+                with self._first:
+                    warm = self._open(None)
+            else:
+                warm = self._open(None)
+        finally:
+            with self._changed:
+                self._opening -= 1
+                self._changed.notify_all()
+        with self._changed:
+            self._warm.append(warm)
+        return warm
+
+    def _look_once(self) -> None:
+        """Take over what earlier attempts of the run left, with the journals in it."""
+        if self._is_looked:
+            return
+        with self._first:
+            step = self._step()
+            if self._is_looked or not step.holder.is_retry:
+                self._is_looked = True
+                return
+            control = self._config.control_plane()
+            for candidate in left_by_earlier_attempts(control, step, None):
+                with suppress(AGSFlowsError):
+                    warm = self._open(candidate)
+                    warm.calls = 0
+                    plane = warm.plane.plane
+                    journals = persistently(lambda: list_journals(plane))  # noqa: B023 - called here
+                    with self._changed:
+                        self._warm.append(warm)
+                        for journal in journals:
+                            self._holding[journal.rpartition(".")[0]].append(warm)
+            self._is_looked = True
+        _keeper.watch(self)
+
+    def _step(self) -> Step:
+        return self._execution.step(STEP, {"tool": self.kind.tool, "packages": self.kind.packages})
+
+    def _open(self, candidate: Instance | None) -> Warm:
+        config, began = self._config, time.monotonic()
+        control, connection = config.control_plane(), config.connection()
+        snapshot = find_snapshot(control, self.kind.snapshot) if self.kind.snapshot and candidate is None else None
+        if snapshot is None and not self._tool:
+            with self._finding:
+                self._tool = self._tool or self._setup.find_tool()
+        origin: dict[str, Any] = {"snapshot_id": snapshot.id} if snapshot else {"tool": self._tool}
+        step = self._step()
+        launch = Launch(
+            step=step,
+            owner=self._execution.owner,
+            arguments=origin,
+            timeout=format_duration(self._seconds),
+            lease=self._seconds,
+            startup_timeout=config.startup_timeout,
+        )
+        candidates = [] if candidate is None else [candidate]
+        instance, taken_over = open_sandbox(control, connection, launch, candidates, on_trouble=self._logger.warning)
+        plane = open_plane(connection, instance.id)
+        lease = keep_lease(
+            control,
+            instance.id,
+            self._seconds,
+            step.holder,
+            age=time.monotonic() - began,
+            on_trouble=self._logger.warning,
+            on_lost=lambda error: close_plane(connection, instance.id, plane, error),
+        )
+        warm = Warm(instance, lease, plane)
+        tell_instance("adopted" if taken_over else "started", instance)
+        self._logger.info("%s sandbox %s for functions", "Took over" if taken_over else "Started", instance.id)
+        try:
+            if self._setup.prepare(instance) and self.kind.snapshot and snapshot is None:
+                keep_snapshot(control, instance, self.kind.snapshot)
+        except BaseException as error:
+            if isinstance(error, (ConfigurationError, UnsupportedError)):
+                # No other sandbox can be prepared either.
+                self._broken = error
+            self._end(warm)
+            raise
+        return warm
+
+    def _end(self, warm: Warm) -> None:
+        """Stop a sandbox, unless a later attempt of the run has it. One that cannot be stopped is left to its lease."""
+        warm.lease.release()
+        lost, instance, connection = warm.lease.lost, warm.instance, self._config.connection()
+        control = self._config.control_plane()
+        if isinstance(lost, SupersededError) or (lost is None and not release(control, connection, instance)):
+            close_plane(connection, instance.id, warm.plane)
+            return
+        close_plane(connection, instance.id, warm.plane)
+        try:
+            persistently(lambda: control.stop_instance(instance.id))
+        except AGSFlowsError as error:
+            self._logger.warning("Sandbox %s is left to its lease and the reaper: %s", instance.id, error)
+        else:
+            # Prefect emits no events while the interpreter is shutting down.
+            with suppress(Exception):
+                self._context.copy().run(tell_instance, "stopped", instance)
+
+
+class Pools:
+    """The pools of this process, and the thread that stops idle sandboxes."""
+
+    def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """Forget all pools: after a fork they belong to the parent process."""
+        self._changed = threading.Condition()
+        self._pools: dict[tuple[Frame | None, Kind, str], Pool] = {}
+        self._watched: set[Pool] = set()
+        self._thread: threading.Thread | None = None
+
+    def pool(self, kind: Kind, config: AGSConfig, flow_run_id: UUID | None, setup: Setup) -> Pool:
+        """Return the pool of a kind for the root execution around the caller.
+
+        Args:
+            kind: What its sandboxes are.
+            config: Where AGS is.
+            flow_run_id: The flow run around the caller.
+            setup: How its sandboxes are made.
+        """
+        execution = current_execution()
+        root = execution.frames[0] if execution.frames else None
+        name = (root, kind, config.place_key)
+        with self._changed:
+            if name not in self._pools:
+                own = replace(execution, frames=(root,) if root else (), place=Place()).rooted()
+                self._pools[name] = Pool(kind, config, own, flow_run_id, setup)
+            return self._pools[name]
+
+    def watch(self, pool: Pool) -> None:
+        """Stop the sandboxes of a pool when they are idle for too long, and when its run is over."""
+        with self._changed:
+            self._watched.add(pool)
+            if self._thread is None or not self._thread.is_alive():
+                self._thread = threading.Thread(target=self._work, name="ags-functions", daemon=True)
+                self._thread.start()
+
+    def drop(self, pool: Pool) -> None:
+        """Forget a pool: the next call makes a new one."""
+        with self._changed:
+            self._watched.discard(pool)
+            self._pools = {name: one for name, one in self._pools.items() if one is not pool}
+
+    def end_all(self) -> None:
+        """Stop all sandboxes of runs that are over; those of a run that is not are left to its retry."""
+        with self._changed:
+            pools = {*self._watched, *self._pools.values()}
+        for pool in pools:
+            pool.end("completed" if pool.is_outside_of_runs or pool.is_over() else "crashed")
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                pools = list(self._watched)
+            for pool in pools:
+                if pool.is_over():
+                    pool.end("completed")
+                else:
+                    pool.end_idle()
+                if pool.is_empty:
+                    self.drop(pool)
+            with self._changed:
+                if not self._watched:
+                    self._thread = None
+                    return
+                self._changed.wait(LOOK_EVERY)
+
+
+_keeper = Pools()
+reset_in_children(_keeper.forget)
+atexit.register(_keeper.end_all)
+
+
+def pool_of(kind: Kind, config: AGSConfig, flow_run_id: UUID | None, setup: Setup) -> Pool:
+    """Return the pool of this process for a kind of sandbox, and the run around the caller. See `Pools.pool`."""
+    return _keeper.pool(kind, config, flow_run_id, setup)

@@ -1,0 +1,126 @@
+"""Values that cross as JSON: what arrives is what was sent, and what cannot is refused with its path."""
+
+import collections
+import dataclasses
+import enum
+import json
+import math
+from datetime import date, datetime, time, timedelta, timezone
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel, SecretStr
+
+from ags_flows import SandboxFile
+from ags_flows.errors import ConfigurationError
+from ags_flows.functions.call import Call, RemoteFunction
+from ags_flows.functions.guest import KIND, NotJSONError, decode, encode
+
+
+@dataclasses.dataclass
+class Order:
+    price: float
+    when: datetime
+
+
+class Model(BaseModel):
+    order: Order
+    tags: list[str] = []
+
+
+class Login(BaseModel):
+    password: SecretStr
+
+
+class Colour(str, enum.Enum):
+    RED = "red"
+
+
+plain = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary()
+times = st.datetimes(timezones=st.just(timezone.utc) | st.none()) | st.dates() | st.times() | st.timedeltas()
+values = st.recursive(
+    plain | times,
+    lambda inner: st.lists(inner) | st.dictionaries(st.text() | st.just(KIND), inner) | st.tuples(inner, inner),
+    max_leaves=20,
+)
+
+
+@given(values)
+def test_what_arrives_is_what_was_sent(value):
+    arrived = decode(json.loads(json.dumps(encode(value, "value"))))
+    assert arrived == value
+    assert type(arrived) is type(value)
+
+
+def test_fields_of_dataclasses_and_models_are_read_by_name_and_by_key():
+    order = Order(1.5, datetime(2026, 11, 1, tzinfo=timezone.utc))
+    arrived = decode(json.loads(json.dumps(encode(Model(order=order, tags=["a"]), "model"))))
+    assert arrived.order.price == arrived["order"]["price"] == 1.5
+    assert arrived.order.when == order.when
+    assert decode(encode(arrived, "again")) == arrived
+    with pytest.raises(AttributeError):
+        _ = arrived.missing
+
+
+def test_numbers_and_texts_of_subclasses_arrive_plain():
+    assert decode(encode({"colour": Colour.RED, "nan": math.nan, "big": 2**80}, "v"))["colour"] == "red"
+    assert math.isnan(decode(json.loads(json.dumps(encode(math.nan, "v")))))
+
+
+endless = []
+endless.append(endless)
+
+BAD = [
+    ({"days": [1, {"when": Decimal(1)}]}, "value.days[1].when", "decimal.Decimal"),
+    ([{1: 2}], "value[0]", "keys must be texts"),
+    ({"a b": {1}}, "value['a b']", "of type set"),
+    (Login(password="x"), "value.password", "is a secret"),
+    (object(), "value", "of type object"),
+    (Order, "value", "of type type"),
+    ((one for one in ()), "value", "generator"),
+    (endless, "value[0][0]", "contains itself"),
+    (collections.deque(), "value", "collections.deque"),
+]
+
+
+@pytest.mark.parametrize(("value", "path", "reason"), BAD, ids=[reason for *_, reason in BAD])
+def test_what_is_not_json_is_refused_with_its_path(value, path, reason):
+    with pytest.raises(NotJSONError) as caught:
+        encode(value, "value")
+    assert caught.value.path.startswith(path)
+    assert reason in str(caught.value)
+
+
+def takes(first, /, *rest, day=date(2026, 11, 1), **more):
+    return first, rest, day, more
+
+
+def test_an_argument_is_named_by_its_parameter():
+    remote = RemoteFunction.of(takes)
+    for args, kwargs, path in (
+        (({1},), {}, "first: "),
+        ((1, 2, [{3}]), {}, "rest[1][0]: "),
+        ((1,), {"day": {4}}, "day: "),
+        ((1,), {"other": {"deep": {5}}}, "more.other.deep: "),
+        ((SandboxFile("/no/such/file"),), {}, "first: there is no file"),
+    ):
+        with pytest.raises(ConfigurationError) as caught:
+            Call.of(remote, args, kwargs)
+        assert f"takes: an argument cannot be sent: {path}" in str(caught.value)
+
+
+def test_the_arguments_of_a_call_have_the_defaults_and_every_kind_of_parameter():
+    call = Call.of(RemoteFunction.of(takes), (1, 2, 3), {"other": b"x"})
+    assert decode(call.args) == [1, 2, 3]
+    assert decode(call.kwargs) == {"day": date(2026, 11, 1), "other": b"x"}
+
+
+def test_arguments_that_do_not_fit_the_signature_are_a_type_error():
+    with pytest.raises(TypeError, match="first"):
+        Call.of(RemoteFunction.of(takes), (), {})
+
+
+def test_times_of_a_day_and_spans_arrive():
+    assert decode(encode([time(1, 2, 3), timedelta(-1, 5)], "v")) == [time(1, 2, 3), timedelta(-1, 5)]
