@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
+from ags_flows.cloud.certificates import certificate_file
 from ags_flows.cloud.connection import Connection
 from ags_flows.cloud.error_mapping import map_error, map_status
 from ags_flows.cloud.forks import reset_in_children
@@ -179,8 +180,7 @@ def sdk_client(connection: Connection, credential: Credential, keep_alive: bool 
     profile = HttpProfile(
         protocol=address.scheme, endpoint=address.netloc, reqTimeout=connection.request_timeout, keepAlive=keep_alive
     )
-    if not connection.verify_tls:
-        profile.certification = False
+    profile.certification = certificate_file() if connection.verify_tls else False
     client = AgsClient(credential, connection.region, ClientProfile(httpProfile=profile))
     _set_proxy(client.request.conn, connection)
     return client

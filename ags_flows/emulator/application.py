@@ -99,9 +99,9 @@ class Application:
             elif message["type"] == "http.response.body" and not message.get("more_body"):
                 # Before its last bytes go out: whoever has the answer finds the request in the log.
                 note()
-            await send(message)
+            await lent(message)
 
-        lend(scope, send)
+        lent = lend(scope, send)
         try:
             await self._wake(route.instance_id)
             await self._gateway.app(scope, receive, noting)

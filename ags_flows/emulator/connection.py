@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 Scope = MutableMapping[str, Any]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 _EXTENSION = "ags.abort"
 
 
@@ -20,9 +21,27 @@ def abort(send: Any) -> None:
         transport.abort()
 
 
-def lend(scope: Scope, send: Any) -> None:
-    """Let inner applications cut the connection; only the outermost one sees it."""
-    scope.setdefault("extensions", {})[_EXTENSION] = {"abort": lambda: abort(send)}
+def lend(scope: Scope, send: Send) -> Send:
+    """Let inner applications cut the connection; only the outermost one sees it.
+
+    Returns:
+        The function to send with. Once it has sent the last byte of the response, the connection belongs to the next
+        request on it, and a cut by this one is ignored.
+    """
+    finished = False
+
+    async def watched(message: MutableMapping[str, Any]) -> None:
+        nonlocal finished
+        if message["type"] == "http.response.body" and not message.get("more_body"):
+            finished = True
+        await send(message)
+
+    def abort_unless_finished() -> None:
+        if not finished:
+            abort(send)
+
+    scope.setdefault("extensions", {})[_EXTENSION] = {"abort": abort_unless_finished}
+    return watched
 
 
 def cut(scope: Scope) -> None:

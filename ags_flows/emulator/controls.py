@@ -4,7 +4,7 @@ The same over HTTP, as JSON, below ``/_emulator``. Loopback needs no key. Web pa
 request with an ``Origin`` that is not the emulator's is refused, and a body needs ``Content-Type: application/json``.
 
 ================================================  ===========================================================
-``GET /_emulator``                                everything there is: tools, instances, snapshots, faults, ...
+``GET /_emulator``                                tools, instances (the latest 20 ended ones), faults, ...
 ``GET /_emulator/requests``                       the latest requests
 ``POST /_emulator/faults``                        a fault of the control planes, see `world.faults.Fault`
 ``DELETE /_emulator/faults``                      no more faults of the control planes
@@ -29,7 +29,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, fields
 from typing import Any
 
@@ -43,6 +43,9 @@ from .world.transitions import Transition
 from .world.world import World
 
 Json = dict[str, Any]
+
+MOST_ENDED = 20
+"""Ended instances of one region in the overview."""
 
 
 class Controls:
@@ -61,7 +64,7 @@ class Controls:
         self._journal = journal
 
     async def overview(self, body: Json) -> Json:
-        """Return everything there is."""
+        """Return everything there is; of the instances that have ended, the latest 20 of each region."""
         world = self._world
         return {
             "time": iso(world.clock.now()),
@@ -69,7 +72,7 @@ class Controls:
             "regions": {
                 name: {
                     "tools": [tool.shown() for tool in region.tools],
-                    "instances": [self._shown(instance) for instance in region.instances],
+                    "instances": [self._shown(instance) for instance in _latest(region.instances)],
                     "snapshots": [snapshot.shown() for snapshot in region.snapshots],
                     "precached": [image.shown() for image in region.precached],
                 }
@@ -81,6 +84,7 @@ class Controls:
             "faults": world.faults.describe(),
             "streams": self._streams.describe(),
             "client_tokens": {"on_repeat": world.client_tokens.on_repeat},
+            "ended": len(world.retention),
             "requests": self._journal.count,
         }
 
@@ -211,6 +215,15 @@ class Controls:
             "Lifecycle": asdict(instance.lifecycle),
             "Processes": processes,
         }
+
+
+def _latest(instances: Iterable[Instance]) -> Iterator[Instance]:
+    """Return the instances that have not ended, and the newest ones that have."""
+    ended = 0
+    for instance in instances:
+        ended += instance.ended
+        if not instance.ended or ended <= MOST_ENDED:
+            yield instance
 
 
 _ROUTES: dict[tuple[str, str], Callable[[Controls, Json], Awaitable[Json]]] = {

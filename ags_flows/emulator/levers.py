@@ -103,7 +103,7 @@ class Levers:
         self._control(Controls.reset, {})
 
     def overview(self) -> Json:
-        """Return everything there is, as JSON values."""
+        """Return everything there is, as JSON values; of the instances that have ended, the latest ones."""
         return self._control(Controls.overview, {})
 
     def requests(self) -> list[Json]:

@@ -8,6 +8,7 @@ import os
 import resource
 import shlex
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -42,7 +43,7 @@ def serve(
         quiet: Whether to leave out the line for each request.
         volumes: What stands for buckets, file systems and images.
         say: Writes one line; by default to standard output.
-        **settings: More settings, as `Emulator` takes them.
+        **settings: More settings, as `Emulator` takes them: `tls`, `start`, `retention`, `profile`, ...
 
     Returns:
         The exit code: 0 after a signal, 1 when it could not start.
@@ -99,6 +100,13 @@ def _greeting(emulator: Emulator, lines: str, env_file: Path | str | None) -> It
     yield ""
     if env_file is not None:
         yield f"These lines are in {env_file}: run `source {shlex.quote(str(env_file))}`."
+    if emulator.settings.tls:
+        yield "TLS: these variables make clients trust it; http is spoken on the same port"
+        if not _resolves("1-name.localhost"):
+            yield (
+                "Names below localhost do not resolve here, so clients that build the host of a port cannot connect. "
+                "On Debian and Ubuntu: apt-get install libnss-myhostname"
+            )
     if emulator.state is not None:
         yield f"State: {emulator.state} (survives a restart, and so do running sandboxes)"
     else:
@@ -106,6 +114,13 @@ def _greeting(emulator: Emulator, lines: str, env_file: Path | str | None) -> It
     for sentence in _missing_isolation():
         yield f"Isolation: {sentence}"
     yield "It is not a security boundary: run only code that you would run yourself. Ctrl-C stops it."
+
+
+def _resolves(name: str) -> bool:
+    try:
+        return bool(socket.getaddrinfo(name, None))
+    except OSError:
+        return False
 
 
 def _farewell(emulator: Emulator) -> str:

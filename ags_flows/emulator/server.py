@@ -6,7 +6,6 @@ import asyncio
 import atexit
 import errno
 import fcntl
-import ipaddress
 import logging
 import os
 import shutil
@@ -14,6 +13,8 @@ import socket
 import tempfile
 import threading
 import time
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -25,17 +26,17 @@ from .controls import Controls
 from .gateway import Gateway, StreamFaults
 from .journal import Journal
 from .levers import Levers
+from .listening import BACKLOG, Doorman, is_loopback, listen
 from .target import signer_of, targets_of
+from .tls import Authority
 from .world.machine import Launch, SandboxMachine
-from .world.settings import API_KEY, DEFAULT_REGION, SECRET_ID, SECRET_KEY, Settings
+from .world.settings import Settings
 from .world.world import World
 
-Json = dict[str, Any]
 logger = logging.getLogger("ags_flows.emulator")
 
 #: The port that the command line uses unless it is told another.
 DEFAULT_PORT = 8600
-_BACKLOG = 4096
 _PREFIX = "ags-emulator-"
 _YOUNG = 60.0
 
@@ -55,17 +56,12 @@ class Emulator(Levers):
         state: A directory in which everything survives the emulator; None keeps nothing.
         volumes: A directory that stands for buckets, file systems and images, see `world.mounts`; by default one
             beside the sandboxes' files.
-        secret_id: The key id that the Cloud API accepts.
-        secret_key: The secret to it.
-        api_key: The key that E2B's API accepts.
-        region: Where E2B clients create sandboxes.
-        quotas: Whether quotas are enforced (10 running instances and so on).
-        rates: Whether request rates are enforced.
-        strict_roles: Whether images of enterprise and personal registries need RoleArn.
-        token_lifetime: Seconds for which an acquired access token is good.
-        retention: Seconds for which a stopped instance stays listed.
-        envd_version: The version of envd that E2B clients are told.
         launch: Starts a sandbox; replaced where only records are measured.
+        **settings: Fields of `world.settings.Settings`, such as ``tls=True``, ``start="at-once"``, ``quotas=True``.
+
+    Raises:
+        ValueError: host is not a loopback address, or a setting has a wrong value.
+        TypeError: There is no such setting.
     """
 
     def __init__(
@@ -75,42 +71,20 @@ class Emulator(Levers):
         host: str = "127.0.0.1",
         state: Path | str | None = None,
         volumes: Path | str | None = None,
-        secret_id: str = SECRET_ID,
-        secret_key: str = SECRET_KEY,
-        api_key: str = API_KEY,
-        region: str = DEFAULT_REGION,
-        quotas: bool = False,
-        rates: bool = False,
-        strict_roles: bool = False,
-        token_lifetime: float = 12 * 3600.0,
-        retention: float = 3600.0,
-        envd_version: str = "0.6.13",
         launch: Launch = SandboxMachine.launch,
+        **settings: Any,
     ) -> None:
-        """Keep the settings; nothing runs before `start`.
-
-        Raises:
-            ValueError: when host is not a loopback address.
-        """
-        if host != "localhost" and not _is_loopback(host):
+        if not is_loopback(host):
             raise ValueError(f"the emulator listens on loopback only, not on {host!r}")
         self.host = host
         self.port = port
-        self.secret_id = secret_id
-        self.secret_key = secret_key
-        self.api_key = api_key
-        self.region = region
         self.state = Path(state).resolve() if state is not None else None
         self.volumes = Path(volumes).resolve() if volumes is not None else None
-        self._limits = {"quotas": quotas, "rates": rates}
-        self._more: Json = {
-            "strict_roles": strict_roles,
-            "token_lifetime": token_lifetime,
-            "retention": retention,
-            "envd_version": envd_version,
-        }
+        # Its directories are known at the start only.
+        self.settings = Settings(directory=Path(), volumes=Path(), keep=self.state is not None, **settings)
         super().__init__()
         self._launch = launch
+        self._authority: Authority | None = None
         self._thread: threading.Thread | None = None
         self._over: asyncio.Event | None = None
         self._failure: BaseException | None = None
@@ -130,21 +104,13 @@ class Emulator(Levers):
             raise RuntimeError("this emulator runs already")
         directory = self._directory()
         try:
-            listener = _listen(self.host, self.port)
+            listener = listen(self.host, self.port)
         except BaseException:
             self._release(directory)
             raise
         self.port = listener.getsockname()[1]
-        settings = Settings(
-            directory=directory,
-            volumes=self.volumes or directory / "volumes",
-            keep=self.state is not None,
-            secret_id=self.secret_id,
-            secret_key=self.secret_key,
-            api_key=self.api_key,
-            region=self.region,
-            **self._more,
-        )
+        settings = replace(self.settings, directory=directory, volumes=self.volumes or directory / "volumes")
+        self._authority = Authority(directory / "tls") if settings.tls else None
         self._failure, self._leaves = None, False
         ready = threading.Event()
         self._thread = threading.Thread(
@@ -192,14 +158,34 @@ class Emulator(Levers):
     # Where it is.
 
     @property
+    def secret_id(self) -> str:
+        """The key id that the Cloud API accepts."""
+        return self.settings.secret_id
+
+    @property
+    def secret_key(self) -> str:
+        """The secret to it."""
+        return self.settings.secret_key
+
+    @property
+    def api_key(self) -> str:
+        """The key that E2B's API accepts."""
+        return self.settings.api_key
+
+    @property
+    def region(self) -> str:
+        """Where E2B clients create sandboxes."""
+        return self.settings.region
+
+    @property
     def url(self) -> str:
         """The address of everything: the Cloud API, E2B's API and the sandboxes."""
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"http://{host}:{self.port}"
+        return f"{'https' if self.settings.tls else 'http'}://{host}:{self.port}"
 
     @property
     def domain(self) -> str:
-        """Ports of sandboxes are reached at ``http://{port}-{instance}.{domain}``, where the system resolves it."""
+        """Ports of sandboxes are reached at ``http(s)://{port}-{instance}.{domain}``, where the system resolves it."""
         return f"localhost:{self.port}"
 
     @property
@@ -212,6 +198,19 @@ class Emulator(Levers):
             "E2B_API_KEY": self.api_key,
             "E2B_API_URL": self.url,
             "E2B_SANDBOX_URL": self.url,
+            **self.trust,
+        }
+
+    @property
+    def trust(self) -> dict[str, str]:
+        """The variables that make clients trust its certificates; empty without TLS."""
+        if self._authority is None:
+            return {}
+        return {
+            "E2B_DOMAIN": self.domain,
+            "SSL_CERT_FILE": str(self._authority.bundle),
+            "REQUESTS_CA_BUNDLE": str(self._authority.bundle),
+            "NODE_EXTRA_CA_CERTS": str(self._authority.certificate),
         }
 
     # The inside.
@@ -229,7 +228,7 @@ class Emulator(Levers):
 
     async def _serve(self, settings: Settings, listener: socket.socket, ready: threading.Event) -> None:
         world = World(settings, self._launch)
-        world.limits.change(self._limits)
+        world.limits.change({"quotas": settings.quotas, "rates": settings.rates})
         journal = Journal()
         streams = StreamFaults()
         gateway = Gateway(targets_of(world), streams, signer_of(world))
@@ -243,7 +242,7 @@ class Emulator(Levers):
                 access_log=False,
                 proxy_headers=False,
                 server_header=False,
-                backlog=_BACKLOG,
+                backlog=BACKLOG,
                 ws="websockets-sansio",
                 ws_max_size=2**30,
                 timeout_keep_alive=75,
@@ -253,10 +252,15 @@ class Emulator(Levers):
         await world.open()
         self._loop, self._controls = asyncio.get_running_loop(), controls
         self._over = over = asyncio.Event()
-        serving = asyncio.ensure_future(server.serve(sockets=[listener]))
+        plain = self._authority is None
+        serving = asyncio.ensure_future(server.serve(sockets=[listener] if plain else []))
+        entering = None
         try:
             while not server.started and not serving.done():
                 await asyncio.sleep(0.001)
+            if self._authority is not None and server.started:
+                doorman = Doorman(listener, partial(_protocol, server), self._authority.context())
+                entering = asyncio.ensure_future(doorman.run())
             ready.set()
             leaving = asyncio.ensure_future(over.wait())
             await asyncio.wait([serving, leaving], return_when=asyncio.FIRST_COMPLETED)
@@ -265,8 +269,11 @@ class Emulator(Levers):
             # Sandboxes first: it ends the streams, which would otherwise hold up the server's end.
             streams.clear()
             await world.close(leave=self._leaves)
+            if entering is not None:
+                entering.cancel()
+                await asyncio.wait([entering])
             server.should_exit = True
-            await serving
+            await _served(server, serving)
 
     def _directory(self) -> Path:
         if self.state is None:
@@ -314,25 +321,20 @@ def _sweep() -> None:
             os.close(lock)
 
 
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+async def _served(server: uvicorn.Server, serving: asyncio.Future[None]) -> None:
+    """Wait for the end of the server; TLS connections whose clients do not say good-bye are aborted."""
+    while not serving.done():
+        await asyncio.wait([serving], timeout=0.05)
+        for connection in list(server.server_state.connections):
+            transport = connection.transport
+            if transport.is_closing() and transport.get_extra_info("sslcontext") is not None:
+                transport.abort()
+    await serving
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # asyncio switches Nagle's algorithm off only where the protocol is named: without it each answer took 40 ms.
-    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-        listener.listen(_BACKLOG)
-    except OSError as error:
-        listener.close()
-        raise OSError(error.errno, f"cannot listen on {host}:{port}: {error.strerror}") from error
-    except BaseException:
-        listener.close()
-        raise
-    return listener
+def _protocol(server: uvicorn.Server) -> asyncio.Protocol:
+    """Return the protocol of a connection that the server has not accepted itself."""
+    protocol: asyncio.Protocol = server.config.http_protocol_class(  # type: ignore[call-arg]
+        config=server.config, server_state=server.server_state, app_state={}
+    )
+    return protocol

@@ -23,6 +23,7 @@ from prefect.client.schemas.objects import StateType
 from prefect.settings import PREFECT_API_URL
 
 from ags_flows.blocks import AGSConfig
+from ags_flows.cloud.certificates import verification
 from ags_flows.cloud.connection import Connection
 from ags_flows.cloud.probing import probe_data_plane
 from ags_flows.cloud.proxies import proxy_for
@@ -75,7 +76,7 @@ def _ags(config: AGSConfig) -> Iterator[Finding]:
     connection = config.connection()
     try:
         url, proxy = connection.control_url, proxy_for(connection.control_url)
-        answer = httpx.head(url, timeout=10.0, verify=connection.verify_tls, proxy=proxy, trust_env=False)
+        answer = httpx.head(url, timeout=10.0, verify=verification(connection.verify_tls), proxy=proxy, trust_env=False)
         skew = (datetime.now(timezone.utc) - parsedate_to_datetime(answer.headers["date"])).total_seconds()
     except (AGSFlowsError, httpx.HTTPError, KeyError, TypeError, ValueError) as error:
         yield Finding("clock", "skipped", f"{connection.control_url} told no time: {error}")

@@ -13,6 +13,8 @@ from typing import Any, TypeVar
 
 import httpx
 
+from ags_flows.cloud.certificates import certificate_file, verification
+
 T = TypeVar("T")
 
 KEEP_IDLE = 3.0
@@ -21,7 +23,7 @@ KEEP_IDLE = 3.0
 _lock = threading.Lock()
 _loop: asyncio.AbstractEventLoop | None = None
 _thread: threading.Thread | None = None
-_clients: dict[tuple[bool, str | None], httpx.AsyncClient] = {}
+_clients: dict[tuple[bool, str | None, str | None], httpx.AsyncClient] = {}
 
 
 def begin(work: Coroutine[Any, Any, T]) -> asyncio.Future[T]:
@@ -49,10 +51,10 @@ def client(*, verify: bool, proxy: str | None) -> httpx.AsyncClient:
         verify: Whether certificates are checked.
         proxy: The URL of a proxy, or None for direct connections.
     """
-    key = (verify, proxy)
+    key = (verify, proxy, certificate_file())
     if key not in _clients:
         limits = httpx.Limits(max_connections=None, keepalive_expiry=KEEP_IDLE)
-        _clients[key] = httpx.AsyncClient(verify=verify, proxy=proxy, trust_env=False, limits=limits)
+        _clients[key] = httpx.AsyncClient(verify=verification(verify), proxy=proxy, trust_env=False, limits=limits)
     return _clients[key]
 
 

@@ -26,9 +26,14 @@ from ags_flows.testing.emulators import config_for, running_emulator
 __all__ = ["config_for", "running_emulator"]
 
 try:
-    from ags_flows.testing.fixtures import ags_config, ags_emulator, ags_emulator_process
+    from ags_flows.testing.fixtures import (
+        ags_config,
+        ags_emulator,
+        ags_emulator_options,
+        ags_emulator_process,
+    )
 except ModuleNotFoundError as error:
     if error.name != "pytest":
         raise
 else:
-    __all__ += ["ags_config", "ags_emulator", "ags_emulator_process"]
+    __all__ += ["ags_config", "ags_emulator", "ags_emulator_options", "ags_emulator_process"]

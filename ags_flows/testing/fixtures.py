@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -15,9 +15,20 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(scope="session")
-def ags_emulator_process() -> Iterator[Emulator]:
+def ags_emulator_options() -> dict[str, Any]:
+    """Return the settings of this session's emulator; define it in `conftest.py` to return others.
+
+    For example `{"start": "at-once", "tls": True}`: those of `ags_flows.emulator.Emulator`.
+    """
+    return {}
+
+
+@pytest.fixture(scope="session")
+def ags_emulator_process(ags_emulator_options: dict[str, Any]) -> Iterator[Emulator]:
     """Give the emulator of this session; tests take `ags_emulator`, which cleans up after each of them."""
-    with running_emulator() as emulator:
+    with running_emulator(**ags_emulator_options) as emulator, pytest.MonkeyPatch.context() as patch:
+        for name, value in emulator.trust.items():
+            patch.setenv(name, value)
         yield emulator
 
 

@@ -263,7 +263,7 @@ class NamespaceSandbox(Sandbox):
         for name in filter(os.path.exists, KERNEL_HIDDEN):
             yield from ("--ro-bind", "/dev/null", name)
         # Who starts anew without memory has booted, and can tell by this.
-        yield from ("--ro-bind-data", str(boot), "/proc/sys/kernel/random/boot_id")
+        yield from ("--perms", "0444", "--ro-bind-data", str(boot), "/proc/sys/kernel/random/boot_id")
         # By a name of its own: `pkill sleep` inside must not end the sandbox.
         yield from ("--symlink", shutil.which("sleep", path=PATH) or "/bin/sleep", f"/dev/{_READY}", "--chdir", "/")
 

@@ -29,7 +29,8 @@ class ClientTokens:
         self._now = now
         self._store = store
         self.on_repeat: Literal["replay", "refuse"] = "replay"
-        self._made: dict[str, dict[str, Any]] = {each["name"]: each for each in store.all("client_tokens")}
+        kept = sorted(store.all("client_tokens"), key=lambda each: float(each["at"]))
+        self._made: dict[str, dict[str, Any]] = {each["name"]: each for each in kept}
 
     def recall(self, scope: str, token: str | None, request: dict[str, Any]) -> str | None:
         """Return the id of what an earlier request with this token made, or None.
@@ -58,9 +59,19 @@ class ClientTokens:
     def remember(self, scope: str, token: str | None, request: dict[str, Any], made: str) -> None:
         """Note what a request made."""
         if token:
+            self._prune()
             name = _digest([scope, token])
             self._made[name] = {"name": name, "made": made, "request": _digest(request), "at": self._now()}
             self._store.put("client_tokens", name, self._made[name])
+
+    def _prune(self) -> None:
+        """Forget the tokens that are too old; the oldest come first."""
+        while self._made:
+            name, oldest = next(iter(self._made.items()))
+            if self._now() - oldest["at"] <= _DAY:
+                return
+            del self._made[name]
+            self._store.drop("client_tokens", name)
 
     def clear(self) -> None:
         """Forget all tokens and return to replaying."""

@@ -217,7 +217,8 @@ class Course:
         instance.pending = self._world.transitions.begin(step)
         instance.updated = self._world.clock.now()
         self.keep(instance)
-        instance.task = self._world.spawn(course)
+        instance.task = task = self._world.spawn(course)
+        task.add_done_callback(lambda _: _let_go(instance, task))
 
     async def _bring_up(
         self,
@@ -383,7 +384,14 @@ class Course:
         self.keep(instance)
         if self.power.parking_of(instance).exists():
             self._world.spawn(self.power.unpark(instance))
-        self._world.clock.schedule(instance.ended_at + self._world.settings.retention, lambda: self.forget(instance))
+        instance.samples.clear()
+        self._world.retention.add(instance.instance_id, instance.ended_at, lambda: self.forget(instance))
+
+
+def _let_go(instance: Instance, task: asyncio.Task[None]) -> None:
+    """Drop a step that is over, unless another one has begun."""
+    if instance.task is task:
+        instance.task = None
 
 
 async def _cancelled(task: asyncio.Task[None] | None) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Literal
 
 #: The development keys: the same in every emulator, so that a shell or a config file can hold them for good. They are
 #: worth nothing anywhere else, and the emulator listens on loopback only.
@@ -25,11 +26,19 @@ class Settings:
         secret_key: The secret to it.
         api_key: The key that the E2B API accepts, besides those made by CreateAPIKey.
         region: Where E2B clients create sandboxes.
+        quotas: Whether quotas are enforced (10 running instances and so on).
+        rates: Whether request rates are enforced.
         strict_roles: Whether images of enterprise and personal registries need RoleArn.
         token_lifetime: Seconds for which an acquired access token is good.
-        retention: Seconds for which a stopped instance stays listed.
-        envd_version: The version that E2B clients are told.
-        app_id: The account's number.
+        retention: Seconds for which an instance that has ended stays listed; at most 1,000 are.
+        envd_version: The version of envd that E2B clients are told.
+        start: ``async``: StartSandboxInstance returns an instance that is STARTING. ``at-once``: it returns when the
+            instance is RUNNING, which some clients rely on.
+        tls: Whether HTTPS is spoken too, on the same port.
+        profile: How a recorded account behaved, see `profile`.
+
+    Raises:
+        ValueError: ``start`` is not known.
     """
 
     directory: Path
@@ -39,8 +48,19 @@ class Settings:
     secret_key: str = SECRET_KEY
     api_key: str = API_KEY
     region: str = DEFAULT_REGION
+    quotas: bool = False
+    rates: bool = False
     strict_roles: bool = False
     token_lifetime: float = 12 * 3600.0
     retention: float = 3600.0
     envd_version: str = "0.6.13"
-    app_id: int = 1_250_000_000
+    start: Literal["async", "at-once"] = "async"
+    tls: bool = False
+    profile: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Check the values that a user types."""
+        if self.start not in ("async", "at-once"):
+            raise ValueError(f"start must be async or at-once, got {self.start!r}")
+        if not self.retention >= 0:
+            raise ValueError(f"retention must be >= 0 seconds, got {self.retention!r}")

@@ -9,7 +9,7 @@ tool.create        CREATING                    ACTIVE (FAILED)
 tool.delete        DELETING                    gone (stays ACTIVE)
 instance.start     STARTING                    RUNNING (STARTING_FAILED)
 instance.stop      STOPPING                    STOPPED (STOP_FAILED)
-instance.pause     PAUSING                     PAUSED (PAUSE_FAILED)
+instance.pause     PAUSING                     PAUSED (RUNNING again)
 instance.resume    RESUMING                    RUNNING (RESUME_FAILED)
 precache.create    PROCESSING                  SUCCESS (FAILED)
 =================  ==========================  =================================

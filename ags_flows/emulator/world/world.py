@@ -23,9 +23,10 @@ from .limits import Limits
 from .machine import Launch, SandboxMachine
 from .refusal import Refusal
 from .region import Region
+from .retention import Retention
 from .settings import Settings
 from .store import Store
-from .transitions import Transitions
+from .transitions import Transition, Transitions
 
 logger = logging.getLogger("ags_flows.emulator")
 
@@ -49,6 +50,9 @@ class World:
         account = next(iter(self.store.all("account")), {})
         self.clock = Clock(float(account.get("offset", 0.0)))
         self.transitions = Transitions(self.clock)
+        if settings.start == "at-once":
+            self.transitions.declare("instance.start", Transition("at_once"), baseline=True)
+        self.retention = Retention(self.clock, settings.retention)
         self.faults = Faults()
         self.limits = Limits()
         self.api_keys = ApiKeys(self)
@@ -133,6 +137,7 @@ class World:
         for key in list(self.api_keys):
             self.api_keys.delete(key.key_id)
         self.client_tokens.clear()
+        self.retention.clear()
         self.faults.clear()
         self.limits.change({"quotas": False, "rates": False, "instances": 10, "paused": 20, "tools": 100, "rate": None})
         self.limits.change({"api_keys": 10})

@@ -49,6 +49,8 @@ def test_a_pause_without_memory_keeps_files_and_boots_anew(sandboxes):
     command = sandbox.commands.run("sleep 300", background=True, timeout=0)
     before = sandbox.files.read("/proc/sys/kernel/random/boot_id")
     assert len(before.strip()) == 36
+    for user in ("user", "root"):
+        assert sandbox.commands.run("cat /proc/sys/kernel/random/boot_id", user=user).stdout == before
     assert sandbox.pause(keep_memory=False)
     assert not sandbox.is_running()
     with pytest.raises(TimeoutException):
