@@ -87,7 +87,7 @@ class SandboxSession:
         """Run code in the code interpreter. Options are those of `ags_flows.tasks.run_code`."""
         return self._do("run code", tasks.run_code, self.instance, code, **options)
 
-    def call(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    def call(self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call a Python function in the sandbox, and return its result.
 
         Its source is sent: see `ags_flows.in_sandbox` for what it may use, and what its arguments and results can be.
