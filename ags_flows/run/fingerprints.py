@@ -18,7 +18,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, SecretBytes, SecretStr
 
-from ags_flows.ownership import FAMILY, fingerprint
+from ags_flows.ownership import fingerprint
 
 DEEPEST = 50
 
@@ -63,8 +63,6 @@ class _Reader:
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
             return [name, self.read({one.name: getattr(value, one.name) for one in dataclasses.fields(value)}, inner)]
         if isinstance(value, Mapping):
-            if family := _family_of_fields(value):
-                return ["Instance", family]
             items = [[fingerprint(self.read(key, inner)), self.read(item, inner)] for key, item in value.items()]
             return [name, sorted(items, key=lambda item: str(item[0]))]
         if isinstance(value, Set):
@@ -87,19 +85,6 @@ class _Reader:
         except Exception:  # noqa: BLE001 - any class may refuse to be pickled, with any error
             return [name, uuid.uuid4().hex]
         return [name, hasher.digest()]
-
-
-def _family_of_fields(value: Mapping[Any, Any]) -> str | None:
-    """Return what stands for an instance whose fields these are, None for any other mapping.
-
-    In the processes of a pool, Prefect gives the parameters of enclosing runs as fields, and no longer as models. An
-    instance's status and holder change with each attempt.
-    """
-    metadata = value.get("metadata")
-    if not isinstance(metadata, Mapping) or not {"id", "tool_id", "status"} <= value.keys():
-        return None
-    family: str | None = metadata.get(FAMILY)
-    return family
 
 
 def _simple(value: Any) -> list[str] | None:

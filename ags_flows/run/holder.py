@@ -11,10 +11,10 @@ import os
 import socket
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -24,10 +24,11 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun
 from prefect.context import FlowRunContext, TaskRunContext
 
+from ags_flows.cloud.forks import reset_in_children
 from ags_flows.models import ToolSpec
 from ags_flows.ownership import Frame, Holder, Owner, Place, Step, belonging_to, digest, fingerprint, run_tool_name
 from ags_flows.run.fingerprints import of_parameters
-from ags_flows.run.prefect_contexts import attempt_of_task, flow_contexts, task_contexts
+from ags_flows.run.prefect_contexts import attempt_of_task, carried, carry, flow_contexts, task_contexts
 
 STEP = "__ags_step__"
 """Attribute of the function of a task of this package: its run is the call itself, and no execution around it."""
@@ -37,9 +38,9 @@ INTERNAL = "__ags_internal__"
 
 _REMEMBERED = 1_000
 
-_parents: LRUCache[UUID, tuple[FlowRun, ...]] = LRUCache(_REMEMBERED)
 _fingerprints: LRUCache[UUID, str] = LRUCache(_REMEMBERED)
 _orders: LRUCache[tuple[str, tuple[Frame, ...]], dict[str, int]] = LRUCache(_REMEMBERED)
+_unknown: LRUCache[UUID, _Acting] = LRUCache(_REMEMBERED)
 _lock = threading.Lock()
 
 
@@ -100,9 +101,7 @@ _acting: ContextVar[_Acting | None] = ContextVar("ags_flows_acting", default=Non
 @contextmanager
 def acting_as(execution: Execution) -> Iterator[None]:
     """Make the steps of this block steps of an execution, such as of an item of a batch in a thread of its pool."""
-    outer = {context.flow_run.id for context in flow_contexts() if context.flow_run}
-    outer |= {context.task_run.id for context in task_contexts()}
-    token = _acting.set(_Acting(execution, frozenset(outer)))
+    token = _acting.set(_Acting(execution, _runs_around()))
     try:
         yield
     finally:
@@ -111,18 +110,10 @@ def acting_as(execution: Execution) -> Iterator[None]:
 
 def current_execution() -> Execution:
     """Return what is being executed around this call."""
-    acting = _acting.get()
     flows, tasks = flow_contexts(), task_contexts()
-    if acting is None:
-        base, outer, parents = Execution(), frozenset[UUID](), _parents_of(flows[0]) if flows else ()
-    else:
-        base, outer, parents = acting.execution, acting.outer, ()
+    acting = _acting.get() or (_sent_with(flows[0]) if flows else None)
+    base, outer = (acting.execution, acting.outer) if acting is not None else (Execution(), frozenset[UUID]())
     frames, place = list(base.frames), base.place
-    for number, parent in enumerate(parents):
-        # The parent's process counts in the same way: what it has taken over must not look like a successor's.
-        frames.append(Frame("flow", parent.id.hex, attempt_of(parent)))
-        if number:
-            place = place.within(str(parent.flow_id), of_parameters(parent.parameters))
     # The tasks of each flow run come behind it, those of none before all others.
     levels: list[FlowRunContext | None] = [None, *flows]
     for flow in levels:
@@ -138,9 +129,62 @@ def current_execution() -> Execution:
             frames.append(Frame("task", task_run.id.hex, attempt_of_task(task)))
             if len(frames) > 1:
                 place = _within(place, task_run.id, task.task.name, task.parameters)
-    roots = (*parents, *(context.flow_run for context in flows if context.flow_run))
-    owner = base.owner if acting is not None else _owner(roots)
+    owner = base.owner if acting is not None else _owner([context.flow_run for context in flows if context.flow_run])
     return Execution(tuple(frames), place, owner)
+
+
+def _runs_around() -> frozenset[UUID]:
+    """Return the ids of the Prefect runs around this call that this process knows."""
+    flows = {context.flow_run.id for context in flow_contexts() if context.flow_run}
+    return frozenset(flows | {context.task_run.id for context in task_contexts()})
+
+
+def _to_send() -> dict[str, Any]:
+    """Return what encloses a task or a subflow that Prefect sends to another process, to be read by `_sent_with`."""
+    execution = current_execution()
+    return {
+        "frames": str(Holder(execution.frames)),
+        "place": list(execution.place.path),
+        "owner": asdict(execution.owner),
+        "outer": [str(one) for one in _runs_around() | _outer()],
+    }
+
+
+def _outer() -> frozenset[UUID]:
+    acting = _acting.get()
+    return acting.outer if acting is not None else frozenset()
+
+
+def _sent_with(context: FlowRunContext) -> _Acting | None:
+    """Return what encloses a context that came from another process, as that process knew it.
+
+    The Prefect server does not know it: it has the present attempts, and a context may belong to an earlier one.
+    """
+    sent = carried(context)
+    if sent is None:
+        return _of_unknown_attempt(context) if _has_parent(context.flow_run) else None
+    enclosing = Holder.parse(sent["frames"])
+    owner = replace(Owner(**sent["owner"]), host=socket.gethostname(), pid=os.getpid())
+    execution = Execution(enclosing.frames if enclosing else (), Place(tuple(sent["place"])), owner)
+    return _Acting(execution, frozenset(UUID(one) for one in sent["outer"]))
+
+
+def _of_unknown_attempt(context: FlowRunContext) -> _Acting:
+    """Return the execution of a subflow whose process had not imported this package when it sent the context.
+
+    It cannot be compared with any other: it is a root, takes nothing over, and nothing of it is taken over. The flow
+    runs on its path are read from the Prefect server, for the reaper.
+    """
+    assert context.flow_run is not None
+    with _lock:
+        known = _unknown.get(context.flow_run.id)
+    if known is None:
+        parents = _climb(context.flow_run)
+        frames = (Frame("task", uuid.uuid4().hex), *(Frame("flow", parent.id.hex) for parent in parents))
+        known = _Acting(Execution(frames, owner=_owner([*parents, context.flow_run])), frozenset())
+        with _lock:
+            known = _unknown.setdefault(context.flow_run.id, known)
+    return known
 
 
 def identify(name: str, does: Any, *, step: str = "", ordered: bool = False) -> Step:
@@ -210,7 +254,7 @@ def _within(place: Place, run: UUID, name: str, parameters: dict[str, Any] | Non
     return place.within(name, known)
 
 
-def _owner(runs: tuple[FlowRun, ...]) -> Owner:
+def _owner(runs: Sequence[FlowRun]) -> Owner:
     host, pid = socket.gethostname(), os.getpid()
     if not runs:
         return Owner("", host=host, pid=pid)
@@ -226,24 +270,8 @@ def _owner(runs: tuple[FlowRun, ...]) -> Owner:
     )
 
 
-def _parents_of(context: FlowRunContext) -> tuple[FlowRun, ...]:
-    """Return the flow runs around the outermost one that this process knows, outermost first.
-
-    A subflow in a process pool knows its own context alone. Its parents are read once from the Prefect server.
-    """
-    run = context.flow_run
-    if run is None or not _has_parent(run):
-        return ()
-    with _lock:
-        known = _parents.get(run.id)
-    if known is None:
-        known = _climb(run)
-        with _lock:
-            _parents[run.id] = known
-    return known
-
-
 def _climb(run: FlowRun) -> tuple[FlowRun, ...]:
+    """Return the flow runs around a subflow, outermost first, from the Prefect server."""
     found: list[FlowRun] = []
     with get_client(sync_client=True) as client:
         while _has_parent(run) and run.parent_task_run_id is not None:
@@ -255,5 +283,15 @@ def _climb(run: FlowRun) -> tuple[FlowRun, ...]:
     return tuple(found)
 
 
-def _has_parent(run: FlowRun) -> bool:
-    return run.parent_task_run_id is not None and run.deployment_id is None
+def _has_parent(run: FlowRun | None) -> bool:
+    return run is not None and run.parent_task_run_id is not None and run.deployment_id is None
+
+
+def _forget_locks() -> None:
+    """Replace the lock in a forked child: a thread that does not exist there may have held it."""
+    global _lock
+    _lock = threading.Lock()
+
+
+carry(_to_send)
+reset_in_children(_forget_locks)

@@ -2,13 +2,14 @@
 
 `FlowRunContext.get()` and `TaskRunContext.get()` return the innermost context. The context around it is the old value
 of the token that its `ContextVar` returned, which Prefect keeps in `_token`. A context that came from another process
-(process pools, Dask, Ray) has no such predecessor.
+(process pools, Dask, Ray) has no such predecessor: what encloses it is sent with it.
 """
 
 from __future__ import annotations
 
+import functools
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextvars import Token
 from typing import Any, TypeVar
 from uuid import UUID
@@ -17,6 +18,9 @@ from cachetools import LRUCache
 from prefect.context import ContextModel, FlowRunContext, TaskRunContext
 
 C = TypeVar("C", bound=ContextModel)
+
+CARRIED = "ags-flows"
+"""Key of `FlowRun.context` for what is sent with the context of a flow run to other processes."""
 
 _attempts: LRUCache[UUID, dict[float, int]] = LRUCache(10_000)
 _lock = threading.Lock()
@@ -45,7 +49,31 @@ def task_contexts() -> list[TaskRunContext]:
     return list(found.values())[::-1]
 
 
-def is_left(context: FlowRunContext) -> bool:
+def carry(value: Callable[[], dict[str, Any]]) -> None:
+    """Send a value with each context of a flow run that Prefect sends to another process.
+
+    Args:
+        value: Called in the process that sends. What it returns can be pickled.
+    """
+    serialize = FlowRunContext.serialize
+
+    @functools.wraps(serialize)
+    def carrying(self: FlowRunContext, *args: Any, **options: Any) -> dict[str, Any]:
+        sent = serialize(self, *args, **options)
+        if self is FlowRunContext.get() and (run := sent.get("flow_run")):
+            run["context"] = {**(run.get("context") or {}), CARRIED: value()}
+        return sent
+
+    setattr(FlowRunContext, "serialize", carrying)  # noqa: B010 - a method is not assignable for type checkers
+
+
+def carried(context: FlowRunContext) -> dict[str, Any] | None:
+    """Return what was sent with a context, None in the process in which the flow run is executed."""
+    sent: dict[str, Any] | None = (context.flow_run.context or {}).get(CARRIED) if context.flow_run else None
+    return sent if context.detached else None
+
+
+def is_left(context: ContextModel) -> bool:
     """Whether the block of a context has ended in this process."""
     return context._token is None
 
@@ -54,15 +82,14 @@ def attempt_of_task(context: TaskRunContext) -> int:
     """Return the number of the attempt at a task run that a context belongs to, from 1.
 
     Prefect counts on one object for all attempts. A thread that outlives its attempt would count itself as the next
-    one, so the number is kept for each context from the first time that it is asked for; a context that was entered
-    before one that is known belongs to an earlier attempt.
+    one, so the number is kept for each context from the first time that it is asked for. A context that is asked for
+    the first time after its attempt has ended belongs to an attempt before the present one.
     """
     run, entered = context.task_run, context.start_time.timestamp()
     with _lock:
         attempts = _attempts.setdefault(run.id, {})
         if entered not in attempts:
-            later = [attempt for start, attempt in attempts.items() if start > entered]
-            attempts[entered] = max(1, min(later) - 1) if later else max(1, run.run_count or 1)
+            attempts[entered] = max(1, (run.run_count or 1) - is_left(context))
         return attempts[entered]
 
 

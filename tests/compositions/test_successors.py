@@ -128,11 +128,12 @@ def test_a_thread_that_outlives_its_attempt_keeps_the_number_of_it():
 
     run = SimpleNamespace(id=uuid4(), run_count=1)
     begun = datetime.now(timezone.utc)
-    first = SimpleNamespace(task_run=run, start_time=begun)
+    first = SimpleNamespace(task_run=run, start_time=begun, _token=object())
     assert attempt_of_task(first) == 1
     run.run_count = 2
-    second = SimpleNamespace(task_run=run, start_time=begun + timedelta(seconds=1))
-    unseen = SimpleNamespace(task_run=run, start_time=begun + timedelta(milliseconds=1))
+    # The clock of the machine was set back between the attempts.
+    second = SimpleNamespace(task_run=run, start_time=begun - timedelta(seconds=30), _token=object())
+    unseen = SimpleNamespace(task_run=run, start_time=begun + timedelta(milliseconds=1), _token=None)
     assert (attempt_of_task(first), attempt_of_task(second), attempt_of_task(unseen)) == (1, 2, 1)
 
 
