@@ -116,9 +116,17 @@ HOLDER_FUNCTIONS = _HOLDER_FUNCTIONS.replace("INSTANCE_KIND", _INSTANCE_KIND).re
 # ags_claim sets ags_outcome, ags_number and ags_d. ags_fill may put more into a new place before it can be seen.
 _CLAIM = r"""
 ags_fill() { :; }
+# A command that its own attempt killed, because of a time limit or a cancellation, is no result for a retry.
+ags_given_up() {
+  local ags_code ags_reason
+  [ -e "$ags_d/given-up" ] || return 1
+  read -r ags_code ags_reason 2>/dev/null <"$ags_d/rc" || return 0
+  [ "$ags_reason" = cancelled ] && [ "$ags_code" != 0 ]
+}
 ags_consider() {
   ags_holder_of "$ags_d"
   ags_relate
+  case $ags_relation in same | superseded) if ags_given_up; then ags_outcome=next; return; fi ;; esac
   case $ags_relation in
     same) ags_outcome=same ;;
     superseded) if ags_take; then ags_outcome=taken; else ags_outcome=again; fi ;;

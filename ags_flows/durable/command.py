@@ -259,21 +259,22 @@ class DurableCommand:
         except (KeyboardInterrupt, GeneratorExit, CancelledError, TimeoutError):
             # Prefect's time limit of a task or a flow arrives as one of the last two.
             try:
-                self.kill()
+                self.kill(gives_up=True)
             except AGSFlowsError as error:
                 self._following.on_note(f"The command could not be killed: {error}")
             raise
         return self._result()
 
-    def kill(self, by: Holder | None = None) -> None:
+    def kill(self, by: Holder | None = None, *, gives_up: bool = False) -> None:
         """Kill the command: TERM to its process group, then KILL to it and to what left it.
 
         Args:
             by: Who kills; by default the call that started the command. Nothing is killed if a later attempt of it
                 holds the command.
+            gives_up: Whether a retry runs the command again. Otherwise it gets the exit code of the killed one.
         """
-        holder = by or self._holder
-        self._plane.script(kill_script(self.journal, holder), user=self._command.user, timeout=CALL_TIMEOUT)
+        script = kill_script(self.journal, by or self._holder, gives_up=gives_up)
+        self._plane.script(script, user=self._command.user, timeout=CALL_TIMEOUT)
 
     def _follow(self) -> None:
         """Read output and wait for the end."""

@@ -246,6 +246,7 @@ if [ -n "$ags_holder" ]; then
   # An attempt that was superseded leaves the command to its successor.
   ags_holder_of "$ags_d"; ags_relate; [ "$ags_relation" != stale ] || exit 0
 fi
+[ -z "$ags_gives_up" ] || : >"$ags_d/given-up"
 if (set -C; : >"$ags_d/claim") 2>/dev/null; then
   # Before it was started: now it never will be.
   : >"$ags_d/out"; : >"$ags_d/err"; echo "143 cancelled" >"$ags_d/rc"; exit 0
@@ -374,14 +375,16 @@ def look_script(name: str, holder: Holder | None = None) -> str:
     return "\n".join([holds, _journal(name), HOLDER_FUNCTIONS, _ALIVE, _report(), _LOOK])
 
 
-def kill_script(name: str, holder: Holder | None = None) -> str:
+def kill_script(name: str, holder: Holder | None = None, *, gives_up: bool = False) -> str:
     """Return the script that kills a command's process group, and what left it but inherited its environment.
 
     Args:
         name: The journal's name.
         holder: Who kills. Do nothing if a later attempt of it holds the journal. None: kill in any case.
+        gives_up: Whether a retry runs the command again.
     """
-    return "\n".join([assignments({"ags_holder": str(holder or "")}), _journal(name), HOLDER_FUNCTIONS, _STRAYS, _KILL])
+    values = {"ags_holder": str(holder or ""), "ags_gives_up": "1" if gives_up else ""}
+    return "\n".join([assignments(values), _journal(name), HOLDER_FUNCTIONS, _STRAYS, _KILL])
 
 
 def upload_path(call: str) -> str:

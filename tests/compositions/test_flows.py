@@ -230,3 +230,30 @@ def test_a_lost_response_during_a_take_over_keeps_the_sandbox(
 
     assert nightly() == ["x"]
     assert live() == used[:1] == used[1:]
+
+
+def test_a_retry_after_a_time_limit_of_prefect_runs_the_killed_command_again(ags_config, monkeypatch):
+    """The limit is raised in the wait, as Prefect raises it, and at an instant that the test chooses."""
+    command = "echo x >> tries; if [ $(wc -l < tries) = 1 ]; then echo begun; sleep 60; fi; echo done"
+    follow, limits = DurableCommand._follow, [TimeoutError("the time limit of the task")]
+
+    def limited_follow(self):
+        if self._command.text == command and limits:
+            while not self._streams["stdout"].kept.size:
+                self._poll()
+            raise limits.pop()
+        follow(self)
+
+    monkeypatch.setattr(DurableCommand, "_follow", limited_follow)
+
+    @task(retries=1)
+    def limited(sandbox):
+        return sandbox.run(command)
+
+    @flow
+    def pipeline():
+        with sandbox_session("base", config=ags_config) as sandbox:
+            return limited(sandbox), sandbox.read("tries")
+
+    result, tries = pipeline()
+    assert (result.exit_code, result.stdout, tries) == (0, "done\n", b"x\nx\n")
