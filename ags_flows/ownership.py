@@ -64,6 +64,12 @@ KEPT = "kept"
 GIVEN_UP = "given-up"
 """Metadata of a sandbox whose session ended after a failure: no retry takes it over."""
 
+RESERVED = frozenset(
+    {MANAGED_BY_KEY, FAMILY, HOLDER, FLOW_RUN, FLOW, SUBFLOW_RUN, FLOW_RUN_NAME, DEPLOYMENT, STEP_NAME, CREATED_AT}
+    | {OWNER_HOST, OWNER_PID, GENERATION, KEPT, GIVEN_UP}
+)
+"""Names of metadata that callers must not give: this package sets them, and decides by them."""
+
 SYNCED_TAG = "ags-flows-synced"
 """Tag of a tool that `sync_tools` keeps: its list decides about it, not its use."""
 
@@ -138,8 +144,8 @@ class Holder:
 
     @property
     def described(self) -> str:
-        """The executions around the call in words, innermost first: `attempt 2 of task run ID in attempt 1 of ...`."""
-        around = [f"attempt {one.attempt} of {_NAMES[one.kind]} {_hyphenated(one.id)}" for one in self.enclosing]
+        """The executions around the call as text, innermost first: `task run ID in flow run ID`."""
+        around = [f"{_NAMES[one.kind]} {_hyphenated(one.id)}" for one in self.enclosing]
         return " in ".join(reversed(around)) or "another call"
 
     @property
@@ -394,9 +400,11 @@ def lease_is_kept(metadata: Mapping[str, str], expires_at: datetime | None, now:
 def run_tool_name(name: str, root: str) -> str:
     """Return the name of a tool that is made for one run, at most 50 characters: no other run has the same.
 
-    The last digits of the run's id are used: the first ones of a UUID of version 7 are the time.
+    The last digits of the run's id are used: the first ones of a UUID of version 7 are the time. A name that has to be
+    shortened ends with a digest of the whole one.
     """
-    return f"{name[:41]}-{root.replace('-', '')[-8:]}"
+    short = name if len(name) <= 41 else f"{name[:34]}-{digest(name)[:6]}"
+    return f"{short}-{root.replace('-', '')[-8:]}"
 
 
 RunState = Literal["active", "terminal", "unknown", "foreign"]

@@ -325,9 +325,9 @@ def superseded(instance_id: str, successor: str, process: str = "") -> Supersede
         process: Where the later attempt runs, where that is known.
     """
     holder = Holder.parse(successor)
-    attempt = holder.described if holder else "a later attempt of this run"
+    where = "; ".join(part for part in (holder.described if holder else "", process) if part)
     return SupersededError(
-        f"The work of this attempt in sandbox {instance_id} was taken over by {attempt}{process and f' ({process})'}.",
+        f"A later attempt{where and f' ({where})'} has taken over the work of this one in sandbox {instance_id}.",
         hint="This attempt ends here, and leaves everything to its successor.",
     )
 

@@ -224,7 +224,7 @@ def _is_held_by_successor(control: ControlPlane, mine: Holder, instance_id: str)
 def take_over(control: ControlPlane, connection: Connection, launch: Launch, candidate: Instance) -> Instance | None:
     """Take over an instance that an earlier attempt left; return it RUNNING, None where another call was faster.
 
-    It is resumed if it is paused, claimed in the sandbox, and its lease is renewed immediately.
+    Its lease is renewed, or it is resumed with a new one, before it is claimed in the sandbox: a claim may take time.
 
     Raises:
         InstanceGoneError: It has ended.
@@ -242,8 +242,10 @@ def take_over(control: ControlPlane, connection: Connection, launch: Launch, can
             timeout=launch.startup_timeout,
             is_paused=candidate.status == "PAUSED",
         )
-    elif candidate.status != "RUNNING":
-        candidate = wait_instance_running(control, candidate.id, timeout=launch.startup_timeout)
+    else:
+        if candidate.status != "RUNNING":
+            candidate = wait_instance_running(control, candidate.id, timeout=launch.startup_timeout)
+        persistently(lambda: control.update_instance(candidate.id, timeout=launch.timeout))
     # An attempt that ended before it saw the response to its start has not checked it.
     control.check_overrides(
         candidate.id, custom=launch.arguments.get("custom"), auth_mode=launch.arguments.get("auth_mode")
@@ -259,5 +261,5 @@ def take_over(control: ControlPlane, connection: Connection, launch: Launch, can
     open_new_plane(connection, candidate.id)
     held = held_by(launch.step.holder, launch.owner, launch.lease)
     metadata = {**launch.metadata, **{name: value for name, value in held.items() if value}}
-    persistently(lambda: control.update_instance(candidate.id, timeout=launch.timeout, metadata=metadata))
+    persistently(lambda: control.update_instance(candidate.id, metadata=metadata))
     return candidate.model_copy(update={"metadata": {**candidate.metadata, **metadata}})

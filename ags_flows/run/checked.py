@@ -40,6 +40,7 @@ from ags_flows.models.checks import (
     each,
     one_of,
 )
+from ags_flows.ownership import RESERVED
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -49,6 +50,17 @@ Rule = Callable[[Any, str], Any]
 
 Raises `ConfigurationError`, whose message begins with the name.
 """
+
+
+def _own_metadata(values: Any, field: str) -> Any:
+    """Check metadata of the caller's: names that this package sets are refused."""
+    check_texts(values, field)
+    if taken := sorted(RESERVED & values.keys()):
+        raise ConfigurationError(
+            f"{field}: {', '.join(map(repr, taken))} is set by this package.", hint="Choose another name."
+        )
+    return values
+
 
 RULES: Mapping[str, Rule] = {
     "artifacts": check_flag,
@@ -77,7 +89,7 @@ RULES: Mapping[str, Rule] = {
     "local_path": check_local,
     "log_output": check_flag,
     "memory": check_flag,
-    "metadata": check_texts,
+    "metadata": _own_metadata,
     "mount_options": each(one_of(MountOption)),
     "name": check_name,
     "network": one_of(Network),

@@ -81,7 +81,7 @@ class _Reader:
         """Hash the pickled value, such as a data frame, without keeping the bytes."""
         name, hasher = type(value).__qualname__, _Hasher()
         try:
-            pickle.Pickler(hasher, protocol=4).dump(value)
+            _Pickler(hasher, protocol=4).dump(value)
         except Exception:  # noqa: BLE001 - any class may refuse to be pickled, with any error
             return [name, uuid.uuid4().hex]
         return [name, hasher.digest()]
@@ -99,6 +99,15 @@ def _simple(value: Any) -> list[str] | None:
     if isinstance(value, (PurePath, UUID, Decimal, date, time, timedelta, complex, range)):
         return [name, str(value)]
     return None
+
+
+class _Pickler(pickle.Pickler):
+    """Writes sets in an order that is the same in every process, which the hashes of texts are not."""
+
+    def persistent_id(self, obj: Any) -> Any:
+        if not isinstance(obj, (set, frozenset)):
+            return None
+        return [type(obj).__qualname__, sorted(fingerprint(_Reader().read(item, 0)) for item in obj)]
 
 
 class _Hasher:

@@ -96,6 +96,7 @@ class _Acting:
 
 
 _acting: ContextVar[_Acting | None] = ContextVar("ags_flows_acting", default=None)
+_call: ContextVar[str] = ContextVar("ags_flows_call", default="")
 
 
 @contextmanager
@@ -106,6 +107,16 @@ def acting_as(execution: Execution) -> Iterator[None]:
         yield
     finally:
         _acting.reset(token)
+
+
+@contextmanager
+def one_call() -> Iterator[None]:
+    """Make the steps of this block steps of one call, such as a function that is repeated after a lost response."""
+    token = _call.set(uuid.uuid4().hex)
+    try:
+        yield
+    finally:
+        _call.reset(token)
 
 
 def current_execution() -> Execution:
@@ -199,7 +210,8 @@ def identify(name: str, does: Any, *, step: str = "", ordered: bool = False) -> 
             no more than a wish: a wrong one makes a retry start a new sandbox.
     """
     context = TaskRunContext.get()
-    call = context.task_run.id.hex if context is not None and hasattr(context.task.fn, STEP) else ""
+    is_step = context is not None and hasattr(context.task.fn, STEP)
+    call = context.task_run.id.hex if context is not None and is_step else _call.get()
     made = current_execution().step(name, does, step=step, call=call)
     if not ordered or not made.holder.enclosing:
         return made

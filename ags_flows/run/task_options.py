@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shlex
 import time
 from collections.abc import Callable
@@ -13,11 +14,11 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.context import FlowRunContext
 from prefect.tasks import exponential_backoff
 
-from ags_flows.cloud.retry import LONGEST_RETRY_AFTER
+from ags_flows.cloud.retry import LONGEST_RETRY_AFTER, Backoff, persistently
 from ags_flows.errors import AGSFlowsError
 from ags_flows.run.awaitable import awaitable
 from ags_flows.run.checked import Rule, checked
-from ags_flows.run.holder import STEP
+from ags_flows.run.holder import STEP, one_call
 from ags_flows.run.redaction import Redactor
 
 P = ParamSpec("P")
@@ -93,11 +94,19 @@ def sandbox_task(title: str, subject: str, **rules: Rule) -> Callable[[Callable[
 
 
 def as_step(function: Task[P, R]) -> Callable[P, R]:
-    """Return a task to call inside of a flow run, and its plain function outside of one.
+    """Return a task to call inside of a flow run; outside of one its plain function, repeated as often.
 
     Prefect would start a whole server for a task run that belongs to no flow.
     """
-    return function if FlowRunContext.get() is not None else function.fn
+    if FlowRunContext.get() is not None:
+        return function
+
+    @functools.wraps(function.fn)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        with one_call():
+            return persistently(lambda: function.fn(*args, **kwargs), Backoff(attempts=RETRIES + 1))
+
+    return call
 
 
 def _shorten(subject: object) -> str:

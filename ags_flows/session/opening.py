@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping
 from typing import Literal
@@ -46,6 +47,7 @@ class Opening:
         self._instance: Instance | None = None
         self._lease: Lease | None = None
         self._plane: OpenPlane | None = None
+        self._process = os.getpid()
 
     def open(
         self,
@@ -80,7 +82,12 @@ class Opening:
             close_plane(self._config.connection(), self._instance.id, self._plane, reason)
 
     def close(self, ending: Ending, on_failure: OnFailure, error: BaseException | None = None) -> None:
-        """End what was opened, as the end of the block asks for. Errors are logged, and noted on the block's."""
+        """End what was opened, as the end of the block asks for. Errors are logged, and noted on the block's.
+
+        A forked child that leaves the block of its parent ends nothing.
+        """
+        if os.getpid() != self._process:
+            return
         try:
             self._close(ending, on_failure)
         except Pause:

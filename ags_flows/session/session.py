@@ -57,6 +57,10 @@ class SandboxSession:
         self._config = config
         self._context = copy_context()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Send what stands for the sandbox to another process, such as one of a process pool."""
+        return SandboxSession, (self.tool, self.instance, self._config, [])
+
     @property
     def place_key(self) -> str:
         """What stands for the session in steps: the step that started it, which a retry repeats."""

@@ -1,12 +1,15 @@
 """An attempt that a later one has superseded does nothing to it, also in the same process, and ends with the reason."""
 
+import os
+import sys
 import time
 
+import cloudpickle
 import pytest
 from pydantic import BaseModel, ConfigDict, SecretStr
 
 from ags_flows import sandbox_session, tasks
-from ags_flows.errors import SupersededError
+from ags_flows.errors import ConfigurationError, SupersededError
 from ags_flows.models import CustomConfiguration, ToolSpec
 from ags_flows.ownership import LIVE, Frame, Owner
 from ags_flows.run.fingerprints import of_parameters
@@ -55,7 +58,7 @@ def test_a_superseded_attempt_runs_and_kills_nothing(ags_config, attempt):
         again = second.start("sleep 3; echo whole")
         with attempt(1):
             for options in ({}, {"user": "root"}, {"durable": False}):
-                with pytest.raises(SupersededError, match="taken over by attempt 2"):
+                with pytest.raises(SupersededError, match="A later attempt"):
                     first.run("echo x >> /tmp/ran", **options)
             first.kill(handle)
         assert second.wait(again).stdout == "whole\n"
@@ -68,7 +71,7 @@ def test_a_superseded_attempt_that_waits_ends_with_the_reason(ags_config, attemp
         handle = first.start("sleep 60")
     with attempt(2), sandbox_session("base", config=ags_config) as second:
         assert second.instance.id == first.instance.id
-        with attempt(1), pytest.raises(SupersededError, match="taken over by attempt 2 of flow run"):
+        with attempt(1), pytest.raises(SupersededError, match=r"A later attempt \(flow run .*\) has taken over"):
             first.wait(handle)
 
 
@@ -160,3 +163,36 @@ def test_a_retry_does_not_take_over_a_sandbox_that_was_started_without_an_overri
     with attempt(2), sandbox_session(spec, config=ags_config, custom=slim, delete_tool=False) as second:
         assert second.instance.id != wrong.id
         assert control.get_instance(wrong.id).status not in LIVE
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_forked_child_that_leaves_the_block_ends_nothing(ags_config, attempt):
+    try:
+        with attempt(1), sandbox_session("base", config=ags_config) as sandbox:
+            child = os.fork()
+            if child == 0:
+                sys.exit()
+            os.waitpid(child, 0)
+            assert state(ags_config, sandbox) == "RUNNING"
+    except SystemExit:
+        os._exit(0)
+
+
+@pytest.mark.parametrize("name", ["kept", "given-up", "holder", "step"])
+def test_metadata_that_decide_about_a_sandbox_cannot_be_given(ags_config, name):
+    with pytest.raises(ConfigurationError, match=f"metadata: '{name}' is set by this package"):
+        sandbox_session("base", metadata={name: "x"}, config=ags_config).__enter__()
+
+
+def test_a_throttled_start_outside_of_a_flow_is_repeated_as_one_call(ags_config, ags_emulator):
+    ags_emulator.fault("lost", "StartSandboxInstance")
+    with sandbox_session("base", config=ags_config) as sandbox:
+        assert [one.id for one in ags_config.control_plane().list_instances() if one.status in LIVE] == [
+            sandbox.instance.id
+        ]
+
+
+def test_a_session_is_sent_to_another_process(ags_config):
+    with sandbox_session("base", config=ags_config) as sandbox:
+        sent = cloudpickle.loads(cloudpickle.dumps(sandbox))
+        assert (sent.instance.id, sent.run("echo sent").stdout) == (sandbox.instance.id, "sent\n")
