@@ -66,7 +66,7 @@ class Once:
         claimed = claim(plane, request_for(plane, self.kind, self.step))
         remember(plane, self.kind, self.step, claimed.directory.rpartition("/")[2])
         if claimed.has_result:
-            return load(persistently(lambda: b"".join(plane.read_stream(f"{claimed.directory}/result")))), claimed
+            return load(persistently(lambda: plane.read(f"{claimed.directory}/result"))), claimed
         if claimed.outcome == "taken" and not self.repeatable:
             raise OutcomeUnknownError(
                 f"An earlier attempt sent this to {plane.instance_id}, and left no result.",
