@@ -223,15 +223,15 @@ class DataPlane:
         if error:
             raise error
 
-    def read(self, path: str, *, user: str | None = None, limit: int = LARGEST_READ) -> bytes:
-        """Return a file's content.
+    def read(self, path: str, *, user: str | None = None, limit: int = LARGEST_READ, timeout: float = 0) -> bytes:
+        """Return a file's content. `timeout` is as in `write`.
 
         Raises:
             NotFoundError: There is no such file.
             OutputTooLargeError: It has more than `limit` bytes.
         """
         pieces, size = [], 0
-        for piece in self.read_stream(path, user=user):
+        for piece in self.read_stream(path, user=user, timeout=timeout or self.connection.runtime_timeout):
             size += len(piece)
             if size > limit:
                 raise OutputTooLargeError(

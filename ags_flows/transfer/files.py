@@ -181,7 +181,7 @@ def read_file(plane: DataPlane, path: str, limit: int, *, user: str | None = Non
         NotFoundError: There is no such file.
         OutputTooLargeError: It has more than `limit` bytes.
     """
-    return plane.read(from_home(path), user=user, limit=limit)
+    return plane.read(from_home(path), user=user, limit=limit, timeout=deadline(limit))
 
 
 def _moved(source: str, destination: str, size: int, started: float, unchanged: int = 0) -> Transfer:
