@@ -16,6 +16,7 @@ from ags_flows.errors import (
     AGSFlowsError,
     CommandTimeoutError,
     NotFoundError,
+    OutputTooLargeError,
     TokenExpiredError,
 )
 from ags_flows.models import AccessToken, ExecResult, FileInfo
@@ -26,6 +27,8 @@ ENVD_VERSION = "0.5.7"
 """Taken for granted, since an attached object cannot ask: the first version that streams uploads."""
 
 DEFAULT_LIMIT = 1 << 20
+LARGEST_READ = 1 << 30
+"""Bytes of a file that are taken into memory, unless another limit is given: a sandbox is not trusted."""
 
 
 class DataPlane:
@@ -111,7 +114,7 @@ class DataPlane:
         from e2b.exceptions import TimeoutException
 
         from ags_flows.cloud.e2b_internals import without_profile, without_retention
-        from ags_flows.cloud.sandbox_errors import is_lost
+        from ags_flows.cloud.sandbox_errors import exit_code_of, is_lost
 
         out, err = HeadAndTail(limit), HeadAndTail(limit)
         started = time.monotonic()
@@ -220,13 +223,22 @@ class DataPlane:
         if error:
             raise error
 
-    def read(self, path: str, *, user: str | None = None) -> bytes:
-        """Return a file's content.
+    def read(self, path: str, *, user: str | None = None, limit: int = LARGEST_READ, timeout: float = 0) -> bytes:
+        """Return a file's content. `timeout` is as in `write`.
 
         Raises:
-            NotFoundError: There is none.
+            NotFoundError: There is no such file.
+            OutputTooLargeError: It has more than `limit` bytes.
         """
-        return self.call(f"read {path}", lambda sandbox: bytes(sandbox.files.read(path, format="bytes", user=user)))
+        pieces, size = [], 0
+        for piece in self.read_stream(path, user=user, timeout=timeout or self.connection.runtime_timeout):
+            size += len(piece)
+            if size > limit:
+                raise OutputTooLargeError(
+                    f"{path} has more than {limit:,} bytes.", hint="Download it, or read it with a higher limit=..."
+                )
+            pieces.append(piece)
+        return b"".join(pieces)
 
     def read_stream(self, path: str, *, user: str | None = None, timeout: float | None = None) -> Iterator[bytes]:
         """Give a file's content in pieces. A minute without one is an error, which is the SDK's own limit.
@@ -378,15 +390,6 @@ class DataPlane:
         with self._lock:
             for sandbox in self._attached.values():
                 swap_token(sandbox, token.token.get_secret_value())
-
-
-def exit_code_of(code: int, error: str | None) -> int:
-    """Return a shell's exit code for what envd says: 128 plus the signal's number for a killed command."""
-    if code >= 0:
-        return code
-    names = {"killed": 9, "terminated": 15, "interrupt": 2, "segmentation fault": 11, "aborted": 6, "hangup": 1}
-    told = (error or "").lower()
-    return 128 + next((number for name, number in names.items() if name in told), 9)
 
 
 def _file(path: str, user: str | None) -> dict[str, str]:

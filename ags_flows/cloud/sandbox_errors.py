@@ -85,6 +85,15 @@ def was_never_sent(error: BaseException) -> bool:
     return False
 
 
+def exit_code_of(code: int, error: str | None) -> int:
+    """Return a shell's exit code for what envd says: 128 plus the signal's number for a killed command."""
+    if code >= 0:
+        return code
+    names = {"killed": 9, "terminated": 15, "interrupt": 2, "segmentation fault": 11, "aborted": 6, "hangup": 1}
+    told = (error or "").lower()
+    return 128 + next((number for name, number in names.items() if name in told), 9)
+
+
 def map_sandbox_error(error: BaseException, instance_id: str, what: str) -> AGSFlowsError | None:
     """Return our error for one of the data plane, or None when it is not the SDK's.
 

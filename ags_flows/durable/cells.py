@@ -23,6 +23,9 @@ from ags_flows.ownership import Step
 SLOWEST = 256 << 10
 """Bytes a second that a result is given at least on its way, on top of a minute."""
 
+LONGEST_READ = 600.0
+"""Seconds that it may take to read a result back."""
+
 R = TypeVar("R")
 
 
@@ -66,7 +69,7 @@ class Once:
         claimed = claim(plane, request_for(plane, self.kind, self.step))
         remember(plane, self.kind, self.step, claimed.directory.rpartition("/")[2])
         if claimed.has_result:
-            return load(persistently(lambda: b"".join(plane.read_stream(f"{claimed.directory}/result")))), claimed
+            return load(persistently(lambda: plane.read(f"{claimed.directory}/result", timeout=LONGEST_READ))), claimed
         if claimed.outcome == "taken" and not self.repeatable:
             raise OutcomeUnknownError(
                 f"An earlier attempt sent this to {plane.instance_id}, and left no result.",

@@ -47,7 +47,7 @@ failed() {{
 
 # FORMAT is what find prints of each entry.
 _ENTER = f"""
-needs tar find xargs sort
+needs tar find xargs sort grep sed
 is_there "$T" || refuse {NOTHING} "${{T#./}} is no directory in the sandbox"
 [ -d "$T" ] || refuse {IS_FILE} "${{T#./}} is a file"
 cd -- "$T" && mkdir -m 700 -- "$W" || exit 1

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from ags_flows.cloud.data_plane import DataPlane
-from ags_flows.errors import OutputTooLargeError, TransferError, UnreachableError
+from ags_flows.errors import TransferError, UnreachableError
 from ags_flows.models import Transfer
 from ags_flows.transfer.archive import must_be_unchanged
 from ags_flows.transfer.local_errors import local_errors
@@ -181,15 +181,7 @@ def read_file(plane: DataPlane, path: str, limit: int, *, user: str | None = Non
         NotFoundError: There is no such file.
         OutputTooLargeError: It has more than `limit` bytes.
     """
-    pieces, size = [], 0
-    for piece in plane.read_stream(from_home(path), user=user):
-        size += len(piece)
-        if size > limit:
-            raise OutputTooLargeError(
-                f"{path} has more than {limit:,} bytes.", hint="Download it, or read it with a higher limit=..."
-            )
-        pieces.append(piece)
-    return b"".join(pieces)
+    return plane.read(from_home(path), user=user, limit=limit, timeout=deadline(limit))
 
 
 def _moved(source: str, destination: str, size: int, started: float, unchanged: int = 0) -> Transfer:

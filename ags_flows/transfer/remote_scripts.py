@@ -87,7 +87,7 @@ def run_script(plane: DataPlane, script: str, what: str, user: str | None, size:
     if result.exit_code == NOTHING:
         raise NotFoundError(text)
     if result.exit_code in (NO_PROGRAM, 127):
-        raise UnsupportedError(text, hint="Transfers need bash, coreutils, findutils and GNU tar in the image.")
+        raise UnsupportedError(text, hint="Transfers need bash, coreutils, findutils, grep, sed and GNU tar.")
     raise TransferError(f"{text} (Exit code {result.exit_code} in the sandbox.)")
 
 

@@ -68,11 +68,11 @@ def test_retries_come_to_an_end():
 def test_runs_are_named_after_what_they_do_and_tagged():
     names = {}
 
-    @sandbox_task("exec", "command")
-    def run(command):
+    @sandbox_task("exec", "subject")
+    def run(subject):
         from prefect.context import TaskRunContext
 
-        names[command if isinstance(command, str) else command.name] = TaskRunContext.get().task_run
+        names[subject if isinstance(subject, str) else subject.name] = TaskRunContext.get().task_run
 
     @flow
     def once():

@@ -81,7 +81,7 @@ def test_outcomes_of_a_step(configured, ags_config):
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        ({"command": " "}, "command: it is empty"),
+        ({"command": " "}, "command is empty"),
         ({"command": "ls", "timeout": 0}, "timeout must be > 0 seconds, got 0"),
         ({"command": "ls", "timeout": float("inf")}, "timeout must be a finite number"),
         ({"command": "ls", "session": ""}, "session must be a text that is not empty"),
