@@ -175,6 +175,15 @@ printf '\n%s\n' "MARKER $ags_outcome $ags_number ${ags_full:--} $ags_d" "MARKER-
 """
 
 
+# ags_result is the result of a step that was done before its place was claimed.
+_RECORD = r"""
+ags_claim
+case $ags_outcome in
+  new | same | taken) printf %s "$ags_result" >"$ags_d/.new" && mv -T "$ags_d/.new" "$ags_d/result" || exit 9 ;;
+esac
+printf '\n%s\n' "MARKER $ags_outcome $ags_number result $ags_d" "MARKER-holder $ags_theirs"
+"""
+
 # The end is one more holder, which no attempt supersedes.
 _RELEASE = r"""
 while :; do
@@ -298,6 +307,18 @@ def claim(plane: DataPlane, request: Request, backoff: Backoff = CLAIM_BACKOFF) 
         UnreachableError: The sandbox did not respond.
     """
     return _ask(plane, claim_functions(request) + _REPORT, backoff, CALL_TIMEOUT)
+
+
+def record(plane: DataPlane, request: Request, result: str) -> Claimed:
+    """Claim a place for a step that is done, and leave its result there for a retry, in one round trip.
+
+    Raises:
+        SupersededError: A later attempt of the same run has the place, or the sandbox.
+        UnsupportedError: The sandbox cannot hold claims.
+        UnreachableError: The sandbox did not respond.
+    """
+    script = "\n".join([assignments({"ags_result": result}), claim_functions(request), _RECORD])
+    return _ask(plane, script, Backoff(), CALL_TIMEOUT)
 
 
 def _ask(plane: DataPlane, script: str, backoff: Backoff, timeout: float) -> Claimed:

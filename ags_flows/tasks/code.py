@@ -8,6 +8,7 @@ from ags_flows.blocks import AGSConfig
 from ags_flows.cloud.code_interpreter import CodeInterpreter, check_language
 from ags_flows.cloud.data_planes import open_plane
 from ags_flows.durable.cells import Once
+from ags_flows.durable.changes import change_once
 from ags_flows.errors import CodeFailedError
 from ags_flows.models import CodeContext, CodeResult, Instance
 from ags_flows.run.artifacts import show_results
@@ -189,7 +190,9 @@ def restart_code_context(instance: Instance | str, context: CodeContext | str, c
         assert run_code(instance, "x", context=context).error.name == "NameError"
         ```
     """
-    _interpreter(instance, config).restart_context(context if isinstance(context, str) else context.id)
+    interpreter, name = _interpreter(instance, config), context if isinstance(context, str) else context.id
+    step = identify("restart_code_context", name)
+    change_once(interpreter.plane, step, lambda: interpreter.restart_context(name), lambda _: "done", lambda _: None)
 
 
 @sandbox_task("remove context", "context")

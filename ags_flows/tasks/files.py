@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from ags_flows import transfer
 from ags_flows.blocks import AGSConfig
 from ags_flows.cloud.data_plane import DataPlane
 from ags_flows.cloud.data_planes import open_plane
+from ags_flows.durable.changes import change_once
 from ags_flows.models import FileInfo, Instance, Transfer
 from ags_flows.models.checks import check_text_path
+from ags_flows.run.holder import identify
 from ags_flows.run.logs import ProgressLog, run_logger
 from ags_flows.run.task_options import sandbox_task
 from ags_flows.tasks.instances import instance_id
@@ -20,6 +25,19 @@ DEFAULT_LIMIT = 64 << 20
 
 def _plane(instance: Instance | str, config: AGSConfig | None) -> DataPlane:
     return open_plane((config or AGSConfig()).connection(), instance_id(instance)).plane
+
+
+def _once(plane: DataPlane, name: str, does: Any, change: Callable[[], None]) -> None:
+    """Make a change of the sandbox's files; a retry that finds it made does not make it again."""
+    change_once(plane, identify(name, does), change, lambda _: "done", lambda _: None)
+
+
+def _sent_once(plane: DataPlane, name: str, local: Path, does: Any, send: Callable[[], Transfer]) -> Transfer:
+    """Send local files; a retry that finds them sent does not send them again, unless they have changed since."""
+    step = identify(name, [does, transfer.local_state(local)])
+    return change_once(
+        plane, step, send, lambda sent: sent.model_dump_json(exclude={"left_out"}), Transfer.model_validate_json
+    )
 
 
 def _logged(moved: Transfer) -> Transfer:
@@ -65,11 +83,12 @@ def upload_file(
         upload_file(instance, "etl.py", "bin/")  # becomes bin/etl.py
         ```
     """
-    return _logged(
-        transfer.upload_file(
-            _plane(instance, config), Path(local), remote, user=user, progress=ProgressLog(f"upload of {local}")
-        )
-    )
+    plane, path = _plane(instance, config), Path(local)
+
+    def send() -> Transfer:
+        return transfer.upload_file(plane, path, remote, user=user, progress=ProgressLog(f"upload of {local}"))
+
+    return _logged(_sent_once(plane, "upload_file", path, [remote, user], send))
 
 
 @sandbox_task("upload", "local", exclude=check_exclude, links=check_links)
@@ -107,17 +126,14 @@ def upload_directory(
         print(moved.files, moved.size, moved.unchanged)
         ```
     """
-    return _logged(
-        transfer.upload_directory(
-            _plane(instance, config),
-            Path(local),
-            remote,
-            exclude=exclude,
-            links=links,
-            user=user,
-            progress=ProgressLog(f"upload of {local}"),
+    plane, path, progress = _plane(instance, config), Path(local), ProgressLog(f"upload of {local}")
+
+    def send() -> Transfer:
+        return transfer.upload_directory(
+            plane, path, remote, exclude=exclude, links=links, user=user, progress=progress
         )
-    )
+
+    return _logged(_sent_once(plane, "upload_directory", path, [remote, user, exclude, links], send))
 
 
 @sandbox_task("download", "remote", remote=check_text_path)
@@ -261,7 +277,10 @@ def write_file(
         write_file(instance, "settings.json", '{"rounds": 3}')
         ```
     """
-    transfer.write_file(_plane(instance, config), path, content, user=user)
+    plane = _plane(instance, config)
+    data = content.encode() if isinstance(content, str) else content
+    does = [path, user, hashlib.sha256(data).hexdigest()]
+    _once(plane, "write_file", does, lambda: transfer.write_file(plane, path, data, user=user))
 
 
 @sandbox_task("read", "path")
@@ -325,4 +344,5 @@ def remove_path(instance: Instance | str, path: str, user: str | None = None, co
         remove_path(instance, "orders")
         ```
     """
-    _plane(instance, config).remove(path, user=user)
+    plane = _plane(instance, config)
+    _once(plane, "remove_path", [path, user], lambda: plane.remove(path, user=user))

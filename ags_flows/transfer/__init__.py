@@ -11,6 +11,7 @@ are left out, and reported by their names.
 from ags_flows.transfer.downloads import download_directory, download_matching
 from ags_flows.transfer.exclusion import Exclude, Links, check_exclude, check_links
 from ags_flows.transfer.files import download_file, read_file, upload_file, write_file
+from ags_flows.transfer.local_state import local_state
 from ags_flows.transfer.paths import has_magic, is_own
 from ags_flows.transfer.stream import Progress
 from ags_flows.transfer.uploads import upload_directory
@@ -26,6 +27,7 @@ __all__ = [
     "download_matching",
     "has_magic",
     "is_own",
+    "local_state",
     "read_file",
     "upload_directory",
     "upload_file",
