@@ -1,4 +1,4 @@
-"""Durations as AGS writes them: `30s`, `5m`, `1h30m`."""
+"""Durations in the format of AGS: `30s`, `5m`, `1h30m`."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ _FORM = re.compile(r"(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,9})s)?|(\d{1,9})", r
 
 
 def parse_duration(value: str | int | float | timedelta, *, field: str = "timeout") -> int:
-    """Return whole seconds for a duration within the limits of an instance's timeout.
+    """Parse a duration and return its seconds. It must be within the limits of an instance's timeout.
 
     Args:
         value: `"5m"`, `"300s"`, `"1h30m"`, a bare number of seconds, or a `timedelta`.
-        field: The name that the error gives.
+        field: Name of the argument, for the error message.
 
     Returns:
-        Seconds, 30 to 86,400: the limits of AGS for the timeout of an instance.
+        Whole seconds, from 30 to 86,400: the limits of AGS for the timeout of an instance.
 
     Raises:
-        ConfigurationError: The form or the limits are not kept.
+        ConfigurationError: The format is invalid, or the duration is out of range.
 
     Example:
         ```python
@@ -36,17 +36,17 @@ def parse_duration(value: str | int | float | timedelta, *, field: str = "timeou
     if seconds is None:
         raise ConfigurationError(
             f"{field}={value!r} is not a duration.",
-            hint="Write hours, minutes and seconds in this order, such as '30s', '5m' or '1h30m'.",
+            hint="Write hours, minutes and seconds in this order, for example '30s', '5m' or '1h30m'.",
         )
     if not MINIMUM_SECONDS <= seconds <= MAXIMUM_SECONDS:
-        raise ConfigurationError(f"{field}={value!r} is out of range.", hint="AGS takes timeouts from 30s to 24h.")
+        raise ConfigurationError(f"{field}={value!r} is out of range.", hint="AGS accepts timeouts from 30s to 24h.")
     return seconds
 
 
 def format_duration(seconds: int) -> str:
-    """Return the form that AGS documents for a number of seconds: `"90s"`.
+    """Return the format that AGS documents for a number of seconds: `"90s"`.
 
-    Seconds alone: compound forms are accepted by AGS's Go tools, but documented nowhere.
+    It has only seconds, because AGS does not document compound formats such as `1m30s`.
     """
     return f"{seconds}s"
 

@@ -1,4 +1,4 @@
-"""The base of all values, and how a broken rule is told."""
+"""The base class of all values, and the text of validation errors."""
 
 from __future__ import annotations
 
@@ -14,16 +14,15 @@ _SECRET = re.compile(r"secret|token|password|api_key")
 
 
 class Value(Constant, BaseModel):
-    """Base of all values: frozen, and strict about names, since a mistyped field must not be dropped.
+    """Base of all values: frozen; unknown fields are errors, so that a misspelled field is not ignored.
 
     Raises:
-        ConfigurationError: A field breaks its rule; the message names field, rule and value.
+        ConfigurationError: A field is invalid. The message has the field, the rule and the value.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     def __init__(self, **data: Any) -> None:
-        """Check the fields, and speak of what is wrong in one sentence a field."""
         try:
             super().__init__(**data)
         except ValidationError as error:
@@ -31,12 +30,12 @@ class Value(Constant, BaseModel):
 
 
 def explain(subject: str, error: ValidationError) -> str:
-    """Return pydantic's findings as one line: which field, which rule, which value."""
+    """Return pydantic's errors as one line with field, rule and value. Values of secrets are omitted."""
     findings = []
     for item in error.errors(include_url=False):
         field = ".".join(str(part) for part in item["loc"]) or subject
         message = item["msg"].removeprefix("Value error, ")
-        told = item["type"] not in ("value_error", "missing") and not _SECRET.search(field)
-        shown = f" (got {item['input']!r})" if told else ""
+        show_value = item["type"] not in ("value_error", "missing") and not _SECRET.search(field)
+        shown = f" (got {item['input']!r})" if show_value else ""
         findings.append(f"{field}: {message}{shown}")
     return f"{subject} is not valid. " + "; ".join(finding.rstrip(".") for finding in findings) + "."
