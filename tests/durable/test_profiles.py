@@ -1,4 +1,4 @@
-"""Whatever a login profile does, our scripts are not disturbed, and what the caller gave beats what the profile set."""
+"""Login profiles do not affect the scripts, and the caller's settings take precedence over those of the profile."""
 
 import itertools
 import os
@@ -54,7 +54,7 @@ def last(text):
 
 
 @pytest.mark.parametrize("durable", [True, False], ids=["durable", "direct"])
-def test_environment_directory_and_input_beat_the_profile(profiled, durable):
+def test_environment_directory_and_input_take_precedence_over_the_profile(profiled, durable):
     plane, users = profiled
     for user in users:
         command = Command(
@@ -73,7 +73,7 @@ def test_environment_directory_and_input_beat_the_profile(profiled, durable):
         assert last(result.stdout) == "from stdin given /usr /opt/x"
 
 
-def test_a_command_runs_once_and_is_found_again(profiled):
+def test_a_retry_attaches_to_the_command_with_any_profile(profiled):
     plane, users = profiled
     for user in users:
         mark = f"/tmp/{uuid.uuid4().hex}"
@@ -84,7 +84,7 @@ def test_a_command_runs_once_and_is_found_again(profiled):
         assert plane.read(mark, user=user) == b"x\n"
 
 
-def test_a_background_command_is_followed_and_killed(profiled):
+def test_a_background_command_is_killed_with_any_profile(profiled):
     plane, users = profiled
     for user in users:
         running = DurableCommand(plane, Command("builtin echo ready; exec sleep 300", user=user)).start(step())
@@ -92,7 +92,7 @@ def test_a_background_command_is_followed_and_killed(profiled):
         assert running.wait().exit_code in (143, 137)
 
 
-def test_a_claim_is_made_once(profiled):
+def test_a_cell_is_claimed_once_with_any_profile(profiled):
     plane, _ = profiled
     once = step(attempt=1)
     for _ in range(2):
@@ -100,7 +100,7 @@ def test_a_claim_is_made_once(profiled):
         assert (result, claimed.number) == ("result", 0)
 
 
-def test_a_relative_directory_is_the_homes_and_a_missing_one_is_refused_by_name(profiled):
+def test_a_relative_directory_is_in_the_home_and_a_missing_one_is_an_error(profiled):
     plane, users = profiled
     for user, home in users.items():
         plane.write(f"{home}/work/file", "x", user=user)
@@ -113,7 +113,7 @@ def test_a_relative_directory_is_the_homes_and_a_missing_one_is_refused_by_name(
             run_direct(plane, missing, step().holder)
 
 
-def test_a_command_that_removes_its_own_directory_is_found_again(plane):
+def test_a_retry_attaches_to_a_command_that_removed_its_directory(plane):
     plane.write("gone/file", "x")
     command, name = Command("rm -rf ../gone; exit 3", cwd="gone"), uuid.uuid4().hex
     assert DurableCommand(plane, command).start(step(name)).wait().exit_code == 3
