@@ -70,7 +70,9 @@ _PATTERN = re.compile(
     "|".join(rf"(?P<row{number}>\b(?:{row[2]})\b)".replace(" ", r"\s+") for number, row in enumerate(TABLE)),
     re.IGNORECASE,
 )
-_CODE = re.compile(r"^( *)(```|~~~).*?^\1\2|``[^`]+``|`[^`]+`|\]\([^)\s]*\)|https?://\S+", re.MULTILINE | re.DOTALL)
+_CODE = re.compile(
+    r"^( *)(```|~~~).*?^\1\2|(`{1,2})[^`\n]+(?:\n[^`\n]+)?\3|\]\([^)\s]*\)|https?://\S+", re.MULTILINE | re.DOTALL
+)
 _ARGUMENT = re.compile(r"^ +\w+(?=: )", re.MULTILINE)
 _BETWEEN_WORDS = re.compile(r"[\s#_\\\"']+(?:[fr]{1,2}[\"'])?", re.IGNORECASE)
 
@@ -111,6 +113,8 @@ class Strings(ast.NodeVisitor):
         if node.name.startswith("test_"):
             self.found.append((node.lineno, node.name.replace("_", " ")))
         self.generic_visit(node)
+
+    visit_AsyncFunctionDef = visit_FunctionDef  # type: ignore[assignment]
 
 
 def prose(path: Path) -> Iterator[tuple[int, str]]:
@@ -170,7 +174,8 @@ def test_prose_has_no_word_of_the_table(room: str) -> None:
         (".py", 'raise ValueError(f"{name} is no tool")', "is no"),
         (".py", 'raise ValueError("It runs at "\n "once.")', "at once"),
         (".py", 'log.info(f"{x}: " f"Sent " f"anew.")', "anew"),
-        (".py", "def test_nobody_waits(): pass", "nobody"),
+        (".py", "async def test_nobody_waits(): pass", "nobody"),
+        (".py", '"""A single ` does not hide that\n\n    it is told; nor does another `."""', "told"),
         (".md", "# Title\n\nThe answer.\n", "answer"),
         (".py", '"""Return None if it is None. There is no tool. It is left to its lease; leave it."""', None),
         (".py", '"""Run `who`.\n\n    Args:\n        answer: An IP address.\n    """', None),
