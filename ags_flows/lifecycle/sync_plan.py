@@ -25,7 +25,7 @@ def tool_name_of(image: str, prefix: str = "") -> str:
         ConfigurationError: The prefix is too long or has invalid characters.
     """
     if not re.fullmatch(r"[A-Za-z0-9_-]{0,30}", prefix):
-        raise ConfigurationError(f"prefix must be at most 30 letters, digits, '_' or '-', got {prefix!r}.")
+        raise ConfigurationError(f"prefix: {prefix!r} is not valid. Use at most 30 letters, digits, '_' or '-'.")
     host, _, rest = image.partition("/")
     readable = rest if rest and ("." in host or ":" in host or host == "localhost") else image
     slug = re.sub(r"[^A-Za-z0-9_-]+", "-", readable).strip("-")
