@@ -1,29 +1,29 @@
-"""Everything that this package raises.
+"""All errors that this package raises.
 
 ```text
 AGSFlowsError
 ├── ConfigurationError          a setting or an argument is missing or wrong; nothing was sent
 ├── BlockError                  a saved Prefect block has a field that breaks its rule
 ├── CredentialsError            the keys are missing, unknown, or lack a permission
-├── InvalidRequestError         AGS refused a parameter
-├── UnsupportedError            this tool, instance or machine cannot do it
-├── QuotaExceededError    (r)   too many instances, tools or keys at once
-├── ThrottledError        (r)   too many requests a second
+├── InvalidRequestError         AGS rejected a parameter
+├── UnsupportedError            this tool, instance or machine does not support the operation
+├── QuotaExceededError    (r)   too many instances, tools or keys exist
+├── ThrottledError        (r)   too many requests per second
 ├── ServiceError          (r)   AGS had an internal failure, or is not ready yet
-├── UnreachableError      (r)   no answer: network, proxy, gateway
+├── UnreachableError      (r)   no response: network, proxy, gateway
 ├── NotFoundError               no such tool, instance, snapshot, or file
 ├── ConflictError               the resource exists already, is in use, or in another state
-│   ├── DuplicateRequestError   the ClientToken was used before: what it made can be looked up
+│   ├── DuplicateRequestError   the ClientToken was used before: look up the resource that it created
 │   └── RequestInProgressError (r)  the first request with this ClientToken is still being executed
-├── ToolFailedError             the tool became FAILED; carries StatusReason
+├── ToolFailedError             the tool became FAILED; the message has the StatusReason
 ├── InstanceFailedError         the instance failed to start
 ├── InstanceGoneError           the instance ended while it was needed
 ├── SupersededError             a later attempt of the same run has taken over
-├── WaitTimeoutError            it did not become ready in time
-│   └── WaitCancelledError      whoever waited was told to stop
-├── TokenExpiredError     (r)   the access token was refused, also after a refresh
+├── WaitTimeoutError            a tool or an instance did not become ready in time
+│   └── WaitCancelledError      the wait was cancelled
+├── TokenExpiredError     (r)   the access token was rejected, also after a refresh
 ├── CommandFailedError          exit code other than 0, when `check=True`
-│   └── CommandTimeoutError     the command ran into its time limit and was killed
+│   └── CommandTimeoutError     the command reached its time limit and was killed
 ├── CodeFailedError             code raised an exception, when `check=True`
 │   └── CodeTimeoutError        the code ran into its time limit and was interrupted
 ├── FunctionError               a function in a sandbox raised an exception
@@ -35,8 +35,8 @@ AGSFlowsError
 └── OutputTooLargeError         more output than may be held in memory
 ```
 
-(r) marks `retryable = True`: repeating the same call later may succeed, and is safe. It is an attribute of the
-class and the only thing that `ags_flows.run.task_options.is_retryable` reads.
+(r) marks `retryable = True`: the same call is safe to repeat and may succeed later. `retryable` is an attribute of
+the class, and `ags_flows.run.task_options.is_retryable` reads nothing else.
 """
 
 from __future__ import annotations
@@ -52,10 +52,10 @@ class AGSFlowsError(Exception):
 
     Args:
         message: What happened.
-        hint: What to do about it, a sentence.
+        hint: What to do about it, one sentence.
         code: The error code of AGS, such as `ResourceNotFound.SandboxTool`.
-        request_id: The RequestId of AGS: the first thing that its support asks for.
-        retry_after: Seconds to wait before another attempt, where the answer named them.
+        request_id: The RequestId of AGS, which its support needs.
+        retry_after: Seconds to wait before another attempt, if the response named them.
     """
 
     retryable: ClassVar[bool] = False
@@ -69,7 +69,6 @@ class AGSFlowsError(Exception):
         request_id: str | None = None,
         retry_after: float | None = None,
     ) -> None:
-        """Keep the parts; `str()` joins them."""
         super().__init__(message)
         self.message = message
         self.hint = hint
@@ -107,37 +106,37 @@ class BlockError(AGSFlowsError):
 
 
 class CredentialsError(AGSFlowsError):
-    """The keys are missing, unknown, expired, or may not do this."""
+    """The keys are missing, unknown, expired, or lack a permission."""
 
 
 class InvalidRequestError(AGSFlowsError):
-    """AGS refused a parameter of the request."""
+    """AGS rejected a parameter of the request."""
 
 
 class UnsupportedError(AGSFlowsError):
-    """This tool, instance or machine cannot do what was asked."""
+    """This tool, instance or machine does not support the operation."""
 
 
 class QuotaExceededError(AGSFlowsError):
-    """The account has as many instances, tools or keys as it may have. Another attempt needs one to end first."""
+    """The account has reached its quota of instances, tools or keys. A retry succeeds after one of them has ended."""
 
     retryable = True
 
 
 class ThrottledError(AGSFlowsError):
-    """More requests a second than AGS takes from this account."""
+    """The account sent more requests per second than AGS allows."""
 
     retryable = True
 
 
 class ServiceError(AGSFlowsError):
-    """AGS failed internally, or a resource that it needs is not ready yet."""
+    """AGS had an internal failure, or a resource that it needs is not ready yet."""
 
     retryable = True
 
 
 class UnreachableError(AGSFlowsError):
-    """No answer from AGS or from the sandbox: network, proxy, gateway or a time-out."""
+    """AGS or the sandbox did not respond: network, proxy, gateway or timeout."""
 
     retryable = True
 
@@ -147,11 +146,11 @@ class NotFoundError(AGSFlowsError):
 
 
 class ConflictError(AGSFlowsError):
-    """The resource exists already, is in use, or is in a state that does not allow this."""
+    """The resource exists already, is in use, or is in a state that does not allow the operation."""
 
 
 class DuplicateRequestError(ConflictError):
-    """The ClientToken of a creation was used before. What the first request made can be looked up."""
+    """The ClientToken of a creation was used before. Look up the resource that the first request created."""
 
 
 class RequestInProgressError(ConflictError):
@@ -161,7 +160,7 @@ class RequestInProgressError(ConflictError):
 
 
 class ToolFailedError(AGSFlowsError):
-    """The tool became FAILED. The message carries AGS's StatusReason."""
+    """The tool became FAILED. The message has AGS's StatusReason."""
 
 
 class InstanceFailedError(AGSFlowsError):
@@ -169,89 +168,86 @@ class InstanceFailedError(AGSFlowsError):
 
 
 class InstanceGoneError(AGSFlowsError):
-    """The instance ended (stopped, timed out, or was never there) while something still needed it."""
+    """The instance has ended (it was stopped or timed out), or it never existed."""
 
 
 class SupersededError(AGSFlowsError):
-    """A later attempt of the same run has taken the sandbox or the command over. This attempt must not go on."""
+    """A later attempt of the same run has taken over the sandbox or the command. This attempt must not continue."""
 
 
 class WaitTimeoutError(AGSFlowsError, TimeoutError):
-    """A tool or an instance did not become ready within the time that was given."""
+    """A tool or an instance did not become ready within the given time."""
 
 
 class WaitCancelledError(WaitTimeoutError):
-    """A wait was ended from outside before its time. What was waited for goes on."""
+    """A wait was cancelled. The operation that was waited for continues."""
 
 
 class TokenExpiredError(AGSFlowsError):
-    """The sandbox refused the access token, also after it had been acquired anew."""
+    """The sandbox rejected the access token, also after a refresh."""
 
     retryable = True
 
 
 class SyncFailedError(AGSFlowsError):
-    """Some tools could not be brought in step with their list; the others were.
+    """Some tools could not be synchronized with their list. The others were synchronized.
 
     Attributes:
-        report: What became of each, a `SyncReport`.
+        report: The result for each tool, a `SyncReport`.
     """
 
     def __init__(self, message: str, *, report: SyncReport | None = None, **parts: Any) -> None:
-        """Keep the report beside the message."""
         super().__init__(message, **parts)
         self.report = report
 
 
 class BatchFailedError(AGSFlowsError):
-    """More items of a batch failed than it may have. What is done is kept; a retry goes on with the others.
+    """More batch items failed than `fail_above` allows. Results are kept; a retry continues with the other items.
 
     Attributes:
-        report: What became of the items, a `BatchReport`.
+        report: The results of the items, a `BatchReport`.
     """
 
     def __init__(self, message: str, *, report: BatchReport | None = None, **parts: Any) -> None:
-        """Keep the report beside the message."""
         super().__init__(message, **parts)
         self.report = report
 
 
 class OutcomeUnknownError(AGSFlowsError):
-    """A step may have run, or may have run in part, and nobody can know.
+    """A step may have run completely, partly or not at all, and this cannot be determined.
 
-    It is never repeated automatically. Look into the sandbox, or run the step anew in a fresh one.
+    The step is never repeated automatically. Inspect the sandbox, or run the step again in a new sandbox.
     """
 
 
 class TransferError(AGSFlowsError):
-    """A file or a directory could not be moved whole; nothing incomplete stands at the destination."""
+    """A file or a directory could not be transferred completely. The destination has no incomplete file."""
 
 
 class TransferIncompleteError(TransferError):
-    """Not all bytes arrived, or others than were sent: another attempt moves it whole."""
+    """Bytes were lost or changed during the transfer. Another attempt transfers everything again."""
 
     retryable = True
 
 
 class OutputTooLargeError(AGSFlowsError):
-    """There is more output than may be held in memory. Redirect it to a file and download that."""
+    """The output is larger than its limit. Redirect it to a file and download that file."""
 
 
 class CommandFailedError(AGSFlowsError):
     """A command ended with an exit code other than 0 and `check=True` was given.
 
     Attributes:
-        result: The whole outcome, an `ExecResult`.
+        result: The outcome, an `ExecResult`.
     """
 
     def __init__(self, message: str, *, result: ExecResult | None = None, **parts: Any) -> None:
-        """Keep the result beside the message."""
         super().__init__(message, **parts)
         self.result = result
 
 
 class CommandTimeoutError(CommandFailedError):
-    """A command ran into its time limit; its whole process group was killed."""
+    """A command reached its time limit. Its whole process group was killed."""
 
 
 class FunctionError(AGSFlowsError):
@@ -288,14 +284,13 @@ class CodeFailedError(AGSFlowsError):
     """Code raised an exception in the code interpreter and `check=True` was given.
 
     Attributes:
-        result: The whole outcome, a `CodeResult`.
+        result: The outcome, a `CodeResult`.
     """
 
     def __init__(self, message: str, *, result: CodeResult | None = None, **parts: Any) -> None:
-        """Keep the result beside the message."""
         super().__init__(message, **parts)
         self.result = result
 
 
 class CodeTimeoutError(CodeFailedError):
-    """Code ran into its time limit; the interpreter interrupted it."""
+    """Code reached its time limit. The interpreter interrupted it."""

@@ -1,9 +1,9 @@
-"""Who holds a sandbox, a command or a cell: holders, claims, steps, and the metadata that carries them.
+"""Ownership of sandboxes, commands and cells: holders, claims, steps, and the metadata that stores them.
 
-Everything here is a value or a pure function. A **holder** is the path of executions from the outermost one down to a
-call. `relation` compares two holders and so decides what a caller may do with something that carries the other one.
-A **step** is what a call does and where; its family is the same in every attempt, whoever executes it. Steps of one
-family are numbered 0, 1, 2, ... by claiming a number where the effect lives, never by counting in memory.
+This module has only values and pure functions. A **holder** is the path of executions from the outermost one down to
+a call. `relation` compares two holders and so decides what a caller may do with a resource of another holder. A
+**step** is what a call does and where it does it; its family is the same in every attempt and in every process. Steps
+of one family are numbered 0, 1, 2, ... by claiming a number in the sandbox or at AGS, never by counting in memory.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from typing import Any, Literal
 # Statuses of instances, as AGS names them.
 
 RESUMABLE = frozenset({"PAUSING", "PAUSED"})
-"""A paused instance, or one that is being paused. Its timeout does not run."""
+"""The instance is paused or is being paused. Its timeout does not run."""
 
 LIVE = frozenset({"STARTING", "RUNNING", "UNHEALTHY", "RESUMING"}) | RESUMABLE
-"""Commands can run in it, now or after it was resumed."""
+"""Commands can run in the instance, now or after a resume."""
 
 NEVER_RAN = frozenset({"FAILED", "STARTING_FAILED", "FORK_FAILED"})
-"""The start failed, or the sandbox died. No other status follows."""
+"""The start failed, or the sandbox failed. The status is final."""
 
 CHANGE_FAILED = frozenset({"PAUSE_FAILED", "RESUME_FAILED"})
 STOP_FAILED = frozenset({"STOP_FAILED", "STOPPING_FAILED"})
 STOPPING = frozenset({"STOPPING", "STOPPED"})
 ENDED = STOPPING | NEVER_RAN
-"""Nothing can run in it again."""
+"""Nothing can run in the instance again."""
 
 IN_USE = LIVE | {"STOPPING"}
-"""It keeps its tool from being deleted."""
+"""The instance prevents the deletion of its tool."""
 
 # Names of metadata on instances and of tags on tools and snapshots.
 
@@ -62,7 +62,7 @@ KEPT = "kept"
 """Metadata of a failed run's sandbox that is kept for inspection: `keep` or `pause`."""
 
 GIVEN_UP = "given-up"
-"""Metadata of a sandbox whose session ended after a failure: no retry takes it over."""
+"""Metadata of a sandbox whose session ended after a failure. No retry takes it over."""
 
 RESERVED = frozenset(
     {MANAGED_BY_KEY, FAMILY, HOLDER, FLOW_RUN, FLOW, SUBFLOW_RUN, FLOW_RUN_NAME, DEPLOYMENT, STEP_NAME, CREATED_AT}
@@ -71,25 +71,25 @@ RESERVED = frozenset(
 """Names of metadata that callers must not give: this package sets them, and decides by them."""
 
 SYNCED_TAG = "ags-flows-synced"
-"""Tag of a tool that `sync_tools` keeps: its list decides about it, not its use."""
+"""Tag of a tool that `sync_tools` manages. Its list decides when it is deleted, not the time of its last use."""
 
 RENEW_AT = 0.25
-"""Part of a lease's life after which it is renewed: whenever a process dies, three quarters or more are left."""
+"""Fraction of a lease after which it is renewed. When a process dies, at least three quarters of the lease remain."""
 
 LONGEST_RENEWAL = 60.0
-"""Seconds that a live process may be late with a renewal: for slow responses and repeated requests."""
+"""Seconds by which a renewal of a live process may be late, because of slow responses and repeated requests."""
 
 _NAMESPACE = uuid.uuid5(uuid.NAMESPACE_DNS, "ags-flows")
 
 
 def fingerprint(value: Any) -> str:
-    """Return a hash of a JSON-like value, 16 hexadecimal digits; the order of mappings does not matter."""
+    """Return a hash of a JSON-like value: 16 hexadecimal digits, independent of the order of mappings."""
     text = json.dumps(value, sort_keys=True, default=str, ensure_ascii=False)
     return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:16]
 
 
 def digest(*parts: str) -> str:
-    """Return a hash of texts, 16 hexadecimal digits."""
+    """Return a hash of strings: 16 hexadecimal digits."""
     return hashlib.sha256("\0".join(parts).encode(errors="surrogatepass")).hexdigest()[:16]
 
 
@@ -105,9 +105,9 @@ class Frame:
 
     Attributes:
         kind: A flow run, a task run of the user's, an item of a batch, or the call itself.
-        id: Without spaces and colons. UUIDs are written without hyphens.
-        attempt: Greater in every later execution of the same id. 1 in the first. A call has only attempt 1: a retry of
-            this package's own task by Prefect is the same call.
+        id: Without spaces and colons. UUIDs have no hyphens.
+        attempt: 1 for the first execution of an id, greater for each later one. A call always has attempt 1: when
+            Prefect retries a task of this package, that is the same call.
     """
 
     kind: Kind
@@ -122,12 +122,12 @@ class Holder:
     frames: tuple[Frame, ...]
 
     def __str__(self) -> str:
-        """Return the holder as metadata and the scripts in the sandbox carry it: `f:ID:ATTEMPT ... c:ID:1`."""
+        """Return the form that metadata and the scripts in the sandbox use: `f:ID:ATTEMPT ... c:ID:1`."""
         return " ".join(f"{_LETTERS[frame.kind]}:{frame.id}:{frame.attempt}" for frame in self.frames)
 
     @classmethod
     def parse(cls, text: str) -> Holder | None:
-        """Return the holder that a text stands for, None where the text is empty or damaged."""
+        """Parse the result of `str(holder)`. Return None if the text is empty or damaged."""
         frames = []
         for word in text.split():
             letter, _, rest = word.partition(":")
@@ -155,7 +155,7 @@ class Holder:
 
     @property
     def is_retry(self) -> bool:
-        """Whether an earlier attempt of an enclosing execution may have left something to take over."""
+        """Whether an enclosing execution is a retry, so that an earlier attempt may have left resources."""
         return any(frame.attempt > 1 for frame in self.frames)
 
     @property
@@ -165,7 +165,7 @@ class Holder:
 
 
 def _hyphenated(identifier: str) -> str:
-    """Return a UUID as Prefect and AGS show it; the key of an item stays as it is."""
+    """Return a UUID with hyphens, as Prefect and AGS show it. Return other ids unchanged."""
     return str(uuid.UUID(identifier)) if re.fullmatch("[0-9a-f]{32}", identifier) else identifier
 
 
@@ -173,13 +173,18 @@ Relation = Literal["same", "superseded", "stale", "sibling", "stranger"]
 
 
 def relation(mine: Holder, theirs: Holder) -> Relation:
-    """Compare two holders at the first frame, from the outermost, where they differ.
+    """Compare two holders at the outermost frame where they differ.
+
+    Args:
+        mine: The holder of the caller.
+        theirs: The holder of a resource.
 
     Returns:
-        `same`: nothing differs; it is mine, and an earlier response was lost. `superseded`: theirs is an earlier
-        attempt of an execution that encloses me; I take over. `stale`: theirs is a later attempt of an execution that
-        encloses me; I let go. `sibling`: another execution, or another call of the same one; I leave it alone.
-        `stranger`: another root; I never touch it.
+        `same`: the holders are equal; the caller owns the resource, and an earlier response was lost. `superseded`:
+        the resource belongs to an earlier attempt of an execution that encloses the caller; the caller may take it
+        over. `stale`: it belongs to a later attempt of such an execution; the caller must stop using it. `sibling`:
+        it belongs to another execution or to another call of the same run; the caller must not use it. `stranger`:
+        it belongs to another run; the caller must not use it.
     """
     for number, (own, other) in enumerate(zip(mine.frames, theirs.frames, strict=False)):
         if own == other:
@@ -192,12 +197,13 @@ def relation(mine: Holder, theirs: Holder) -> Relation:
 
 @dataclass(frozen=True)
 class Claim:
-    """What a call gets when it asks for a place of a family.
+    """The result of a call's claim of a place of a family.
 
     Attributes:
-        number: Which place.
-        outcome: `new`: it was free, the step has to be done. `same`: it is mine already, an earlier response was lost.
-            `taken`: an earlier attempt held it, and what that began is mine now. `stale`: a later attempt holds it.
+        number: The number of the place.
+        outcome: `new`: the place was free; the step has to be executed. `same`: the caller has claimed it before, and
+            that response was lost. `taken`: the caller has taken it over from an earlier attempt, with everything
+            that attempt started. `stale`: a later attempt holds it.
     """
 
     number: int
@@ -205,14 +211,15 @@ class Claim:
 
 
 def claim(mine: Holder, held: Sequence[Holder], first: int = 0) -> Claim:
-    """Return which of the places 0, 1, 2, ... of a family is mine: the rule that the scripts in the sandbox apply.
+    """Return which of the places 0, 1, 2, ... of a family the caller gets.
+
+    The scripts in the sandbox apply the same rule.
 
     Args:
-        mine: Who asks.
-        held: The holders of the places that are taken, by number.
-        first: No place before this one can be mine. A caller may remember it as a hint for the next call of the same
-            enclosing executions. A request that is repeated passes 0: its first one may have claimed a place that
-            another call has passed since.
+        mine: The holder of the caller.
+        held: The holders of the claimed places, by number.
+        first: The first place to consider. Callers may remember it as a hint for the next call of the same enclosing
+            executions. A repeated request passes 0, because its first request may have claimed an earlier place.
     """
     for number, theirs in enumerate(held[first:], start=first):
         found = relation(mine, theirs)
@@ -227,29 +234,29 @@ def claim(mine: Holder, held: Sequence[Holder], first: int = 0) -> Claim:
 
 @dataclass(frozen=True)
 class Place:
-    """The path of what encloses a call, by what it does and not by ids, which differ in each attempt.
+    """The path of executions that enclose a call, described without ids, which differ in each attempt.
 
     Attributes:
-        path: A digest of name and parameters for each user task, subflow and batch item, outermost first.
+        path: A digest of name and parameters of each user task, subflow and batch item, outermost first.
     """
 
     path: tuple[str, ...] = ()
 
     def within(self, name: str, parameters: str) -> Place:
-        """Return the place inside of one more execution."""
+        """Return the place inside one more execution."""
         return Place((*self.path, digest(name, parameters)))
 
 
 @dataclass(frozen=True)
 class Step:
-    """What a call does, where, and on whose behalf.
+    """What a call does, where it does it, and for which holder.
 
     Attributes:
-        name: What kind of step it is, such as `exec_command`, with the caller's own name for it, if any.
+        name: The kind of step, such as `exec_command`, with the caller's own name for it, if any.
         does: Fingerprint of what it does.
         root: Id of the outermost execution.
-        place: What encloses the call.
-        holder: Who makes the call.
+        place: The executions that enclose the call.
+        holder: The holder that makes the call.
     """
 
     name: str
@@ -260,39 +267,40 @@ class Step:
 
     @property
     def what(self) -> str:
-        """16 hexadecimal digits: the same wherever in the run the step is made."""
+        """16 hexadecimal digits, the same at every place of the run."""
         return digest(self.root, self.name, self.does)
 
     @property
     def where(self) -> str:
-        """16 hexadecimal digits: the same for all steps at the same place of a run."""
+        """16 hexadecimal digits, the same for all steps at one place of a run."""
         return digest(*self.place.path)
 
     @property
     def family(self) -> str:
-        """32 hexadecimal digits: the same in every attempt of the same place of the same run."""
+        """32 hexadecimal digits, the same in every attempt of the step at one place of a run."""
         return self.what + self.where
 
     def client_token(self, generation: int = 0) -> str:
         """Return the ClientToken of a creation, at most 64 characters.
 
         Args:
-            generation: How many resources that this call created are dead: AGS answers their tokens with them.
+            generation: How many resources that this call created are dead. AGS responds to their tokens with the
+                dead resources, so that a new token is needed.
         """
         return str(uuid.uuid5(_NAMESPACE, f"{self.family}:{self.holder.call}:{generation}"))
 
 
 def shared_step(name: str) -> Step:
-    """Return a step that all callers share, such as the one server on a port of a sandbox."""
+    """Return a step that all callers share, such as starting the only server on a port of a sandbox."""
     return Step(name, "", "shared", Place(), Holder((Frame("call", digest(name)),)))
 
 
 @dataclass(frozen=True)
 class Owner:
-    """The flow run, and the process, on whose behalf something is created.
+    """The flow run and the process for which a resource is created.
 
-    The id of the flow tells which Prefect server it was: a server that knows the flow, and not the run, has lost or
-    deleted the run; one that knows neither is another server.
+    The flow id identifies the Prefect server: a server that knows the flow but not the run has lost or deleted the
+    run; a server that knows neither is another server.
     """
 
     flow_run_id: str
@@ -307,13 +315,13 @@ class Owner:
 def label(
     step: Step, owner: Owner, created_at: datetime, lease: int | None = None, generation: int = 0
 ) -> dict[str, str]:
-    """Return the metadata of an instance: step, holder and owner, without any secret. Empty values are left out.
+    """Return the metadata of an instance: step, holder and owner, without secrets and without empty values.
 
     Args:
-        step: The step that starts it.
-        owner: The run and the process.
-        created_at: The present. Aware.
-        lease: Seconds, where the owner renews a lease.
+        step: The step that starts the instance.
+        owner: The flow run and the process.
+        created_at: The current time, timezone-aware.
+        lease: Length of the lease in seconds; None without a lease.
         generation: How many instances that this call started are dead.
     """
     values = {
@@ -333,7 +341,7 @@ def label(
 
 
 def held_by(holder: Holder, owner: Owner, lease: int | None = None) -> dict[str, str]:
-    """Return the metadata that changes when another attempt takes an instance over."""
+    """Return the metadata that changes when another attempt takes over an instance."""
     return {
         HOLDER: str(holder),
         LEASE: str(lease or ""),
@@ -343,13 +351,13 @@ def held_by(holder: Holder, owner: Owner, lease: int | None = None) -> dict[str,
 
 
 def belonging_to(owner: Owner) -> dict[str, str]:
-    """Return the tags of a tool that its flow run deletes at its end: when the run cannot any more, the reaper may."""
+    """Return the tags of a tool that its flow run deletes when it ends. If the run cannot, the reaper deletes it."""
     values = {FLOW_RUN: owner.flow_run_id, FLOW: owner.flow_id}
     return {name: value for name, value in values.items() if value}
 
 
 def holder_of(metadata: Mapping[str, str]) -> Holder | None:
-    """Return the holder that an instance's metadata names, None where there is none."""
+    """Return the holder in an instance's metadata, or None if there is none."""
     return Holder.parse(metadata.get(HOLDER, ""))
 
 
@@ -361,9 +369,9 @@ def flow_runs_of(metadata: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def may_take_over(mine: Holder, status: str, metadata: Mapping[str, str]) -> bool:
-    """Whether an instance of my step's family was left by an earlier attempt, for me to take over.
+    """Whether the caller may take over an instance of its step's family from an earlier attempt.
 
-    One that is mine already counts too: the response to a request of the take-over was lost, and the call is repeated.
+    True also for an instance that the caller already holds: the response to an earlier take-over request was lost.
     """
     theirs = holder_of(metadata)
     if status not in LIVE or theirs is None or metadata.get(KEPT) or metadata.get(GIVEN_UP):
@@ -372,24 +380,24 @@ def may_take_over(mine: Holder, status: str, metadata: Mapping[str, str]) -> boo
 
 
 def take_over_order(holder: Holder) -> tuple[int, ...]:
-    """Return a key that sorts instances that may be taken over: those of the latest attempt come first.
+    """Return a sort key for instances that may be taken over: those of the latest attempt come first.
 
-    Equal keys are sorted by the time of creation, the oldest first. Age alone is not enough: an attempt that starts an
-    instance late leaves one that is older, and has done less, than the one in which its successor worked.
+    Callers sort equal keys by creation time, oldest first. Sorting by age alone would prefer an instance that an
+    early attempt left unused over the instance in which a later attempt has done work.
     """
     return tuple(-frame.attempt for frame in holder.enclosing)
 
 
 def is_ours(metadata: Mapping[str, str]) -> bool:
-    """Whether this package created it, for a flow run that can be looked up."""
+    """Whether this package created the resource for a flow run that can be looked up."""
     return metadata.get(MANAGED_BY_KEY) == MANAGED_BY and bool(metadata.get(FLOW_RUN))
 
 
 def lease_is_kept(metadata: Mapping[str, str], expires_at: datetime | None, now: datetime) -> bool:
-    """Whether an instance's lease was renewed so recently that the process that holds it must have been alive.
+    """Whether an instance's lease was renewed so recently that its process must still be alive.
 
-    A process renews after a quarter of the lease. Less than three quarters left, minus the time that a renewal may
-    take, means that it is gone.
+    A live process renews its lease after a quarter. If less than three quarters remain, minus the time that a renewal
+    may take, the process has ended.
     """
     text = metadata.get(LEASE, "")
     if not text.isdecimal() or expires_at is None:
@@ -398,7 +406,7 @@ def lease_is_kept(metadata: Mapping[str, str], expires_at: datetime | None, now:
 
 
 def run_tool_name(name: str, root: str) -> str:
-    """Return the name of a tool that is made for one run, at most 50 characters: no other run has the same.
+    """Return the name of a tool that is created for one run: at most 50 characters, different for each run.
 
     The last digits of the run's id are used: the first ones of a UUID of version 7 are the time. A name that has to be
     shortened ends with a digest of the whole one.
@@ -408,9 +416,12 @@ def run_tool_name(name: str, root: str) -> str:
 
 
 RunState = Literal["active", "terminal", "unknown", "foreign"]
-"""What a Prefect server knows of a flow run: that it is not over; that it is over; that it knows the run's flow and
-not the run (deleted, or lost with a database that was set back); that it knows neither, so that the run may belong to
-another server."""
+"""What a Prefect server knows of a flow run.
+
+`active`: the run has not ended. `terminal`: it has ended. `unknown`: the server knows the run's flow but not the run,
+which was deleted, or lost when the database was restored from a backup. `foreign`: the server knows neither, so that
+the run may belong to another server.
+"""
 
 
 def is_orphan(
@@ -420,15 +431,15 @@ def is_orphan(
     now: datetime,
     grace: timedelta = timedelta(minutes=10),
 ) -> bool:
-    """Whether an instance is provably ours and provably without an owner.
+    """Whether this package created an instance and its flow run has provably ended.
 
     Args:
-        metadata: What the instance carries.
-        run_state: What the Prefect server knows of its flow run, read just before acting; never a guess for a server
-            that did not respond.
-        ended_at: When the run ended; for an unknown run, when the instance was created. Aware.
-        now: The present. Aware.
-        grace: How long a sandbox without an owner is left alone, for a retry to take over.
+        metadata: The metadata of the instance.
+        run_state: What the Prefect server knows of its flow run, read just before acting. If the server did not
+            respond, do not call this function.
+        ended_at: When the run ended; for an unknown run, when the instance was created. Timezone-aware.
+        now: The current time, timezone-aware.
+        grace: Time after the end of the run during which a retry may still take over the sandbox.
     """
     if not is_ours(metadata) or run_state in ("active", "foreign") or ended_at is None:
         return False

@@ -1,8 +1,8 @@
-"""What sandboxes used, from AGS's records of them: pure functions over instances, tools and time.
+"""Compute what sandboxes used from AGS's records: pure functions over instances, tools and time.
 
-AGS keeps no history of states: a record has when the instance was created, when it changed last, and what it is now.
-So an instance that ended counts until its last change, one that is paused until it was paused, and earlier pauses
-count as use. Records of ended instances stay listed for a while only: a report is for last night, not for last year.
+AGS keeps no history of states. A record has the creation time, the time of the last change, and the current status.
+So an instance that has ended counts until its last change, and a paused instance counts until it was paused; earlier
+pauses count as use. AGS lists ended instances only for a limited time: make reports for days, not for years.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ _COUNTS_UNTIL_ITS_LAST_CHANGE = NEVER_RAN | {"PAUSED", "STOPPED"}
 
 @dataclass
 class Ledger:
-    """Adds up what instances used in a span of time. Holds a sum for each group, never the instances.
+    """Sums of what instances used in a period. Keeps one sum per group, not the instances.
 
     Attributes:
-        since: Aware.
-        until: Aware.
-        tools: By id: for the size of instances that do not tell theirs.
+        since: Start of the period, timezone-aware.
+        until: End of the period, timezone-aware.
+        tools: Tools by id. They provide the size of instances whose records have none.
     """
 
     since: datetime
@@ -37,7 +37,7 @@ class Ledger:
     _sums: dict[tuple[Grouping, str], _Sum] = field(default_factory=dict)
 
     def add(self, instances: Iterable[Instance]) -> None:
-        """Take more instances."""
+        """Add instances to the sums. An instance must be added only once."""
         for instance in instances:
             seconds = seconds_of(instance, self.since, self.until)
             if seconds <= 0:
@@ -48,22 +48,22 @@ class Ledger:
                 self._sums.setdefault((by, _group(instance, by)), _Sum()).add(seconds, size)
 
     def groups(self, by: Grouping) -> set[str]:
-        """Return the ids or names of all groups."""
+        """Return the ids or names of all groups of one grouping."""
         return {name for grouping, name in self._sums if grouping == by}
 
     def usages(self, names: Mapping[str, str], prices: Prices) -> list[Usage]:
-        """Return what each group used, the largest first.
+        """Return what each group used, largest first within a grouping.
 
         Args:
-            names: Of flows and deployments, by id.
-            prices: Costs are None where there are none.
+            names: Names of flows and deployments by id.
+            prices: Prices per hour. If there are none, costs are None.
         """
         usages = [one.usage(by, names.get(name, name), prices) for (by, name), one in self._sums.items()]
         return sorted(usages, key=lambda usage: (GROUPINGS.index(usage.by), -usage.seconds, usage.name))
 
 
 def seconds_of(instance: Instance, since: datetime, until: datetime) -> float:
-    """Return for how many seconds of a span of time an instance was in use."""
+    """Return for how many seconds of a period an instance was in use."""
     if instance.created_at is None:
         return 0.0
     ended = until

@@ -20,19 +20,19 @@ def test_the_text_has_message_code_request_id_and_hint():
 
 
 @pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
-def test_every_error_survives_pickling_with_all_its_parts(cls):
+def test_every_error_keeps_all_attributes_when_pickled(cls):
     error = cls("what", hint="do", code="C", request_id="r", retry_after=2.0)
     again = pickle.loads(pickle.dumps(error))
     assert type(again) is cls
     assert (str(again), again.retry_after) == (str(error), 2.0)
 
 
-def test_a_failed_command_carries_its_result_also_through_pickling():
+def test_command_failed_error_keeps_its_result_when_pickled():
     error = CommandFailedError("exit 3", result=ExecResult(command="exit 3", exit_code=3))
     assert pickle.loads(pickle.dumps(error)).result.exit_code == 3
 
 
-def test_the_tree_in_the_docstring_names_every_class_and_what_is_retryable():
+def test_the_tree_in_the_docstring_has_every_class_and_marks_retryable_ones():
     for cls in CLASSES:
         line = next(line for line in errors.__doc__.splitlines() if cls.__name__ in line.split())
         assert ("(r)" in line) == cls.retryable, cls

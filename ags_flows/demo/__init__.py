@@ -1,1 +1,1 @@
-"""The demo: one real job on an emulator and a Prefect server of its own."""
+"""The demo: one real job on a dedicated emulator and a dedicated Prefect server."""

@@ -1,4 +1,4 @@
-"""The demo's input: a CSV of orders, the same on every machine."""
+"""The demo's input: a CSV file of orders, identical on every machine."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 ROWS = 120_000
 REGIONS = ("Guangzhou", "Shanghai", "Beijing", "Chongqing", "Singapore")
 PRODUCTS = {"tea": 1_850, "silk": 12_400, "porcelain": 7_900, "paper": 450, "ink": 990, "compass": 3_300}
-"""Name to list price in cents."""
+"""Product name to list price in cents."""
 
 _FIRST_DAY = date(2026, 1, 1)
 _DAYS = 181
@@ -19,9 +19,9 @@ _JOB = Path(__file__).with_name("job.py")
 
 
 def write_data(directory: Path, rows: int = ROWS) -> Path:
-    """Write `orders.csv` and the job's script into a directory, and return it.
+    """Write `orders.csv` and the job's script to a directory, and return the directory.
 
-    Each order has day, region, product, quantity, and unit price in cents after a discount of up to a quarter.
+    Each order has a day, region, product, quantity, and unit price in cents after a discount of up to 25 %.
     """
     directory.mkdir(parents=True, exist_ok=True)
     draw = random.Random(2026)

@@ -1,4 +1,4 @@
-"""The job that the demo executes in the sandbox: a report on the orders. Needs nothing but Python itself.
+"""The job that the demo executes in the sandbox: a report on the orders. It needs only Python's standard library.
 
 Usage: python3 job.py ORDERS_CSV REPORT_MD
 """
@@ -13,7 +13,7 @@ STEP = 30_000
 
 
 def main(source: str, target: str) -> None:
-    """Read the orders, say how far it is, and write the report."""
+    """Read the orders, print the progress, and write the report."""
     orders = 0
     by_region: Counter[str] = Counter()
     by_product: Counter[str] = Counter()

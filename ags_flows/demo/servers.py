@@ -1,4 +1,4 @@
-"""The servers that the demo needs, as child processes: an emulator and a Prefect server of its own."""
+"""The servers that the demo needs, as child processes: an emulator and a Prefect server."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ STOP_TIMEOUT = 20.0
 
 
 def free_port() -> int:
-    """Return a port of the loopback interface that nobody listens on."""
+    """Return an unused port of the loopback interface."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -31,9 +31,10 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def child(command: list[str], log: Path, environment: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a child process for the length of a block, its output in a log, and end it with all that it started.
+    """Context manager that runs a child process, writes its output to a log, and ends its process group.
 
-    It gets a session of its own: a Ctrl-C in the terminal reaches this process only, which ends its children in order.
+    The child has a separate session, so that Ctrl-C in the terminal reaches only this process, which then ends its
+    children in order.
     """
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -51,7 +52,7 @@ def child(command: list[str], log: Path, environment: Mapping[str, str]) -> Iter
 
 
 def end(process: subprocess.Popen[bytes], first: signal.Signals = signal.SIGTERM) -> None:
-    """End a child and its process group: kindly first, then for good."""
+    """Send a signal to a child, wait at most 20 seconds, and kill its process group."""
     if process.poll() is None:
         process.send_signal(first)
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -63,7 +64,7 @@ def end(process: subprocess.Popen[bytes], first: signal.Signals = signal.SIGTERM
 
 @contextlib.contextmanager
 def emulator(directory: Path, *options: str) -> Iterator[dict[str, str]]:
-    """Run `ags-flows emulator` on a free port, with more options; give the environment that its clients need."""
+    """Run `ags-flows emulator` on a free port with more options; yield the environment variables for its clients."""
     env_file, log = directory / "emulator.env", directory / "emulator.log"
     env_file.unlink(missing_ok=True)
     command = [sys.executable, "-m", "ags_flows.cli", "emulator", "--port", "0", "--env-file", str(env_file), *options]
@@ -74,18 +75,18 @@ def emulator(directory: Path, *options: str) -> Iterator[dict[str, str]]:
 
 @contextlib.contextmanager
 def prefect_server(directory: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
-    """Run a Prefect server on a free port; give its process and URL at once, it becomes ready later."""
+    """Run a Prefect server on a free port; yield its process and URL without waiting until it is ready."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
-    # Without it the UI in the browser looks for its API at Prefect's default port, whatever port served the UI.
+    # Without PREFECT_UI_API_URL, the UI in the browser would call the API at Prefect's default port.
     environment = {**prefect_environment(directory), "PREFECT_UI_API_URL": f"{url}/api"}
     with child(command, directory / "prefect-server.log", environment) as process:
         yield process, url
 
 
 def wait_for_prefect(process: subprocess.Popen[bytes], url: str, directory: Path) -> None:
-    """Wait until a Prefect server answers."""
+    """Wait until a Prefect server responds."""
     wait_for(
         lambda: _answers(f"{url}/api/health"),
         process,
@@ -96,7 +97,7 @@ def wait_for_prefect(process: subprocess.Popen[bytes], url: str, directory: Path
 
 
 def prefect_environment(directory: Path) -> dict[str, str]:
-    """Return an environment in which Prefect keeps to a directory of its own and tells nobody."""
+    """Return an environment in which Prefect uses only files of the demo and sends no analytics."""
     return {
         **clean_environment(),
         "PREFECT_HOME": str(directory / "prefect"),
@@ -107,16 +108,16 @@ def prefect_environment(directory: Path) -> dict[str, str]:
 
 
 def clean_environment() -> dict[str, str]:
-    """Return this process's environment without settings of Prefect and keys or addresses of AGS and E2B.
+    """Return this process's environment without settings of Prefect and without keys and URLs of AGS and E2B.
 
-    The demo must neither reach a real account nor somebody's Prefect server.
+    The demo must use neither a real account nor an existing Prefect server.
     """
     private = ("PREFECT_", "AGS_", "TENCENTCLOUD_", "E2B_")
     return {name: value for name, value in os.environ.items() if not name.startswith(private)}
 
 
 def read_exports(file: Path) -> dict[str, str]:
-    """Return the variables of a file of `export NAME=value` lines."""
+    """Return the variables in a file of `export NAME=value` lines."""
     exports = {}
     for line in file.read_text(encoding="utf-8").splitlines():
         name, separator, value = line.removeprefix("export ").partition("=")
@@ -126,25 +127,29 @@ def read_exports(file: Path) -> dict[str, str]:
 
 
 def wait_for(ready: Callable[[], bool], process: subprocess.Popen[bytes], what: str, log: Path, timeout: float) -> None:
-    """Wait until something is ready.
+    """Wait until a server is ready.
 
     Raises:
-        UnreachableError: Its process ended, or it was not ready in time; the end of its log is part of the message.
+        UnreachableError: The process ended, or the server was not ready in time. The message has the end of its log.
     """
     deadline = time.monotonic() + timeout
     while not ready():
         if process.poll() is not None or time.monotonic() > deadline:
-            told = log.read_text(encoding="utf-8", errors="replace").strip()[-1_500:]
+            output = log.read_text(encoding="utf-8", errors="replace").strip()[-1_500:]
             how = "ended" if process.poll() is not None else f"was not ready after {timeout:.0f} s"
-            raise UnreachableError(f"{what} {how}. The end of {log.name}:\n{told}")
+            raise UnreachableError(f"{what} {how}. The end of {log.name}:\n{output}")
         time.sleep(0.1)
 
 
 def fresh_directory(directory: Path) -> Path:
-    """Return an empty directory: what an earlier demo left in it is removed."""
+    """Return an empty directory. Files of an earlier demo in it are removed.
+
+    Raises:
+        FileExistsError: The directory has files of something else.
+    """
     marker = directory / ".ags-flows-demo"
     if directory.exists() and any(directory.iterdir()) and not marker.exists():
-        raise FileExistsError(f"{directory} is not empty and not a demo's. Choose another with --directory.")
+        raise FileExistsError(f"{directory} is not empty and not from a demo. Choose another one with --directory.")
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
     marker.touch()

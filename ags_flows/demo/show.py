@@ -1,4 +1,4 @@
-"""The demo as a person sees it: what happens now, the log of the run, and the result."""
+"""Run the demo and show its progress, the log of the flow run, and the result in the terminal."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ def run_demo(directory: Path, console: Console) -> int:
     """Run the whole demo and return an exit code.
 
     Args:
-        directory: For data, logs and reports; a demo's directory of before is emptied.
-        console: Where to show it.
+        directory: Directory for data, logs and reports. Files of an earlier demo in it are removed.
+        console: The console to print to.
     """
     started = time.monotonic()
     with _sigterm_as_interrupt():
         try:
             return _run(fresh_directory(directory), console, started)
         except KeyboardInterrupt:
-            console.print("[yellow]Interrupted: sandbox and servers are stopped.[/]")
+            console.print("[yellow]Interrupted: the sandbox and the servers are stopped.[/]")
             return 130
         except (UnreachableError, FileExistsError) as error:
             console.print(f"[red]{error}[/]", highlight=False, soft_wrap=True)
@@ -50,8 +50,8 @@ def run_demo(directory: Path, console: Console) -> int:
 
 
 def _run(directory: Path, console: Console, started: float) -> int:
-    console.print("[bold]ags_flows demo[/]: a job goes through Prefect into a sandbox and comes back.")
-    console.print(f"  Data, logs and the report go to {directory}", highlight=False, soft_wrap=True)
+    console.print("[bold]ags_flows demo[/]: a Prefect flow runs a job in a sandbox.")
+    console.print(f"  Data, logs and the report are written to {directory}", highlight=False, soft_wrap=True)
     # Both start at the same time; Prefect's server takes longer.
     with prefect_server(directory) as (server, url), ExitStack() as stack:
         with _step(console, "Starting the emulator of AGS") as step:
@@ -65,14 +65,14 @@ def _run(directory: Path, console: Console, started: float) -> int:
             **exports,
             "PREFECT_API_URL": f"{url}/api",
             "PYTHONUNBUFFERED": "1",
-            # Prefect folds its lines at the width that it finds, 80 without a terminal.
+            # Prefect wraps its log lines at the width of the terminal, which is 80 without a terminal.
             "COLUMNS": "400",
         }
         code = _follow(directory, console, environment)
     if code == 0:
         _show_result(directory, console, time.monotonic() - started)
     else:
-        console.print(f"[red]The demo failed (exit code {code}); logs stand in {directory}.[/]")
+        console.print(f"[red]The demo failed (exit code {code}). Logs are in {directory}.[/]")
     return code
 
 
@@ -107,7 +107,7 @@ def _follow(directory: Path, console: Console, environment: dict[str, str]) -> i
 
 
 def _short(line: str) -> str:
-    """Return a line of Prefect's log without date and logger, which are the same on every line here."""
+    """Return a line of Prefect's log without date and logger, which are the same in every line."""
     return re.sub(r"^(\d\d:\d\d:\d\d)\.\d+ \| (\w+)\s*\| (?:Task|Flow) run ", r"\1 ", line)
 
 
@@ -115,20 +115,20 @@ def _show_result(directory: Path, console: Console, seconds: float) -> None:
     report = RunReport.model_validate_json((directory / "run.json").read_text(encoding="utf-8"))
     written = directory / "report.md"
     head = "\n".join(written.read_text(encoding="utf-8").splitlines()[:HEAD_LINES])
-    console.print(f"\nThe head of the report that the sandbox wrote ({written}):")
+    console.print(f"\nThe first lines of the report that the sandbox wrote ({written}):")
     console.print(Markdown(head))
-    table = Table(title="What took how long", title_justify="left")
+    table = Table(title="Durations", title_justify="left")
     table.add_column("step")
     table.add_column("seconds", justify="right")
     for step in report.steps:
         table.add_row(step.name.replace(f"{directory}/", ""), f"{step.seconds:.2f}")
     table.add_section()
     table.add_row("the flow run", f"{report.seconds:.2f}")
-    table.add_row("the whole demo, with the start of both servers", f"{seconds:.2f}")
+    table.add_row("the whole demo, including the start of both servers", f"{seconds:.2f}")
     console.print(table)
     prefect = Path(sys.executable).with_name("prefect")
     console.print(
-        "The run is kept. To look at it in the Prefect UI:\n"
+        "The flow run is stored. To open it in the Prefect UI:\n"
         f"  PREFECT_HOME={directory / 'prefect'} {prefect} server start",
         highlight=False,
         soft_wrap=True,
@@ -137,7 +137,7 @@ def _show_result(directory: Path, console: Console, seconds: float) -> None:
 
 @contextmanager
 def _step(console: Console, what: str) -> Iterator[_Done]:
-    """Show what happens now, with a spinner on terminals, and a tick when it is done."""
+    """Show a step with a spinner on terminals, and a tick with its duration when it is done."""
     done = _Done()
     started = time.monotonic()
     if not console.is_terminal:
@@ -149,7 +149,7 @@ def _step(console: Console, what: str) -> Iterator[_Done]:
 
 
 class _Done:
-    """Takes the sentence that says that a step is done."""
+    """Stores the text that is printed when a step is done."""
 
     text = ""
 

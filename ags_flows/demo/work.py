@@ -1,4 +1,4 @@
-"""The demo's flow run, in a process of its own whose environment names the two servers."""
+"""The demo's flow run, in a separate process whose environment has the URLs of the two servers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TOOL = "ags-flows-demo"
 
 
 def main(directory: Path) -> int:
-    """Run the job; write the report of the run as JSON beside what the job wrote. Return an exit code."""
+    """Run the job, write the report of the flow run to `run.json`, and return an exit code."""
     data = write_data(directory / "data")
     try:
         report = provision_and_run(

@@ -1,1 +1,1 @@
-"""Commands and code cells that run once in a sandbox."""
+"""Commands and code cells that run exactly once in a sandbox."""

@@ -1,9 +1,9 @@
-"""What runs once in a sandbox and leaves one result there: code cells, contexts of the interpreter, shell commands.
+"""Actions that run once in a sandbox and have one result: code cells, interpreter contexts, shell commands.
 
-The interpreter does not remember what it was asked. So a cell is claimed in the sandbox before it is sent, and its
-result is kept at the claim after it: a later attempt of the step reads the result. A claim of an earlier attempt
-without a result is an outcome of its own: the code may have run, and is not sent again. A claim of the same call
-without a result was not sent: once it was sent, no error that follows is retried.
+The interpreter does not remember its requests. So a cell is claimed in the sandbox before it is sent, and its result is
+stored in the claim's directory. A later attempt of the step reads the result. If an earlier attempt left a claim
+without a result, the outcome is unknown: the code may have run, and is not sent again. If the same call left a claim
+without a result, the cell was not sent, because errors after sending are not retried.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class Once:
-    """One thing that runs once.
+    """An action that runs once.
 
     Attributes:
         plane: The sandbox.
-        kind: The directory of its claims: letters.
+        kind: Name of the directory of its claims: letters.
         step: The step.
         repeatable: Whether it is harmless to do it again where an earlier attempt left no result.
         refusals: Errors that mean that it was not done, besides those of this package.
@@ -50,20 +50,21 @@ class Once:
     on_trouble: Callable[[str], object] = lambda text: None
 
     def run(self, execute: Callable[[], R], dump: Callable[[R], str], load: Callable[[bytes], R]) -> tuple[R, Claimed]:
-        """Execute it, or return the result that an earlier attempt left.
+        """Execute the action, or return the result of an earlier attempt.
 
         Args:
-            execute: Does it. Errors other than unknown outcomes and time limits mean that it was not done.
-            dump: Turns a result into text.
-            load: Turns that text back.
+            execute: Executes the action. Its errors, except unknown outcomes and timeouts, mean that it was not
+                executed.
+            dump: Converts a result to text.
+            load: Converts that text back to a result.
 
         Returns:
             The result, and the claim.
 
         Raises:
-            OutcomeUnknownError: An earlier attempt began it, and left no result.
-            SupersededError: A later attempt of the same run has it.
-            UnsupportedError: The sandbox cannot hold claims.
+            OutcomeUnknownError: An earlier attempt started the action and left no result.
+            SupersededError: A later attempt of the same run has the claim.
+            UnsupportedError: The sandbox does not support claims.
         """
         plane = self.plane
         claimed = claim(plane, request_for(plane, self.kind, self.step))
@@ -72,8 +73,8 @@ class Once:
             return load(persistently(lambda: plane.read(f"{claimed.directory}/result", timeout=LONGEST_READ))), claimed
         if claimed.outcome == "taken" and not self.repeatable:
             raise OutcomeUnknownError(
-                f"An earlier attempt sent this to {plane.instance_id}, and left no result.",
-                hint="It may have run. Look into the sandbox, or run the step again in a new one.",
+                f"An earlier attempt started this step in {plane.instance_id} and left no result.",
+                hint="It may have run. Inspect the sandbox, or run the step again in a new one.",
             )
         try:
             result = execute()
@@ -81,7 +82,7 @@ class Once:
             raise
         except Exception as error:
             if isinstance(error, (AGSFlowsError, *self.refusals)):
-                # It was refused before it ran: a later attempt may send it.
+                # It was rejected before it ran: a later attempt may send it.
                 with suppress(AGSFlowsError):
                     persistently(lambda: plane.remove(claimed.directory))
             raise

@@ -1,11 +1,11 @@
-"""Claims in a sandbox: an atomic answer to "which place of this family is mine, and what has to be done in it?".
+"""Claims in a sandbox: determine atomically which place of a family a call gets, and whether its step is done.
 
-A claimed place is a directory `<root>/<kind>/<family>.<number>`. It is made aside, with the holder's text in the file
-`holder`, and renamed: it exists whole or not at all, and a second rename fails. A later attempt that takes the place
-over adds `holder.1/text`, `holder.2/text`, ..., each made aside and renamed in the same way, so that one of several
-claimants wins. The last one is the present holder.
+A claimed place is a directory `<root>/<kind>/<family>.<number>`. It is created under a temporary name, with the
+holder's text in the file `holder`, and then renamed. So it exists completely or not at all, and a second rename fails.
+A later attempt that takes over the place adds `holder.1/text`, `holder.2/text`, ..., each created and renamed in the
+same way, so that exactly one of several claimants succeeds. The last one is the current holder.
 
-The scripts apply the rule of `ags_flows.ownership.claim`. One round trip passes any number of places.
+The scripts apply the rule of `ags_flows.ownership.claim`. One round trip is enough for any number of places.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ CALL_TIMEOUT = 30.0
 CLAIM_BACKOFF = Backoff(attempts=3, first_pause=0.5)
 RELEASE_TIMEOUT = 5.0
 INSTANCE_BACKOFF = Backoff(attempts=None, patience=60.0, first_pause=0.5, longest_pause=5.0)
-"""A sandbox that does not respond for so long is left to its lease: the retry starts another one."""
+"""If a sandbox does not respond for this long, it is not taken over and stops when its lease expires."""
 
 MARK = "@ags-claim"
-NEEDS = "Commands, cells and take-overs need bash and coreutils, and a home or /tmp that can be written to."
+NEEDS = "Commands, cells and take-overs need bash, coreutils, and a writable home directory or /tmp."
 
 _INSTANCE_KIND = "instance"
 _INSTANCE_FAMILY = "sandbox"
@@ -40,7 +40,13 @@ _REMEMBERED = 1_000
 
 @dataclass
 class _Hint:
-    """What this process knows of the places of one family, for the calls of one execution."""
+    """What this process knows about the places of one family, for the calls of one execution.
+
+    Attributes:
+        free: The first place that may be free.
+        asked: Ids of the calls that have sent a request.
+        claimed: Id of a call to the number of its place.
+    """
 
     free: int = 0
     asked: set[str] = field(default_factory=set)
@@ -52,7 +58,7 @@ _hints_lock = threading.Lock()
 
 Outcome = Literal["new", "same", "taken", "sibling"]
 
-# Where everything is kept that must not happen twice.
+# The directory of all claims.
 ROOT = r"""
 ags_root="$HOME/.ags_flows"
 if ! { [ -d "$ags_root" ] || mkdir -p -m 700 "$ags_root" 2>/dev/null; } ||
@@ -64,7 +70,7 @@ fi
 [ -s "$ags_root/.gitignore" ] || echo '*' 2>/dev/null >"$ags_root/.gitignore" || :
 """
 
-# ags_holder_of DIRECTORY sets ags_theirs to its present holder, and ags_last to the number of times it was taken over.
+# ags_holder_of DIRECTORY sets ags_theirs to its current holder, and ags_last to the number of times it was taken over.
 # ags_relate compares ags_holder with ags_theirs, frame by frame: the same rule as ags_flows.ownership.relation.
 _HOLDER_FUNCTIONS = r"""
 ags_holder_of() {
@@ -101,7 +107,7 @@ ags_is_superseded() {
   done
   return 1
 }
-# Add this call as the next holder of a place; fails where another one was faster.
+# Add this call as the next holder of a place. Fails if another call was faster.
 ags_take() {
   local ags_new="$ags_d/.holder.$$.$RANDOM"
   mkdir "$ags_new" && printf '%s\n' "$ags_holder" >"$ags_new/text" || { rm -rf "$ags_new"; exit 9; }
@@ -113,10 +119,10 @@ HOLDER_FUNCTIONS = _HOLDER_FUNCTIONS.replace("INSTANCE_KIND", _INSTANCE_KIND).re
     "INSTANCE_FAMILY", _INSTANCE_FAMILY
 )
 
-# ags_claim sets ags_outcome, ags_number and ags_d. ags_fill may put more into a new place before it can be seen.
+# ags_claim sets ags_outcome, ags_number and ags_d. ags_fill may add files to a new place before it becomes visible.
 _CLAIM = r"""
 ags_fill() { :; }
-# A command that its own attempt killed, because of a time limit or a cancellation, is no result for a retry.
+# A retry runs a command again that its own attempt killed because of a time limit or a cancellation.
 ags_given_up() {
   local ags_code ags_reason
   [ -e "$ags_d/given-up" ] || return 1
@@ -138,12 +144,12 @@ ags_claim() {
   local ags_new
   ags_outcome= ags_number=$ags_first
   ags_places="$ags_root/$ags_kind"
-  # All users of the sandbox have to see who owns it.
+  # All users of the sandbox must be able to read its owner.
   if [ "$ags_kind" = INSTANCE_KIND ] && mkdir -p -m 755 "$ags_shared" 2>/dev/null && [ -w "$ags_shared" ]; then
     ags_places=$ags_shared
   fi
   [ -d "$ags_places" ] || mkdir -p -m 700 "$ags_places" || exit 9
-  # Nothing of an attempt begins in a sandbox that a later attempt has taken over.
+  # An attempt starts nothing in a sandbox that a later attempt has taken over.
   if ags_is_superseded; then ags_outcome=stale; return; fi
   while :; do
     ags_d="$ags_places/$ags_family.$ags_number"
@@ -151,12 +157,12 @@ ags_claim() {
       ags_new="$ags_places/.new.$$.$RANDOM"
       mkdir "$ags_new" && printf '%s\n' "${ags_seed:-$ags_holder}" >"$ags_new/holder" && ags_fill "$ags_new" ||
         { rm -rf "$ags_new"; exit 9; }
-      # Renaming a directory fails when there is one with something in it.
+      # Renaming a directory to an existing directory fails if that is not empty.
       if mv -T "$ags_new" "$ags_d" 2>/dev/null; then
         [ -n "$ags_seed" ] || { ags_outcome=new; return; }
       else
         rm -rf "$ags_new"
-        [ -d "$ags_d" ] || { echo "$ags_d cannot be made" >&2; exit 9; }
+        [ -d "$ags_d" ] || { echo "$ags_d cannot be created" >&2; exit 9; }
       fi
     fi
     ags_consider
@@ -199,15 +205,15 @@ printf '\n%s\n' "MARKER $ags_outcome $ags_number - $ags_d" "MARKER-holder $ags_t
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked of a sandbox.
+    """A request for a claim in a sandbox.
 
     Attributes:
-        kind: The directory of such places: letters.
+        kind: Name of the directory of such places: letters.
         family: 32 hexadecimal digits, or another name.
-        holder: Who asks.
-        first: No place before this number can be the caller's: a hint that saves looking at them.
-        seed: The holder of a place that was not claimed yet: an instance's metadata name it.
-        single: There is one place alone.
+        holder: The holder that claims.
+        first: The first place to consider. This hint saves time; earlier places cannot be the caller's.
+        seed: The holder of a place that was not claimed yet, as an instance's metadata has it.
+        single: Whether the family has only one place.
     """
 
     kind: str
@@ -220,13 +226,13 @@ class Request:
 
 @dataclass(frozen=True)
 class Claimed:
-    """What a claim gave.
+    """The result of a claim.
 
     Attributes:
-        outcome: See `ags_flows.ownership.Claim`; or `sibling`, where there is one place alone and it is another's.
-        number: Which place.
-        has_result: Whether the file `result` is in it.
-        directory: Absolute path in the sandbox.
+        outcome: See `ags_flows.ownership.Claim`; or `sibling` if the only place belongs to another call.
+        number: Number of the place.
+        has_result: Whether the place has a file `result`.
+        directory: Absolute path of the place in the sandbox.
     """
 
     outcome: Outcome
@@ -236,16 +242,16 @@ class Claimed:
 
 
 def claim_instance(plane: DataPlane, holder: Holder, predecessor: Holder) -> bool:
-    """Claim a whole sandbox that an earlier attempt left; return whether it is mine now.
+    """Claim a whole sandbox of an earlier attempt, and return whether the caller owns it now.
 
     Args:
         plane: The sandbox.
-        holder: Who takes it over.
-        predecessor: The holder that its metadata name.
+        holder: The holder that takes over.
+        predecessor: The holder in the metadata of the sandbox.
 
     Raises:
-        SupersededError: A later attempt of the same run has it.
-        UnsupportedError: The sandbox cannot hold claims.
+        SupersededError: A later attempt of the same run has the sandbox.
+        UnsupportedError: The sandbox does not support claims.
         UnreachableError: The sandbox did not respond.
     """
     request = Request(_INSTANCE_KIND, _INSTANCE_FAMILY, holder, seed=predecessor, single=True)
@@ -253,11 +259,11 @@ def claim_instance(plane: DataPlane, holder: Holder, predecessor: Holder) -> boo
 
 
 def release_instance(plane: DataPlane, holder: Holder) -> None:
-    """Record in a sandbox that its holder ends it: from then on no later attempt takes it over.
+    """Record in a sandbox that its holder stops it. After that, no later attempt takes it over.
 
     Raises:
-        SupersededError: A later attempt of the same run has it.
-        UnsupportedError: The sandbox cannot hold claims.
+        SupersededError: A later attempt of the same run has the sandbox.
+        UnsupportedError: The sandbox does not support claims.
         UnreachableError: The sandbox did not respond.
     """
     request = Request(_INSTANCE_KIND, _INSTANCE_FAMILY, holder, seed=holder, single=True)
@@ -265,9 +271,9 @@ def release_instance(plane: DataPlane, holder: Holder) -> None:
 
 
 def request_for(plane: DataPlane, kind: str, step: Step) -> Request:
-    """Return the request of a step in a sandbox, with the number from which on a place can be the caller's.
+    """Return the claim request of a step in a sandbox, with the first place that can be the caller's.
 
-    A call that asks again may have a place already, whose response was lost: it looks at all places.
+    A repeated call considers all places: it may have a place already whose response was lost.
     """
     hint = _hint(plane, kind, step)
     call = step.holder.call
@@ -277,13 +283,13 @@ def request_for(plane: DataPlane, kind: str, step: Step) -> Request:
 
 
 def remember(plane: DataPlane, kind: str, step: Step, name: str) -> None:
-    """Remember a claim: for this call, and for later calls of the same executions, which find a sibling there.
+    """Remember a claim for repeated calls, and as a hint for other calls of the same executions.
 
     Args:
         plane: The sandbox.
-        kind: The directory of the place.
-        step: The step that claimed it.
-        name: `<family>.<number>`.
+        kind: Name of the directory of the place.
+        step: The step that claimed the place.
+        name: Name of the place: `<family>.<number>`.
     """
     family, _, number = name.rpartition(".")
     if family == step.family:
@@ -299,18 +305,20 @@ def _hint(plane: DataPlane, kind: str, step: Step) -> _Hint:
 
 
 def claim(plane: DataPlane, request: Request, backoff: Backoff = CLAIM_BACKOFF) -> Claimed:
-    """Claim a place in a sandbox, in one round trip. A lost response is asked for again: the claim is then `same`.
+    """Claim a place in a sandbox, in one round trip.
+
+    If the response is lost, the request is repeated. The outcome is then `same`.
 
     Raises:
         SupersededError: A later attempt of the same run has the place.
-        UnsupportedError: The sandbox cannot hold claims.
+        UnsupportedError: The sandbox does not support claims.
         UnreachableError: The sandbox did not respond.
     """
     return _ask(plane, claim_functions(request) + _REPORT, backoff, CALL_TIMEOUT)
 
 
 def record(plane: DataPlane, request: Request, result: str) -> Claimed:
-    """Claim a place for a step that is done, and leave its result there for a retry, in one round trip.
+    """Claim a place, and store the result of a finished step there for a retry, in one round trip.
 
     Raises:
         SupersededError: A later attempt of the same run has the place, or the sandbox.
@@ -327,7 +335,7 @@ def _ask(plane: DataPlane, script: str, backoff: Backoff, timeout: float) -> Cla
     lines = [line for line in response.stdout.splitlines() if line.startswith(MARK)]
     if not lines:
         raise UnsupportedError(
-            f"The sandbox {plane.instance_id} cannot hold claims (exit code {response.exit_code}): "
+            f"The sandbox {plane.instance_id} does not support claims (exit code {response.exit_code}): "
             f"{(response.stderr or response.stdout).strip()[-300:]}",
             hint=NEEDS,
         )
@@ -343,7 +351,7 @@ def superseded(instance_id: str, successor: str, process: str = "") -> Supersede
     Args:
         instance_id: The sandbox.
         successor: The text of the later attempt's holder.
-        process: Where the later attempt runs, where that is known.
+        process: Process and host of the later attempt, empty if not known.
     """
     holder = Holder.parse(successor)
     where = "; ".join(part for part in (holder.described if holder else "", process) if part)

@@ -1,9 +1,9 @@
 """Durable commands: they belong to the sandbox, not to the process that started them.
 
 A command is started once for a step and writes its output to files of a journal in the sandbox. A later attempt of the
-step claims the same journal: it reads the output from its start and waits for the exit code. Polling is one listing of
-a directory, between a quarter of a second and five seconds apart; a connection that is lost is found again; a command
-whose supervisor vanished without an exit code is an outcome of its own, and never started again.
+step claims the same journal, reads the output from the beginning, and waits for the exit code. A poll lists one
+directory, at intervals from 0.25 to 5 seconds. Lost connections are opened again. If the supervisor of a command ended
+without an exit code, the outcome is unknown, and the command is never started again.
 """
 
 from __future__ import annotations
@@ -52,33 +52,33 @@ FIRST_INTERVAL = 0.25
 LAST_INTERVAL = 5.0
 GROWTH = 1.5
 LOOK_AFTER = 20.0
-"""Seconds without news after which the supervisor is looked for, and from then on as often."""
+"""Seconds without new output after which the supervisor is checked; also the interval of further checks."""
 
 PATIENCE = 120.0
-"""Seconds of an unreachable sandbox after which the wait is given up; the command runs on, and can be attached to."""
+"""Seconds after which the wait for a command in an unreachable sandbox fails. The command itself continues."""
 
 CALL_TIMEOUT = 30.0
 PIECE = 1 << 19
 MOST_OUTPUT = 8 << 30
-"""The most bytes that a command may write to both streams together, unless another limit is given: disks are finite."""
+"""Default for the most bytes that a command may write to both streams together, because disks are finite."""
 
 VOLATILE_ENVIRONMENT = frozenset({"ITEM_INDEX"})
-"""Variables that are not a part of what a command does: the index of an item changes when its list grows."""
+"""Variables that are not part of the step key: the index of an item changes when its list grows."""
 
 Response = TypeVar("Response")
 
 
 @dataclass(frozen=True)
 class Command:
-    """What is run.
+    """A shell command.
 
     Attributes:
-        text: Run by `bash -l`.
+        text: The command line, executed by `bash -l`.
         user: `user` (default) or `root`.
-        cwd: Working directory, by default the user's home.
-        env: Environment of the command; it is not written to the journal.
-        stdin: What the command reads, by default nothing.
-        timeout: Seconds from its start, then its whole process group is killed. None for no limit.
+        cwd: Working directory. Default: the user's home.
+        env: Environment of the command. It is not written to the journal.
+        stdin: Standard input. Default: empty.
+        timeout: Seconds after which the whole process group is killed. None: no limit.
         most_output: Bytes of output after which the command is killed.
         title: What stands for the text in errors and in the result, where it is not the caller's. Default: the text.
     """
@@ -98,10 +98,10 @@ class Command:
         return self.title or self.text
 
     def does(self, env: Mapping[str, str] | None = None, secrets: Mapping[str, str] | None = None) -> dict[str, Any]:
-        """Return what the command does, for its step: time limits and values of secrets are no part of it.
+        """Return the part of the command that belongs to its step key: without time limits and values of secrets.
 
         Args:
-            env: The plain environment, where `self.env` has values of secrets too.
+            env: The environment without secrets, if `self.env` has values of secrets.
             secrets: Variable name to the name of its Secret block.
         """
         return {
@@ -122,12 +122,12 @@ def has_no_directory(instance_id: str, command: Command) -> InvalidRequestError:
     """Return the error of a command whose directory does not exist."""
     return InvalidRequestError(
         f"cwd: there is no directory {command.cwd!r} in {instance_id}; the command was not started.",
-        hint="Make it first, or give another one.",
+        hint="Create the directory first, or use another one.",
     )
 
 
 def _directory(cwd: str | None) -> str:
-    """Return a working directory as the scripts take it, which begin in the user's home."""
+    """Return a working directory relative to the user's home, in which the scripts start, or an absolute one."""
     if cwd in (None, "", "~"):
         return ""
     return cwd[2:] or "." if cwd.startswith("~/") else cwd
@@ -135,13 +135,13 @@ def _directory(cwd: str | None) -> str:
 
 @dataclass(frozen=True)
 class Following:
-    """How a command is followed.
+    """Options for following a command.
 
     Attributes:
-        on_line: Gets each line of output.
-        on_note: Gets a sentence when something happens that a reader of the log should know.
-        cancelled: Ends the wait within a second when set, without touching the command.
-        limit: How many bytes of each stream the result holds: head and tail of longer output.
+        on_line: Called with each line of output.
+        on_note: Called with a sentence for the log, for example when the sandbox does not respond.
+        cancelled: If this event is set, the wait ends within a second. The command continues.
+        limit: Bytes of each stream that the result has: head and tail of longer output.
     """
 
     on_line: OnLine | None = None
@@ -151,16 +151,16 @@ class Following:
 
 
 class DurableCommand:
-    """One command in one sandbox, and how this process follows it.
+    """One command in one sandbox, and the state of this process that follows it.
 
     Args:
         plane: The sandbox.
-        command: What is run.
-        following: How it is followed.
-        journal: The journal's name, of a command that was started before.
+        command: The command.
+        following: Options for following it.
+        journal: Name of the journal, for a command that was started before.
 
     Attributes:
-        journal: The journal's name, once the command was started.
+        journal: Name of the journal, once the command was started.
     """
 
     def __init__(
@@ -185,16 +185,19 @@ class DurableCommand:
         return self._directory
 
     def start(self, step: Step) -> DurableCommand:
-        """Start the command for a step, or find what an earlier attempt started; short ones are over on return.
+        """Start the command for a step, or attach to the command that an earlier attempt started.
+
+        A short command has ended when this method returns.
 
         Returns:
             This command.
 
         Raises:
-            SupersededError: A later attempt of the same run has the command, or the sandbox.
-            OutcomeUnknownError: It was started before, and its supervisor vanished.
-            UnsupportedError: The sandbox cannot hold a journal.
-            UnreachableError: The sandbox could not be reached for two minutes.
+            SupersededError: A later attempt of the same run has the command or the sandbox.
+            InvalidRequestError: The working directory does not exist.
+            OutcomeUnknownError: The command was started before, and its supervisor ended without an exit code.
+            UnsupportedError: The sandbox does not support journals.
+            UnreachableError: The sandbox was unreachable for two minutes.
         """
         self._holder = step.holder
         command, call = self._command, step.holder.call
@@ -204,7 +207,7 @@ class DurableCommand:
         limits = Limits(math.ceil(command.timeout or 0), command.most_output)
         deadline = time.monotonic() + STALE * 2
         while True:
-            # Each start takes its input along: a repeated one needs it again.
+            # Each start script deletes its uploaded input, so a repeated one needs it again.
             if uploaded:
                 self._patiently(lambda: self._plane.write(uploaded, command.text.encode(), user=command.user))
             if stdin:
@@ -218,46 +221,46 @@ class DurableCommand:
             if state in ("started", "running", "done"):
                 remember(self._plane, JOURNALS, step, self.journal)
                 if state != "started":
-                    over = "has ended" if state == "done" else "still runs"
+                    over = "has ended" if state == "done" else "is still running"
                     self._following.on_note(f"Attached to the command that an earlier attempt started; it {over}.")
                 return self
             if time.monotonic() > deadline:
-                raise self._unknown("it was being started for too long")
+                raise self._unknown("its start took too long")
             self._pause(1.0)
 
     def find(self, by: Holder | None = None) -> DurableCommand:
-        """Find a command that was started before, by its journal's name.
+        """Find a command that was started before, by the name of its journal.
 
         Args:
-            by: Who waits for it.
+            by: The holder that waits for it. None: the holder is not compared.
 
         Raises:
-            OutcomeUnknownError: It vanished, or it was never started.
-            SupersededError: A later attempt of `by` has the sandbox, or the command.
+            OutcomeUnknownError: Its supervisor ended without an exit code, or it was never started.
+            SupersededError: A later attempt of `by` has the sandbox or the command.
         """
         self._holder = by
         if self._ask(look_script(self.journal, by), {}) == "lost":
-            raise self._unknown("its supervisor vanished without leaving an exit code, or it never was started")
+            raise self._unknown("its supervisor vanished without leaving an exit code, or it was never started")
         return self
 
     def wait(self) -> ExecResult:
-        """Follow the command and return its outcome; Ctrl-C, and a time limit of Prefect's, kill it.
+        """Follow the command and return its outcome. Ctrl-C and a timeout of a Prefect task or flow kill the command.
 
         Returns:
-            The outcome; an exit code other than 0 is a value. The journal, with the whole output, stays in the
-            sandbox at `journal`.
+            The outcome. An exit code other than 0 is a value. The journal with the whole output remains in the
+            sandbox, at the path `result.journal`.
 
         Raises:
             CommandTimeoutError: The time limit was reached.
             OutputTooLargeError: It wrote more than `most_output`.
-            OutcomeUnknownError: Its supervisor, or its journal, vanished: it may have run, or run in part.
+            OutcomeUnknownError: Its supervisor or its journal vanished. It may have run completely or partly.
             InstanceGoneError: The sandbox ended, or the wait was cancelled.
-            UnreachableError: The sandbox could not be reached for two minutes; the command goes on.
+            UnreachableError: The sandbox was unreachable for two minutes. The command continues.
         """
         try:
             self._follow()
         except (KeyboardInterrupt, GeneratorExit, CancelledError, TimeoutError):
-            # Prefect's time limit of a task or a flow arrives as one of the last two.
+            # A timeout of a Prefect task or flow raises one of the last two.
             try:
                 self.kill(gives_up=True)
             except AGSFlowsError as error:
@@ -269,24 +272,24 @@ class DurableCommand:
         """Kill the command: TERM to its process group, then KILL to it and to what left it.
 
         Args:
-            by: Who kills; by default the call that started the command. Nothing is killed if a later attempt of it
-                holds the command.
-            gives_up: Whether a retry runs the command again. Otherwise it gets the exit code of the killed one.
+            by: The holder that kills. Default: the call that started the command. If a later attempt of it holds the
+                command, nothing is killed.
+            gives_up: Whether a retry runs the command again. If not, it gets the exit code of the killed one.
         """
         script = kill_script(self.journal, by or self._holder, gives_up=gives_up)
         self._plane.script(script, user=self._command.user, timeout=CALL_TIMEOUT)
 
     def _follow(self) -> None:
-        """Read output and wait for the end."""
-        interval, news = FIRST_INTERVAL, time.monotonic()
+        """Read the output until the command ends."""
+        interval, last_output = FIRST_INTERVAL, time.monotonic()
         while self._ended is None:
             self._pause(interval)
             if self._poll():
-                interval, news = FIRST_INTERVAL, time.monotonic()
+                interval, last_output = FIRST_INTERVAL, time.monotonic()
             else:
                 interval = min(LAST_INTERVAL, interval * GROWTH)
-                if time.monotonic() - news > LOOK_AFTER:
-                    news = time.monotonic()
+                if time.monotonic() - last_output > LOOK_AFTER:
+                    last_output = time.monotonic()
                     if self._ask(look_script(self.journal, self._holder), {}) == "lost":
                         raise self._unknown("its supervisor vanished without leaving an exit code")
             if self._ended is not None:
@@ -294,7 +297,7 @@ class DurableCommand:
                     stream.take(b"", final=True)
 
     def _result(self) -> ExecResult:
-        """Return the outcome, or raise what the reason of its end stands for."""
+        """Return the outcome, or raise the error for the reason why it was killed."""
         command = self._command
         out, err = self._streams["stdout"].kept, self._streams["stderr"].kept
         code, _, why = (self._ended or "").strip().partition(" ")
@@ -313,7 +316,7 @@ class DurableCommand:
             journal=self._directory,
         )
         if why.startswith("timeout"):
-            # An earlier attempt may have given another limit.
+            # An earlier attempt may have set another limit.
             limit = why.partition(" ")[2] or f"{command.timeout or 0:g}"
             raise CommandTimeoutError(
                 f"Command ran into its limit of {limit} s and was killed: {command.shown}",
@@ -321,7 +324,7 @@ class DurableCommand:
                 result=result,
             )
         if why.startswith("output"):
-            # The sandbox may have allowed less: a part of its disk stays free.
+            # The sandbox may have allowed less, because a part of its disk is kept free.
             allowed = int(why.split()[1]) if why.split()[1:] else command.most_output
             raise OutputTooLargeError(
                 f"Command wrote more than {allowed:,} bytes and was killed: {command.shown}",
@@ -330,7 +333,7 @@ class DurableCommand:
         return result
 
     def _poll(self) -> bool:
-        """Read what is new; return whether there was anything. The end is seen before the last bytes are read."""
+        """Read new output and return whether there was any. The exit code is read after all output."""
         user = self._command.user
 
         def listing() -> dict[str, int]:
@@ -352,7 +355,7 @@ class DurableCommand:
         while stream.offset < size:
             piece = self._patiently(lambda: self._piece(f"{self._directory}/{name}", stream.offset))
             if not piece:
-                raise self._unknown(f"the file {name} of its journal was cut")
+                raise self._unknown(f"the file {name} of its journal was truncated")
             stream.take(piece)
             self._check_cancelled()
         return moved
@@ -363,7 +366,7 @@ class DurableCommand:
             if piece is not None:
                 return piece
             self._ranges = False
-        # No ranges here: base64 keeps bytes whole that are not UTF-8.
+        # The sandbox does not support ranges. base64 preserves bytes that are not UTF-8.
         text = self._plane.run(
             f"tail -c +{offset + 1} {path} | head -c {PIECE} | base64 | tr -d '\\n'",
             user=self._command.user,
@@ -374,10 +377,11 @@ class DurableCommand:
         return base64.b64decode(text)
 
     def _ask(self, script: str, env: dict[str, str]) -> str:
-        """Run one of the journal's scripts, take in what it reports, and return the command's state.
+        """Run one of the journal's scripts, process its report, and return the command's state.
 
         Raises:
             SupersededError: A later attempt holds the journal.
+            UnsupportedError: The script failed.
         """
 
         def ask() -> ExecResult:
@@ -399,7 +403,7 @@ class DurableCommand:
         inline = {name: value.strip() for name, _, value in (part.partition(" ") for part in parts)}
         if state == "stale":
             raise superseded(self._plane.instance_id, inline["holder"])
-        # A late look has the output from its start: what was read before is not taken again.
+        # The report has the whole output. Ignore it if a part was read before, so that no line is repeated.
         if "whole" in inline and not any(stream.offset for stream in self._streams.values()):
             for name, stream in (("out", self._streams["stdout"]), ("err", self._streams["stderr"])):
                 stream.take(base64.b64decode(inline.get(name, "")), final=True)
@@ -407,13 +411,13 @@ class DurableCommand:
         return state
 
     def _patiently(self, action: Callable[[], Response]) -> Response:
-        """Do what is safe to repeat, over and over, until the sandbox responds or patience is exhausted."""
+        """Repeat an idempotent action until the sandbox responds, for at most `PATIENCE` seconds."""
         lost: list[float] = []
 
         def on_failure(error: AGSFlowsError) -> None:
             if not lost:
                 lost.append(time.monotonic())
-                self._following.on_note(f"The sandbox does not respond; trying again. {error}")
+                self._following.on_note(f"The sandbox does not respond; retrying. {error}")
 
         response = persistently(
             action,
@@ -433,7 +437,7 @@ class DurableCommand:
     def _check_cancelled(self) -> None:
         if self._following.cancelled.is_set():
             raise getattr(self._following.cancelled, "reason", None) or InstanceGoneError(
-                f"The wait for the command in {self._plane.instance_id} was ended: the sandbox is being stopped."
+                f"The wait for the command in {self._plane.instance_id} was cancelled: the sandbox is being stopped."
             )
 
     def _unknown(self, why: str) -> OutcomeUnknownError:

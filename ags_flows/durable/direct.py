@@ -1,4 +1,4 @@
-"""Short commands without a journal: cheaper than durable ones, and lost when the connection is."""
+"""Short commands without a journal: cheaper than durable ones, but lost if the connection is lost."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ def run_direct(
 
     Args:
         plane: The sandbox.
-        command: What is run. Its time limit is 60 seconds by default.
-        holder: Who runs it.
-        on_stdout: Gets pieces of text as they arrive.
-        on_stderr: The same for stderr.
-        limit: How many bytes of each stream the result holds.
+        command: The command. Its default time limit is 60 seconds.
+        holder: The holder that runs it.
+        on_stdout: Called with each received piece of stdout.
+        on_stderr: Called with each received piece of stderr.
+        limit: Bytes of each stream that the result has: head and tail of longer output.
 
     Raises:
-        ConfigurationError: Command and input are too long for this path.
-        OutcomeUnknownError: The connection was lost after the command was sent: it may have run.
+        ConfigurationError: Command and input together are too long.
+        OutcomeUnknownError: The connection was lost after the command was sent. The command may have run.
         CommandTimeoutError: The time limit was reached.
         SupersededError: A later attempt of the same run has the sandbox.
     """
@@ -52,7 +52,7 @@ def run_direct(
     if len(text.encode()) > LONGEST_VALUE:
         raise ConfigurationError(
             f"command: {len(text.encode()):,} bytes with its input, more than {LONGEST_VALUE:,}.",
-            hint="Leave durable=True: longer ones are uploaded.",
+            hint="Use durable=True, which uploads longer commands.",
         )
     try:
         result = plane.run(
@@ -71,9 +71,9 @@ def run_direct(
         if was_never_sent(error):
             raise
         raise OutcomeUnknownError(
-            f"The connection to {plane.instance_id} was lost while a command ran: it may have run, or run in part. "
-            f"Command: {command.text}",
-            hint="Leave durable=True, so that a retry finds the command.",
+            f"The connection to {plane.instance_id} was lost while a command ran. It may have run completely or "
+            f"partly. Command: {command.text}",
+            hint="Use durable=True, so that a retry finds the command.",
         ) from error
     if result.exit_code == NO_DIRECTORY and SUPERSEDED_MARK in result.stderr:
         raise superseded(plane.instance_id, result.stderr.partition(SUPERSEDED_MARK)[2].strip())
@@ -83,6 +83,6 @@ def run_direct(
 
 
 def _with_input(command: str, stdin: bytes) -> str:
-    """Return a command that reads its input from its own text."""
+    """Return a command whose text contains its standard input."""
     octal = "".join(f"\\{byte:03o}" for byte in stdin)
     return f"exec < <(builtin printf '{octal}')\n{command}"

@@ -1,4 +1,4 @@
-"""One output stream of a durable command: what is kept of it, and its lines for the log."""
+"""One output stream of a durable command: its head and tail for the result, and its lines for the log."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from ags_flows.cloud.head_and_tail import HeadAndTail
 from ags_flows.cloud.lines import LineSplitter
 
 OnLine = Callable[[str, str], None]
-"""Gets `stdout` or `stderr`, and a line of it, without its end, as `LineSplitter` gives it."""
+"""Called with `stdout` or `stderr`, and a line without its line end, as `LineSplitter` returns it."""
 
 
 class OutputStream:
-    """How far a stream has been read, and the line that has no end yet.
+    """The read position of a stream, its head and tail, and its current incomplete line.
 
     Args:
         name: `stdout` or `stderr`.
-        limit: Bytes that are kept: head and tail of longer output.
-        on_line: Gets each line.
+        limit: Bytes to keep: head and tail of longer output.
+        on_line: Called with each line.
 
     Attributes:
-        kept: Head and tail of what has been read.
-        offset: Bytes that have been read.
+        kept: Head and tail of the data that was read.
+        offset: Number of bytes that were read.
     """
 
     def __init__(self, name: str, limit: int, on_line: OnLine | None) -> None:
@@ -34,7 +34,7 @@ class OutputStream:
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
     def take(self, piece: bytes, final: bool = False) -> None:
-        """Add what was read."""
+        """Add data that was read. `final` ends the last line."""
         self.offset += len(piece)
         self.kept.add(piece)
         if self._on_line is None:

@@ -1,13 +1,18 @@
-"""The shell scripts of durable commands. They need bash (as envd does), coreutils, and setsid where there is one.
+"""The shell scripts of durable commands. They need bash (as envd does) and coreutils, and use setsid if available.
 
-A journal is a claimed directory (see `ags_flows.durable.claims`) with `cmd`, and `in` where the command has input.
-Then come `claim` (a file that can be made once: the process that makes it may start the command, or declare that it
-never was started), `pid` and `child` (process id and start time), `out`, `err`, and at the very end `rc`: exit code,
-why it was killed, if it was, and at how many bytes of output, if that was the reason.
+A journal is a claimed directory (see `ags_flows.durable.claims`) with these files:
 
-Command and environment come in variables, not in the script: what is in a command line can be read by all users of a
-sandbox, and `pkill -f` of a command would find its own supervisor. Variables of the scripts begin with `ags_`, since a
-tool's environment may have any others. Builtins of the shell do what they can: each process costs a millisecond.
+- `cmd`: the command, and `in`: its standard input, if any.
+- `claim`: can be created only once. The process that creates it may start the command, or declare that it was never
+  started.
+- `pid` and `child`: process id and start time of the supervisor and of the command.
+- `out` and `err`: the output.
+- `rc`, written last: the exit code; if the command was killed, the reason; and for too much output, the limit in bytes.
+
+Command and environment are passed in variables, not in the script: all users of a sandbox can read command lines, and
+`pkill -f` with words of the command would match its own supervisor. Variables of the scripts begin with `ags_`, because
+a tool's environment may have any other names. The scripts prefer shell builtins, because each process costs about a
+millisecond.
 """
 
 from __future__ import annotations
@@ -24,32 +29,32 @@ from ags_flows.ownership import Holder
 JOURNALS = "journal"
 
 INLINE = 65_536
-"""Output up to this size, in bytes of a stream, comes back with the answer of the start itself."""
+"""Output up to this size, in bytes of a stream, is part of the response to the start."""
 
 LINGER = 0.3
-"""Seconds that the start waits for the end of the command: short ones cost one exec in all."""
+"""Seconds for which the start waits for the end of the command, so that short commands need only one exec."""
 
 STALE = 15
-"""Seconds after which a start that got no further than its directory counts as never made."""
+"""Seconds after which a start that has only created its directory counts as never executed."""
 
 GRACE = 5
 """Seconds between TERM and KILL."""
 
 PAUSE = 5
-"""Seconds between two looks of a supervisor, one second apart, that mean that the sandbox was paused in between."""
+"""If more seconds pass between two checks of the supervisor, normally one second apart, the sandbox was paused."""
 
 NO_DIRECTORY = 124
 NO_DIRECTORY_MARK = "@ags-no-directory"
 SUPERSEDED_MARK = "@ags-superseded"
-"""Exit code and texts of a direct command that was not run."""
+"""Exit code and marks of a direct command that was not executed."""
 
-# The command is a file, whose path is the first argument.
+# The command is a file. Its path is the first argument.
 _SOURCE = 'AGS_FLOWS_FILE=$1; set --; builtin source "$AGS_FLOWS_FILE"'
 
-# Our scripts begin in the user's home, and a profile may change the directory.
+# The scripts start in the user's home, but a profile may change the directory.
 _ABSOLUTE = 'case $AGS_FLOWS_CWD in "" | /*) ;; *) AGS_FLOWS_CWD=$PWD/$AGS_FLOWS_CWD ;; esac'
 
-# The first lines of a command, which the login profile has run before: what the caller gave comes last.
+# The first lines of a command. They run after the login profile, so that the caller's environment takes precedence.
 PROLOGUE = r"""
 for AGS_FLOWS_NAME in "${!AGS_FLOWS_ENV_@}"; do builtin eval "${!AGS_FLOWS_NAME}"; builtin unset "$AGS_FLOWS_NAME"; done
 [ -z "${AGS_FLOWS_CWD-}" ] || builtin cd -- "$AGS_FLOWS_CWD" || builtin exit 1
@@ -59,11 +64,11 @@ builtin unset AGS_FLOWS_NAME AGS_FLOWS_CWD
 MARK = "@ags-journal"
 
 LONGEST_VALUE = 100_000
-"""Linux takes 128 KiB for one argument, or one variable of the environment."""
+"""Longest value in bytes. Linux limits one argument or environment variable to 128 KiB."""
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
-# Whether a process whose id and start time are in a file is still the same one.
+# ags_alive FILE: whether the process whose id and start time are in the file still runs.
 _ALIVE = r"""
 ags_started() {
   local ags_l
@@ -82,7 +87,7 @@ ags_sizes() {
 }
 """
 
-# What left the process group of the command (by a session of its own) still has its environment. $1: whom to spare.
+# Processes that left the command's process group (with setsid) still have its environment. $1: process ids to exclude.
 _STRAYS = r"""
 ags_strays() {
   local ags_p ags_i
@@ -94,16 +99,16 @@ ags_strays() {
 }
 """
 
-# The only process that starts the command, and the one beside it that enforces its limits.
+# ags_supervise starts the command; ags_watch enforces its limits in a second process.
 _SUPERVISE = r"""
 ags_watch() {
   local ags_begun=$SECONDS ags_next=1 ags_last=0 ags_why ags_pipe ags_free ags_spent=0 ags_before=$SECONDS
-  # To read from a pipe that nobody writes to is a pause that costs no process.
+  # Reading with a timeout from a pipe without a writer is a pause that needs no process.
   { exec {ags_pipe}<> <(:); } 2>/dev/null || ags_pipe=
   while :; do
     if [ -n "$ags_pipe" ]; then read -r -t 1 -u "$ags_pipe"; else sleep 1; fi
     ags_why=
-    # A second that takes long was a pause of the sandbox, which the time limit does not count.
+    # A long interval means that the sandbox was paused. The time limit counts it as one second.
     if [ $((SECONDS - ags_before)) -gt PAUSE_SECONDS ]; then ags_spent=$((ags_spent + 1))
     else ags_spent=$((ags_spent + SECONDS - ags_before)); fi
     ags_before=$SECONDS
@@ -111,7 +116,7 @@ ags_watch() {
     if [ $((SECONDS - ags_begun)) -ge "$ags_next" ]; then
       ags_sizes
       if [ -z "$ags_free" ]; then
-        # A tenth of the disk stays free, whatever the limit: a full one would fail more than this command.
+        # A tenth of the disk is always kept free: a full disk would break more than this command.
         set -- $(df -Pk "$ags_d" 2>/dev/null | tail -n 1)
         ags_free=$(( ags_o + ags_e + ${4:-99999999999} * 1024 / 10 * 9 ))
         [ "$ags_free" -ge "$ags_output" ] || ags_output=$ags_free
@@ -134,12 +139,12 @@ ags_command() {
   exec $ags_setsid "$BASH" -l -c PROLOGUE "$BASH" "$ags_d/cmd"
 }
 ags_supervise() {
-  # Without job control `setsid` need not fork, and is the command itself.
+  # Without job control setsid does not fork, so that its process id is that of the command.
   set +m
   set -C; { : >"$ags_d/claim"; } 2>/dev/null || exit 1; set +C
   local ags_child ags_watcher ags_code ags_why ags_pid ags_me=$BASHPID ags_setsid=
   ags_started "$ags_me"; echo "$ags_me $ags_t" >"$ags_d/pid"
-  # Where the disk is full at the end, the exit code takes the place of this.
+  # Reserve space for the exit code, in case the disk is full at the end.
   printf '%4096s' '' >"$ags_d/reserve"
   : >>"$ags_d/out"; : >>"$ags_d/err"
   if hash setsid 2>/dev/null; then
@@ -176,7 +181,7 @@ ags_report() {
   [ -s "$ags_d/rc" ] && read -r ags_rc <"$ags_d/rc"
   printf '\n%s\n' "MARKER $1 $ags_o $ags_e $ags_d" "MARKER-rc $ags_rc" "MARKER-holder $ags_theirs"
   if [ -n "$ags_rc" ] && [ "$ags_o" -le INLINE_BYTES ] && [ "$ags_e" -le INLINE_BYTES ]; then
-    # A value begins behind the space, and ends before the next marker.
+    # A value starts after the space and ends before the next marker.
     [ "$ags_o" = 0 ] || { echo "MARKER-out "; base64 <"$ags_d/out"; }
     [ "$ags_e" = 0 ] || { echo "MARKER-err "; base64 <"$ags_d/err"; }
     echo "MARKER-whole "
@@ -185,7 +190,7 @@ ags_report() {
 }
 """
 
-# ags_fill puts the command and its input into the new journal; ags_text is the command where it is short.
+# ags_fill writes the command and its input to the new journal. ags_text is the command if it is short.
 _START = r"""
 ags_text=$AGS_FLOWS_COMMAND; unset AGS_FLOWS_COMMAND
 ABSOLUTE
@@ -206,7 +211,7 @@ for ags_attempt in 1 2 3; do
   ags_name=${ags_d##*/}
   [ -z "$ags_uploaded$ags_input" ] || rm -f ${ags_uploaded:+"$ags_uploaded"} ${ags_input:+"$ags_input"}
   if [ "$ags_outcome" = new ]; then
-    # In its own process group: whatever ends the group of this start does not end the supervisor.
+    # In a separate process group, so that a signal to the group of this script does not end the supervisor.
     set -m; ags_supervise </dev/null >/dev/null 2>&1 & set +m
     ags_supervisor=$!
     sleep LINGER_SECONDS </dev/null >/dev/null 2>&1 &
@@ -223,7 +228,7 @@ for ags_attempt in 1 2 3; do
     ags_report lost
   fi
   if [ $(( $(date +%s) - $(stat -c %Y "$ags_d") )) -lt STALE_SECONDS ]; then sleep 0.5; ags_report starting; fi
-  # It was never started. The process that makes the claim keeps the supervisor of that start from starting it later.
+  # It was never started. Creating the claim prevents the supervisor of that start from starting it later.
   (set -C; : >"$ags_d/claim") 2>/dev/null && mv -T "$ags_d" "$ags_d.stale.$$"
 done
 ags_report starting
@@ -243,12 +248,12 @@ ags_report lost
 _KILL = r"""
 [ -d "$ags_d" ] && [ ! -s "$ags_d/rc" ] || exit 0
 if [ -n "$ags_holder" ]; then
-  # An attempt that was superseded leaves the command to its successor.
+  # A superseded attempt must not kill the command of its successor.
   ags_holder_of "$ags_d"; ags_relate; [ "$ags_relation" != stale ] || exit 0
 fi
 [ -z "$ags_gives_up" ] || : >"$ags_d/given-up"
 if (set -C; : >"$ags_d/claim") 2>/dev/null; then
-  # Before it was started: now it never will be.
+  # It was not started yet, and this claim prevents that it starts later.
   : >"$ags_d/out"; : >"$ags_d/err"; echo "143 cancelled" >"$ags_d/rc"; exit 0
 fi
 echo cancelled >"$ags_d/why"
@@ -265,11 +270,11 @@ exit 0
 
 @dataclass(frozen=True)
 class Limits:
-    """What a command may use.
+    """The limits of a command.
 
     Attributes:
-        seconds: Time limit, 0 for none.
-        output: The most bytes that it may write to both streams together.
+        seconds: Time limit in seconds; 0 means no limit.
+        output: Maximum number of bytes of both streams together.
     """
 
     seconds: int
@@ -277,13 +282,13 @@ class Limits:
 
 
 def start_script(request: Request, limits: Limits, *, uploaded: str, stdin: str) -> str:
-    """Return the script that claims a journal, and starts the command or reports what became of it.
+    """Return the script that claims a journal, and starts the command or reports its state.
 
     Args:
-        request: Which journal, and on whose behalf.
-        limits: What the command may use.
-        uploaded: Where the command was uploaded, empty where it comes in the environment.
-        stdin: Where the command's input was uploaded, empty for none.
+        request: The claim request for the journal.
+        limits: The limits of the command.
+        uploaded: Path of the uploaded command; empty if it is passed in the environment.
+        stdin: Path of the uploaded standard input; empty if there is none.
     """
     values = {
         "ags_time": str(limits.seconds),
@@ -309,10 +314,10 @@ def start_script(request: Request, limits: Limits, *, uploaded: str, stdin: str)
 
 
 def direct_script(holder: Holder) -> str:
-    """Return the script that runs a command without a journal: its text and its environment come in variables.
+    """Return the script that runs a command without a journal. Its text and environment are passed in variables.
 
     Args:
-        holder: Who runs it. An attempt that was superseded runs nothing.
+        holder: The holder that runs it. If a later attempt of it owns the sandbox, the command is not run.
     """
     prologue = PROLOGUE.strip()
     run = f"{prologue}\nAGS_FLOWS_TEXT=$AGS_FLOWS_COMMAND; unset AGS_FLOWS_COMMAND\n" + 'builtin eval "$AGS_FLOWS_TEXT"'
@@ -330,15 +335,17 @@ def direct_script(holder: Holder) -> str:
 
 
 def start_environment(command: str | None, env: Mapping[str, str], cwd: str | None = None) -> dict[str, str]:
-    """Return the environment of the start script, which carries the command and the environment of the command.
+    """Return the environment of the start script, which contains the command and the command's environment.
+
+    The command's variables are encoded, so that they do not change variables of the script, such as `HOME` or `PATH`.
 
     Args:
-        command: The command, None when it was uploaded.
-        env: The command's environment. It must not change what the script itself finds, such as `HOME` or `PATH`.
-        cwd: The command's directory, absolute, or relative to the user's home.
+        command: The command; None if it was uploaded.
+        env: The command's environment.
+        cwd: The command's working directory, absolute or relative to the user's home.
 
     Raises:
-        ConfigurationError: A value is longer than Linux takes.
+        ConfigurationError: A value is longer than Linux allows.
     """
     carried = {} if command is None else {"AGS_FLOWS_COMMAND": command}
     if cwd:
@@ -353,7 +360,7 @@ def start_environment(command: str | None, env: Mapping[str, str], cwd: str | No
                 hint="Upload it as a file, or pass it as stdin.",
             )
         if not _NAME.fullmatch(name):
-            # No shell can set it, and none is disturbed by it.
+            # A shell cannot set this name, and does not use it.
             carried[name] = value
             continue
         line = f"export {name}={shlex.quote(value)}\n"
@@ -369,7 +376,7 @@ def look_script(name: str, holder: Holder | None = None) -> str:
 
     Args:
         name: The journal's name.
-        holder: Who looks. For an attempt that was superseded the report is `stale`. None: not compared.
+        holder: The holder that asks. For a superseded attempt the report is `stale`. None: not compared.
     """
     holds = assignments({"ags_holder": str(holder or "")})
     return "\n".join([holds, _journal(name), HOLDER_FUNCTIONS, _ALIVE, _report(), _LOOK])
@@ -380,7 +387,7 @@ def kill_script(name: str, holder: Holder | None = None, *, gives_up: bool = Fal
 
     Args:
         name: The journal's name.
-        holder: Who kills. Do nothing if a later attempt of it holds the journal. None: kill in any case.
+        holder: The holder that kills. If a later attempt of it holds the journal, nothing is killed. None: no check.
         gives_up: Whether a retry runs the command again.
     """
     values = {"ags_holder": str(holder or ""), "ags_gives_up": "1" if gives_up else ""}
@@ -388,12 +395,12 @@ def kill_script(name: str, holder: Holder | None = None, *, gives_up: bool = Fal
 
 
 def upload_path(call: str) -> str:
-    """Return where the command of a call is uploaded that is too long for the environment."""
+    """Return the path to which a call's command is uploaded if it is too long for the environment."""
     return f"/tmp/.ags_flows-cmd-{call}"
 
 
 def input_path(call: str) -> str:
-    """Return where the input of a call's command is uploaded, until its journal is made."""
+    """Return the path to which the standard input of a call's command is uploaded before its journal exists."""
     return f"/tmp/.ags_flows-in-{call}"
 
 

@@ -1,1 +1,1 @@
-"""Tools and instances: create, find, wait for, keep alive and end them."""
+"""The lifecycle of tools and instances: create, find, wait, renew leases, pause, resume and delete."""

@@ -1,4 +1,4 @@
-"""Pause and resume an instance, also where the change was asked for before."""
+"""Pause and resume an instance. Repeated requests are safe."""
 
 from __future__ import annotations
 
@@ -13,12 +13,18 @@ from ags_flows.ownership import RESUMABLE
 
 
 def pause(control: ControlPlane, instance_id: str, *, memory: bool, timeout: float) -> Instance:
-    """Pause an instance and wait until it is PAUSED. Ignore that it is paused already.
+    """Pause an instance and wait until it is PAUSED. An instance that is paused already is not an error.
+
+    Args:
+        control: The control plane.
+        instance_id: The instance.
+        memory: Whether to keep the memory.
+        timeout: Seconds to wait.
 
     Raises:
-        InstanceGoneError: It has ended.
-        ConflictError: It is in a state that cannot be paused.
-        WaitTimeoutError: It was not PAUSED in time.
+        InstanceGoneError: The instance has ended.
+        ConflictError: The instance cannot be paused in its current state.
+        WaitTimeoutError: The instance was not PAUSED in time.
     """
     _unless(control, instance_id, RESUMABLE, lambda: control.pause_instance(instance_id, memory=memory))
     return wait_instance_status(control, instance_id, goal="PAUSED", timeout=timeout)
@@ -27,18 +33,20 @@ def pause(control: ControlPlane, instance_id: str, *, memory: bool, timeout: flo
 def resume(
     control: ControlPlane, instance_id: str, *, lease: str | int, timeout: float, is_paused: bool = False
 ) -> Instance:
-    """Resume an instance and wait until it is RUNNING. Ignore that it runs already; wait for a pause that is under way.
+    """Resume an instance and wait until it is RUNNING. Wait first for a pause that is in progress.
+
+    An instance that is running already is not an error.
 
     Args:
         control: The control plane.
         instance_id: The instance.
-        lease: Its new timeout.
+        lease: New timeout of the instance.
         timeout: Seconds for each wait.
-        is_paused: Whether it is known that no pause is under way: that saves a request.
+        is_paused: Whether the caller knows that no pause is in progress. This saves a request.
 
     Raises:
-        InstanceGoneError: It has ended.
-        WaitTimeoutError: It was not RUNNING in time.
+        InstanceGoneError: The instance has ended.
+        WaitTimeoutError: The instance was not RUNNING in time.
     """
     if not is_paused and control.get_instance(instance_id).status == "PAUSING":
         wait_instance_status(control, instance_id, goal="PAUSED", timeout=timeout)
@@ -48,7 +56,7 @@ def resume(
 
 
 def _unless(control: ControlPlane, instance_id: str, reached: Collection[str], change: Callable[[], None]) -> None:
-    """Apply a change of state. Ignore ConflictError if the instance is already in the target state."""
+    """Apply a state change. Ignore ConflictError if the instance is in one of the target states already."""
     with telling_of_its_end(control, instance_id):
         try:
             change()

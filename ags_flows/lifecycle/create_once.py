@@ -1,8 +1,9 @@
-"""Create a tool, an instance or a snapshot once, whatever happens to the response.
+"""Idempotent creation of tools, instances and snapshots: a lost response does not create a second one.
 
-A creation carries the ClientToken of its call: a repeated request gets what the first one made. What it made may be
-dead since; then the next generation's token makes another one. Nothing here takes anything over from an earlier
-attempt but snapshots: see `ags_flows.lifecycle.open_sandbox` for instances. A tool is found by its name and its spec.
+Each creation has the ClientToken of its call, so that a repeated request gets the resource of the first request. If
+that resource has ended since, the token of the next generation creates another one. Instances of earlier attempts are
+not taken over here: see `ags_flows.lifecycle.open_sandbox`. Existing tools are found by name and spec, and snapshots
+of earlier attempts by their tags.
 """
 
 from __future__ import annotations
@@ -43,13 +44,13 @@ from ags_flows.ownership import (
 )
 
 GENERATIONS = 20
-"""How many dead resources of one call are stepped over before it is called a fault."""
+"""Number of dead resources of one call after which the creation fails."""
 
 IN_PROGRESS = Backoff(attempts=None, patience=300.0, first_pause=1.0, longest_pause=5.0)
-"""How long a request is repeated whose first sending AGS still executes: an image may have to be pulled."""
+"""Backoff of a request that AGS still executes: AGS may have to pull an image."""
 
 DELETION_TIMEOUT = 120.0
-"""Seconds to wait until a tool that is being deleted is gone."""
+"""Seconds to wait until a tool is deleted."""
 
 _NAME_TAKEN = "InvalidParameterValue.SandboxTool"
 _LOOKS = 20
@@ -62,7 +63,7 @@ class Start(Protocol):
     """Starts an instance with a ClientToken and metadata."""
 
     def __call__(self, client_token: str, metadata: dict[str, str]) -> Instance:
-        """Start it."""
+        """Start an instance."""
         ...
 
 
@@ -80,13 +81,13 @@ def start_once(
     Args:
         control: The control plane.
         step: The step.
-        owner: The run and the process.
+        owner: The flow run and the process.
         start: Sends the request.
-        tool: Narrows the search for what a refused duplicate made: a tool's id or name.
-        lease: Seconds, where the owner renews a lease.
+        tool: Id or name of the tool. It limits the search for the instance of an earlier request.
+        lease: Length of the lease in seconds; None without a lease.
 
     Raises:
-        InstanceFailedError: Each instance that this call started is dead, which only a fault can explain.
+        InstanceFailedError: All instances of this call ended immediately.
     """
     for generation in range(GENERATIONS):
         metadata = label(step, owner, datetime.now(timezone.utc), lease, generation)
@@ -98,22 +99,22 @@ def start_once(
         if instance is not None and instance.status in LIVE:
             return instance
     raise InstanceFailedError(
-        f"{GENERATIONS} instances of the same call have all ended immediately.",
+        f"{GENERATIONS} instances of the same call all ended immediately.",
         hint="Look at their StopReason with `ags-flows ps --all`.",
     )
 
 
 def create_tool_once(control: ControlPlane, spec: ToolSpec, step: Step) -> tuple[Tool, bool]:
-    """Create a tool, or find the one of the same name that this package made from an equal spec.
+    """Create a tool, or return the tool of the same name that this package created from an equal spec.
 
-    A tool of that name that is being deleted is waited for; one that is FAILED is deleted and created again.
+    If a tool of that name is being deleted, wait for the deletion. If it is FAILED, delete it and create it again.
 
     Returns:
-        The tool, and whether it was there before.
+        The tool, and whether it existed before.
 
     Raises:
-        ConflictError: A tool of that name exists, and is another one.
-        ToolFailedError: Each tool that this call created is gone, which only a fault can explain.
+        ConflictError: A different tool of that name exists.
+        ToolFailedError: All tools of this call were deleted immediately.
     """
     labelled = marked(spec)
     for generation in range(GENERATIONS):
@@ -127,17 +128,17 @@ def create_tool_once(control: ControlPlane, spec: ToolSpec, step: Step) -> tuple
             if existing is not None:
                 return existing, True
             continue
-        # A replayed ClientToken answers with the tool that it made, also when that was deleted since.
+        # The response to a repeated ClientToken has the first tool, even if that was deleted since.
         found = look(lambda: _first(control.list_tools(ids=[created])), _LOOKS_FOR_A_TOOL, _INTERVAL)  # noqa: B023
         if found is not None and found.status != "DELETING":
             return found, False
-    raise ToolFailedError(f"{GENERATIONS} tools of the same call are all gone.", hint="Give the tool another name.")
+    raise ToolFailedError(f"{GENERATIONS} tools of the same call were all deleted.", hint="Give the tool another name.")
 
 
 def create_snapshot_once(
     control: ControlPlane, step: Step, instance_id: str, *, name: str, memory: bool, tags: dict[str, str]
 ) -> Snapshot:
-    """Create a snapshot for a call, or return the one that an earlier attempt of the step made of the same instance."""
+    """Create a snapshot, or return the one that an earlier attempt of the step created of the same instance."""
     labels = {**tags, MANAGED_BY_KEY: MANAGED_BY, FAMILY: step.family, HOLDER: str(step.holder)}
 
     def made(by: Relation) -> Snapshot | None:
@@ -167,11 +168,13 @@ def create_snapshot_once(
             snapshot = look(lambda: made("same"), _LOOKS_FOR_A_TOOL, _INTERVAL)
         if snapshot is not None and snapshot.status not in ("DELETING", "DELETED"):
             return snapshot
-    raise ConflictError(f"{GENERATIONS} snapshots of the same call are all deleted.", hint="Give it another name.")
+    raise ConflictError(
+        f"{GENERATIONS} snapshots of the same call were all deleted.", hint="Give the snapshot another name."
+    )
 
 
 def tool_named(control: ControlPlane, name: str) -> Tool | None:
-    """Return the tool of a name, None where there is none; one that is being deleted is waited for."""
+    """Return the tool of a name, or None if there is none. Wait for a tool that is being deleted."""
     try:
         found = control.get_tool(name)
     except NotFoundError:
@@ -183,10 +186,10 @@ def tool_named(control: ControlPlane, name: str) -> Tool | None:
 
 
 def wait_deleted(control: ControlPlane, tool: Tool, timeout: float) -> None:
-    """Wait until AGS does not know a tool any more.
+    """Wait until a tool is deleted.
 
     Raises:
-        WaitTimeoutError: It is still being deleted after `timeout` seconds.
+        WaitTimeoutError: The tool is still being deleted after `timeout` seconds.
     """
     deadline = time.monotonic() + timeout
     while control.list_tools(ids=[tool.id]):
@@ -198,17 +201,17 @@ def wait_deleted(control: ControlPlane, tool: Tool, timeout: float) -> None:
 
 
 def _existing(control: ControlPlane, spec: ToolSpec, error: AGSFlowsError) -> Tool | None:
-    """Return the tool that has the name, where it is as the spec has it; None where the name is free again."""
+    """Return the tool of the same name if it matches the spec, or None if the name is free again."""
     known = look(lambda: _first(control.list_tools(name=spec.name)), _LOOKS_FOR_A_TOOL, _INTERVAL)
     if known is None:
         if isinstance(error, DuplicateRequestError):
-            # The token is used up, and what it made is gone.
+            # The token was used, and the tool that it created was deleted.
             return None
         raise error
     if known.status != "DELETING" and not is_as_specified(known, spec):
         raise ConflictError(
-            f"There is a tool named {spec.name!r} already ({known.id}, {known.status}).",
-            hint="Pass its name instead of a ToolSpec to use it, call ensure_tool, or choose another name.",
+            f"A different tool is named {spec.name!r} already ({known.id}, {known.status}).",
+            hint="To use it, pass its name instead of a ToolSpec. Otherwise call ensure_tool or choose another name.",
             code=error.code,
             request_id=error.request_id,
         ) from error
@@ -220,7 +223,7 @@ def _existing(control: ControlPlane, spec: ToolSpec, error: AGSFlowsError) -> To
 
 
 def _mine(control: ControlPlane, step: Step, generation: int, tool: str | None) -> Instance | None:
-    """Return the instance of a generation that this very call started, dead or alive."""
+    """Return the instance of a generation that this call started, dead or alive; None if AGS does not list it."""
     for instance in control.list_instances(tool=tool, metadata={FAMILY: step.family}):
         theirs = holder_of(instance.metadata)
         if theirs is not None and relation(step.holder, theirs) == "same":
@@ -230,7 +233,7 @@ def _mine(control: ControlPlane, step: Step, generation: int, tool: str | None) 
 
 
 def _when_executed(request: Callable[[], _T]) -> _T:
-    """Send a request again, with the same token, while AGS still executes its first sending."""
+    """Repeat a request with the same token while AGS still executes the first one."""
     return persistently(request, IN_PROGRESS, repeat=lambda error: isinstance(error, RequestInProgressError))
 
 

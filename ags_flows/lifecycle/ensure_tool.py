@@ -1,8 +1,7 @@
-"""A tool as a spec has it: created, changed in place where AGS allows it, replaced where it does not.
+"""Make a tool match its spec: create it, update it in place if AGS can, otherwise replace it.
 
-What AGS answers of a tool is not what was sent: amounts have other units, defaults are filled in, digests resolved. So
-each tool carries a tag with a short hash of every field that it was made from: equal hashes mean an equal spec,
-whatever the answer looks like. A tool without that tag is somebody else's: it is taken as it is, or refused.
+A tool is compared with its spec by a tag, see `ags_flows.lifecycle.tool_marks`. A tool without that tag was created by
+another program: it is used unchanged if its known fields match the spec; otherwise an error is raised.
 """
 
 from __future__ import annotations
@@ -25,27 +24,27 @@ NAMED_IN_MESSAGES = 3
 def ensure(
     control: ControlPlane, spec: ToolSpec, step: Step, *, replace: bool, drain: float, timeout: float
 ) -> EnsuredTool:
-    """Return the tool of the spec's name, ACTIVE and as the spec has it.
+    """Return the tool of the spec's name once it is ACTIVE and matches the spec.
 
     Args:
         control: The control plane.
-        spec: The tool, with everything that a configuration adds.
+        spec: The tool, with the defaults of the configuration.
         step: The step.
-        replace: Whether a tool may be deleted and created anew for what AGS cannot change.
-        drain: Seconds that a tool's instances have to end before it is replaced.
+        replace: Whether the tool may be deleted and created again if AGS cannot update a field.
+        drain: Seconds to wait for the tool's instances to end before it is replaced.
         timeout: Seconds to wait until it is ACTIVE.
 
     Raises:
-        ConfigurationError: It differs, and may not be changed or replaced.
-        ConflictError: It is to be replaced, and instances still use it.
-        ToolFailedError: It failed to become ACTIVE.
+        ConfigurationError: The tool differs, and may not be updated or replaced.
+        ConflictError: The tool has to be replaced, but instances still use it.
+        ToolFailedError: The tool did not become ACTIVE.
     """
     existing = tool_named(control, spec.name)
     if existing is None:
         try:
             return _create(control, spec, step, "created", (), timeout)
         except ConflictError:
-            # Another flow was faster, with the same wish perhaps.
+            # Another flow created the tool concurrently, perhaps with the same spec.
             existing = tool_named(control, spec.name)
             if existing is None:
                 raise
@@ -53,8 +52,8 @@ def ensure(
     ours = found.known or existing.tags.get(MANAGED_BY_KEY) == MANAGED_BY
     if (found.changeable or found.fixed) and not ours:
         raise ConfigurationError(
-            f"Tool {existing.name!r} ({existing.id}) differs from the spec in {_listed(found)}, and ags_flows did not "
-            "make it.",
+            f"Tool {existing.name!r} ({existing.id}) differs from the spec in {_listed(found)}, and was not created by "
+            "ags_flows.",
             hint="Change the spec, give it another name, or delete the tool.",
         )
     broken = existing.status == "FAILED"
@@ -71,16 +70,22 @@ def ensure(
     if not found.changeable and (found.known or not ours):
         return _ensured(active, "found", ())
     _update(control, active, marked(spec), found)
-    changed = found.changeable or ("whatever AGS did not show",)
+    changed = found.changeable or ("unreported fields",)
     return _ensured(wait_tool_active(control, existing.id, timeout=timeout), "updated", changed)
 
 
 def delete_drained(control: ControlPlane, tool: Tool, *, drain: float, timeout: float) -> None:
-    """Delete a tool once its instances have ended, and wait until AGS does not know it any more.
+    """Wait for a tool's instances to end, delete the tool, and wait for the deletion.
+
+    Args:
+        control: The control plane.
+        tool: The tool.
+        drain: Seconds to wait for the instances.
+        timeout: Seconds to wait for the deletion.
 
     Raises:
-        ConflictError: Instances still use it when `drain` is over.
-        WaitTimeoutError: It is still being deleted after `timeout` seconds.
+        ConflictError: Instances still use the tool after `drain` seconds.
+        WaitTimeoutError: The tool is still being deleted after `timeout` seconds.
     """
     deadline = time.monotonic() + drain
     while users := users_of(control, tool):
@@ -89,7 +94,7 @@ def delete_drained(control: ControlPlane, tool: Tool, *, drain: float, timeout: 
             more = f" and {len(users) - NAMED_IN_MESSAGES} more" if len(users) > NAMED_IN_MESSAGES else ""
             raise ConflictError(
                 f"Tool {tool.name!r} ({tool.id}) is in use by {shown}{more}.",
-                hint="Stop them (stop_instance), or let the call wait for their end with drain=seconds.",
+                hint="Stop them (stop_instance), or wait for their end with drain=seconds.",
                 code="ResourceInUse.SandboxTool",
             )
         time.sleep(min(INTERVAL, max(0.0, deadline - time.monotonic())))
@@ -98,7 +103,7 @@ def delete_drained(control: ControlPlane, tool: Tool, *, drain: float, timeout: 
 
 
 def users_of(control: ControlPlane, tool: Tool) -> list[Instance]:
-    """Return the instances that keep a tool from being deleted."""
+    """Return the instances that prevent the deletion of a tool."""
     return [one for one in control.list_instances(tool=tool.id) if one.status in IN_USE]
 
 
@@ -115,7 +120,7 @@ def _create(
 
 
 def _update(control: ControlPlane, tool: Tool, spec: ToolSpec, found: Difference) -> None:
-    """Send what differs, or everything where nobody knows what does."""
+    """Send the fields that differ, or all fields if the differences are not known."""
     names = set(found.changeable) if found.known else set(CHANGEABLE)
     container = {name: getattr(spec, name) for name in CONTAINER}
     kept = {name: value for name, value in tool.tags.items() if name != SPEC_TAG}
@@ -124,7 +129,7 @@ def _update(control: ControlPlane, tool: Tool, spec: ToolSpec, found: Difference
         description=spec.description if "description" in names else None,
         tags={**kept, **spec.tags},
         network=spec.network if "network" in names else None,
-        # A container is sent whole: what is left out of it would be lost.
+        # AGS replaces the whole container configuration, so all of its fields are sent.
         custom=CustomConfiguration(**container) if names & set(CONTAINER) and any(container.values()) else None,
         computer=spec.computer if "computer" in names else None,
     )

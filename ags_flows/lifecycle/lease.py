@@ -70,7 +70,7 @@ class Lease:
     lost: AGSFlowsError | None = None
 
     def release(self) -> None:
-        """Stop the renewals. The instance goes on until its timeout, unless the caller stops it."""
+        """Stop the renewals. The instance runs until its timeout, unless the caller stops it."""
         self._keeper.release(self)
 
 
@@ -101,11 +101,10 @@ class LeaseKeeper:
     """Renews the leases of this process. Thread-safe. Its threads end when there are no leases.
 
     Args:
-        clock: Seconds that only grow.
+        clock: Returns monotonic time in seconds.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        """Start without leases and without threads."""
         self._clock = clock
         self.forget()
 
@@ -285,7 +284,7 @@ class LeaseKeeper:
 
 
 def _call(lease: Lease, callback: Callable[[T], None], value: T) -> None:
-    """Call a callback. Log what it raises: the renewals go on."""
+    """Call a callback. If it raises, log the error: the renewals continue."""
     try:
         callback(value)
     except BaseException:  # noqa: BLE001 - nothing that a callback raises may end the renewals
@@ -316,7 +315,7 @@ def _is_renewable(kept: _Kept) -> bool:
 
 
 def _gone(instance_id: str, reason: str) -> InstanceGoneError:
-    return InstanceGoneError(f"Sandbox {instance_id} has ended ({reason}); its lease is not renewed any more.")
+    return InstanceGoneError(f"Sandbox {instance_id} has ended ({reason}); its lease is no longer renewed.")
 
 
 _keeper = LeaseKeeper()

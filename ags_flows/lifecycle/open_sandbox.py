@@ -1,6 +1,6 @@
-"""Get a running sandbox for a step: take over what an earlier attempt left, or start one.
+"""Get a running sandbox for a step: take over the sandbox of an earlier attempt, or start a new one.
 
-This is the one way in which sessions, batches, jobs and `AGSRuntime` get a sandbox.
+Sessions, batches, jobs and `AGSRuntime` all get their sandboxes here.
 """
 
 from __future__ import annotations
@@ -45,21 +45,21 @@ from ags_flows.ownership import (
 )
 
 LOST = (InstanceGoneError, InstanceFailedError, NotFoundError, ConflictError, WaitTimeoutError)
-"""Errors after which a candidate for a take-over is left alone, and the next one is tried."""
+"""Errors after which a candidate for a take-over is skipped and the next one is tried."""
 
 
 @dataclass(frozen=True)
 class Launch:
-    """What to get a sandbox from, for whom, and for how long.
+    """The specification of a sandbox to get.
 
     Attributes:
         step: The step.
-        owner: The run and the process.
-        arguments: Of `ControlPlane.start_instance`: `tool`, `custom`, `snapshot_id`, ...
-        timeout: The instance's timeout, as AGS takes it.
-        lease: Seconds, where the caller renews the timeout as a lease.
+        owner: The flow run and the process.
+        arguments: Arguments of `ControlPlane.start_instance`: `tool`, `custom`, `snapshot_id`, ...
+        timeout: The instance's timeout in the format of AGS.
+        lease: Length of the lease in seconds, if the caller renews the timeout as a lease.
         metadata: More metadata.
-        startup_timeout: Seconds to wait for a state.
+        startup_timeout: Seconds for each wait for a state.
     """
 
     step: Step
@@ -78,7 +78,7 @@ class Launch:
 
 
 class Opened(NamedTuple):
-    """A sandbox, and whether an earlier attempt had started it. One that was taken over is RUNNING."""
+    """A sandbox, and whether it was taken over from an earlier attempt. One that was taken over is RUNNING."""
 
     instance: Instance
     taken_over: bool
@@ -92,20 +92,20 @@ def open_sandbox(
     *,
     on_trouble: Callable[[str], None] = lambda text: None,
 ) -> Opened:
-    """Take over or start a sandbox, and wait until it is RUNNING. One that does not become RUNNING is stopped.
+    """Take over or start a sandbox, and wait until it is RUNNING. Stop it if it does not become RUNNING.
 
-    A session makes the two steps apart, as two task runs.
+    A session does this in two task runs instead: first `take_over_or_start`, then the wait.
 
     Args:
         control: The control plane.
-        connection: Of the data plane, for claims.
-        launch: What to get.
-        candidates: Instances that earlier attempts left; by default they are listed.
-        on_trouble: Gets a sentence for each candidate that cannot be taken over.
+        connection: Connection to the data plane, for claims.
+        launch: The sandbox to get.
+        candidates: Instances of earlier attempts. Default: they are listed.
+        on_trouble: Called with a sentence for each candidate that cannot be taken over.
 
     Raises:
         SupersededError: A later attempt of the same run has the sandbox.
-        InstanceFailedError: The new one did not start.
+        InstanceFailedError: The new sandbox did not start.
     """
     opened = take_over_or_start(control, connection, launch, candidates, on_trouble=on_trouble)
     if opened.instance.status == "RUNNING":
@@ -131,10 +131,13 @@ def take_over_or_start(
 
     Args:
         control: The control plane.
-        connection: Of the data plane, for claims.
-        launch: What to get.
-        candidates: Instances that earlier attempts left; by default they are listed.
-        on_trouble: Gets a sentence for each candidate that cannot be taken over.
+        connection: Connection to the data plane, for claims.
+        launch: The sandbox to get.
+        candidates: Instances of earlier attempts. Default: they are listed.
+        on_trouble: Called with a sentence for each candidate that cannot be taken over.
+
+    Raises:
+        SupersededError: A later attempt of the same run has the sandbox.
     """
     if candidates is None:
         candidates = left_by_earlier_attempts(control, launch.step, launch.tool) if launch.step.holder.is_retry else ()
@@ -165,7 +168,11 @@ def take_over_or_start(
 
 
 def left_by_earlier_attempts(control: ControlPlane, step: Step, tool: str | None) -> list[Instance]:
-    """Return the live instances of a step that earlier attempts left, oldest first."""
+    """Return the live instances of a step that earlier attempts started, in the order of `in_order`.
+
+    Raises:
+        SupersededError: A later attempt holds one of them.
+    """
     known = control.list_instances(tool=tool, metadata={FAMILY: step.family})
     for instance in known:
         refuse_successors(step.holder, instance)
@@ -173,7 +180,7 @@ def left_by_earlier_attempts(control: ControlPlane, step: Step, tool: str | None
 
 
 def in_order(candidates: Iterable[Instance]) -> list[Instance]:
-    """Return candidates in the order in which they are tried: of the latest attempt first, then the oldest first."""
+    """Return candidates in the order to try them: those of the latest attempt first, then the oldest first."""
 
     def key(instance: Instance) -> tuple[tuple[int, ...], str, str]:
         holder = holder_of(instance.metadata)
@@ -186,7 +193,7 @@ def refuse_successors(mine: Holder, instance: Instance) -> None:
     """Raise an error if a later attempt holds a live instance.
 
     Raises:
-        SupersededError: It does: this attempt must not go on.
+        SupersededError: A later attempt holds it. This attempt must not continue.
     """
     theirs = holder_of(instance.metadata)
     if instance.status in LIVE and theirs is not None and relation(mine, theirs) == "stale":
@@ -194,10 +201,10 @@ def refuse_successors(mine: Holder, instance: Instance) -> None:
 
 
 def release(control: ControlPlane, connection: Connection, instance: Instance) -> bool:
-    """Record that the caller ends an instance that it holds; return False where a later attempt has taken it over.
+    """Record that the caller stops an instance that it holds. Return False if a later attempt has taken it over.
 
-    The record is made in the sandbox, so that a take-over at the same instant sees it or is seen. In a sandbox that
-    does not respond, the holder in the metadata decides.
+    The record is an atomic claim in the sandbox, so that of a release and a concurrent take-over only one succeeds.
+    If the sandbox does not respond, the holder in the metadata decides.
     """
     mine = holder_of(instance.metadata)
     if mine is None:
@@ -215,20 +222,21 @@ def _is_held_by_successor(control: ControlPlane, mine: Holder, instance_id: str)
     try:
         known = persistently(lambda: control.list_instances(ids=[instance_id]), Backoff(attempts=3))
     except AGSFlowsError:
-        # Neither plane responds: most sandboxes have no successor, and must not go on.
+        # Neither plane responds. Most sandboxes have no successor and must be stopped.
         return False
     theirs = holder_of(known[0].metadata) if known else None
     return theirs is not None and relation(mine, theirs) == "stale"
 
 
 def take_over(control: ControlPlane, connection: Connection, launch: Launch, candidate: Instance) -> Instance | None:
-    """Take over an instance that an earlier attempt left; return it RUNNING, None where another call was faster.
+    """Take over an instance of an earlier attempt and return it RUNNING. Return None if another call was faster.
 
     Its lease is renewed, or it is resumed with a new one, before it is claimed in the sandbox: a claim may take time.
 
     Raises:
-        InstanceGoneError: It has ended.
-        UnsupportedError: The sandbox cannot hold claims, or AGS started it without an override; then it is stopped.
+        InstanceGoneError: The instance has ended or does not respond.
+        UnsupportedError: The sandbox does not support claims, or AGS started it without an override. In the second
+            case it is stopped.
         SupersededError: A later attempt of the same run has it.
     """
     predecessor = holder_of(candidate.metadata)
@@ -257,7 +265,7 @@ def take_over(control: ControlPlane, connection: Connection, launch: Launch, can
         raise InstanceGoneError(f"Instance {candidate.id} does not respond: {error}") from error
     if not claimed:
         return None
-    # An earlier attempt may live in this process, with waits in the sandbox.
+    # An earlier attempt may still run in this process and wait for commands in the sandbox.
     open_new_plane(connection, candidate.id)
     held = held_by(launch.step.holder, launch.owner, launch.lease)
     metadata = {**launch.metadata, **{name: value for name, value in held.items() if value}}

@@ -1,4 +1,4 @@
-"""Images that AGS caches ahead of their first use."""
+"""Images that AGS caches before their first use."""
 
 from __future__ import annotations
 
@@ -16,15 +16,19 @@ _READY = ("SUCCESS", "ACTIVE", "READY")
 
 
 def precache(control: ControlPlane, image: str, registry_type: str) -> PrecachedImage:
-    """Ask AGS to cache an image; asking again for the same one finds what there is."""
-    answer = control.call("CreatePreCacheImageTask", {"Image": image, "ImageRegistryType": registry_type})
-    if not answer.get("PreCacheImageId"):
-        raise ServiceError("CreatePreCacheImageTask: the answer has no PreCacheImageId.")
-    return look(control, str(answer["PreCacheImageId"]))
+    """Request that AGS caches an image. A repeated request returns the existing cached image.
+
+    Raises:
+        ServiceError: The response of AGS has no id.
+    """
+    response = control.call("CreatePreCacheImageTask", {"Image": image, "ImageRegistryType": registry_type})
+    if not response.get("PreCacheImageId"):
+        raise ServiceError("CreatePreCacheImageTask: the response has no PreCacheImageId.")
+    return look(control, str(response["PreCacheImageId"]))
 
 
 def look(control: ControlPlane, precache_id: str) -> PrecachedImage:
-    """Return how far a cached image is."""
+    """Return the current state of a cached image."""
     fields = control.call("DescribePreCacheImageTask", {"PreCacheImageId": precache_id})
     return wire.precached_from_wire({"PreCacheImageId": precache_id, **fields})
 
@@ -34,7 +38,7 @@ def wait_precached(control: ControlPlane, known: PrecachedImage, *, timeout: flo
 
     Raises:
         ToolFailedError: AGS could not pull it.
-        WaitTimeoutError: It was not cached in time; AGS goes on.
+        WaitTimeoutError: It was not cached in time. AGS continues to pull it.
     """
     deadline = time.monotonic() + timeout
     while known.status not in _READY:
@@ -43,7 +47,8 @@ def wait_precached(control: ControlPlane, known: PrecachedImage, *, timeout: flo
             raise ToolFailedError(f"Image {known.image!r} could not be cached: {reason}.", hint=IMAGE_CAUSES)
         if (left := deadline - time.monotonic()) <= 0:
             raise WaitTimeoutError(
-                f"Image {known.image!r} is {known.status} after {timeout:g} s.", hint="AGS goes on: wait for it again."
+                f"Image {known.image!r} is {known.status} after {timeout:g} s.",
+                hint="AGS continues to pull it: wait again.",
             )
         time.sleep(min(INTERVAL, left))
         known = look(control, known.id)
@@ -51,7 +56,7 @@ def wait_precached(control: ControlPlane, known: PrecachedImage, *, timeout: flo
 
 
 def precached(control: ControlPlane, image: str | None = None) -> list[PrecachedImage]:
-    """Return all cached images, or those of one reference."""
+    """Return all cached images, or those of one image reference."""
     parameters = {"Filters": [{"Name": "Image", "Values": [image]}]} if image else {}
     listed = by_token(control.call, "DescribePreCacheImageList", parameters, "PreCacheImageList")
     found = [wire.precached_from_wire(fields) for fields in listed]
@@ -59,7 +64,7 @@ def precached(control: ControlPlane, image: str | None = None) -> list[Precached
 
 
 def forget_precached(control: ControlPlane, precache_id: str) -> None:
-    """Remove a cached image; one that is gone already is a success."""
+    """Remove a cached image. An image that was removed already is not an error."""
     try:
         control.call("DeletePreCacheImage", {"PreCacheImageId": precache_id})
     except NotFoundError:

@@ -1,4 +1,4 @@
-"""One tool for each image of a list: what is missing, what differs, and what is no longer wanted."""
+"""Compare a list of images with the existing tools: missing, different and surplus tools."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ IMAGE_TAG = "ags-flows-image"
 
 
 def tool_name_of(image: str, prefix: str = "") -> str:
-    """Return the name of an image's tool: readable, at most 50 characters, and never that of another image.
+    """Return the name of an image's tool: readable, at most 50 characters, and different for each image.
 
-    It has the image's repository and tag without the registry's host, and eight characters of a hash of the whole
-    reference, so that it depends on nothing else that is in the list.
+    The name has the image's repository and tag without the registry's host, and eight characters of a hash of the
+    whole reference. It does not depend on other images in the list.
 
     Raises:
-        ConfigurationError: The prefix leaves no room, or has characters that no name may have.
+        ConfigurationError: The prefix is too long or has invalid characters.
     """
     if not re.fullmatch(r"[A-Za-z0-9_-]{0,30}", prefix):
-        raise ConfigurationError(f"prefix: {prefix!r} is not of at most 30 letters, digits, '_' or '-'.")
+        raise ConfigurationError(f"prefix: {prefix!r} is not valid. Use at most 30 letters, digits, '_' or '-'.")
     host, _, rest = image.partition("/")
     readable = rest if rest and ("." in host or ":" in host or host == "localhost") else image
     slug = re.sub(r"[^A-Za-z0-9_-]+", "-", readable).strip("-")
     digest = hashlib.sha256(image.encode()).hexdigest()[:8]
     room = LONGEST_NAME - len(prefix) - len(digest) - 1
-    # The end tells more than the beginning: it has the version.
+    # Keep the end rather than the beginning, because it has the version.
     return f"{prefix}{slug[-room:].strip('-_')}-{digest}"
 
 
 def specs_of(images: Sequence[str], template: ToolSpec | None, group: str, prefix: str) -> dict[str, ToolSpec]:
-    """Return the tool for each image; an image that is named twice has one.
+    """Return the spec of the tool for each different image.
 
     Raises:
-        ConfigurationError: There is no image, or one is empty; the message says where.
+        ConfigurationError: The list is empty, or an image is empty. The message has its 1-based number.
     """
     wanted: dict[str, ToolSpec] = {}
     for number, image in enumerate(images, 1):
@@ -57,10 +57,10 @@ def specs_of(images: Sequence[str], template: ToolSpec | None, group: str, prefi
 
 
 def drift(wanted: dict[str, ToolSpec], known: Sequence[Tool], group: str) -> list[SyncedTool]:
-    """Compare the list with the tools that there are.
+    """Compare the wanted tools with the existing ones.
 
     Returns:
-        An entry for each image, and for each tool of ours, of this group, that no image wants any more.
+        An entry for each image, and one for each tool of this group whose image is no longer in the list.
     """
     by_name = {tool.name: tool for tool in known}
     entries = []

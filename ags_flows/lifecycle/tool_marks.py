@@ -1,7 +1,7 @@
-"""Whether a tool is as a spec has it: a tag with a short hash of every field that the tool was made from.
+"""Compare a tool with a spec by a tag that has a short hash of every field of the spec.
 
-What AGS answers of a tool is not what was sent: amounts have other units, defaults are filled in, digests resolved.
-Equal hashes mean an equal spec, whatever the response looks like.
+Responses of AGS differ from the requests: amounts have other units, defaults are filled in, digests are resolved. The
+tag makes the comparison independent of this: equal hashes mean an equal spec.
 """
 
 from __future__ import annotations
@@ -18,11 +18,17 @@ CONTAINER = (*CONTAINER_FIELDS, "resources")
 CHANGEABLE = (*CONTAINER, "description", "network", "computer")
 FIXED = ("type", "role_arn", "mounts", "logs", "default_timeout", "persistent")
 OURS = (MANAGED_BY_KEY, SPEC_TAG)
-"""Tags that this package needs: they are kept when the other tags are replaced."""
+"""Tags that this package needs. They are kept when the other tags are replaced."""
 
 
 class Difference(NamedTuple):
-    """What a tool has different from a spec, by the fields' names."""
+    """The differences between a tool and a spec.
+
+    Attributes:
+        changeable: Names of fields that differ and that AGS can update.
+        fixed: Names of fields that differ and that AGS cannot update.
+        known: Whether the tool has the tag, so that all differences are known.
+    """
 
     changeable: tuple[str, ...] = ()
     fixed: tuple[str, ...] = ()
@@ -30,7 +36,7 @@ class Difference(NamedTuple):
 
 
 def mark(spec: ToolSpec) -> str:
-    """Return the tag's value: a hash of each field, in a fixed order."""
+    """Return the value of the tag: a hash of each field, in a fixed order."""
     fields = spec.model_dump(mode="json")
     return "v1:" + "".join(fingerprint(fields[name])[:MARK_LENGTH] for name in (*CHANGEABLE, *FIXED))
 
@@ -63,10 +69,10 @@ def difference(tool: Tool, spec: ToolSpec) -> Difference:
 
 
 def marked(spec: ToolSpec) -> ToolSpec:
-    """Return the spec with the tags of a tool that this package makes."""
+    """Return the spec with the tags that this package adds to its tools."""
     return spec.model_copy(update={"tags": {**spec.tags, MANAGED_BY_KEY: MANAGED_BY, SPEC_TAG: mark(spec)}})
 
 
 def is_as_specified(tool: Tool, spec: ToolSpec) -> bool:
-    """Whether this package made the tool from an equal spec."""
+    """Whether this package created the tool from an equal spec."""
     return tool.tags.get(MANAGED_BY_KEY) == MANAGED_BY and tool.tags.get(SPEC_TAG) == mark(spec)

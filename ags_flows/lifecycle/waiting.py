@@ -1,8 +1,8 @@
-"""Waiting for tools and instances: one describe call for all that this process waits for.
+"""Wait for tools and instances. All waits of this process share their describe calls.
 
-Each kind of resource of one connection has a watch. The first waiter starts its thread, which asks for all ids at
-once, with an interval that grows from 0.1 to 5 seconds and starts over when somebody joins; it ends with the last
-waiter.
+Each kind of resource of one connection has a watch. The first waiter starts its thread, which requests all ids in one
+call. The interval grows from 0.1 to 5 seconds and starts at 0.1 again when another waiter joins. The thread ends after
+the last wait.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ FIRST_INTERVAL = 0.1
 LAST_INTERVAL = 5.0
 GROWTH = 1.5
 MISSES = 3
-"""Looks in a row that do not list a resource which was listed before, until it counts as gone."""
+"""Number of consecutive polls without a resource that was listed before, after which it counts as deleted."""
 
 UNKNOWN_FOR = 15.0
-"""Seconds that a fresh id may be missing from the list before it counts as gone."""
+"""Seconds for which a new id may be missing from the list before it counts as unknown."""
 
 _FAILED = {
     "RUNNING": NEVER_RAN | STOP_FAILED | CHANGE_FAILED,
     "PAUSED": NEVER_RAN | STOP_FAILED | CHANGE_FAILED,
     "STOPPED": STOP_FAILED,
 }
-"""What can no longer become the goal."""
+"""Statuses from which the goal cannot be reached."""
 
 _REACHED = {
     "RUNNING": frozenset({"RUNNING"}),
@@ -62,13 +62,14 @@ def wait_tool_active(
     Args:
         control: The control plane.
         tool_id: The tool.
-        timeout: Seconds.
-        cancelled: Ends the wait within a second when set.
+        timeout: Seconds to wait.
+        cancelled: If this event is set, the wait ends within a second.
 
     Raises:
-        ToolFailedError: It is FAILED; with AGS's StatusReason. Or it is being deleted.
-        NotFoundError: AGS does not know it.
-        WaitTimeoutError: It was not ACTIVE in time; describe calls that failed for a while are no reason to give up.
+        ToolFailedError: The tool is FAILED, with AGS's StatusReason, or it is being deleted.
+        NotFoundError: AGS does not know the tool.
+        WaitTimeoutError: It was not ACTIVE in time. Describe calls that fail with a retryable error are repeated
+            until then.
         WaitCancelledError: `cancelled` was set.
     """
 
@@ -76,7 +77,7 @@ def wait_tool_active(
         if tool.status == "FAILED":
             raise ToolFailedError(
                 f"Tool {tool.name!r} ({tool.id}) failed: {tool.status_reason or 'AGS gives no reason'}.",
-                hint=f"{IMAGE_CAUSES} Delete the tool and create it anew; ensure_tool does both.",
+                hint=f"{IMAGE_CAUSES} Delete the tool and create it again; ensure_tool does both.",
             )
         if tool.status == "DELETING":
             raise ToolFailedError(f"Tool {tool.name!r} ({tool.id}) is being deleted.")
@@ -91,9 +92,9 @@ def wait_instance_running(
     """Return the instance once it is RUNNING.
 
     Raises:
-        InstanceFailedError: It failed to start, and never will.
-        InstanceGoneError: It was stopped or ran into its timeout.
-        WaitTimeoutError: It was not RUNNING in time.
+        InstanceFailedError: The start failed.
+        InstanceGoneError: The instance was stopped or reached its timeout.
+        WaitTimeoutError: The instance was not RUNNING in time.
         WaitCancelledError: `cancelled` was set.
     """
     return wait_instance_status(control, instance_id, goal="RUNNING", timeout=timeout, cancelled=cancelled)
@@ -107,28 +108,28 @@ def wait_instance_status(
     timeout: float,
     cancelled: threading.Event | None = None,
 ) -> Instance:
-    """Return the instance once it has the state `goal`: RUNNING, PAUSED or STOPPED.
+    """Return the instance once it has the status `goal`: RUNNING, PAUSED or STOPPED.
 
-    Right after a resume AGS may still answer PAUSED, right after a pause RUNNING: neither is taken for a failure,
-    unless what was asked for had begun before. UNHEALTHY is waited out. An instance that failed, or that AGS does not
-    know (any more), counts as STOPPED.
+    Shortly after a resume AGS may still report PAUSED, and shortly after a pause RUNNING. This is not a failure, unless
+    AGS has already reported RESUMING or PAUSING. While the status is UNHEALTHY, the wait continues. An instance that
+    failed or that AGS does not know counts as STOPPED.
 
     Args:
         control: The control plane.
         instance_id: The instance.
-        goal: The state.
-        timeout: Seconds.
-        cancelled: Ends the wait within a second when set.
+        goal: The status to wait for.
+        timeout: Seconds to wait.
+        cancelled: If this event is set, the wait ends within a second.
 
     Raises:
-        ConfigurationError: It is no state to wait for.
-        InstanceFailedError: The goal cannot be reached any more.
-        InstanceGoneError: It is being stopped, was stopped, or is not known to AGS.
-        WaitTimeoutError: It was not reached in time.
+        ConfigurationError: `goal` is not one of the three statuses.
+        InstanceFailedError: The goal can no longer be reached.
+        InstanceGoneError: The instance is being stopped, was stopped, or is not known to AGS.
+        WaitTimeoutError: The goal was not reached in time.
         WaitCancelledError: `cancelled` was set.
     """
     if goal not in _REACHED:
-        raise ConfigurationError(f"goal={goal!r} is no state to wait for.", hint=f"Known: {', '.join(_REACHED)}.")
+        raise ConfigurationError(f"goal must be one of {', '.join(_REACHED)}, got {goal!r}.")
     began = False
     underway = {"PAUSED": {"PAUSING"}, "RUNNING": {"STARTING", "RESUMING"}}.get(goal, set())
     fallen_back = {"PAUSED": {"RUNNING"}, "RUNNING": {"PAUSING", "PAUSED"}}.get(goal, set())
@@ -147,12 +148,12 @@ def wait_instance_status(
         if goal != "STOPPED" and status in STOPPING:
             raise InstanceGoneError(
                 f"Instance {instance.id} is {status}{reason} instead of {goal}.",
-                hint="Somebody stopped it, or it ran into its timeout: start another one.",
+                hint="It was stopped or reached its timeout. Start another one.",
             )
         if began and status in fallen_back:
             raise InstanceFailedError(
                 f"Instance {instance.id} is {status} again instead of {goal}.",
-                hint="AGS took it back, or somebody else paused or resumed it meanwhile.",
+                hint="The change was undone by AGS, or another process paused or resumed the instance.",
             )
         began = began or status in underway
         return False
@@ -166,19 +167,19 @@ def wait_instance_status(
         return Instance(id=instance_id, tool_id="", status="STOPPED")
 
 
-_START = "Check the tool's image, command and probe: AGS starts no instance whose probe fails."
+_START = "Check the tool's image, command and probe: the start fails if the probe fails."
 
 _FAILURE_HINTS = {
     "STARTING_FAILED": _START,
     "FAILED": _START,
-    "PAUSE_FAILED": "It may still run: look at it, and stop it if it does not.",
-    "RESUME_FAILED": "Resume it once more, or start another one.",
+    "PAUSE_FAILED": "It may still run. Check it, and stop it if it does not.",
+    "RESUME_FAILED": "Resume it again, or start another one.",
 }
 
 
 @dataclass(eq=False)
 class _Look(Generic[R]):
-    """What the last poll said of one resource: in which round, what was found, or why it could not be asked."""
+    """The last poll's result for one resource: the round, and the resource or the error."""
 
     round: int
     found: R | None = None
@@ -227,36 +228,36 @@ class _Watch(Generic[R]):
                         raise trouble
                     elif trouble is None:
                         missed += 1
-                        # Listed before and missing several times in a row, or missing for long.
+                        # Listed before and missing in several consecutive polls, or missing for a long time.
                         if waited >= patience or (last != "unknown" and missed >= MISSES):
                             raise self._missing(resource_id)
                 if waited >= timeout:
-                    why = f" The last look at it failed: {trouble}" if trouble else ""
+                    why = f" The last poll failed: {trouble}" if trouble else ""
                     raise WaitTimeoutError(
                         f"The {self.kind} {resource_id} is still {last} after {waited:.0f} s.{why}",
-                        hint="Give it more time (startup_timeout), or look at it in the console of AGS.",
+                        hint="Use a longer timeout (startup_timeout), or check it in the console of AGS.",
                     )
         finally:
             self._leave(resource_id)
 
     def _missing(self, resource_id: str) -> AGSFlowsError:
-        text = f"AGS does not know the {self.kind} {resource_id} (any more)."
+        text = f"AGS does not know the {self.kind} {resource_id}, or no longer knows it."
         if self.kind == "tool":
-            return NotFoundError(text, hint="Check the id and the region, or create it anew.")
-        return InstanceGoneError(text, hint="It has ended, or belongs to another region: start another one.")
+            return NotFoundError(text, hint="Check the id and the region, or create it again.")
+        return InstanceGoneError(text, hint="It has ended, or belongs to another region. Start another one.")
 
     def _next(self, resource_id: str, looked: int, left: float) -> _Look[R] | None:
-        """Return the next look at a resource, None when there is none within a second, or in the time that is left."""
+        """Return the next result for a resource, or None if there is none within a second and within `left`."""
 
-        def news() -> bool:
+        def has_next() -> bool:
             look = self.looks.get(resource_id)
             return look is not None and look.round > looked
 
         with self.changed:
-            # The thread may be gone with a fork: every waiter sees to it.
+            # A forked child has no thread, so every waiter starts it if needed.
             self._start()
-            self.changed.wait_for(news, timeout=max(0.0, min(1.0, left)))
-            return self.looks[resource_id] if news() else None
+            self.changed.wait_for(has_next, timeout=max(0.0, min(1.0, left)))
+            return self.looks[resource_id] if has_next() else None
 
     def _join(self, resource_id: str) -> int:
         with self.changed:
@@ -264,7 +265,7 @@ class _Watch(Generic[R]):
             self.joined = True
             self._start()
             self.changed.notify_all()
-            # A poll that is on its way may have seen what was before.
+            # A poll that is in progress may return the status from before this call.
             return self.round + self.polling
 
     def _leave(self, resource_id: str) -> None:
@@ -287,7 +288,7 @@ class _Watch(Generic[R]):
             with self.changed:
                 while self.waiting:
                     if self.joined:
-                        # Soon, but not at once: many that join one after another share a poll.
+                        # Soon, but not immediately: waiters that join shortly after one another share a poll.
                         interval, self.joined = FIRST_INTERVAL, False
                     left = polled + interval - time.monotonic()
                     if left <= 0:
@@ -314,13 +315,13 @@ class _Watch(Generic[R]):
         except (InvalidRequestError, ConfigurationError) as error:
             if len(ids) == 1:
                 return {ids[0]: _Look(0, trouble=error)}
-            # One id that AGS takes for none must not end the waits for all others.
+            # One invalid id must not end the waits for the other ids.
             return {one: look for each in ids for one, look in self._look([each]).items()}
         except AGSFlowsError as error:
             return {one: _Look(0, trouble=error) for one in ids}
-        except Exception as error:  # noqa: BLE001 - a fault of ours must reach the waiters, not end the thread
-            mine = AGSFlowsError(f"Looking for {self.kind}s failed: {error!r}")
-            return {one: _Look(0, trouble=mine) for one in ids}
+        except Exception as error:  # noqa: BLE001 - an internal error must reach the waiters, not end the thread
+            internal = AGSFlowsError(f"Polling the status of {self.kind}s failed: {error!r}")
+            return {one: _Look(0, trouble=internal) for one in ids}
 
 
 _watches: dict[tuple[int, str], tuple[ControlPlane, _Watch[Tool] | _Watch[Instance]]] = {}

@@ -1,8 +1,8 @@
 """The values that cross task boundaries: frozen, JSON-safe, without secrets.
 
-Names follow AGS (tool, instance, mount, probe); units stand in the field names. `ToolSpec` and its parts describe
-what to create and are checked when they are built, before any request; `Tool`, `Instance`, ... are what AGS answered
-and tolerate states and fields that came after this version.
+Names follow AGS (tool, instance, mount, probe); field names contain the units. `ToolSpec` and its parts describe what
+to create and are validated when they are constructed, before any request. `Tool`, `Instance` and others are responses
+of AGS; they accept statuses and fields that this version does not know.
 """
 
 from ags_flows.models.answers import (

@@ -1,4 +1,4 @@
-"""What AGS answers: tools, instances, snapshots, images, quotas, tokens."""
+"""Responses of AGS: tools, instances, snapshots, images, quotas, tokens."""
 
 from __future__ import annotations
 
@@ -12,13 +12,16 @@ from ags_flows.ownership import FAMILY
 
 
 class Answer(Constant, BaseModel):
-    """Base of what AGS answers: frozen, tolerant of fields that came after this version."""
+    """Base of all responses of AGS: frozen; fields that this version does not know are ignored."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
 
 
 class Tool(Answer):
-    """A sandbox tool as AGS describes it. Times are aware; `default_timeout` is in seconds, sizes may be None."""
+    """A sandbox tool as AGS describes it.
+
+    Times are timezone-aware. `default_timeout` is in seconds. `cpu_cores` and `memory_gib` may be None.
+    """
 
     id: str
     name: str
@@ -39,19 +42,19 @@ class Tool(Answer):
 
     @property
     def ready(self) -> bool:
-        """Whether instances can be started of it."""
+        """Whether instances of the tool can be started."""
         return self.status in ("ACTIVE", "READY")
 
     @property
     def place_key(self) -> str:
-        """What stands for the tool in steps: its name, which a tool that was created again keeps."""
+        """Stable key of the tool in step keys: its name, which does not change when the tool is created again."""
         return self.name
 
 
 class EnsuredTool(Tool):
-    """A tool that is as it was asked for, and what that took.
+    """A tool that matches its spec, and what was done to achieve that.
 
-    `changed` names the fields that were updated in place, or that needed another tool in place of the old one.
+    `changed` has the names of the fields that were updated in place, or because of which the tool was replaced.
     """
 
     outcome: Literal["found", "created", "updated", "replaced"] = "found"
@@ -59,9 +62,10 @@ class EnsuredTool(Tool):
 
 
 class Instance(Answer):
-    """A sandbox instance as AGS describes it. Times are aware; `timeout` is in seconds, None without end.
+    """A sandbox instance as AGS describes it.
 
-    `cpu_cores` and `memory_gib` are None where they are its tool's.
+    Times are timezone-aware. `timeout` is in seconds; None means no timeout. `cpu_cores` and `memory_gib` are None if
+    the instance has the size of its tool.
     """
 
     id: str
@@ -81,7 +85,7 @@ class Instance(Answer):
 
     @property
     def place_key(self) -> str:
-        """What stands for the instance in steps: the step that started it, or its id where other code did."""
+        """Stable key of the instance in step keys: the family of the step that started it, otherwise its id."""
         return self.metadata.get(FAMILY, self.id)
 
 
@@ -98,9 +102,9 @@ class Snapshot(Answer):
 
 
 class PrecachedImage(Answer):
-    """An image that AGS keeps near its machines, so that instances of it start sooner.
+    """An image in the cache of AGS, with which instances start faster.
 
-    `source` is `EXPLICIT` for those that were asked for; AGS caches others by itself.
+    `source` is `EXPLICIT` for images that a user requested. AGS caches other images automatically.
     """
 
     id: str
@@ -115,19 +119,19 @@ class PrecachedImage(Answer):
 
 
 class Quota(Answer):
-    """How much of something there may be, and how much there is."""
+    """The limit and the current use of one resource."""
 
     limit: float
     used: float
 
     @property
     def free(self) -> float:
-        """How much is left, never negative."""
+        """The unused amount, never negative."""
         return max(0.0, self.limit - self.used)
 
 
 class QuotaOverview(Answer):
-    """Quotas of the account in one region. None where AGS does not tell one."""
+    """Quotas of the account in one region. A quota that AGS does not report is None."""
 
     tools: Quota | None = None
     instances: Quota | None = None
@@ -137,12 +141,15 @@ class QuotaOverview(Answer):
 
     def __str__(self) -> str:
         """Return one line for people."""
-        told = {name: value for name in type(self).model_fields if (value := getattr(self, name)) is not None}
-        return ", ".join(f"{name.replace('_', ' ')} {q.used:g} of {q.limit:g}" for name, q in told.items())
+        known = {name: value for name in type(self).model_fields if (value := getattr(self, name)) is not None}
+        return ", ".join(f"{name.replace('_', ' ')} {q.used:g} of {q.limit:g}" for name, q in known.items())
 
 
 class AccessToken(Answer):
-    """What opens one instance's data plane. `token` is masked in text and in JSON: it never leaves the process."""
+    """The access token of one instance's data plane.
+
+    `token` is masked in text and in JSON, so that it never leaves the process.
+    """
 
     instance_id: str
     token: SecretStr

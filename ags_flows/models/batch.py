@@ -1,4 +1,4 @@
-"""What became of the items of a batch."""
+"""The results of a batch."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from ags_flows.models.value import Value
 
 
 class ItemResult(Value):
-    """What became of one item: one line of the results.
+    """The result of one item: one line of the results file.
 
     Attributes:
-        key: What the item is known by in this batch.
-        index: Which item it is, from 0.
-        status: Whether its command ended with 0, or its function returned.
-        value: What its function returned (JSON); None for a command.
-        exit_code: The command's, None where no command ended.
-        stdout, stderr: The command's, at most a few kilobytes of each: head and tail.
-        error: What went wrong, in words.
-        error_class: The name of the error's class; `ExitCode` for a command that ended with another code than 0.
-        attempts: How often it was tried, in all runs of the batch.
-        seconds: How long the last attempt took.
-        instance_id: Where the last attempt ran.
+        key: Key of the item in this batch.
+        index: 0-based index of the item.
+        status: `ok` if the item's command exited with 0, or its function returned.
+        value: Return value of the function (JSON); None for a command.
+        exit_code: Exit code of the command; None if no command ended.
+        stdout, stderr: Output of the command, at most a few kilobytes of each: head and tail.
+        error: Error message, empty if the item succeeded.
+        error_class: Name of the error's class; `ExitCode` for a command with an exit code other than 0.
+        attempts: Number of attempts, in all runs of the batch.
+        seconds: Duration of the last attempt.
+        instance_id: The instance of the last attempt.
     """
 
     key: str
@@ -41,16 +41,19 @@ class ItemResult(Value):
 
 
 class BatchReport(Value):
-    """What became of a batch.
+    """The report of a batch.
 
     Attributes:
-        items: How many different items there are.
-        duplicates: How many items were the same as one before: each is done once.
-        resumed: How many had been done before, by an attempt that was interrupted.
-        failures: The first of the failed; all are in `results`.
-        results: Where the results are, JSON Lines in the order of the items.
-        sandboxes: How many sandboxes were used at most at once.
-        started: How many sandboxes were started in all.
+        items: Number of different items.
+        succeeded: Number of items that succeeded.
+        failed: Number of items that failed.
+        duplicates: Number of items that were equal to an earlier one. Each different item is executed once.
+        resumed: Number of items whose results are from an earlier, interrupted attempt.
+        failures: The first failed items. `results` has all of them.
+        results: Path or URL of the results: JSON Lines in the order of the items.
+        sandboxes: Maximum number of sandboxes that ran concurrently.
+        started: Total number of sandboxes that were started.
+        seconds: Duration of the batch.
     """
 
     items: int
@@ -66,5 +69,5 @@ class BatchReport(Value):
 
     @property
     def items_per_second(self) -> float:
-        """How fast it was, not counting what had been done before."""
+        """Throughput of this run, without the resumed items."""
         return (self.items - self.resumed) / self.seconds if self.seconds else 0.0

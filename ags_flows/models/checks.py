@@ -1,4 +1,4 @@
-"""Rules for arguments of public tasks, one for each kind of value, checked before anything is sent or started."""
+"""Checks for arguments of public tasks, one for each kind of value. They run before any request."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,254}\$?", re.ASCII)
 
 
 def check_seconds(value: float | None, field: str = "timeout", *, positive: bool = False) -> float | None:
-    """Return a number of seconds, None as it is.
+    """Check a number of seconds and return it. None is valid.
 
     Args:
-        value: A finite number.
-        field: The name that the error gives.
-        positive: Whether 0 is refused.
+        value: A finite number, or None.
+        field: Name of the argument, for the error message.
+        positive: Whether 0 is invalid.
 
     Raises:
         ConfigurationError: `value` is not a finite number, or is too small.
@@ -40,20 +40,20 @@ def check_seconds(value: float | None, field: str = "timeout", *, positive: bool
 
 
 def check_count(value: int | None, field: str = "limit", *, least: int = 0) -> int | None:
-    """Return a whole number, None as it is.
+    """Check an integer and return it. None is valid.
 
     Args:
-        value: A whole number.
-        field: The name that the error gives.
-        least: The smallest number that is allowed.
+        value: An integer, or None.
+        field: Name of the argument, for the error message.
+        least: The smallest valid number.
 
     Raises:
-        ConfigurationError: `value` is not a whole number, or is too small.
+        ConfigurationError: `value` is not an integer, or is too small.
     """
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ConfigurationError(f"{field} must be a whole number >= {least}, got {value!r}.")
+        raise ConfigurationError(f"{field} must be an integer >= {least}, got {value!r}.")
     return value
 
 
@@ -120,7 +120,7 @@ def check_user(value: str | None, field: str = "user") -> str | None:
     """Return the name of a user in a sandbox, None as it is.
 
     Raises:
-        ConfigurationError: No user can have this name.
+        ConfigurationError: `value` is not a valid user name.
     """
     if value is None or (isinstance(value, str) and _USER.fullmatch(value)):
         return value
@@ -253,14 +253,14 @@ def check_text(value: object, field: str) -> str:
 
 
 def check_environment(values: Mapping[str, Any] | None, field: str = "env") -> dict[str, str]:
-    """Return environment variables as text: numbers are converted, booleans become `true` and `false`.
+    """Return environment variables as strings. Numbers are converted; booleans become `true` and `false`.
 
     Args:
-        values: Variable name to text, number or boolean.
-        field: The name that the error gives.
+        values: Variable name to string, number or boolean. None is equal to an empty mapping.
+        field: Name of the argument, for the error message.
 
     Raises:
-        ConfigurationError: A name or a value cannot be one of the environment; the message names the variable.
+        ConfigurationError: A name or a value is invalid. The message has the name of the variable.
 
     Example:
         ```python
@@ -277,8 +277,8 @@ def check_environment(values: Mapping[str, Any] | None, field: str = "env") -> d
 def _variable(name: object, field: str) -> str:
     if not isinstance(name, str) or not name or "=" in name or "\0" in name or not is_text(name):
         raise ConfigurationError(
-            f"{field}: {name!r} is not the name of a variable.",
-            hint="A name is a text that is not empty, without '=' and zero bytes.",
+            f"{field}: {name!r} is not a valid variable name.",
+            hint="A name is a non-empty string without '=' and null characters.",
         )
     return name
 
@@ -290,8 +290,8 @@ def _text_of(name: str, value: object, field: str) -> str:
         return str(value)
     if not isinstance(value, str):
         raise ConfigurationError(
-            f"{field}: {name} must be a text, a finite number or a boolean, got {type(value).__name__}.",
-            hint="Convert it, for example by json.dumps.",
+            f"{field}: {name} must be a string, a finite number or a boolean, got {type(value).__name__}.",
+            hint="Convert it, for example with json.dumps.",
         )
     if "\0" in value or not is_text(value):
         raise ConfigurationError(f"{field}: {name} has a zero byte or half a pair of surrogates.")

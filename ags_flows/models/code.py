@@ -1,4 +1,4 @@
-"""What the code interpreter gave back: text, pictures, tables, charts, and errors."""
+"""Results of the code interpreter: text, images, tables, charts, and errors."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from ags_flows.models.value import Value
 
 
 class CodeContext(Value):
-    """A context of the code interpreter: variables of one language that live on between executions.
+    """A context of the code interpreter: it keeps the variables of one language between executions.
 
-    `key` names its claim in the sandbox, where `create_code_context` made it.
+    `key` is the name of its claim in the sandbox, if `create_code_context` created the context.
     """
 
     id: str
@@ -23,7 +23,7 @@ class CodeContext(Value):
 
     @property
     def place_key(self) -> str:
-        """What stands for the context in steps: its claim in the sandbox, which a retry finds again."""
+        """Stable key of the context in step keys: its claim in the sandbox, which a retry finds, or its id."""
         return self.key or self.id
 
 
@@ -36,11 +36,11 @@ class CodeError(Value):
 
 
 class Chart(Value):
-    """What was drawn, as data: the interpreter reads it out of the plot.
+    """The data of a chart, which the interpreter extracts from the plot.
 
     `type` is `line`, `scatter`, `bar`, `pie`, `box_and_whisker`, `superchart` (its elements are charts) or `unknown`.
     `elements` are mappings as e2b documents them for each type: a line has `label` and `points`, a bar `label`,
-    `group` and `value`, and so on. `axes` holds labels, units, ticks and scales of both axes, where there are any.
+    `group` and `value`, and so on. `axes` has labels, units, ticks and scales of both axes, if there are any.
     """
 
     type: str
@@ -50,10 +50,10 @@ class Chart(Value):
 
 
 class RichResult(Value):
-    """One thing that a cell displayed, in every format that it offered.
+    """One displayed result of a cell, in every available format.
 
-    `png`, `jpeg` and `pdf` are base64, as the interpreter sends them; `image()` decodes the picture. `table` is a data
-    frame as column to values. `is_main` tells the value of the cell's last line from what was displayed on the way.
+    `png`, `jpeg` and `pdf` are base64-encoded; `image()` decodes the image. `table` is a data frame as a mapping of
+    column to values. `is_main` is True for the value of the cell's last line and False for other displayed results.
     """
 
     text: str | None = None
@@ -72,20 +72,20 @@ class RichResult(Value):
     is_main: bool = False
 
     def formats(self) -> list[str]:
-        """Return the names of the formats that are there."""
+        """Return the names of the available formats."""
         return [name for name in type(self).model_fields if name != "is_main" and getattr(self, name)]
 
     def image(self) -> bytes | None:
-        """Return the picture, PNG or else JPEG, or None where there is none."""
+        """Return the image as PNG, otherwise as JPEG; None if there is no image."""
         encoded = self.png or self.jpeg
         return base64.b64decode(encoded) if encoded else None
 
 
 class CodeResult(Value):
-    """The outcome of one execution in the code interpreter. An exception of the code is a value, in `error`.
+    """The outcome of one execution in the code interpreter. An exception of the code is stored in `error`.
 
-    `text` is the value of the last line as text; `results` holds everything that was displayed, in order. `stdout` and
-    `stderr` hold at most the limit that was asked for, head and tail.
+    `text` is the value of the last line as text. `results` has everything that was displayed, in order. `stdout` and
+    `stderr` have at most the requested number of bytes: head and tail.
     """
 
     code: str
@@ -101,5 +101,5 @@ class CodeResult(Value):
 
     @property
     def ok(self) -> bool:
-        """Whether no exception was raised."""
+        """Whether the code raised no exception."""
         return self.error is None

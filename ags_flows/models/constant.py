@@ -1,4 +1,4 @@
-"""Models that Prefect's `task.map` passes to each task run as they are."""
+"""Models that Prefect's `task.map` passes unchanged to each task run."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pydantic import BaseModel
 
 
 class Constant:
-    """Mixin of pydantic models that are not iterable; it stands before the model among the bases.
+    """Mixin that makes a pydantic model not iterable. List it before the model in the bases.
 
-    `task.map` maps over each argument that `iter` accepts, which accepts pydantic's models. `dict(model)` still works.
+    `task.map` maps over each iterable argument, and pydantic models are iterable. `dict(model)` still works.
     """
 
     __iter__: Any = None

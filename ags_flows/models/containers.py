@@ -1,4 +1,4 @@
-"""What one sandbox is made of: ports, probe, resources, network, and the rest of a container."""
+"""The parts of a container's configuration: ports, probe, resources, network, and others."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Probe(Value):
 
 
 class Resources(Value):
-    """What one instance may use."""
+    """Resource limits of one instance."""
 
     cpu: Cpu = "1"
     memory: Memory = "2Gi"
@@ -41,7 +41,7 @@ class Resources(Value):
 
 
 class Network(Value):
-    """How an instance reaches out: `PUBLIC`, `VPC`, or `SANDBOX` (not at all)."""
+    """Outgoing network access of an instance: `PUBLIC`, `VPC`, or `SANDBOX` (none)."""
 
     mode: Literal["PUBLIC", "VPC", "SANDBOX"] = "PUBLIC"
     subnet_ids: tuple[str, ...] = ()
@@ -66,7 +66,7 @@ class Dns(Value):
 
 
 class Security(Value):
-    """What a container's root may do. AGS runs containers privileged unless `privileged` is False."""
+    """Privileges of a container's root user. AGS runs containers privileged unless `privileged` is False."""
 
     privileged: bool | None = None
     add_capabilities: tuple[str, ...] = ()
@@ -74,14 +74,14 @@ class Security(Value):
 
 
 class Logs(Value):
-    """Files below `/logs` that are collected, and the CLS topic that they are sent to (which needs a role)."""
+    """Files under `/logs` to collect, and the CLS topic to send them to. A topic requires a role."""
 
     files: tuple[Annotated[str, Field(pattern=r"^/logs/[^/\x00]+$")], ...] = Field(default=(), max_length=10)
     topic_id: str | None = None
 
 
 class Computer(Value):
-    """What a tool of type `osworld` or `waa` runs."""
+    """Software of a tool of type `osworld` or `waa`."""
 
     osworld_version: str | None = None
     waa_image_id: str | None = None

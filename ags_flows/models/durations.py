@@ -1,4 +1,4 @@
-"""Durations as AGS writes them: `30s`, `5m`, `1h30m`."""
+"""Durations in the format of AGS: `30s`, `5m`, `1h30m`."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def parse_duration(value: str | int | float | timedelta, *, field: str | None = 
         field: The name that the error gives; None where the caller adds it.
 
     Returns:
-        Seconds, 30 to 86,400: the limits of AGS for the timeout of an instance.
+        Whole seconds, from 30 to 86,400: the limits of AGS for the timeout of an instance.
 
     Raises:
-        ConfigurationError: The form or the limits are not kept.
+        ConfigurationError: The format is invalid, or the duration is out of range.
 
     Example:
         ```python
@@ -56,9 +56,9 @@ def check_duration(value: Any, field: str = "timeout") -> Any:
 
 
 def format_duration(seconds: int) -> str:
-    """Return the form that AGS documents for a number of seconds: `"90s"`.
+    """Return the format that AGS documents for a number of seconds: `"90s"`.
 
-    Seconds alone: compound forms are accepted by AGS's Go tools, but documented nowhere.
+    It has only seconds, because AGS does not document compound formats such as `1m30s`.
     """
     return f"{seconds}s"
 

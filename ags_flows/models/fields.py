@@ -1,4 +1,4 @@
-"""Types of fields with the rules of AGS: names, images, amounts, paths, ports, timeouts."""
+"""Field types with the validation rules of AGS: names, images, resources, paths, ports, timeouts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _IMAGE = re.compile(r"[A-Za-z0-9][\w.\-/:@]*", re.ASCII)
 
 
 def check_tool_name(name: str) -> str:
-    """Return `name`, or raise ValueError with the rule of AGS for names of tools."""
+    """Return `name`. Raise ValueError if it breaks the rule of AGS for tool names."""
     if not TOOL_NAME.fullmatch(name):
         raise ValueError(f"{name!r} is not a tool name: 1 to 50 letters, digits, '_' or '-'")
     return name
@@ -28,22 +28,22 @@ def check_tool_name(name: str) -> str:
 
 def _check_image(image: str) -> str:
     if not image.strip():
-        raise ValueError("the image name is empty: give a reference such as 'python:3.11'")
+        raise ValueError("the image name is empty: use a reference such as 'python:3.11'")
     if not _IMAGE.fullmatch(image):
         raise ValueError(f"{image!r} is not an image reference such as 'registry.example.com/team/name:tag'")
     return image
 
 
 def check_image_of_mount(image: str) -> str:
-    """Return a reference that names a tag or a digest, or raise ValueError with the rule."""
+    """Return `image`. Raise ValueError if it has neither a tag nor a digest."""
     last = _check_image(image).rsplit("/", 1)[-1]
     if ":" not in last and "@" not in last:
-        raise ValueError(f"{image!r} needs a tag or a digest: AGS mounts no image without")
+        raise ValueError(f"{image!r} needs a tag or a digest: AGS does not mount images without one")
     return image
 
 
 def registry_type_of(image: str) -> str | None:
-    """Return the kind of registry that an image's host belongs to, None where the host does not say."""
+    """Return the registry type of an image's host, or None if the host does not determine it."""
     host = image.split("/", 1)[0].split(":", 1)[0]
     if "/" not in image:
         return None
@@ -53,7 +53,7 @@ def registry_type_of(image: str) -> str | None:
 
 
 def check_registry_type(image: str | None, registry_type: str | None) -> None:
-    """Refuse the one kind of Tencent Cloud's registries for an image of the other, by ValueError with the rule."""
+    """Raise ValueError if the registry type contradicts the image's host."""
     known = registry_type_of(image or "")
     if known and registry_type in ("enterprise", "personal") and registry_type != known:
         raise ValueError(
@@ -88,7 +88,7 @@ def _check_memory(memory: str) -> str:
 
 
 def check_mount_path(path: str) -> str:
-    """Return an absolute path below `/`, or raise ValueError with the rule."""
+    """Return `path`. Raise ValueError if it is not an absolute path below `/`."""
     if not path.startswith("/") or "\0" in path or ".." in path.split("/") or path.rstrip("/") == "":
         raise ValueError(f"{path!r} is not a mount path: an absolute path below '/', without '..'")
     return path

@@ -1,4 +1,4 @@
-"""Storage of tools: where it comes from and where it appears."""
+"""Storage of tools: its source and its mount path."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ags_flows.models.value import Value
 
 
 class ImageSource(Value):
-    """A directory of an image, as storage: how envd gets into a custom image."""
+    """A directory of an image as storage, for example to add envd to a custom image."""
 
     kind: Literal["image"] = "image"
     image: Annotated[str, BeforeValidator(check_image_of_mount)]
@@ -47,7 +47,7 @@ class AgentBucketSource(Value):
 
 
 class VolumeSource(Value):
-    """A volume of AGS, by its id (`vol-...`) or its name."""
+    """A volume of AGS, identified by its id (`vol-...`) or its name."""
 
     kind: Literal["volume"] = "volume"
     volume_id: str | None = None
@@ -56,12 +56,12 @@ class VolumeSource(Value):
     @model_validator(mode="after")
     def _named_once(self) -> Self:
         if bool(self.volume_id) == bool(self.name):
-            raise ValueError("a volume is named by volume_id or by name, and not by both")
+            raise ValueError("a volume needs either volume_id or name, not both")
         return self
 
 
 class VolumeTemplateSource(Value):
-    """A volume that is made from a template; instances with an equal `reuse_key` share one."""
+    """A volume that is created from a template. Instances with an equal `reuse_key` share one volume."""
 
     kind: Literal["volume-template"] = "volume-template"
     name: str = Field(min_length=1)
@@ -75,7 +75,7 @@ MountSource = Annotated[
 
 
 class StorageMount(Value):
-    """Storage that every instance of the tool finds at `mount_path`."""
+    """Storage that is mounted at `mount_path` in every instance of the tool."""
 
     name: str = Field(min_length=1)
     mount_path: MountPath
@@ -84,7 +84,7 @@ class StorageMount(Value):
 
 
 class MountOption(Value):
-    """A change to one of the tool's mounts, for one instance: `readonly` can only be tightened."""
+    """A change to one of the tool's mounts for one instance. `readonly` can only be changed to True."""
 
     name: str = Field(min_length=1)
     mount_path: MountPath | None = None

@@ -1,4 +1,4 @@
-"""What the reaper may stop, and what it did."""
+"""The rules of the reaper, and its report."""
 
 from __future__ import annotations
 
@@ -9,49 +9,49 @@ from pydantic import Field
 from ags_flows.models.value import Value
 
 PROTECTED = {"ags-flows-protected": "true"}
-"""Metadata of an instance, or a tag of a tool or a snapshot, that no reaper touches."""
+"""Metadata of an instance, or tag of a tool or a snapshot, that the reaper never stops or deletes."""
 
 
 class ReapRules(Value):
-    """Which rules the reaper follows, each of which can be switched off."""
+    """The rules that the reaper applies. Each rule can be switched off."""
 
     orphans: bool = Field(
         default=True,
-        description="Stop instances, and delete tools made for one run alone, whose flow run is over, or was deleted "
-        "from the Prefect server.",
+        description="Stop instances whose flow run has ended or was deleted from the Prefect server, and delete tools "
+        "that were created for one such run.",
     )
     grace_minutes: float = Field(
-        default=10.0, ge=0, description="How long they are left alone first, for a retry to take over."
+        default=10.0, ge=0, description="Minutes to wait after the end of the flow run, so that a retry can take over."
     )
     broken: bool = Field(
         default=True,
-        description="Stop instances once more that could not be stopped, and orphans that could not pause or resume.",
+        description="Stop instances whose earlier stop failed, and orphans whose pause or resume failed.",
     )
     paused_hours: float | None = Field(
         default=72.0,
         ge=0,
-        description="Stop instances that have been paused for longer: of runs that wait for an answer, and of failed "
-        "runs, kept for a look inside. Empty for never.",
+        description="Stop instances that have been paused for more hours than this: those of runs that wait for "
+        "input, and those of failed runs, kept for inspection. Empty: never.",
     )
     tools_unused_days: float | None = Field(
         default=None,
         ge=0,
-        description="Delete tools of ours that no instance which AGS still lists has used for longer. Empty for never.",
+        description="Delete tools of ags_flows that no listed instance has used for more days than this. Empty: never.",
     )
     snapshots_days: float | None = Field(
-        default=None, ge=0, description="Delete snapshots of ours that are older. Empty for never."
+        default=None, ge=0, description="Delete snapshots of ags_flows that are older than this. Empty: never."
     )
     sole_server: bool = Field(
         default=False,
-        description="Runs that this Prefect server knows nothing of are nobody's: only where no other Prefect server "
-        "or workspace uses this account and region.",
+        description="Treat runs that this Prefect server does not know as ended. Use it only if no other Prefect "
+        "server or workspace uses this account and region.",
     )
     protect: dict[str, str] = Field(
         default_factory=lambda: dict(PROTECTED),
-        description="Metadata or tags that protect whatever carries one of them; the value * stands for any.",
+        description="Resources with one of these metadata entries or tags are kept. The value * matches any value.",
     )
     at_most: int = Field(
-        default=200, ge=0, description="How much may be stopped or deleted in one go; the rest is left to the next."
+        default=200, ge=0, description="Maximum number of resources to stop or delete in one run of the reaper."
     )
 
 
@@ -59,15 +59,15 @@ Rule = Literal["orphan", "broken", "paused too long", "unused tool", "old snapsh
 
 
 class Reaped(Value):
-    """One thing that was judged.
+    """One resource that the reaper judged.
 
     Attributes:
-        kind: What it is.
-        id: Its id.
-        rule: The rule that it fell under, None for what was spared.
-        reason: Why it was stopped, or spared, in words.
-        done: Whether it was stopped or deleted: not in a dry run, and not where that failed.
-        problem: Why that failed.
+        kind: The kind of resource.
+        id: Id of the resource.
+        rule: The rule that applied; None if the resource was kept.
+        reason: Why it was stopped or kept, for people.
+        done: Whether it was stopped or deleted. False in a dry run, and if it failed.
+        problem: Why it failed.
     """
 
     kind: Literal["instance", "tool", "snapshot"]
@@ -84,15 +84,17 @@ class Reaped(Value):
 
 
 class ReapReport(Value):
-    """What a reaper looked at, what it stopped and why, and what it spared and why.
+    """What the reaper stopped, what it kept, and why.
 
     Attributes:
-        stopped: What fell under a rule; in a dry run, what would have been stopped.
-        spared: The first of what is ours and was spared.
-        spared_count: How many there are of each reason to spare.
-        seen: How many live instances of anybody were listed.
-        left: How many fell under a rule after `at_most` was reached.
-        incomplete: Why not everything could be judged, empty otherwise.
+        dry_run: Whether nothing was stopped.
+        stopped: Resources under a rule; in a dry run, those that would be stopped.
+        spared: The first resources of ags_flows that were kept.
+        spared_count: Reason to keep a resource, to the number of kept resources.
+        seen: Number of listed live instances, including those of other programs.
+        left: Number of resources under a rule that were not stopped because `at_most` was reached.
+        incomplete: The error that ended the run early, empty otherwise.
+        seconds: Duration of the run.
     """
 
     dry_run: bool

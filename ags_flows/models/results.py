@@ -1,4 +1,4 @@
-"""What was done: commands, files, and whole runs."""
+"""Results of commands, transfers, and whole runs."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from ags_flows.models.value import Value
 class ExecResult(Value):
     """The outcome of a command. An exit code other than 0 is a value, not an error.
 
-    `exit_code` is 128 plus the signal's number when a signal ended the command. `stdout` and `stderr` hold at most
-    the limit that was asked for (head and tail); the `_size` fields count what was written, in bytes.
+    If a signal ended the command, `exit_code` is 128 plus the number of the signal. `stdout` and `stderr` have at most
+    the requested number of bytes (head and tail). `stdout_size` and `stderr_size` are the sizes of the whole output in
+    bytes.
     """
 
     command: str
@@ -30,14 +31,14 @@ class ExecResult(Value):
 
     @property
     def ok(self) -> bool:
-        """Whether the command succeeded."""
+        """Whether the exit code is 0."""
         return self.exit_code == 0
 
 
 class CommandHandle(Value):
-    """A command that runs in the background of a sandbox: enough to wait for it or to kill it, from any process.
+    """A handle of a background command in a sandbox, with which any process can wait for it or kill it.
 
-    `secrets` are variable names to names of Prefect Secret blocks, never their values.
+    `secrets` maps variable names to names of Prefect Secret blocks. It never has their values.
     """
 
     instance_id: str
@@ -49,17 +50,17 @@ class CommandHandle(Value):
 
     @property
     def id(self) -> str:
-        """What names it in logs."""
+        """Name of the command in logs."""
         return self.command
 
     @property
     def place_key(self) -> str:
-        """What stands for the command in steps: its journal, which a retry finds again."""
+        """Stable key of the command in step keys: its journal, which a retry finds."""
         return self.key
 
 
 class FileInfo(Value):
-    """A file or a directory in a sandbox. `mode` is octal permission bits; times are aware."""
+    """A file or a directory in a sandbox. `mode` has the permission bits; times are timezone-aware."""
 
     path: str
     name: str
@@ -73,7 +74,7 @@ class FileInfo(Value):
 
 
 class Transfer(Value):
-    """What was moved between this machine and a sandbox.
+    """The result of an upload or a download.
 
     `files` and `size` (bytes) count everything, `unchanged` the files that were there already and not sent again.
     `left_out` has the names of devices, pipes and sockets, which have no content: the first 100.
@@ -89,7 +90,7 @@ class Transfer(Value):
 
 
 class CleanupReport(Value):
-    """What a cleanup ended, and in one sentence each what it could not."""
+    """The resources that a cleanup stopped or deleted, and one sentence for each failure."""
 
     instance_id: str | None = None
     tool_id: str | None = None
@@ -97,7 +98,7 @@ class CleanupReport(Value):
 
 
 class Step(Value):
-    """One step of a run and how long it took."""
+    """One step of a run and its duration in seconds."""
 
     name: str
     seconds: float
@@ -106,10 +107,10 @@ class Step(Value):
 
 
 class RunReport(Value):
-    """What a flow did: the commands' outcomes, where they ran, and every step with its duration.
+    """The report of a flow: outcomes of the commands, the instance, and every step with its duration.
 
-    `result` is that of the last command that ran; `results` has one for each command, of its last attempt.
-    `snapshots` are the ids of snapshots that were made `before` and `after` the commands.
+    `result` is the outcome of the last command that ran. `results` has the outcome of the last attempt of each
+    command. `snapshots` has the ids of the snapshots that were created `before` and `after` the commands.
     """
 
     result: ExecResult

@@ -1,4 +1,4 @@
-"""What to create: a tool, and what one instance has different from it."""
+"""Specifications: a tool to create, and overrides for one instance."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ CONTAINER_FIELDS = ("image", "image_registry_type", "command", "args", "env", "p
 """Fields of a `ToolSpec` that describe its container."""
 
 CONTAINER_TYPES = ("custom", "swebench")
-"""Types of tools whose container is the user's own."""
+"""Types of tools for which the user specifies the container."""
 
 
 class ToolSpec(Value):
-    """A sandbox tool to create: everything that CreateSandboxTool takes.
+    """A sandbox tool to create: all parameters of CreateSandboxTool.
 
-    `image=None` takes the default image of the configuration, for tools of type `custom`. For these, `resources=None`
-    means those of `Resources()`; for others, what AGS gives to the type.
+    For tools of type `custom`, `image=None` means the default image of the configuration, and `resources=None` means
+    `Resources()`. For other types, AGS chooses the resources.
 
     Example:
         ```python
@@ -59,7 +59,7 @@ class ToolSpec(Value):
             if given:
                 raise ValueError(f"{', '.join(given)}: only for tools of type 'custom', not {self.type!r}")
         if self.persistent and self.default_timeout:
-            raise ValueError("default_timeout and persistent exclude each other: a persistent one has no timeout")
+            raise ValueError("default_timeout and persistent exclude each other: persistent instances have no timeout")
         names = [mount.name for mount in self.mounts]
         if len(set(names)) != len(names):
             raise ValueError(f"mounts: names must differ, got {', '.join(names)}")
@@ -70,7 +70,7 @@ class ToolSpec(Value):
 
 
 class CustomConfiguration(Value):
-    """What one instance has different from its tool (StartSandboxInstance's CustomConfiguration)."""
+    """Overrides of the tool's configuration for one instance (StartSandboxInstance's CustomConfiguration)."""
 
     image: Image | None = None
     image_registry_type: ImageRegistryType | None = None

@@ -1,4 +1,4 @@
-"""What came of evaluating patches on SWE-bench."""
+"""Results of evaluating patches on SWE-bench."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from pydantic import Field
 from ags_flows.models.value import Value
 
 Outcome = Literal["resolved", "unresolved", "patch failed", "timeout", "empty patch", "error"]
-"""`error` is what the sandbox or the cloud failed at, after all retries: it says nothing about the patch."""
+"""`error` means that the sandbox or the cloud failed after all retries. It is not a verdict on the patch."""
 
 
 class Verdict(Value):
-    """What came of one instance.
+    """The result of one instance.
 
     Attributes:
         instance_id: The instance.
         outcome: See `Outcome`.
-        reason: Why it is no verdict, or why the patch could not be applied.
-        report: The official package's report of this instance, where it graded one.
-        log: Where the log of the tests is.
-        seconds: How long the evaluation script took.
-        suspicion: What the official package makes of the log of a failure: `environment: out_of_memory`, ... Its kind
-            is `environment` where no patch can be the cause, and `ambiguous` where one can.
+        reason: Why the evaluation failed, or why the patch could not be applied.
+        report: The official package's report of this instance, if its log was graded.
+        log: Path or URL of the log of the tests.
+        seconds: Duration of the evaluation script.
+        suspicion: Official classification of a failure's log, such as `environment: out_of_memory`. The kind is
+            `environment` if a patch cannot be the cause, and `ambiguous` if it can.
     """
 
     instance_id: str
@@ -36,15 +36,15 @@ class Verdict(Value):
 
 
 class EvaluationReport(Value):
-    """What came of all predictions.
+    """The results of all predictions.
 
     Attributes:
-        model: The name of the model, from the predictions.
+        model: Name of the model, from the predictions.
         verdicts: One for each prediction of an instance of the data set, in the order of the predictions.
-        problems: What is wrong with the predictions or the data set, with line and instance.
-        report: Where the report in the official form is.
-        resumed: How many were graded before, for the same patch.
-        seconds: How long all took.
+        problems: Problems with the predictions or the data set, with line and instance.
+        report: Path or URL of the report in the official format.
+        resumed: Number of verdicts that are from earlier runs with the same patch.
+        seconds: Duration of the evaluation.
     """
 
     model: str
@@ -55,5 +55,5 @@ class EvaluationReport(Value):
     seconds: float = 0.0
 
     def ids(self, *outcomes: Outcome) -> list[str]:
-        """Return the instances that had one of some outcomes, sorted."""
+        """Return the sorted ids of the instances with one of the given outcomes."""
         return sorted(verdict.instance_id for verdict in self.verdicts if verdict.outcome in outcomes)

@@ -1,4 +1,4 @@
-"""Tools that are kept in step with a list of images."""
+"""Results of synchronizing tools with a list of images."""
 
 from __future__ import annotations
 
@@ -13,10 +13,13 @@ class SyncedTool(Value):
     """One tool of a list.
 
     Attributes:
-        drift: How it was found: `surplus` is a tool whose image is not in the list any more.
-        fields: What it had different.
-        outcome: What was done: `created`, `updated`, `replaced`, `deleted`, `found`; empty when nothing was.
-        problem: Why that failed.
+        name: Name of the tool.
+        image: Image of the tool.
+        id: Id of the tool; empty if it does not exist.
+        drift: State of the tool before the change. `surplus`: its image is no longer in the list.
+        fields: Names of the fields that differed.
+        outcome: What was done: `created`, `updated`, `replaced`, `deleted`, `found`; empty if nothing was done.
+        problem: Why the change failed.
     """
 
     name: str
@@ -29,7 +32,7 @@ class SyncedTool(Value):
 
 
 class SyncReport(Value):
-    """The drift that was found, and what was done about it."""
+    """The drift of all tools of a group, and what was done."""
 
     group: str
     dry_run: bool
@@ -38,5 +41,5 @@ class SyncReport(Value):
 
     @property
     def problems(self) -> tuple[SyncedTool, ...]:
-        """Those that could not be brought in step."""
+        """Tools that could not be synchronized."""
         return tuple(tool for tool in self.tools if tool.problem)

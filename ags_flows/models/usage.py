@@ -1,4 +1,4 @@
-"""What sandboxes used: how long, how much of CPU and memory, and what that costs."""
+"""Usage of sandboxes: durations, CPU, memory, and costs."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ Grouping = Literal["tool", "flow", "deployment"]
 
 
 class Prices(Value):
-    """What an hour costs. AGS tells no prices: they are those of your contract."""
+    """Prices per hour, from your contract. AGS does not report prices."""
 
-    cpu_hour: float = Field(default=0.0, ge=0, description="For one core in use for an hour.")
-    memory_gib_hour: float = Field(default=0.0, ge=0, description="For one GiB of memory in use for an hour.")
-    sandbox_hour: float = Field(default=0.0, ge=0, description="For a sandbox of any size for an hour.")
-    currency: str = Field(default="CNY", description="Only shown.")
+    cpu_hour: float = Field(default=0.0, ge=0, description="Price of one CPU core for one hour.")
+    memory_gib_hour: float = Field(default=0.0, ge=0, description="Price of one GiB of memory for one hour.")
+    sandbox_hour: float = Field(default=0.0, ge=0, description="Price of one sandbox of any size for one hour.")
+    currency: str = Field(default="CNY", description="Currency, for display only.")
 
     @property
     def known(self) -> bool:
-        """Whether there is any price."""
+        """Whether any price is set."""
         return bool(self.cpu_hour or self.memory_gib_hour or self.sandbox_hour)
 
 
 class Usage(Value):
-    """What a group of sandboxes used. `unsized` are those whose CPU and memory AGS does not tell any more."""
+    """Usage of a group of sandboxes. `unsized` counts sandboxes whose CPU and memory AGS no longer reports."""
 
     name: str
     by: Grouping | Literal["total"]
@@ -40,7 +40,7 @@ class Usage(Value):
 
 
 class UsageReport(Value):
-    """What all sandboxes used from `since` to `until`, and what each group did. Times are aware."""
+    """Usage of all sandboxes from `since` to `until`, in total and for each group. Times are timezone-aware."""
 
     since: datetime
     until: datetime

@@ -1,4 +1,4 @@
-"""The base of all values, and how a broken rule is told."""
+"""The base class of all values, and the text of validation errors."""
 
 from __future__ import annotations
 
@@ -14,17 +14,16 @@ _SECRET = re.compile(r"secret|token|password|api_key")
 
 
 class Value(Constant, BaseModel):
-    """Base of all values: frozen, and strict about names, since a mistyped field must not be dropped.
+    """Base of all values: frozen; unknown fields are errors, so that a misspelled field is not ignored.
 
     Raises:
-        ConfigurationError: A field breaks its rule; the message names field, rule and value.
+        ConfigurationError: A field is invalid. The message has the field, the rule and the value.
     """
 
     # Built at first use: not everything is used by each process that imports the package.
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     def __init__(self, **data: Any) -> None:
-        """Check the fields, and speak of what is wrong in one sentence a field."""
         try:
             super().__init__(**data)
         except ValidationError as error:

@@ -1,1 +1,1 @@
-"""What is left over is found and ended: what is provably ours, and provably nobody's."""
+"""Find and delete orphaned sandboxes, tools and snapshots that this package created."""

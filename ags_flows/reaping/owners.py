@@ -1,4 +1,4 @@
-"""What the Prefect server knows of the flow runs that own sandboxes: read many at a time."""
+"""Read the states of the flow runs that own sandboxes from the Prefect server, in batches."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ from ags_flows.errors import UnreachableError
 from ags_flows.ownership import RunState
 
 AT_ONCE = 100
-"""Flow runs or flows in one request."""
+"""Flow runs or flows per request."""
 
 DATE_TOLERANCE = 10.0
-"""Seconds by which a `Date` header may be late: it has whole seconds, and a server does not compute it each time."""
+"""Seconds by which a `Date` header may lag: it has whole seconds, and servers cache it."""
 
 _LONG_AGO = datetime.min.replace(tzinfo=timezone.utc)
 
 
 @dataclass(frozen=True)
 class Owned:
-    """What the Prefect server knows of one flow run, or of all flow runs on the path to a sandbox.
+    """The state of one flow run, or the combined state of all nested flow runs that own a sandbox.
 
     Attributes:
         standing: See `ags_flows.ownership.RunState`.
-        state: The name of its state, empty for a run that the server does not know.
-        waits: Whether it is suspended or paused, and waits for input.
-        ended_at: When it ended.
+        state: The name of the run's state; empty if the server does not know the run.
+        waits: Whether the run is suspended or paused and waits for input.
+        ended_at: When the run ended, timezone-aware.
         newest_run: For an unknown run: when the newest run of its flow started. See `was_deleted`.
     """
 
@@ -52,26 +52,27 @@ class Owned:
     newest_run: datetime | None = None
 
     def was_deleted(self, created_at: datetime | None) -> bool:
-        """Whether an unknown run was provably deleted from this server, rather than never known to it.
+        """Whether an unknown run was provably deleted from this server, as opposed to never known by it.
 
-        A server whose database is a copy of another server's, such as a staging server that was set up from a backup,
-        knows the flows of the other one, and not the runs that came after the copy was made. So the server must know
-        a run of the same flow that started after the sandbox was created: a copy that executes nothing has none.
+        A server whose database is a copy of another server's (for example a staging server restored from a backup)
+        knows the flows of the other server, but not the runs that started after the copy was made. Therefore this
+        server must know a run of the same flow that started after the sandbox was created. A copy that executes no
+        flows knows no such run.
 
-        A copy that executes the same flows in the same account does. Give it another account or region, or protect
-        the sandboxes by `ReapRules.protect`.
+        A copy that executes the same flows in the same account does know such runs. Give it another account or
+        region, or protect the sandboxes with `ReapRules.protect`.
 
         Args:
-            created_at: When the sandbox or the tool was created.
+            created_at: When the sandbox or the tool was created, timezone-aware.
         """
         return self.newest_run is not None and created_at is not None and self.newest_run > created_at
 
 
 def together(path: Sequence[Owned]) -> Owned:
-    """Return what is known of something that several flow runs own, nested in each other.
+    """Combine the states of the nested flow runs that own one resource.
 
-    One run that is not over spares it; one run of another server does too. Only if all are over, or deleted, it is
-    without an owner, since the last of them ended.
+    The resource is kept if any of the runs is still active or may belong to another server. It is orphaned only if
+    all runs have ended or were deleted; `ended_at` is then the end of the last one.
     """
     active = [one for one in path if one.standing == "active"]
     if active:
@@ -90,14 +91,13 @@ def together(path: Sequence[Owned]) -> Owned:
 
 
 class Owners(Protocol):
-    """Knows of flow runs. A server that does not respond is an error: nothing may be concluded from it."""
+    """Looks up flow runs. A server that does not respond is an error, because it does not prove that runs ended."""
 
     def look_up(self, runs: Mapping[str, str]) -> dict[str, Owned]:
-        """Return what is known of each run.
+        """Return the state of each flow run.
 
         Args:
-            runs: Ids of flow runs to the ids of their flows, which may be empty. For a flow run that is nested in
-                another one, the id of the outermost flow.
+            runs: Flow run id to flow id (may be empty). For a nested flow run, the id of the outermost flow.
 
         Raises:
             UnreachableError: The server did not respond.
@@ -106,23 +106,22 @@ class Owners(Protocol):
 
 
 class PrefectOwners:
-    """Asks a Prefect server.
+    """Looks up flow runs on a Prefect server.
 
     Args:
-        client: A client of it.
-        sole_server: No other Prefect server uses this account: a run that this server does not know is over, even
-            where it does not know the flow.
+        client: A client of the server.
+        sole_server: Whether no other Prefect server uses this account. If True, a run that this server does not know
+            has ended, even if the server does not know its flow.
     """
 
     def __init__(self, client: SyncPrefectClient, sole_server: bool = False) -> None:
-        """Send nothing yet."""
         self._client = client
         self._sole_server = sole_server
         self._flows: dict[UUID, bool] = {}
         self._newest: dict[UUID, datetime | None] = {}
 
     def look_up(self, runs: Mapping[str, str]) -> dict[str, Owned]:
-        """Return what the server knows of each run, one request for a hundred of them."""
+        """Return the state of each flow run, with one request per hundred runs."""
         wanted = {run: identifier for run in runs if (identifier := _uuid(run)) is not None}
         found = {str(run.id): run for run in self._read_runs(wanted.values())}
         missing = {run: _uuid(runs[run]) for run in runs if str(wanted.get(run)) not in found}
@@ -136,14 +135,14 @@ class PrefectOwners:
         return known
 
     def clock(self) -> Callable[[], datetime]:
-        """Return a clock that is not ahead of the Prefect server's: a grace time must not be shortened by the host's.
+        """Return a clock that is never ahead of the Prefect server's, so that grace times are not shortened.
 
-        End times of flow runs are the server's. The `Date` of its responses tells by how much the clock of this host
-        is ahead of it at least, which the returned clock subtracts. A host's clock that is behind only lengthens the
-        grace time, and is used as it is.
+        End times of flow runs come from the server. The `Date` header of its responses shows the least amount by
+        which this host's clock is ahead; the returned clock subtracts it. A host clock that is behind only lengthens
+        the grace time and is used unchanged.
 
-        Times of instances are AGS's. The same clock is compared with them: it is the earlier one of two, and AGS
-        refuses requests of a host whose clock differs from its own by more than five minutes.
+        The same clock is compared with the times of instances, which come from AGS. That is safe: AGS rejects
+        requests from a host whose clock differs from its own by more than five minutes.
 
         Raises:
             UnreachableError: The server did not respond.
@@ -152,7 +151,7 @@ class PrefectOwners:
         try:
             response = self._client.request("GET", "/health")
             response.raise_for_status()
-        except Exception as error:  # noqa: BLE001 - whatever it is, the server's time is unknown
+        except Exception as error:  # noqa: BLE001 - any failure means that the server's time is unknown
             raise _unreachable(error) from error
         ahead = timedelta(seconds=max(0.0, before - _latest_moment(response.headers.get("date", ""), before)))
         return lambda: datetime.now(timezone.utc) - ahead
@@ -176,7 +175,7 @@ class PrefectOwners:
             only = FlowRunFilter(id=FlowRunFilterId(any_=chunk))
             try:
                 yield from self._client.read_flow_runs(flow_run_filter=only, limit=len(chunk))
-            except Exception as error:  # noqa: BLE001 - whatever it is, nothing is known of these runs
+            except Exception as error:  # noqa: BLE001 - any failure means that the runs' states are unknown
                 raise _unreachable(error) from error
 
     def _read_flows(self, ids: Iterable[UUID]) -> None:
@@ -197,7 +196,7 @@ def _standing(run: FlowRun) -> Owned:
 
 
 def _latest_moment(date: str, otherwise: float) -> float:
-    """Return the latest moment at which a server may have sent a `Date` header."""
+    """Return the latest time at which a server may have sent a `Date` header, as a Unix timestamp."""
     try:
         return parsedate_to_datetime(date).timestamp() + DATE_TOLERANCE
     except (TypeError, ValueError):
@@ -220,5 +219,5 @@ def _chunks(ids: Iterable[UUID]) -> Iterable[list[UUID]]:
 def _unreachable(error: Exception) -> UnreachableError:
     return UnreachableError(
         f"The Prefect server did not report which flow runs are over: {type(error).__name__}: {error}",
-        hint="Nothing is stopped without that. Check PREFECT_API_URL and the server.",
+        hint="Nothing is stopped without these states. Check PREFECT_API_URL and the server.",
     )

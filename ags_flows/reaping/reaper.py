@@ -1,4 +1,4 @@
-"""The reaper: list, judge, look again, stop."""
+"""The reaper: list resources, judge them, check them again, and stop them."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ from ags_flows.reaping.judgement import IN_QUESTION, Verdict, judge_instance, ju
 from ags_flows.reaping.owners import Owned, Owners, together
 
 CHUNK = 100
-"""How many are looked at again, and then stopped, at once: as many as one request can name."""
+"""Instances that are checked again and then stopped together: as many ids as one request can carry."""
 
 THREADS = 8
 DRAIN = 20.0
-"""Seconds for the last instances of a tool to end, and for the tool to be gone."""
+"""Seconds to wait for the last instances of a tool to end, and for the tool to be deleted."""
 
 SHOWN = 200
-"""How many of the spared are named; the rest is counted."""
+"""Kept resources that the report lists; further ones are only counted."""
 
 T = TypeVar("T")
 
 
 class Reaper:
-    """Stops what is provably ours and provably nobody's.
+    """Stops resources that this package created and that are provably orphaned.
 
     Args:
-        control: The control plane: a paced one, where there may be many.
-        owners: Knows which flow runs are over.
+        control: The control plane. Use a rate-limited one if there may be many resources.
+        owners: Looks up the states of flow runs.
         rules: What to stop.
-        dry_run: Judge, and stop nothing.
-        flow_run_id: Only what is of this flow run, or of one nested in another; no snapshots.
-        now: The present, aware.
-        on_reaped: Is told of everything that was stopped or deleted, from the thread that reaps.
+        dry_run: Judge only; stop nothing.
+        flow_run_id: Only resources of this flow run, also where it is nested in another one. Snapshots are skipped.
+        now: Returns the current time, timezone-aware.
+        on_reaped: Called for each resource that was stopped or deleted, in the thread that calls `run`.
     """
 
     def __init__(
@@ -55,7 +55,6 @@ class Reaper:
         now: Callable[[], datetime] = lambda: datetime.now(timezone.utc),
         on_reaped: Callable[[Reaped], None] = lambda reaped: None,
     ) -> None:
-        """Do nothing yet."""
         self._control = control
         self._owners = owners
         self._rules = rules
@@ -73,20 +72,23 @@ class Reaper:
         self._incomplete = ""
 
     def run(self) -> ReapReport:
-        """Reap once.
+        """Judge all resources and stop those that fall under a rule.
+
+        Returns:
+            The report. If an error ended the run after something may have been stopped, `incomplete` describes it.
 
         Raises:
-            UnreachableError: AGS or the Prefect server did not answer, and nothing was stopped. What fails later
-                leaves the rest alone, and stands in the report.
+            UnreachableError: AGS or the Prefect server did not respond while resources were being judged. Nothing
+                was stopped.
         """
         started = time.monotonic()
         self._judge_all()
-        # AGS lists the newest first, and gives times in whole seconds.
+        # AGS lists the newest first and reports times in whole seconds.
         oldest_first = sorted(reversed(self._doomed), key=lambda one: one.created_at or self._now())
         try:
             self._left = len(oldest_first)
             while self._left and self._room:
-                # What cannot be stopped leaves its place to younger ones.
+                # Resources that cannot be stopped do not count for `at_most`: younger ones take their turn.
                 first = len(oldest_first) - self._left
                 allowed = oldest_first[first : first + self._room]
                 self._left -= len(allowed)
@@ -114,7 +116,7 @@ class Reaper:
     def _judge_all(self) -> None:
         known: dict[str, Owned] = {}
         for chunk in _chunks(self._in_question()):
-            # A first look may be as old as the list is long: `_end` looks again.
+            # Listing may take long, so these states may be outdated when it ends: `_end` checks again.
             wanted = _runs(one.metadata for one in chunk)
             known.update(self._owners.look_up({run: flow for run, flow in wanted.items() if run not in known}))
             for instance in chunk:
@@ -150,7 +152,7 @@ class Reaper:
             underway: list[tuple[Reaped, Future[None]]] = []
             try:
                 for chunk in _chunks(doomed):
-                    # Looked at while the chunk before is being stopped: the pace of stopping is kept.
+                    # Checked while the previous chunk is being stopped, so that stopping is not delayed.
                     again = self._look_again(chunk)
                     self._finish(underway)
                     for instance, verdict in again:
@@ -160,7 +162,7 @@ class Reaper:
                 self._finish(underway)
 
     def _look_again(self, doomed: list[Instance]) -> list[tuple[Instance, Verdict]]:
-        """Return what is still to be stopped, now that it comes to it: a run may have been retried meanwhile."""
+        """Return the instances that must still be stopped: a run may have been retried since the first check."""
         fresh = {one.id: one for one in self._control.list_instances(ids=[one.id for one in doomed])}
         known_still = [fresh[one.id] for one in doomed if one.id in fresh]
         live = [one for one in known_still if one.status in IN_QUESTION and is_ours(one.metadata)]
@@ -172,7 +174,7 @@ class Reaper:
         return [(instance, verdict) for instance, verdict in judged if verdict.rule is not None]
 
     def _finish(self, underway: list[tuple[Reaped, Future[None]]]) -> None:
-        """Wait for what is being stopped; with an AGS that does not answer any more nothing further is tried."""
+        """Wait for pending stop requests. Raise UnreachableError if AGS did not respond to one of them."""
         lost: BaseException | None = None
         for reaped, future in underway:
             error = future.exception()
@@ -196,7 +198,7 @@ class Reaper:
                 continue
             verdict = self._judge_tool(tool, known)
             if verdict.rule == "orphan":
-                # Deleting the tools before this one may have taken minutes, and its run may have been retried since.
+                # Deleting earlier tools may have taken minutes, and the run may have been retried since.
                 verdict = self._judge_tool(tool, self._owners.look_up(_runs([made_for])))
             if verdict.rule is not None:
                 described = Reaped(
@@ -208,7 +210,7 @@ class Reaper:
                     rule=verdict.rule,
                     reason=verdict.reason,
                 )
-                # Its instances may just have been stopped, which takes AGS a moment.
+                # Its instances may just have been stopped, which takes AGS a short time.
                 end = partial(delete_drained, self._control, tool, drain=DRAIN, timeout=DRAIN)
                 self._delete(described, end)
 
@@ -272,7 +274,7 @@ def _described(instance: Instance, verdict: Verdict, now: datetime) -> Reaped:
 
 
 def _made_for(tool: Tool) -> Mapping[str, str]:
-    """Return the tags of a tool that was made for one flow run alone, nothing for any other tool."""
+    """Return the tags of a tool that was created for one flow run; empty for any other tool."""
     return tool.tags if tool.tags.get(MANAGED_BY_KEY) == MANAGED_BY and tool.tags.get(FLOW_RUN) else {}
 
 
@@ -281,7 +283,7 @@ def _owned(labels: Mapping[str, str], known: Mapping[str, Owned]) -> Owned:
 
 
 def _runs(labelled: Iterable[Mapping[str, str]]) -> dict[str, str]:
-    """Return all flow runs that own something, with the id of their outermost flow."""
+    """Return the ids of all owning flow runs, each with the id of its outermost flow."""
     return {run: labels.get(FLOW, "") for labels in labelled for run in flow_runs_of(labels)}
 
 

@@ -1,1 +1,1 @@
-"""SWE-bench in sandboxes: reading predictions and data sets, evaluating a patch, grading by the official package."""
+"""SWE-bench in sandboxes: read predictions and data sets, evaluate patches, and grade with the official package."""

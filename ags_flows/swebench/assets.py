@@ -1,7 +1,7 @@
-"""Files that no patch can carry, such as pictures that a test compares with: SWE-bench Multimodal has their addresses.
+"""Files that a patch cannot contain, such as reference images of tests. SWE-bench Multimodal has their URLs.
 
-They come into the tree right before the tests, as the official harness puts them there: what the evaluation script does
-before would remove them.
+The files are copied into the repository immediately before the tests, as in the official harness: earlier steps of the
+evaluation script would remove them.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ FETCHING = 60.0
 
 @dataclass(frozen=True)
 class Asset:
-    """One file: where it belongs, relative to the repository, and where it is had from."""
+    """One file: its path relative to the repository, and its URL."""
 
     path: str
     url: str
 
     @property
     def staged(self) -> str:
-        """Where it lies in the sandbox until the tests begin."""
+        """Path of the file in the sandbox until the tests start."""
         return f"{STAGE}/{self.path.replace('/', '__')}"
 
 
@@ -37,7 +37,7 @@ def assets_of(instance: dict[str, object]) -> list[Asset]:
     """Return the files that the tests of an instance need.
 
     Raises:
-        ValueError: One has no address.
+        ValueError: A file has no URL.
     """
     declared = harness().make_test_spec(instance).image_assets or {}
     assets = []
@@ -51,28 +51,29 @@ def assets_of(instance: dict[str, object]) -> list[Asset]:
 
 
 def stage(assets: Sequence[Asset], sandbox: SandboxSession) -> None:
-    """Fetch files and lay them into a sandbox.
+    """Download files and write them to a sandbox.
 
     Raises:
-        ServiceError: One cannot be had. Without it the tests would fail, whatever the patch.
+        ServiceError: A file cannot be downloaded. Without it the tests would fail for every patch.
     """
     for asset in assets:
         try:
-            answer = httpx.get(asset.url, timeout=FETCHING, follow_redirects=True).raise_for_status()
+            response = httpx.get(asset.url, timeout=FETCHING, follow_redirects=True).raise_for_status()
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise ServiceError(
-                f"image_assets: {asset.path} cannot be fetched from {asset.url}: {str(error) or type(error).__name__}",
-                hint="It is tried again; this machine has to reach that address.",
+                f"image_assets: {asset.path} cannot be downloaded from {asset.url}: "
+                f"{str(error) or type(error).__name__}",
+                hint="The download is retried; this machine must be able to reach that URL.",
             ) from error
-        sandbox.write(asset.staged, answer.content, user="root")
+        sandbox.write(asset.staged, response.content, user="root")
 
 
 def restoring(assets: Sequence[Asset], script: str) -> str:
-    """Return an evaluation script that puts files into the tree right before the tests."""
+    """Return an evaluation script that copies the files into the repository immediately before the tests."""
     commands = [
         f'mkdir -p "$(dirname {shlex.quote(asset.path)})" && cp {shlex.quote(asset.staged)} {shlex.quote(asset.path)}'
         for asset in assets
     ]
     lines = script.split("\n")
-    begin = next((place for place, line in enumerate(lines) if harness().START_TEST_OUTPUT in line), len(lines))
+    begin = next((index for index, line in enumerate(lines) if harness().START_TEST_OUTPUT in line), len(lines))
     return "\n".join([*lines[:begin], *commands, *lines[begin:]])

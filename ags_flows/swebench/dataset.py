@@ -1,4 +1,4 @@
-"""Data sets of instances, in the form of version 5 of the official package: each has its image and its script."""
+"""Data sets of instances in the format of version 5 of the official package, which has images and scripts."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ _NAME = re.compile(r"\w[\w.@+-]*")
 
 
 def read_dataset(dataset: str, split: str, registry: ImageRegistryType) -> tuple[dict[str, Instance], list[str]]:
-    """Return the instances by id, and in words what is wrong with others.
+    """Return the valid instances by id, and a list of human-readable problems with the others.
 
     Args:
-        dataset: A file of JSON Lines or JSON; or a Parquet file, a directory, or a name, which the official package
-            loads (names from the network).
-        split: Of a data set that has several.
-        registry: Where the images are.
+        dataset: A file of JSON Lines or JSON. The official package loads Parquet files, directories, and names (from
+            the network).
+        split: The split, for a data set that has several.
+        registry: Type of the registry of the images.
 
     Raises:
-        ConfigurationError: It cannot be read, or no instance of it can be evaluated.
+        ConfigurationError: The data set cannot be read, has no valid instance, or `swebench` is not installed.
     """
-    # Without it no instance can be judged, and that is what has to be said.
+    # First, so that a missing package is reported as such and not as invalid instances.
     harness()
     problems: list[str] = []
     path = Path(dataset)
@@ -57,13 +57,13 @@ def read_dataset(dataset: str, split: str, registry: ImageRegistryType) -> tuple
         if problem:
             problems.append(f"{place}: {problem}")
         elif value["instance_id"] in instances:
-            problems.append(f"{place}: {value['instance_id']} is there already; this one is left out.")
+            problems.append(f"{place}: {value['instance_id']} is a duplicate and is ignored.")
         else:
             instances[value["instance_id"]] = value
     if not instances:
         raise ConfigurationError(
-            f"dataset={dataset!r}: no instance of it can be evaluated. {' '.join(problems[:2])}".rstrip(),
-            hint=f"Each needs the fields {', '.join(NEEDED)}: data sets for swebench 5 have them.",
+            f"dataset={dataset!r}: it has no instance that can be evaluated. {' '.join(problems[:2])}".rstrip(),
+            hint=f"Each instance needs the fields {', '.join(NEEDED)}. Data sets for swebench 5 have them.",
         )
     return instances, problems
 
@@ -71,12 +71,12 @@ def read_dataset(dataset: str, split: str, registry: ImageRegistryType) -> tuple
 def _problem(value: Any, registry: ImageRegistryType) -> str:
     name = value.get("instance_id") if isinstance(value, dict) else None
     if not isinstance(name, str) or not name:
-        return "it has no instance_id."
+        return "the instance has no instance_id."
     if not _NAME.fullmatch(name):
-        return f"{name!r} is no instance_id: its logs and its verdict could not be kept under this name."
+        return f"{name!r} is not a valid instance_id: it cannot be a file name for logs and verdict."
     missing = [field for field in NEEDED if field not in value or (field != "version" and value[field] in (None, ""))]
     if missing:
-        return f"{name} lacks {', '.join(missing)}: it is of another version of the data set."
+        return f"{name} lacks {', '.join(missing)}: the data set has another version."
     try:
         spec = harness().make_test_spec(value)
         if spec.log_parser not in harness().PARSER_REGISTRY:
@@ -85,16 +85,16 @@ def _problem(value: Any, registry: ImageRegistryType) -> str:
         assets_of(value)
         CustomConfiguration(image=spec.image, image_registry_type=registry)
     except (ValueError, TypeError, AttributeError) as error:
-        return f"{name} is damaged: {str(error).splitlines()[0]}"
+        return f"{name} is invalid: {str(error).splitlines()[0]}"
     return ""
 
 
 def _loaded(dataset: str, split: str) -> Iterable[tuple[str, Any]]:
     try:
         loaded = harness().load_swebench_dataset(dataset, split)
-    except Exception as error:  # noqa: BLE001 - whatever the loader and the network come up with
+    except Exception as error:  # noqa: BLE001 - the loader and the network may raise anything
         raise ConfigurationError(
             f"dataset={dataset!r} cannot be loaded: {str(error).splitlines()[0] if str(error) else error!r}",
-            hint="Give a local file (.jsonl, .json or .parquet) where there is no network.",
+            hint="Use a local file (.jsonl, .json or .parquet) if there is no network.",
         ) from error
     return [(f"{dataset}, entry {number}", dict(value)) for number, value in enumerate(loaded, start=1)]

@@ -1,4 +1,4 @@
-"""One instance in its sandbox: the patch applied, the tests run, the log graded."""
+"""Evaluate one instance in its sandbox: apply the patch, run the tests, grade the log."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ WORKDIR = "/testbed"
 PATCH = "/tmp/patch.diff"
 SCRIPT = "/eval.sh"
 LOG = "/test_output.txt"
-"""Not in /tmp, which test suites clean up."""
+"""Not in /tmp, because test suites clean that up."""
 
 LARGEST_LOG = 256 << 20
 KEPT_OF_A_TIMEOUT = 16 << 20
 APPLYING = 600.0
-ANEW = "It is evaluated anew in another sandbox."
+AGAIN = "The instance is evaluated again in another sandbox."
 
 APPLIED, REFUSED, TESTED = "ags-flows: applied", "ags-flows: refused", "ags-flows: tested"
-"""The last words of a script that came to its end. Whatever keeps it from one of them (no such directory, a full disk,
-no memory) is told on stderr, and says nothing about the patch."""
+"""Last line of a script that ran to its end. A script that does not print one of them (no such directory, full disk,
+out of memory) has its reason on stderr; this is not evidence about the patch."""
 
-# What the official harness tries, in its order; a tree that an attempt left half patched is restored before the next.
-# A patch that is in the tree already although each attempt complained counts as applied.
+# The commands of the official harness, in its order. A partly patched tree is restored before the next command.
+# If all commands fail although the patch is already in the tree, it counts as applied.
 _APPLY = f"""\
 cd {WORKDIR} && cat > {PATCH} || exit 0
 command -v git > /dev/null || command -v patch > /dev/null || {{ echo 'there is neither git nor patch' >&2; exit 0; }}
@@ -64,47 +64,47 @@ echo > {LOG}.room && echo '{TESTED}'
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One patch for one instance. `key` is the same where the verdict has to be the same, and nowhere else."""
+    """One patch for one instance."""
 
     prediction: Prediction
     instance: Instance
 
     @property
     def key(self) -> str:
-        """What it is known by."""
+        """Key of the verdict: equal exactly if instance and patch are equal."""
         what = {name: self.instance.get(name) for name in (*NEEDED, "image_assets")}
         return f"{self.prediction.instance_id}-{fingerprint({**what, 'patch': self.prediction.patch})}"
 
 
 def evaluate(sandbox: SandboxSession, evaluation: Evaluation, storage: Storage, timeout: float) -> Verdict:
-    """Evaluate a patch; what was graded before for the same patch is not evaluated again.
+    """Evaluate a patch, or return the stored verdict for the same patch.
 
     Args:
-        sandbox: Of the instance's image; used for nothing before.
+        sandbox: A new, unused sandbox of the instance's image.
         evaluation: The patch and the instance.
-        storage: Where log, report and verdict are kept.
+        storage: Storage for log, report and verdict.
         timeout: Seconds for the evaluation script.
 
     Raises:
-        AGSFlowsError: The sandbox or the cloud failed: nothing is known of the patch.
+        AGSFlowsError: The sandbox or the cloud failed. There is no verdict on the patch.
     """
     known = known_verdict(evaluation, storage, timeout)
     if known is not None:
-        # An earlier attempt died between this and noting that the item is done.
+        # An earlier attempt stored the verdict and died before it recorded that the item is done.
         return known
     try:
         return _evaluate(sandbox, evaluation, storage, timeout)
     except (OutcomeUnknownError, NotFoundError, TransferError) as error:
-        # A fresh sandbox knows nothing of what may have happened in this one.
-        raise ServiceError(error.message, hint=ANEW) from error
+        # A retryable error, because a new sandbox is not affected by the state of this one.
+        raise ServiceError(error.message, hint=AGAIN) from error
 
 
 def known_verdict(evaluation: Evaluation, storage: Storage, timeout: float) -> Verdict | None:
-    """Return the verdict of an earlier run for the same patch; one that had less time and ran out of it is none."""
+    """Return the stored verdict for this patch, or None. A timeout under a shorter limit is not reused."""
     try:
         verdict = Verdict.model_validate_json(storage.under("verdicts/").read(f"{evaluation.key}.json"))
     except ValueError:
-        # There is none, or it was cut off.
+        # There is no file, or it is truncated.
         return None
     return None if verdict.outcome == "timeout" and verdict.seconds < timeout else verdict
 
@@ -113,12 +113,12 @@ def _evaluate(sandbox: SandboxSession, evaluation: Evaluation, storage: Storage,
     prediction, instance = evaluation.prediction, evaluation.instance
     logs = storage.under(f"logs/{prediction.model.replace('/', '__')}/{prediction.instance_id}/")
     logs.write("patch.diff", prediction.patch.encode())
-    applied, told = _apply(sandbox, prediction.patch)
+    applied, output = _apply(sandbox, prediction.patch)
     if not applied:
-        logs.write("run_instance.log", told.encode())
+        logs.write("run_instance.log", output.encode())
         where = logs.where("run_instance.log")
-        suspicion = suspicion_of(told)
-        return _keep(evaluation, storage, "patch failed", reason=told[-1_000:], log=where, suspicion=suspicion)
+        suspicion = suspicion_of(output)
+        return _keep(evaluation, storage, "patch failed", reason=output[-1_000:], log=where, suspicion=suspicion)
     timed_out, seconds, log = _test(sandbox, instance, timeout)
     if timed_out:
         log += f"\n\nTimeout error: {timeout:g} seconds exceeded."
@@ -129,9 +129,9 @@ def _evaluate(sandbox: SandboxSession, evaluation: Evaluation, storage: Storage,
         return _keep(evaluation, storage, "timeout", reason=reason, suspicion=suspicion_of(log), **known_by)
     report = grade(instance, prediction.official(), log)
     if report["infra_failure"]:
-        # As the official package judges it: no results, and signs that no patch can be the cause of.
+        # The official package found no test results, and signs of a failure that a patch cannot cause.
         reason = f"The tests could not run: {report['infra_failure_reason']}. Their log: {known_by['log']}"
-        raise ServiceError(reason, hint=ANEW)
+        raise ServiceError(reason, hint=AGAIN)
     logs.write("report.json", json.dumps({prediction.instance_id: report}, indent=4).encode())
     outcome: Outcome = "resolved" if report["resolved"] else "unresolved"
     suspicion = "" if report["resolved"] else suspicion_of(log)
@@ -139,17 +139,17 @@ def _evaluate(sandbox: SandboxSession, evaluation: Evaluation, storage: Storage,
 
 
 def _apply(sandbox: SandboxSession, patch: str) -> tuple[bool, str]:
-    """Return whether the patch could be applied, and what the attempts said."""
+    """Return whether the patch could be applied, and the output of the attempts."""
     try:
         done = _run(sandbox, _APPLY, (APPLIED, REFUSED), stdin=patch, timeout=APPLYING)
     except CommandTimeoutError as error:
-        raise ServiceError(f"The patch is not applied after {APPLYING:g} seconds.", hint=ANEW) from error
-    told, _, word = done.stdout.rstrip().rpartition("\n")
-    return word == APPLIED, f"{told}{done.stderr}".strip()
+        raise ServiceError(f"The patch was not applied within {APPLYING:g} seconds.", hint=AGAIN) from error
+    output, _, word = done.stdout.rstrip().rpartition("\n")
+    return word == APPLIED, f"{output}{done.stderr}".strip()
 
 
 def _test(sandbox: SandboxSession, instance: Instance, timeout: float) -> tuple[bool, float, str]:
-    """Return whether the time was over, how long the evaluation script took, and its log."""
+    """Return whether the evaluation script reached its time limit, its duration in seconds, and its log."""
     assets = assets_of(instance)
     stage(assets, sandbox)
     script = restoring(assets, script_of(instance))
@@ -157,7 +157,7 @@ def _test(sandbox: SandboxSession, instance: Instance, timeout: float) -> tuple[
         seconds = _run(sandbox, _TEST, (TESTED,), stdin=script, timeout=timeout).seconds
     except CommandTimeoutError:
         return True, timeout, _end_of_log(sandbox)
-    # Not by the output of a command, in which secrets would be masked.
+    # Read as a file: secrets would be masked in the output of a command.
     return False, seconds, sandbox.read(LOG, user="root", limit=LARGEST_LOG).decode(errors="replace")
 
 
@@ -166,20 +166,20 @@ def _end_of_log(sandbox: SandboxSession) -> str:
         sandbox.run(f"tail -c {KEPT_OF_A_TIMEOUT} {LOG} > {LOG}.end", user="root", timeout=60)
         return sandbox.read(f"{LOG}.end", user="root", limit=KEPT_OF_A_TIMEOUT).decode(errors="replace")
     except AGSFlowsError as error:
-        # That the time was over is known without it.
+        # The timeout is a verdict even without the log.
         return f"The log could not be read: {error}"
 
 
 def _run(sandbox: SandboxSession, script: str, words: tuple[str, ...], **options: Any) -> ExecResult:
-    """Run a script that ends with one of some words.
+    """Run a script whose last line must be one of `words`.
 
     Raises:
-        ServiceError: It does not.
+        ServiceError: The last line is different.
     """
     done = sandbox.run(script, user="root", log_output=False, **options)
     if done.stdout.rstrip().rpartition("\n")[2] not in words:
-        told = done.stderr.strip().splitlines() or [f"exit code {done.exit_code}"]
-        raise ServiceError(f"The sandbox failed: {told[-1][:300]}.", hint=ANEW)
+        lines = done.stderr.strip().splitlines() or [f"exit code {done.exit_code}"]
+        raise ServiceError(f"The sandbox failed: {lines[-1][:300]}.", hint=AGAIN)
     return done
 
 

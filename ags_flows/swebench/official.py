@@ -1,4 +1,4 @@
-"""The official package: what it is asked for. It takes seconds to import, and is imported when it is needed first."""
+"""The parts of the official package that are used. It is imported on first use, because the import takes seconds."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def harness() -> Harness:
     """Return the official harness.
 
     Raises:
-        ConfigurationError: It is not installed, or not of the version that this package knows.
+        ConfigurationError: It is not installed, or its version is not supported.
     """
     try:
         grading = importlib.import_module("swebench.harness.grading")
@@ -58,13 +58,13 @@ def script_of(instance: dict[str, Any]) -> str:
 
 
 def suspicion_of(text: str) -> str:
-    """Return what the official package makes of a failure's log, such as `environment: out_of_memory`."""
+    """Return the official classification of a failure's log, such as `environment: out_of_memory`, or ''."""
     found = harness().classify_text(text)
     return f"{found[1]}: {found[0]}" if found else ""
 
 
 def grade(instance: dict[str, Any], prediction: dict[str, str], log: str) -> dict[str, Any]:
-    """Return the official report of an instance for the log of its tests."""
+    """Grade the log of an instance's tests and return the official report."""
     with tempfile.TemporaryDirectory(prefix="ags-swebench-") as directory:
         path = Path(directory, "test_output.txt")
         path.write_text(log)

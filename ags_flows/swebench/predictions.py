@@ -1,4 +1,4 @@
-"""Predictions: patches for instances, as models write them."""
+"""Read predictions: the patches that a model wrote for instances."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class Prediction:
     """One patch.
 
     Attributes:
-        instance_id: For which instance.
-        patch: A unified diff; empty where the model found none.
-        model: Who wrote it.
-        place: Where it was read, for messages.
+        instance_id: The instance.
+        patch: A unified diff; empty if the model found none.
+        model: Name of the model.
+        place: File and line of the prediction, for messages.
     """
 
     instance_id: str
@@ -29,18 +29,18 @@ class Prediction:
     place: str
 
     def official(self) -> dict[str, str]:
-        """Return it with the official package's names."""
+        """Return the prediction with the field names of the official package."""
         return {"instance_id": self.instance_id, "model_patch": self.patch, "model_name_or_path": self.model}
 
 
 def read_predictions(path: Path) -> tuple[list[Prediction], list[str]]:
-    """Return the predictions of a file, the first for each instance, and in words what is wrong with others.
+    """Return the first prediction for each instance, and a list of human-readable problems with the others.
 
     Args:
-        path: JSON Lines, or JSON: a list, or an object of predictions by instance.
+        path: A file of JSON Lines or JSON (a list, or an object of predictions by instance).
 
     Raises:
-        ConfigurationError: The file cannot be read, or has no prediction at all.
+        ConfigurationError: The file cannot be read, has no valid prediction, or has predictions of several models.
     """
     problems: list[str] = []
     found: dict[str, Prediction] = {}
@@ -50,29 +50,32 @@ def read_predictions(path: Path) -> tuple[list[Prediction], list[str]]:
             continue
         first = found.setdefault(prediction.instance_id, prediction)
         if first is not prediction:
-            same = "the same patch" if first.patch == prediction.patch else "another patch, which is left out"
-            problems.append(f"{place}: {prediction.instance_id} is there already ({first.place}), with {same}.")
+            kind = "the same" if first.patch == prediction.patch else "another"
+            problems.append(
+                f"{place}: {prediction.instance_id} is a duplicate of {first.place} with {kind} patch; it is ignored."
+            )
     if not found:
         raise ConfigurationError(
-            f"predictions={str(path)!r}: there is no prediction in it. {' '.join(problems[:3])}".rstrip(),
-            hint='Write one a line: {"instance_id": ..., "model_patch": ..., "model_name_or_path": ...}.',
+            f"predictions={str(path)!r}: the file has no valid prediction. {' '.join(problems[:3])}".rstrip(),
+            hint='Write one per line: {"instance_id": ..., "model_patch": ..., "model_name_or_path": ...}.',
         )
     models = {prediction.model for prediction in found.values()}
     if len(models) > 1:
         raise ConfigurationError(
-            f"predictions={str(path)!r}: they are of {len(models)} models: {', '.join(sorted(models)[:5])}.",
-            hint="A report is about one: give each its own file.",
+            f"predictions={str(path)!r}: the file has predictions of {len(models)} models: "
+            f"{', '.join(sorted(models)[:5])}.",
+            hint="A report covers one model: use one file per model.",
         )
     return list(found.values()), problems
 
 
 def read_records(path: Path, what: str, problems: list[str]) -> Iterable[tuple[str, Any]]:
-    """Return the values of a file of JSON Lines or JSON, each with the place where it is.
+    """Return the values of a file of JSON Lines or JSON, each with its file and line.
 
     Args:
-        path: JSON, if its name ends so; else JSON Lines.
-        what: The parameter's name.
-        problems: Gets the lines that are not JSON.
+        path: JSON if the name ends in `.json`, otherwise JSON Lines.
+        what: Name of the parameter, for messages.
+        problems: A list to which a message is added for each line that is not JSON.
 
     Raises:
         ConfigurationError: The file cannot be read.
@@ -83,7 +86,7 @@ def read_records(path: Path, what: str, problems: list[str]) -> Iterable[tuple[s
             whole = json.loads(content)
             values = list(whole.values()) if isinstance(whole, dict) else whole
             if not isinstance(values, list):
-                raise ValueError(f"a list or an object is needed, not {str(whole)[:40]!r}")
+                raise ValueError(f"expected a list or an object, got {str(whole)[:40]!r}")
             return [(f"{path.name}, entry {number}", value) for number, value in enumerate(values, start=1)]
     except (OSError, ValueError) as error:
         raise ConfigurationError(f"{what}={str(path)!r} cannot be read: {error}.") from error
@@ -110,6 +113,6 @@ def _prediction(place: str, value: Any, problems: list[str]) -> Prediction | Non
     try:
         (patch or "").encode()
     except UnicodeError as error:
-        problems.append(f"{place}: the model_patch of {identifier} is no text: {error}.")
+        problems.append(f"{place}: the model_patch of {identifier} is not valid Unicode: {error}.")
         return None
     return Prediction(identifier, patch or "", str(model or "None"), place)

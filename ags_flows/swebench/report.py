@@ -1,4 +1,4 @@
-"""The report in the official form (schema version 2), and the one for people."""
+"""The report in the official format (schema version 2), and the summary for people."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ ORDER: tuple[Outcome, ...] = ("error", "timeout", "patch failed", "unresolved", 
 
 
 def official_report(report: EvaluationReport, dataset_ids: Iterable[str], submitted: Iterable[str]) -> dict[str, Any]:
-    """Return the report as the official harness writes it.
+    """Return the report in the format of the official harness.
 
-    There a patch that does not apply, a time-out and a failure of the infrastructure are all errors.
+    In this format, patches that do not apply, timeouts and infrastructure failures are all errors.
     """
     resolved, unresolved = report.ids("resolved"), report.ids("unresolved")
     errors, empty = report.ids("patch failed", "timeout", "error"), report.ids("empty patch")
@@ -47,7 +47,7 @@ def official_report(report: EvaluationReport, dataset_ids: Iterable[str], submit
 
 
 def rows_of(report: EvaluationReport) -> list[dict[str, str]]:
-    """Return a table: what went wrong first."""
+    """Return the rows of a table, failures first, at most 200."""
     ordered = sorted(report.verdicts, key=lambda one: (ORDER.index(one.outcome), one.instance_id))
     return [
         {
@@ -62,15 +62,19 @@ def rows_of(report: EvaluationReport) -> list[dict[str, str]]:
 
 
 def summary_of(report: EvaluationReport) -> str:
-    """Return what is said above the table."""
+    """Return the Markdown text above the table."""
     count = {outcome: len(report.ids(outcome)) for outcome in ORDER}
     graded = sum(count.values()) - count["error"]
     share = f" ({count['resolved'] / graded:.1%} of {graded:,} graded)" if graded else ""
-    told = ", ".join(f"{count[outcome]:,} {outcome}" for outcome in reversed(ORDER) if count[outcome])
-    lines = [f"**{report.model}: {count['resolved']:,} resolved**{share}, in {report.seconds:.0f} s.", "", f"- {told}"]
+    counts = ", ".join(f"{count[outcome]:,} {outcome}" for outcome in reversed(ORDER) if count[outcome])
+    lines = [
+        f"**{report.model}: {count['resolved']:,} resolved**{share}, in {report.seconds:.0f} s.",
+        "",
+        f"- {counts}",
+    ]
     if report.resumed:
-        lines.append(f"- {report.resumed:,} of them were graded before, for the same patch")
-    lines.append(f"- The report in the official form: `{report.report}`")
+        lines.append(f"- {report.resumed:,} verdicts are from earlier runs with the same patch")
+    lines.append(f"- Report in the official format: `{report.report}`")
     lines += [f"- {problem}" for problem in report.problems[:20]]
     if len(report.problems) > 20:
         lines.append(f"- and {len(report.problems) - 20:,} more such problems")
@@ -86,7 +90,7 @@ def _tests(verdict: Verdict) -> str:
 
 
 def _suspicion(verdict: Verdict) -> tuple[str, str]:
-    """Return the kind of a failure, and what it looks like; empty where there is nothing to say."""
+    """Return the kind of a failure and its reason; two empty strings if there is no suspicion."""
     if verdict.outcome == "error":
         return "environment", verdict.reason.splitlines()[0] if verdict.reason else "sandbox"
     kind, _, reason = verdict.suspicion.partition(": ")

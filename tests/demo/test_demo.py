@@ -1,4 +1,4 @@
-"""The demo as a user runs it: one command, a right report, and nothing left."""
+"""The demo as a user runs it: one command, a correct report, and no process left running."""
 
 import csv
 import json
@@ -14,7 +14,7 @@ from ags_flows.demo.data import ROWS
 
 
 def processes_of(marker):
-    """Processes that mention a path in their command line or environment."""
+    """Return the processes whose command line has a path."""
     found = []
     for process in psutil.process_iter(["pid", "cmdline"]):
         if process.pid != os.getpid() and marker in " ".join(process.info["cmdline"] or []):
@@ -24,7 +24,7 @@ def processes_of(marker):
 
 @pytest.mark.slow
 @pytest.mark.timeout(420)
-def test_the_demo_writes_a_right_report_and_leaves_nothing_running(tmp_path):
+def test_the_demo_writes_a_correct_report_and_leaves_nothing_running(tmp_path):
     directory = tmp_path / "demo"
     done = subprocess.run(
         [sys.executable, "-m", "ags_flows.cli", "demo", "--directory", str(directory)],
@@ -61,7 +61,7 @@ def test_the_demo_writes_a_right_report_and_leaves_nothing_running(tmp_path):
     assert processes_of(str(directory)) == []
 
 
-def test_a_directory_that_is_not_a_demos_is_left_alone(tmp_path):
+def test_a_directory_with_other_files_is_not_changed(tmp_path):
     (tmp_path / "thesis.txt").write_text("years of work")
     done = subprocess.run(
         [sys.executable, "-m", "ags_flows.cli", "demo", "--directory", str(tmp_path)],

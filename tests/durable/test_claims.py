@@ -1,4 +1,4 @@
-"""The scripts in the sandbox claim places by the rule of `ags_flows.ownership`: atomically, in one round trip."""
+"""The scripts in the sandbox claim places atomically, in one round trip, by the rule of `ags_flows.ownership`."""
 
 import itertools
 import os
@@ -29,7 +29,7 @@ from ags_flows.ownership import claim as claim_by_rule
 
 
 class LocalBash:
-    """A sandbox whose scripts the bash of this machine executes."""
+    """A sandbox whose scripts are executed by the bash of this machine."""
 
     instance_id = "local"
 
@@ -50,7 +50,7 @@ def bash(tmp_path):
 
 
 def holder(*attempts, call=None):
-    """A holder whose executions are `a`, `b`, ... in these attempts."""
+    """Return a holder whose executions are `a`, `b`, ... in these attempts."""
     frames = [
         Frame("flow" if number == 0 else "task", "abcdef"[number], attempt) for number, attempt in enumerate(attempts)
     ]
@@ -71,7 +71,7 @@ holders = st.builds(
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(holders, holders), min_size=40, max_size=40))
-def test_bash_relates_holders_as_python_does(pairs):
+def test_bash_and_python_compute_the_same_relation(pairs):
     script = HOLDER_FUNCTIONS + "".join(
         f'\n{assignments({"ags_holder": str(mine), "ags_theirs": str(theirs)})}\nags_relate; echo "$ags_relation"'
         for mine, theirs in pairs
@@ -82,7 +82,7 @@ def test_bash_relates_holders_as_python_does(pairs):
 
 @settings(max_examples=25, deadline=None)
 @given(st.lists(holders, min_size=1, max_size=8))
-def test_bash_claims_places_as_the_rule_does(tmp_path_factory, claimants):
+def test_bash_claims_places_by_the_same_rule_as_python(tmp_path_factory, claimants):
     bash, held = LocalBash(tmp_path_factory.mktemp("home")), []
     for mine in claimants:
         expected = claim_by_rule(mine, held)
@@ -106,7 +106,7 @@ def test_parallel_claimants_never_get_the_same_place(bash):
     assert {one.outcome for one in claimed} == {"new"}
 
 
-def test_parallel_take_overs_have_one_winner_each(bash):
+def test_each_place_is_taken_over_by_one_of_several_parallel_claimants(bash):
     for _ in range(6):
         claim(bash, Request("journal", "f" * 32, holder(1)))
     with ThreadPoolExecutor(10) as pool:
@@ -115,7 +115,7 @@ def test_parallel_take_overs_have_one_winner_each(bash):
     assert sorted(one.outcome for one in claimed) == ["new"] * 4 + ["taken"] * 6
 
 
-def test_one_claim_costs_one_round_trip_whatever_it_passes(bash):
+def test_a_claim_needs_one_round_trip_for_any_number_of_places(bash):
     for _ in range(5):
         claim(bash, Request("journal", "f" * 32, holder(1)))
     bash.calls = 0
@@ -123,7 +123,7 @@ def test_one_claim_costs_one_round_trip_whatever_it_passes(bash):
     assert bash.calls == 1
 
 
-def test_a_repeated_call_gets_its_own_place_again_whatever_was_claimed_since(bash):
+def test_a_repeated_call_gets_the_same_place_after_other_claims(bash):
     mine = step(holder(1))
     first = claim(bash, request_for(bash, "journal", mine))
     remember(bash, "journal", mine, first.directory.rpartition("/")[2])
@@ -136,7 +136,7 @@ def test_a_repeated_call_gets_its_own_place_again_whatever_was_claimed_since(bas
     assert (again.outcome, again.number) == ("same", first.number)
 
 
-def test_a_place_takes_nothing_from_elsewhere(bash):
+def test_families_of_other_places_are_not_taken_over(bash):
     claim(bash, request_for(bash, "journal", step(holder(1), path=("pears",))))
     assert claim(bash, request_for(bash, "journal", step(holder(2), path=("plums",)))).outcome == "new"
 
@@ -153,14 +153,14 @@ def test_a_sandbox_has_one_owner(bash):
         claim_instance(bash, holder(2), earlier)
 
 
-def test_a_sandbox_whose_holder_ends_it_is_not_taken_over(bash):
+def test_a_released_sandbox_is_not_taken_over(bash):
     mine = holder(1)
     release_instance(bash, mine)
     release_instance(bash, mine)
     assert not claim_instance(bash, holder(2), mine)
 
 
-def test_a_superseded_attempt_ends_nothing(bash):
+def test_a_superseded_attempt_cannot_release_the_sandbox(bash):
     mine, successor = holder(1), holder(2)
     assert claim_instance(bash, successor, mine)
     with pytest.raises(SupersededError):
@@ -168,7 +168,7 @@ def test_a_superseded_attempt_ends_nothing(bash):
     release_instance(bash, successor)
 
 
-def test_either_the_end_or_the_take_over_wins(bash):
+def test_either_the_release_or_the_take_over_succeeds(bash):
     for attempt in range(10):
         place, mine = LocalBash(bash.home / str(attempt)), holder(1)
         place.home.mkdir()
@@ -186,7 +186,7 @@ def test_either_the_end_or_the_take_over_wins(bash):
             assert ended.result() != taken.result()
 
 
-def test_a_call_that_asks_again_after_a_lost_response_looks_at_all_places(bash):
+def test_a_repeated_call_after_a_lost_response_considers_all_places(bash):
     lost, other = step(holder(1)), step(holder(1))
     claim(bash, request_for(bash, "journal", lost))
     claimed = claim(bash, request_for(bash, "journal", other))
@@ -202,23 +202,23 @@ def test_a_superseded_attempt_starts_nothing_in_the_sandbox(bash):
     assert claim(bash, Request("journal", "f" * 32, holder(2))).outcome == "new"
 
 
-def test_a_home_that_cannot_be_used_is_replaced_by_tmp(tmp_path):
+def test_tmp_is_used_if_the_home_directory_is_not_usable(tmp_path):
     (tmp_path / ".ags_flows").write_text("not a directory")
     claimed = claim(LocalBash(tmp_path), Request(f"test-{uuid.uuid4().hex}", "f" * 32, holder(1)))
     assert claimed.directory.startswith(f"/tmp/.ags_flows-{os.getuid()}/")
     subprocess.run(["rm", "-rf", os.path.dirname(claimed.directory)], check=True)
 
 
-def test_a_sandbox_that_cannot_hold_claims_is_an_error_that_names_what_is_needed(tmp_path):
+def test_the_error_of_a_sandbox_without_claims_has_the_requirements(tmp_path):
     class WithoutTools(LocalBash):
         def script(self, script, *, timeout):
             return super().script(f"mkdir() {{ return 1; }}\n{script}", timeout=timeout)
 
-    with pytest.raises(UnsupportedError, match="need bash and coreutils, and a home or /tmp that can be written to"):
+    with pytest.raises(UnsupportedError, match="need bash, coreutils, and a writable home directory or /tmp"):
         claim(WithoutTools(tmp_path / "none"), Request("journal", "f" * 32, holder(1)))
 
 
-def test_a_thousand_places_are_passed_in_a_moment(bash):
+def test_a_claim_after_a_thousand_places_is_fast(bash):
     places = bash.home / ".ags_flows" / "journal"
     text = str(holder(1))
     claim(bash, Request("journal", "e" * 32, holder(1)))
@@ -231,7 +231,7 @@ def test_a_thousand_places_are_passed_in_a_moment(bash):
     assert time.monotonic() - begun < 5
 
 
-def test_numbers_go_on_over_many_attempts(bash):
+def test_each_attempt_takes_over_all_places_and_adds_new_ones(bash):
     for attempt in range(1, 4):
         outcomes = [claim(bash, Request("journal", "f" * 32, holder(attempt))).outcome for _ in range(attempt)]
         assert outcomes == list(itertools.chain(["taken"] * (attempt - 1), ["new"]))

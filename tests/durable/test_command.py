@@ -1,4 +1,4 @@
-"""Durable commands: once, whole, found again, killed as a group."""
+"""Durable commands: they run once, retries attach to them, output is complete, and kills reach the whole group."""
 
 import hashlib
 import itertools
@@ -32,7 +32,7 @@ def key(request):
 
 
 def step_of(key, attempt=None, call=None):
-    """A step of a run; each call of this is made in a later attempt, unless an attempt is given."""
+    """Return a step of a run. Each step belongs to a later attempt than the previous one, unless `attempt` is set."""
     frames = (Frame("flow", "a" * 32, attempt or next(attempts)), Frame("call", call or uuid.uuid4().hex))
     return Step(key, "", "a" * 32, Place(), Holder(frames))
 
@@ -51,31 +51,31 @@ def run_durable(plane, command, **options):
 
 
 def running(plane, words):
-    """How many processes of the sandbox have these words in their command line."""
+    """Return the number of processes in the sandbox whose command line has these words."""
     script = f"cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' ' | grep -c '{words}' || true"
     return int(plane.run(script.replace(words, words[:-1] + f"[{words[-1]}]")).stdout)
 
 
-def test_a_short_command_is_over_in_one_go(plane, key):
+def test_a_short_command_has_its_result_after_the_start(plane, key):
     result = run_durable(plane, "echo out; echo err >&2; exit 3", key=key)
     assert (result.exit_code, result.stdout, result.stderr) == (3, "out\n", "err\n")
     assert (result.stdout_size, result.stderr_size, result.truncated) == (4, 4, False)
 
 
-def test_a_long_command_tells_its_lines_as_they_come(plane, key):
-    told = []
+def test_lines_of_a_long_command_are_streamed(plane, key):
+    received = []
     began = time.monotonic()
     run_durable(
         plane,
         "for i in 1 2 3; do echo $i; sleep 0.6; done",
         key=key,
-        on_line=lambda stream, line: told.append((round(time.monotonic() - began, 1), stream, line)),
+        on_line=lambda stream, line: received.append((round(time.monotonic() - began, 1), stream, line)),
     )
-    assert [line for _, _, line in told] == ["1", "2", "3"]
-    assert told[0][0] < told[2][0] - 0.5
+    assert [line for _, _, line in received] == ["1", "2", "3"]
+    assert received[0][0] < received[2][0] - 0.5
 
 
-def test_the_same_key_never_runs_a_command_twice(plane, key):
+def test_a_retry_never_runs_the_same_command_twice(plane, key):
     command = f"echo once >> /tmp/{key}; echo done"
     first = run_durable(plane, command, key=key)
     notes = []
@@ -85,7 +85,7 @@ def test_the_same_key_never_runs_a_command_twice(plane, key):
     assert "Attached" in notes[0] and "has ended" in notes[0]
 
 
-def test_twenty_who_start_it_at_once_run_it_once_and_all_get_its_output(plane, key):
+def test_twenty_concurrent_starts_run_the_command_once_and_all_get_its_output(plane, key):
     command = f"echo once >> /tmp/{key}; sleep 1; echo done; exit 5"
     mine = step_of(key, attempt=1, call="0" * 32)
     with ThreadPoolExecutor(20) as pool:
@@ -94,7 +94,7 @@ def test_twenty_who_start_it_at_once_run_it_once_and_all_get_its_output(plane, k
     assert plane.read(f"/tmp/{key}") == b"once\n"
 
 
-def test_output_is_kept_byte_by_byte(plane, key):
+def test_binary_output_is_stored_unchanged(plane, key):
     result = run_durable(plane, "head -c 3000000 /dev/urandom | tee /tmp/random; sleep 0.5", key=key, limit=1000)
     assert result.stdout_size == 3_000_000
     assert result.truncated
@@ -102,18 +102,18 @@ def test_output_is_kept_byte_by_byte(plane, key):
     assert journal == plane.run("sha256sum < /tmp/random").stdout
 
 
-def test_a_character_that_is_cut_in_two_writes_comes_out_whole(plane, key):
-    told = []
+def test_a_character_that_is_split_over_two_writes_is_decoded(plane, key):
+    lines = []
     command = r"printf '\xe4\xbd'; sleep 0.6; printf '\xa0\xe5\xa5\xbd\n'"
-    result = run_durable(plane, command, key=key, on_line=lambda _, line: told.append(line))
-    assert told == ["你好"]
+    result = run_durable(plane, command, key=key, on_line=lambda _, line: lines.append(line))
+    assert lines == ["你好"]
     assert result.stdout == "你好\n"
 
 
-def test_env_cwd_and_user_are_the_commands(plane, key):
+def test_env_cwd_and_user_apply_to_the_command(plane, key):
     command = 'echo "$GREETING $(pwd) $(whoami)"'
     result = run_durable(plane, command, key=key, env={"GREETING": "hi there"}, cwd="/tmp", user="root")
-    # An ordinary user can map one user into a sandbox only: there `root` is called `user` too.
+    # Without root privileges, only one user can be mapped into a sandbox: there `root` is called `user`, too.
     assert result.stdout == f"hi there /tmp {'root' if isolation().root else 'user'}\n"
 
 
@@ -122,12 +122,12 @@ def test_the_environment_is_not_written_to_the_journal(plane, key):
     assert "hunter2" not in plane.run(f"cat {result.journal}/* 2>/dev/null").stdout
 
 
-def test_a_command_too_long_for_an_argument_goes_by_file(plane, key):
+def test_a_command_that_is_too_long_for_an_argument_is_uploaded(plane, key):
     command = f"echo {'x' * 300_000} | wc -c"
     assert run_durable(plane, command, key=key).stdout.strip() == "300001"
 
 
-def test_the_time_limit_kills_the_whole_group_and_what_left_it(plane, key):
+def test_the_time_limit_kills_the_process_group_and_processes_that_left_it(plane, key):
     began = time.monotonic()
     with pytest.raises(CommandTimeoutError) as caught:
         run_durable(plane, "echo begun; sleep 4321 & setsid sleep 4322 & wait", key=key, timeout=1)
@@ -136,7 +136,7 @@ def test_the_time_limit_kills_the_whole_group_and_what_left_it(plane, key):
     assert running(plane, "sleep 432") == 0
 
 
-def test_a_kill_reaches_the_whole_group(plane, key):
+def test_a_kill_ends_the_whole_process_group(plane, key):
     with ThreadPoolExecutor(1) as pool:
         command = durable(plane, "sleep 5431 & sleep 5432", key=key)
         following = pool.submit(command.wait)
@@ -147,7 +147,7 @@ def test_a_kill_reaches_the_whole_group(plane, key):
     assert running(plane, "sleep 543") == 0
 
 
-def test_a_wait_that_is_cancelled_ends_within_two_seconds_and_leaves_the_command(plane, key):
+def test_a_cancelled_wait_ends_within_two_seconds_and_the_command_continues(plane, key):
     cancelled = threading.Event()
     threading.Timer(1.0, cancelled.set).start()
     began = time.monotonic()
@@ -159,12 +159,12 @@ def test_a_wait_that_is_cancelled_ends_within_two_seconds_and_leaves_the_command
     assert running(plane, "sleep 6543") == 0
 
 
-def test_too_much_output_kills_the_command_and_says_so(plane, key):
+def test_too_much_output_kills_the_command_and_raises_an_error(plane, key):
     with pytest.raises(OutputTooLargeError, match="Redirect"):
         run_durable(plane, "while :; do head -c 100000 /dev/zero; sleep 0.1; done", key=key, most_output=300_000)
 
 
-def test_a_supervisor_that_vanished_is_an_outcome_of_its_own_and_no_second_run(plane, key):
+def test_a_command_whose_supervisor_vanished_has_an_unknown_outcome_and_is_not_run_again(plane, key):
     command = f"echo once >> /tmp/{key}; sleep 7654"
     with ThreadPoolExecutor(1) as pool:
         following = pool.submit(run_durable, plane, command, key=key)
@@ -179,7 +179,7 @@ def test_a_supervisor_that_vanished_is_an_outcome_of_its_own_and_no_second_run(p
     plane.run("read -r child _ < $HOME/.ags_flows/journal/" + journal_of(key) + "/child; kill -9 -- -$child")
 
 
-def test_a_cut_connection_is_found_again_and_nothing_is_lost(sandbox, ags_emulator_process, plane, key):
+def test_no_output_is_lost_when_the_connection_is_cut(sandbox, ags_emulator_process, plane, key):
     _, instance = sandbox
     for _ in range(6):
         ags_emulator_process.stream_fault("cut", instance_id=instance.id, times=1)
@@ -189,7 +189,7 @@ def test_a_cut_connection_is_found_again_and_nothing_is_lost(sandbox, ags_emulat
     assert any("responds again" in note for note in notes)
 
 
-def test_a_start_whose_answer_is_lost_is_not_made_twice(sandbox, ags_emulator_process, plane, key):
+def test_a_start_whose_response_is_lost_is_not_executed_twice(sandbox, ags_emulator_process, plane, key):
     _, instance = sandbox
     ags_emulator_process.stream_fault(
         "cut", instance_id=instance.id, path="/process.Process/Start", after_seconds=0.2, times=1
@@ -199,7 +199,7 @@ def test_a_start_whose_answer_is_lost_is_not_made_twice(sandbox, ags_emulator_pr
     assert plane.read(f"/tmp/{key}") == b"once\n"
 
 
-def test_a_token_that_expires_in_the_middle_is_acquired_anew(sandbox, ags_emulator_process, plane, key):
+def test_a_token_that_expires_while_a_command_runs_is_refreshed(sandbox, ags_emulator_process, plane, key):
     _, instance = sandbox
     with ThreadPoolExecutor(1) as pool:
         following = pool.submit(run_durable, plane, "sleep 2; echo done", key=key)
@@ -208,7 +208,7 @@ def test_a_token_that_expires_in_the_middle_is_acquired_anew(sandbox, ags_emulat
         assert following.result(timeout=20).stdout == "done\n"
 
 
-def test_nobody_sees_command_and_environment_in_the_list_of_processes(plane, key):
+def test_command_and_environment_are_not_visible_in_the_list_of_processes(plane, key):
     with ThreadPoolExecutor(1) as pool:
         following = pool.submit(run_durable, plane, ": spot-me; sleep 3", key=key, env={"A_SECRET": "hunter2-in-env"})
         while running(plane, "sleep 3") == 0:
@@ -224,7 +224,7 @@ def test_the_environment_may_have_any_names_and_values(plane, key):
     assert result.stdout == "k|d|t|r|it's\n$HOME `x`|dash\n"
 
 
-def test_a_long_environment_comes_whole_and_one_too_long_is_refused(plane, key):
+def test_a_long_environment_is_passed_completely_and_one_too_long_is_an_error(plane, key):
     env = {f"V{number}": "x" * 60_000 for number in range(5)}
     assert run_durable(plane, "echo ${#V0} ${#V4}", key=key, env=env).stdout == "60000 60000\n"
     with pytest.raises(ConfigurationError, match="env: LONG has 200,000 bytes"):
@@ -244,8 +244,8 @@ def test_the_exit_code_is_kept_on_a_full_disk(sandbox, ags_emulator_process, pla
             ags_emulator_process.fill_disk(instance.id, False)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="an ordinary user's emulator has no other users to give")
-def test_a_home_that_cannot_be_written_to_is_no_hindrance(plane, key):
+@pytest.mark.skipif(os.geteuid() != 0, reason="without root privileges the emulator has only one user")
+def test_tmp_is_used_if_the_home_directory_is_not_writable(plane, key):
     plane.run("mv /home/user/.ags_flows /home/user/kept; chmod 555 /home/user", user="root")
     try:
         result = run_durable(plane, "echo here; exit 3", key=key)

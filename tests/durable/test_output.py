@@ -5,7 +5,7 @@ from ags_flows.durable.output import OutputStream
 
 
 @given(st.lists(st.sampled_from(["a", "ß", "密", "😀", "\n"]), max_size=30), st.lists(st.integers(0, 99), max_size=9))
-def test_lines_are_never_cut_inside_of_a_character(characters, cuts):
+def test_lines_are_never_split_inside_a_character(characters, cuts):
     text = "".join(characters)
     data = text.encode()
     edges = sorted({0, len(data), *(cut % (len(data) + 1) for cut in cuts)})

@@ -93,7 +93,7 @@ def test_a_sandbox_that_was_kept_for_a_look_is_spared(ags_config):
         fails()
     report = reap(rules=AT_ONCE, config=ags_config)
     assert not report.stopped
-    assert "kept for a look" in report.spared[0].reason
+    assert "kept for inspection" in report.spared[0].reason
     assert status(ags_config, kept[0]) == "RUNNING"
 
 

@@ -1,4 +1,4 @@
-"""A lost response or a repeated call never makes a second tool, instance or snapshot."""
+"""A lost response or a repeated call never creates a second tool, instance or snapshot."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -37,7 +37,7 @@ def live(control):
 
 
 @pytest.mark.parametrize("how", ["replay", "refuse"])
-def test_a_lost_response_of_a_start_does_not_make_a_second_instance(ags_emulator, control, start, how):
+def test_a_lost_response_of_a_start_does_not_create_a_second_instance(ags_emulator, control, start, how):
     ags_emulator.repeat_client_tokens(how)
     ags_emulator.fault("lost", "StartSandboxInstance")
     with pytest.raises(UnreachableError):
@@ -56,7 +56,7 @@ def test_a_dead_instance_is_followed_by_the_next_generation(ags_emulator, contro
     assert len(set(seen)) == 3
 
 
-def test_other_calls_of_the_same_step_get_instances_of_their_own(control, start):
+def test_other_calls_of_the_same_step_get_separate_instances(control, start):
     with ThreadPoolExecutor(4) as pool:
         started = list(pool.map(lambda call: start_once(control, step(call), OWNER, start).id, "abcd"))
     assert sorted(started) == sorted(live(control))
@@ -77,7 +77,7 @@ def test_a_request_in_progress_is_repeated_with_the_same_token(ags_emulator, con
     assert RequestInProgressError.retryable
 
 
-def test_the_metadata_name_family_and_holder(control, start):
+def test_the_metadata_has_family_and_holder(control, start):
     started = start_once(control, step(), OWNER, start, lease=900)
     metadata = control.get_instance(started.id).metadata
     assert holder_of(metadata) == step().holder
@@ -85,7 +85,7 @@ def test_the_metadata_name_family_and_holder(control, start):
 
 
 @pytest.mark.parametrize("how", ["replay", "refuse"])
-def test_a_lost_response_of_a_creation_does_not_make_a_second_tool(ags_emulator, control, how):
+def test_a_lost_response_of_a_creation_does_not_create_a_second_tool(ags_emulator, control, how):
     ags_emulator.repeat_client_tokens(how)
     ags_emulator.fault("lost", "CreateSandboxTool")
     with pytest.raises(UnreachableError):
@@ -95,7 +95,7 @@ def test_a_lost_response_of_a_creation_does_not_make_a_second_tool(ags_emulator,
 
 
 @pytest.mark.parametrize("how", ["replay", "refuse"])
-def test_a_tool_that_was_deleted_since_is_created_again(ags_emulator, control, how):
+def test_a_deleted_tool_is_created_again(ags_emulator, control, how):
     ags_emulator.repeat_client_tokens(how)
     first, _ = create_tool_once(control, SPEC, step())
     control.delete_tool(first.id)
@@ -116,20 +116,20 @@ def test_parallel_creations_from_an_equal_spec_share_one_tool(control):
         assert len(set(pool.map(create, "abcd"))) == 1
 
 
-def test_a_name_that_another_tool_has_is_a_conflict(control):
+def test_the_name_of_a_tool_of_another_program_is_a_conflict(control):
     theirs = control.create_tool(SPEC)
     with pytest.raises(ConflictError, match=f"named 'once' already \\({theirs}"):
         create_tool_once(control, SPEC, step())
 
 
-def test_a_name_with_another_spec_is_a_conflict(control):
+def test_the_name_of_a_tool_with_another_spec_is_a_conflict(control):
     create_tool_once(control, SPEC, step())
     with pytest.raises(ConflictError, match="named 'once' already"):
         create_tool_once(control, SPEC.model_copy(update={"image": "python:3.12"}), step("c2"))
 
 
 @pytest.mark.parametrize("how", ["replay", "refuse"])
-def test_a_lost_response_of_a_snapshot_does_not_make_a_second_one(ags_emulator, control, start, how):
+def test_a_lost_response_of_a_snapshot_does_not_create_a_second_one(ags_emulator, control, start, how):
     ags_emulator.repeat_client_tokens(how)
     instance = start_once(control, step(), OWNER, start)
     wait_instance_running(control, instance.id, timeout=30)
@@ -139,7 +139,7 @@ def test_a_lost_response_of_a_snapshot_does_not_make_a_second_one(ags_emulator, 
         create_snapshot_once(control, step("s"), instance.id, **options)
     saved = create_snapshot_once(control, step("s"), instance.id, **options)
     assert [one.id for one in control.list_snapshots()] == [saved.id]
-    # A later attempt finds it, another call does not, and one that was deleted is made again.
+    # A later attempt finds it, another call does not, and a deleted snapshot is created again.
     assert create_snapshot_once(control, step("t", 2), instance.id, **options).id == saved.id
     assert create_snapshot_once(control, step("u"), instance.id, **options).id != saved.id
     control.delete_snapshot(saved.id)

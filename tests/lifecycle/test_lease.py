@@ -1,4 +1,4 @@
-"""Leases: renewed at a quarter of their life, independently of each other, and only while the holder is current."""
+"""Leases: renewed after each quarter, independently of each other, and only while the holder is current."""
 
 import math
 import os
@@ -152,7 +152,7 @@ def running(control):
 # When a lease is renewed
 
 
-def test_a_lease_is_renewed_at_each_quarter_of_its_life(stage):
+def test_a_lease_is_renewed_after_each_quarter(stage):
     cloud = Cloud()
     stage.keep(cloud, 100)
     stage.advance(24)
@@ -166,7 +166,7 @@ def test_a_lease_is_renewed_at_each_quarter_of_its_life(stage):
     assert stage.troubles == stage.lost == []
 
 
-def test_at_any_time_three_quarters_of_a_lease_are_left(emulated, control, running):
+def test_at_least_three_quarters_of_a_lease_remain_at_any_time(emulated, control, running):
     instance = running("40s")
     emulated.keep(control, 40, instance_id=instance.id)
     for _ in range(20):
@@ -187,7 +187,7 @@ def test_a_renewed_sandbox_outlives_its_timeout_and_another_one_does_not(emulate
     assert lease.lost is None and emulated.troubles == []
 
 
-def test_after_the_release_nothing_is_renewed(stage):
+def test_a_released_lease_is_not_renewed(stage):
     cloud = Cloud()
     lease = stage.keep(cloud)
     lease.release()
@@ -213,7 +213,7 @@ def test_a_lease_that_is_released_during_its_renewal_is_not_renewed_and_reports_
 # Holders
 
 
-def test_a_superseded_attempt_renews_nothing_and_names_its_successor(stage):
+def test_the_lease_of_a_superseded_attempt_is_lost_with_the_successor_in_the_error(stage):
     cloud = Cloud(metadata={HOLDER: str(holder(2)), "owner-host": "worker-2", "owner-pid": "4711"})
     lease = stage.keep(cloud, mine=holder(1))
     stage.advance(25)
@@ -267,7 +267,7 @@ def test_a_holder_that_is_not_stale_renews(stage, mine, theirs):
     assert len(cloud.updates) == 1 and lease.lost is None
 
 
-def test_an_attempt_lets_go_when_its_retry_takes_the_sandbox_over(emulated, control, running):
+def test_an_attempt_loses_its_lease_when_its_retry_takes_over_the_sandbox(emulated, control, running):
     instance = running("40s", {HOLDER: str(holder(1))})
     first = emulated.keep(control, 40, holder(1), instance.id)
     emulated.advance(10)
@@ -308,7 +308,7 @@ def test_a_list_that_is_out_of_date_does_not_end_a_lease(stage):
 
 @pytest.mark.parametrize("refusal", [ConflictError("no"), InvalidRequestError("no")])
 @pytest.mark.parametrize("status", ["STOPPED", None])
-def test_a_refused_update_of_an_instance_that_ended_ends_the_lease_immediately(stage, refusal, status):
+def test_a_rejected_update_of_an_instance_that_ended_ends_the_lease_immediately(stage, refusal, status):
     cloud = Cloud()
     cloud.refusal = refusal
     cloud.during_look = lambda instance_id: setattr(cloud, "status", status if len(cloud.looks) > 1 else "RUNNING")
@@ -343,7 +343,7 @@ def test_a_paused_sandbox_is_renewed_again_after_it_was_resumed(emulated, contro
 
 
 @pytest.mark.parametrize("status", ["PAUSING", "PAUSED", "RESUMING", "STARTING"])
-def test_an_instance_that_is_paused_or_in_transition_is_checked_quietly(stage, status):
+def test_checks_of_an_instance_that_is_paused_or_in_transition_are_not_reported(stage, status):
     cloud = Cloud(status)
     stage.keep(cloud, 900)
     stage.advance(225)
@@ -356,7 +356,7 @@ def test_an_instance_that_is_paused_or_in_transition_is_checked_quietly(stage, s
     assert len(cloud.updates) == 1 and stage.troubles == stage.lost == []
 
 
-def test_a_pause_between_look_and_update_is_no_failure(stage):
+def test_a_pause_between_look_and_update_is_not_a_failure(stage):
     cloud = Cloud()
     cloud.refusal = ConflictError("not RUNNING")
     cloud.during_look = lambda instance_id: setattr(cloud, "status", "PAUSED" if len(cloud.looks) > 1 else "RUNNING")
@@ -365,7 +365,7 @@ def test_a_pause_between_look_and_update_is_no_failure(stage):
     assert lease.lost is None and stage.troubles == [] and len(cloud.looks) == 2
 
 
-def test_a_refused_update_of_a_running_instance_is_a_failure(stage):
+def test_a_rejected_update_of_a_running_instance_is_a_failure(stage):
     cloud = Cloud()
     cloud.refusal = ConflictError("not now")
     lease = stage.keep(cloud)
@@ -383,7 +383,7 @@ def test_a_paused_sandbox_that_cannot_be_checked_is_not_lost_and_is_reported_onc
     assert stage.troubles == ["Paused sandbox i-1 could not be checked; retrying. Error: no network"]
 
 
-def test_a_sandbox_that_was_resumed_has_a_whole_lease_for_its_renewal(stage):
+def test_a_resumed_sandbox_has_a_whole_lease_for_its_renewal(stage):
     cloud = Cloud("PAUSED")
     lease = stage.keep(cloud)
     stage.advance(25)
@@ -497,7 +497,7 @@ def test_no_more_renewals_run_concurrently_than_the_limit(stage, monkeypatch):
     assert sorted(cloud.updates) == [(f"i-{number}", 100) for number in range(8)]
 
 
-def test_one_scheduler_serves_all_leases_and_no_thread_stays(stage):
+def test_one_scheduler_serves_all_leases_and_no_thread_remains(stage):
     cloud = Cloud()
     wait_until(lambda: not threads_named("ags-leases"))
     leases = [stage.keep(cloud, instance_id=f"i-{number}") for number in range(50)]
@@ -572,7 +572,7 @@ def in_child(action):
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-def test_a_forked_child_renews_its_own_leases_and_none_of_its_parent():
+def test_a_forked_child_renews_only_its_own_leases():
     cloud = Cloud()
     parent = keep_lease(cloud, "parent", 2, None, on_trouble=print)
     wait_until(lambda: cloud.updates)

@@ -1,4 +1,4 @@
-"""Waiting: one call for all, states that cannot become the goal, limits of time, and cancellation."""
+"""Waits: shared describe calls, statuses that exclude the goal, timeouts, and cancellation."""
 
 import threading
 import time
@@ -39,13 +39,13 @@ def no_thread_is_left():
 
 @pytest.fixture
 def states(stub):
-    """`states({"i-1": ["STARTING", "RUNNING"]})`: each look shows the next state, and the last one from then on."""
+    """`states({"i-1": ["STARTING", "RUNNING"]})`: each poll returns the next status, finally always the last one."""
 
     def play(scripts):
         looks = dict.fromkeys(scripts, 0)
         lock = threading.Lock()
 
-        def answer(action, parameters):
+        def respond(action, parameters):
             if action == "DescribeSandboxToolList":
                 name, ids, field = "ToolId", parameters["ToolIds"], "SandboxToolSet"
             else:
@@ -62,7 +62,7 @@ def states(stub):
                             shown.append({name: each, "Status": state, "StatusReason": "the reason", "ToolName": "n"})
             return {field: shown}
 
-        stub.answer = answer
+        stub.answer = respond
 
     return play
 
@@ -77,14 +77,14 @@ def test_a_tool_is_waited_for_until_it_is_active(control, ags_emulator):
     assert wait_tool_active(control, tool_id, timeout=10).status == "ACTIVE"
 
 
-def test_a_tool_that_failed_says_why(control, ags_emulator):
+def test_the_error_of_a_failed_tool_has_the_reason(control, ags_emulator):
     ags_emulator.transition("tool.create", "fail", 0.1, reason="image not found in registry")
     tool_id = control.create_tool(ToolSpec(name="etl", image="python:3.11"))
     with pytest.raises(ToolFailedError, match=r"etl.*image not found in registry.*role_arn"):
         wait_tool_active(control, tool_id, timeout=10)
 
 
-def test_an_instance_that_failed_to_start_is_told_at_once(control, ags_emulator):
+def test_a_failed_start_raises_immediately(control, ags_emulator):
     ags_emulator.transition("instance.start", "fail", 0.1, reason="probe")
     instance = control.start_instance(tool="base")
     began = time.monotonic()
@@ -93,9 +93,7 @@ def test_an_instance_that_failed_to_start_is_told_at_once(control, ags_emulator)
     assert time.monotonic() - began < 5
 
 
-def test_an_instance_whose_sandbox_died_is_failed_for_whoever_needs_it_and_stopped_for_whoever_ends_it(
-    control, ags_emulator
-):
+def test_a_dead_sandbox_is_failed_for_goal_running_and_counts_as_stopped(control, ags_emulator):
     instance = control.start_instance(tool="base")
     wait_instance_running(control, instance.id, timeout=30)
     ags_emulator.kill_sandbox(instance.id)
@@ -104,18 +102,18 @@ def test_an_instance_whose_sandbox_died_is_failed_for_whoever_needs_it_and_stopp
     assert wait_instance_status(control, instance.id, goal="STOPPED", timeout=30).status == "FAILED"
 
 
-def test_many_waits_of_many_threads_share_their_calls(stub, stubbed, states):
+def test_waits_of_many_threads_share_their_describe_calls(stub, stubbed, states):
     ids = [f"i-{number}" for number in range(150)]
     states({one: ["STARTING", "STARTING", "STARTING", "RUNNING"] for one in ids})
     with ThreadPoolExecutor(150) as pool:
         found = list(pool.map(lambda one: wait_instance_running(stubbed, one, timeout=20).id, ids))
     assert found == ids
-    # Some seven polls of at most two requests each, instead of 600.
+    # About seven polls of at most two requests each, instead of 600.
     assert len(stub.requests) < 30
     assert max(len(parameters["InstanceIds"]) for _, parameters in stub.requests) == 100
 
 
-def test_polls_become_rarer_and_start_over_when_another_wait_begins(stub, stubbed, monkeypatch):
+def test_the_poll_interval_grows_and_is_reset_when_another_wait_begins(stub, stubbed, monkeypatch):
     # The second poll would come after a minute.
     monkeypatch.setattr(waiting, "GROWTH", 60 / waiting.FIRST_INTERVAL)
     monkeypatch.setattr(waiting, "LAST_INTERVAL", 60.0)
@@ -137,7 +135,7 @@ def test_polls_become_rarer_and_start_over_when_another_wait_begins(stub, stubbe
         assert [wait.result(30).status for wait in (first, second)] == ["RUNNING"] * 2
 
 
-def test_whoever_joins_one_after_another_causes_no_storm_of_calls(stub, stubbed, states):
+def test_waits_that_join_one_after_another_do_not_cause_many_calls(stub, stubbed, states):
     ids = [f"i-{number}" for number in range(40)]
     states({one: ["STARTING"] * 3 + ["RUNNING"] for one in ids})
     began = time.monotonic()
@@ -151,7 +149,7 @@ def test_whoever_joins_one_after_another_causes_no_storm_of_calls(stub, stubbed,
     assert len(stub.requests) <= (time.monotonic() - began) / waiting.FIRST_INTERVAL + 3
 
 
-def test_the_limit_of_time_is_kept_and_the_error_names_the_last_state(stub, stubbed, states):
+def test_the_timeout_error_has_the_last_status(stub, stubbed, states):
     states({"i-1": ["STARTING"]})
     began = time.monotonic()
     with pytest.raises(WaitTimeoutError, match=r"i-1 is still STARTING after 1 s.*startup_timeout"):
@@ -171,22 +169,22 @@ def test_a_wait_ends_within_a_second_of_its_cancellation(stub, stubbed, states):
     timer.join()
 
 
-def test_failed_looks_that_may_pass_are_tolerated_until_the_limit(stub, stubbed, states):
+def test_retryable_errors_of_polls_are_tolerated_until_the_timeout(stub, stubbed, states):
     trouble = refused("InternalError", "Internal server error")
     states({"sdt-1": [trouble, refused("RequestLimitExceeded"), "CREATING", trouble, "ACTIVE"]})
     assert wait_tool_active(stubbed, "sdt-1", timeout=10).status == "ACTIVE"
     states({"sdt-1": ["CREATING", trouble]})
-    with pytest.raises(WaitTimeoutError, match=r"still CREATING.*last look.*RequestId req-1"):
+    with pytest.raises(WaitTimeoutError, match=r"still CREATING.*last poll.*RequestId req-1"):
         wait_tool_active(stubbed, "sdt-1", timeout=0.8)
 
 
-def test_a_look_that_is_refused_for_good_ends_the_wait(stub, stubbed, states):
+def test_a_permanent_error_of_a_poll_ends_the_wait(stub, stubbed, states):
     states({"sdt-1": ["CREATING", refused("AuthFailure.UnauthorizedOperation")]})
     with pytest.raises(CredentialsError, match=r"ags:\*"):
         wait_tool_active(stubbed, "sdt-1", timeout=10)
 
 
-def test_one_id_that_ags_takes_for_none_does_not_end_the_other_waits(stub, stubbed):
+def test_an_invalid_id_does_not_end_the_other_waits(stub, stubbed):
     def answer(action, parameters):
         if "bad-id" in parameters["InstanceIds"]:
             return refused("InvalidParameterValue.InstanceIds", "bad-id is malformed")
@@ -233,7 +231,7 @@ def test_one_id_that_ags_takes_for_none_does_not_end_the_other_waits(stub, stubb
         ("STOPPED", ["STOPPING_FAILED"], InstanceFailedError),
     ],
 )
-def test_each_way_to_a_state_ends_as_it_must(stub, stubbed, states, monkeypatch, goal, script, outcome):
+def test_each_sequence_of_statuses_has_its_outcome(stub, stubbed, states, monkeypatch, goal, script, outcome):
     monkeypatch.setattr(waiting, "FIRST_INTERVAL", 0.01)
     states({"i-1": script})
     if isinstance(outcome, str):
@@ -244,7 +242,7 @@ def test_each_way_to_a_state_ends_as_it_must(stub, stubbed, states, monkeypatch,
         assert caught.value.hint
 
 
-def test_what_ags_never_heard_of_is_given_up_after_a_while(stub, stubbed, states, monkeypatch):
+def test_an_unknown_id_is_an_error_after_a_while(stub, stubbed, states, monkeypatch):
     monkeypatch.setattr(waiting, "FIRST_INTERVAL", 0.02)
     monkeypatch.setattr(waiting, "UNKNOWN_FOR", 0.1)
     states({})
@@ -254,19 +252,19 @@ def test_what_ags_never_heard_of_is_given_up_after_a_while(stub, stubbed, states
         wait_instance_running(stubbed, "i-1", timeout=10)
 
 
-def test_a_tool_that_is_being_deleted_is_not_waited_for(stub, stubbed, states):
+def test_waiting_for_a_tool_that_is_being_deleted_raises_an_error(stub, stubbed, states):
     states({"sdt-1": ["DELETING"]})
     with pytest.raises(ToolFailedError, match="deleted"):
         wait_tool_active(stubbed, "sdt-1", timeout=10)
 
 
-def test_a_state_that_nobody_waits_for_is_refused(stub, stubbed):
-    with pytest.raises(ConfigurationError, match="goal='ASLEEP'.*RUNNING, PAUSED, STOPPED"):
+def test_an_invalid_goal_raises_an_error(stub, stubbed):
+    with pytest.raises(ConfigurationError, match="RUNNING, PAUSED, STOPPED, got 'ASLEEP'"):
         wait_instance_status(stubbed, "i-1", goal="ASLEEP", timeout=1)
     assert stub.requests == []
 
 
-def test_tools_and_instances_and_connections_are_asked_for_apart(stub, stubbed, states):
+def test_each_kind_of_resource_of_each_connection_is_polled_separately(stub, stubbed, states):
     states({"i-1": ["STARTING", "RUNNING"], "sdt-1": ["CREATING", "ACTIVE"]})
     elsewhere = stub.control(region="ap-shanghai")
     with ThreadPoolExecutor(3) as pool:
@@ -280,7 +278,7 @@ def test_tools_and_instances_and_connections_are_asked_for_apart(stub, stubbed, 
     elsewhere.close()
 
 
-def test_the_thread_ends_with_the_last_waiter_and_another_one_starts_with_the_next(stub, stubbed, states):
+def test_the_thread_ends_after_the_last_wait_and_the_next_wait_starts_another_one(stub, stubbed, states):
     for _ in range(3):
         states({"i-1": ["STARTING", "RUNNING"]})
         wait_instance_running(stubbed, "i-1", timeout=10)

@@ -1,4 +1,4 @@
-"""One rule for each kind of argument, checked before anything is sent."""
+"""Each kind of argument has one rule, which is checked before any request."""
 
 import decimal
 import math
@@ -21,37 +21,37 @@ from ags_flows.models.checks import (
 
 
 @pytest.mark.parametrize("value", [None, 0, 1, 0.5, 1e9])
-def test_seconds_are_finite_numbers(value):
+def test_finite_non_negative_seconds_are_valid(value):
     assert check_seconds(value) == value
 
 
 @pytest.mark.parametrize("value", [-1, -0.1, math.inf, math.nan, "5", True, [1]])
-def test_other_seconds_are_refused_by_name(value):
+def test_invalid_seconds_raise_an_error_with_the_argument_name(value):
     with pytest.raises(ConfigurationError, match="^pause must be"):
         check_seconds(value, "pause")
 
 
-def test_zero_seconds_are_refused_where_they_must_be_positive():
+def test_zero_seconds_are_invalid_if_they_must_be_positive():
     with pytest.raises(ConfigurationError, match="timeout must be > 0 seconds, got 0"):
         check_seconds(0, positive=True)
 
 
 @pytest.mark.parametrize("value", [-1, 1.0, "5", True, math.nan])
-def test_other_counts_are_refused_by_name(value):
-    with pytest.raises(ConfigurationError, match="^limit must be a whole number >= 0"):
+def test_invalid_counts_raise_an_error_with_the_argument_name(value):
+    with pytest.raises(ConfigurationError, match="^limit must be an integer >= 0"):
         check_count(value)
     assert check_count(0) == 0 and check_count(None) is None
 
 
 @pytest.mark.parametrize("value", ["", " ", "a\0b", 5])
-def test_other_names_are_refused_by_name(value):
+def test_invalid_strings_raise_an_error_with_the_argument_name(value):
     with pytest.raises(ConfigurationError, match="^cwd must be"):
         check_name(value, "cwd")
     assert check_name("/a b", "cwd") == "/a b" and check_name(None, "cwd") is None
 
 
 @pytest.mark.parametrize("value", ["", "a b", "a:b", "../x", "-x", "a\n", 0])
-def test_other_users_are_refused(value):
+def test_invalid_user_names_raise_an_error(value):
     with pytest.raises(ConfigurationError, match="^user must be"):
         check_user(value)
     assert [check_user(user) for user in (None, "root", "www-data", "Build.1")]
@@ -80,7 +80,7 @@ def test_text_is_text():
         check_text(5, "code")
 
 
-def test_numbers_and_booleans_become_text():
+def test_numbers_and_booleans_become_strings():
     given = {"PORT": 8000, "RATE": 0.5, "DEBUG": True, "QUIET": False, "NAME": "x", "my.name": ""}
     expected = {"PORT": "8000", "RATE": "0.5", "DEBUG": "true", "QUIET": "false", "NAME": "x", "my.name": ""}
     assert check_environment(given) == expected
@@ -88,12 +88,12 @@ def test_numbers_and_booleans_become_text():
 
 
 @pytest.mark.parametrize("value", [None, b"x", [1], {}, math.inf, decimal.Decimal(1), "a\0b", "\ud800"])
-def test_other_values_are_refused_with_the_variable(value):
+def test_invalid_values_raise_an_error_with_the_variable_name(value):
     with pytest.raises(ConfigurationError, match="env: PORT"):
         check_environment({"PORT": value})
 
 
 @pytest.mark.parametrize("name", ["", "A=B", "a\0", 5, None, "\ud800"])
-def test_other_names_of_variables_are_refused(name):
-    with pytest.raises(ConfigurationError, match="env: .* is not the name of a variable"):
+def test_invalid_variable_names_raise_an_error(name):
+    with pytest.raises(ConfigurationError, match="env: .* is not a valid variable name"):
         check_environment({name: "x"})

@@ -1,4 +1,4 @@
-"""Durations in the forms of AGS, within its limits."""
+"""Durations in the formats of AGS, within its limits."""
 
 from datetime import timedelta
 
@@ -29,7 +29,7 @@ from ags_flows.models.durations import MAXIMUM_SECONDS, MINIMUM_SECONDS, format_
         (timedelta(minutes=5), 300),
     ],
 )
-def test_every_documented_form_is_understood(text, seconds):
+def test_every_documented_format_is_parsed(text, seconds):
     assert parse_duration(text) == seconds
 
 
@@ -39,20 +39,20 @@ def test_every_documented_form_is_understood(text, seconds):
      "9" * 5000 + "s",
      0, -1, 29, 86_401, True, None, float("nan"), float("inf"), [], "5m\n5m", timedelta(seconds=29.9)],
 )  # fmt: skip
-def test_everything_else_is_refused_with_field_value_and_rule(value):
-    with pytest.raises(ConfigurationError, match=r"lease=.*(30s to 24h|such as '30s')"):
+def test_anything_else_raises_an_error_with_field_value_and_rule(value):
+    with pytest.raises(ConfigurationError, match=r"lease=.*(30s to 24h|for example '30s')"):
         parse_duration(value, field="lease")
 
 
 @given(st.integers(MINIMUM_SECONDS, MAXIMUM_SECONDS))
-def test_what_is_written_is_read_again(seconds):
+def test_formatted_durations_are_parsed_to_the_same_value(seconds):
     assert parse_duration(format_duration(seconds)) == seconds
     hours, rest = divmod(seconds, 3600)
     assert parse_duration(f"{hours}h{rest // 60}m{rest % 60}s") == seconds
 
 
 @given(st.text(max_size=20))
-def test_no_text_leads_to_another_error(text):
+def test_any_text_is_parsed_or_raises_configuration_error(text):
     try:
         assert MINIMUM_SECONDS <= parse_duration(text) <= MAXIMUM_SECONDS
     except ConfigurationError:

@@ -1,4 +1,4 @@
-"""Values and blocks are constants in Prefect's `map`."""
+"""Prefect's `map` treats values and blocks as constants."""
 
 import inspect
 
@@ -26,7 +26,7 @@ def values():
 @pytest.mark.parametrize(
     "model", [*values(), AGSConfig, TencentCloudCredentials, SandboxJob], ids=lambda one: one.__name__
 )
-def test_no_value_and_no_block_is_iterable(model):
+def test_values_and_blocks_are_not_iterable(model):
     made = model.model_construct()
     assert not isiterable(made)
     assert dict(made) == {name: getattr(made, name) for name in dict(BaseModel.__iter__(made))}

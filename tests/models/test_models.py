@@ -1,4 +1,4 @@
-"""Values: frozen, strict about names and rules, JSON-safe, and without secrets."""
+"""Values: frozen, validated, JSON-safe, and without secrets."""
 
 import json
 from datetime import datetime, timezone
@@ -36,7 +36,7 @@ def mount(name="data", path="/mnt/data", **fields):
 
 
 @pytest.mark.parametrize("name", ["a", "Z_9-", "x" * 50, "nightly-etl"])
-def test_names_of_tools_that_ags_takes_are_taken(name):
+def test_tool_names_that_ags_accepts_are_valid(name):
     assert ToolSpec(name=name, image="python:3.11").name == name
 
 
@@ -94,7 +94,7 @@ def test_names_of_tools_that_ags_takes_are_taken(name):
         (lambda: CustomConfiguration(image=""), ["image", "empty"]),
     ],
 )  # fmt: skip
-def test_what_breaks_a_rule_is_refused_with_field_value_and_rule(build, names):
+def test_an_invalid_field_raises_an_error_with_field_value_and_rule(build, names):
     with pytest.raises(ConfigurationError) as caught:
         build()
     for name in names:
@@ -103,14 +103,14 @@ def test_what_breaks_a_rule_is_refused_with_field_value_and_rule(build, names):
 
 
 @pytest.mark.parametrize("cpu", ["1", "2", "0.5", ".5", "1.25", "500m", 2, 0.5])
-def test_cpu_is_taken_in_cores_and_millicores(cpu):
+def test_cpu_is_valid_in_cores_and_millicores(cpu):
     assert Resources(cpu=cpu).cpu == str(cpu)
 
 
 @pytest.mark.parametrize(
     "image", ["python:3.11", "ccr.ccs.tencentyun.com/ags-image/envd:v0.5.14", "a/b@sha256:" + "0" * 64, "h:5000/x:1"]
 )
-def test_references_of_images_are_taken(image):
+def test_image_references_are_valid(image):
     assert ToolSpec(name="a", image=image).image == image
     assert ImageSource(image=image).image == image
 
@@ -121,7 +121,7 @@ def test_values_are_frozen():
         spec.name = "b"
 
 
-def test_a_spec_survives_json_whole():
+def test_a_spec_is_equal_after_a_json_round_trip():
     spec = ToolSpec(
         name="a",
         image="i",
@@ -149,11 +149,11 @@ def test_a_spec_survives_json_whole():
         ),
     ],
 )
-def test_answers_and_outcomes_survive_json(value):
+def test_responses_and_results_are_equal_after_a_json_round_trip(value):
     assert type(value).model_validate_json(value.model_dump_json()) == value
 
 
-def test_answers_tolerate_fields_that_came_later():
+def test_responses_ignore_unknown_fields():
     assert Tool(id="sdt-1", name="a", status="ACTIVE", colour="red") == Tool(id="sdt-1", name="a", status="ACTIVE")
 
 
@@ -164,7 +164,7 @@ def test_a_token_is_masked_in_text_and_in_json():
     assert token.token.get_secret_value() == "sit_secret"
 
 
-def test_every_public_value_says_what_it_is():
+def test_every_public_value_has_a_docstring():
     values = [
         value
         for value in vars(models).values()

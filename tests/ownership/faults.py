@@ -1,4 +1,4 @@
-"""Rules with one fault each, and programs in which the model finds it."""
+"""Rules with one fault each, and programs in which the model finds the fault."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -61,7 +61,7 @@ def first_free(mine, held, first=0):
     return Claim(same[0], "same") if same else Claim(len(held), "new")
 
 
-def despite_of_marks(mine, status, metadata):
+def despite_marks(mine, status, metadata):
     return may_take_over(
         mine, status, {name: value for name, value in metadata.items() if name not in (KEPT, GIVEN_UP)}
     )
@@ -92,15 +92,15 @@ FAULTS = {
     "siblings are taken over": wrong_relation(
         "two current", siblings_are_superseded, "parallel equal places", "threads"
     ),
-    "a superseded attempt goes on beside": wrong_relation("ran", stale_is_a_sibling, "one session", "task retries"),
+    "a superseded attempt continues": wrong_relation("ran", stale_is_a_sibling, "one session", "task retries"),
     "the innermost execution decides": wrong_relation("", innermost_decides, "task retries", "a shared sandbox"),
     "commands are never taken over": fault("ran", "one session", claim=first_free),
     "sandboxes are never taken over": fault("a fresh instance", "one session", "a subflow", adopt=False),
     "one ClientToken for a family": fault(
         "two current places", "parallel equal places", token=lambda step, generation: f"{step.family}{generation}"
     ),
-    "marks are ignored": fault("", "a kept sandbox", may_take_over=despite_of_marks, release=False),
-    "leases are renewed unseen": fault("renewed the lease", "one session", "batches", look=False),
+    "marks are ignored": fault("", "a kept sandbox", may_take_over=despite_marks, release=False),
+    "leases are renewed without a look": fault("renewed the lease", "one session", "batches", look=False),
 }
 COUNTED = Fault(lambda: Rules(claim=Counted()), (programs.ALL["a shared sandbox"],), "two current calls")
 FAULTS["calls are counted in memory"] = COUNTED

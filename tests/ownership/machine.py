@@ -61,7 +61,7 @@ class Interleavings(RuleBasedStateMachine):
 
     @rule(which=CHOICES, order=st.binary(min_size=1, max_size=20))
     def retry_beside(self, which, order):
-        """Let an attempt and the one after it go on in turns."""
+        """Let an attempt and the next one continue in turns."""
         self.world.retry_run(self.run(which))
         self.go_on_without_faults(order)
 

@@ -43,7 +43,7 @@ EPOCH = datetime(2026, 11, 23, tzinfo=timezone.utc)
 
 
 class BrokenRuleError(AssertionError):
-    """Something that must hold does not."""
+    """An invariant is violated."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Rules:
     renew_first: bool = True
     """The lease is renewed when an instance is taken over."""
     generations: bool = True
-    """A token that is answered with a dead instance is followed by the token of the next generation."""
+    """If the response to a token has a dead instance, the token of the next generation is used."""
     unique_items: bool = True
     """The frame of a batch item differs in each batch and attempt; otherwise it is the item's key and attempt."""
     adopt: bool = True
@@ -811,7 +811,7 @@ class World:
         self.frozen = {(run, attempt) for run, attempt in self.frozen if attempt > 0}
 
     def fail(self, fiber: Fiber) -> None:
-        """Let the user's code fail where it is now."""
+        """Let the user's code fail at its current position."""
         if fiber.renewer is None and not fiber.opening and isinstance(fiber.asked, Request) and not self.closing(fiber):
             self.go_on(fiber, None, FailedError())
 
@@ -878,7 +878,7 @@ class World:
                 self.check(bool(named & active), "an instance of a running execution is an orphan")
 
     def finish(self) -> None:
-        """Execute every run to its end, with retries, and check that nothing stays."""
+        """Execute every run to its end, with retries, and check that no instance remains."""
         self.thaw()
         for run in self.runs:
             for _ in range(4):

@@ -13,7 +13,7 @@ def holder(attempt, call, task=None):
 
 
 @given(holders(), st.lists(holders(), max_size=6), st.integers(0, 7))
-def test_a_claim_is_the_first_place_that_no_sibling_and_no_stranger_holds(mine, held, first):
+def test_a_claim_gets_the_first_place_not_held_by_a_sibling_or_stranger(mine, held, first):
     found = claim(mine, held, first)
     outcomes = {"same": "same", "superseded": "taken", "stale": "stale"}
     relations = [relation(mine, theirs) for theirs in held]
@@ -25,7 +25,7 @@ def test_a_claim_is_the_first_place_that_no_sibling_and_no_stranger_holds(mine, 
 
 
 @given(holders(), st.lists(holders(), max_size=6))
-def test_a_place_of_a_sibling_or_a_stranger_is_never_given(mine, held):
+def test_a_place_of_a_sibling_or_a_stranger_is_never_claimed(mine, held):
     number = claim(mine, held).number
     assert number == len(held) or relation(mine, held[number]) not in ("sibling", "stranger")
 
@@ -42,7 +42,7 @@ def test_identical_calls_of_one_attempt_get_one_place_each(calls):
 
 
 @given(st.integers(0, 6), st.integers(0, 6))
-def test_a_retry_finds_as_many_as_there_were_and_begins_only_what_is_missing(before, now):
+def test_a_retry_takes_over_existing_places_and_starts_only_missing_ones(before, now):
     held = [holder(1, f"first-{number}") for number in range(before)]
     for number in range(now):
         mine = holder(2, f"second-{number}")
@@ -50,7 +50,7 @@ def test_a_retry_finds_as_many_as_there_were_and_begins_only_what_is_missing(bef
         held[number : number + 1] = [mine]
 
 
-def test_a_superseded_attempt_gets_nothing_of_its_successor():
+def test_the_claim_of_a_superseded_attempt_is_stale():
     held = [holder(1, "a", "other"), holder(2, "b")]
     assert claim(holder(1, "c"), held) == Claim(1, "stale")
 
@@ -70,7 +70,7 @@ def test_an_instance_that_has_ended_is_not_taken_over(status):
 
 
 @pytest.mark.parametrize("mark", [{"kept": "keep"}, {"kept": "pause"}, {"given-up": "yes"}])
-def test_a_kept_instance_and_one_given_up_are_not_taken_over(mark):
+def test_instances_that_were_kept_or_given_up_are_not_taken_over(mark):
     assert not may_take_over(holder(2, "b"), "RUNNING", instance_of(holder(1, "a"), **mark))
 
 
@@ -84,7 +84,7 @@ def test_an_instance_without_a_holder_is_not_taken_over(metadata):
     assert not may_take_over(holder(2, "b"), "RUNNING", metadata)
 
 
-def test_what_the_latest_attempt_held_is_taken_over_first():
+def test_instances_of_the_latest_attempt_are_taken_over_first():
     one, other, later = holder(1, "a", "task"), holder(1, "b", "other"), holder(2, "c", "task")
     assert sorted([one, later, other], key=take_over_order) == [later, one, other]
     outer = Holder((Frame("flow", "run", 2), Frame("task", "new", 1), Frame("call", "d")))

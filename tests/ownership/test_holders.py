@@ -13,7 +13,7 @@ MIRRORED = {"same": "same", "superseded": "stale", "stale": "superseded", "sibli
 
 
 @given(pairs())
-def test_every_two_holders_have_one_relation_and_its_mirror(pair):
+def test_the_relation_of_two_holders_is_symmetric_or_mirrored(pair):
     mine, theirs = pair
     assert relation(theirs, mine) == MIRRORED[relation(mine, theirs)]
 
@@ -43,7 +43,7 @@ def test_the_outermost_frame_that_differs_decides(pair):
 
 
 @given(st.data())
-def test_what_an_attempt_takes_over_the_attempt_after_it_takes_over(data):
+def test_superseding_is_transitive(data):
     first = data.draw(holders())
     second = data.draw(later_attempts(first))
     third = data.draw(later_attempts(second))
@@ -68,7 +68,7 @@ def test_examples_of_relations(mine, theirs, expected):
 
 
 @given(holders())
-def test_a_holder_survives_its_text(holder):
+def test_a_holder_can_be_parsed_from_its_text(holder):
     assert Holder.parse(str(holder)) == holder
 
 
@@ -76,23 +76,23 @@ def test_a_holder_survives_its_text(holder):
     "text",
     ["", " ", "f", "f:a", "f:a:", "f::1", "x:a:1", "f:a:one", "f:a:-1", "f:a:1 c", "f:a:1 c:x:", "f:a:" + "9" * 5000],
 )
-def test_a_damaged_text_is_no_holder(text):
+def test_a_damaged_text_is_not_parsed(text):
     assert Holder.parse(text) is None
 
 
 @given(st.text())
-def test_any_text_is_a_holder_or_none(text):
+def test_parsing_any_text_returns_a_holder_or_none(text):
     holder = Holder.parse(text)
     assert holder is None or Holder.parse(str(holder)) == holder
 
 
-def test_a_holder_is_a_retry_if_any_execution_around_the_call_is():
+def test_a_holder_is_a_retry_if_any_enclosing_execution_is():
     assert not Holder((FLOW, TASK, CALL)).is_retry
     assert Holder((Frame("flow", "run", 2), TASK, CALL)).is_retry
     assert Holder((FLOW, Frame("task", "measure", 2), CALL)).is_retry
 
 
-def test_a_holder_names_the_call_and_the_flow_runs_around_it():
+def test_a_holder_has_the_call_and_the_enclosing_flow_runs():
     outer, inner = uuid.uuid4(), uuid.uuid4()
     holder = Holder((Frame("flow", outer.hex), TASK, Frame("flow", inner.hex), CALL))
     assert holder.call == "x"

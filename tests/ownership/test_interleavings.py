@@ -1,4 +1,4 @@
-"""Rare interleavings, step by step: each breaks one rule that is too weak, and none of the real ones."""
+"""Rare interleavings, step by step: each violates an invariant under one weaker rule, but not under the real rules."""
 
 import pytest
 
@@ -31,7 +31,7 @@ def open_sessions(world, number):
     return lambda: sum(len(one.sessions) for one in world.instances.values()) >= number
 
 
-def a_retry_comes_late_in_the_lease(world):
+def a_retry_starts_late_in_the_lease(world):
     run = world.runs[0]
     until(world, run.main, executed(world, 1))
     world.kill_run(run)
@@ -51,7 +51,7 @@ def a_response_is_lost_while_a_parallel_call_is_made(world):
     world.step(first, "request")
 
 
-def an_attempt_starts_late_beside_its_successor(world):
+def an_attempt_starts_an_instance_after_its_successor_began(world):
     run = world.runs[0]
     earlier = run.main
     world.step(earlier)
@@ -96,13 +96,13 @@ def a_run_is_killed_in_the_second_of_two_equal_sessions(world):
     world.retry_run(run)
 
 
-def an_instance_dies_before_its_start_is_answered(world):
+def an_instance_dies_before_the_response_to_its_start(world):
     fiber = world.runs[0].main
     world.step(fiber)
     world.step(fiber, "broken")
 
 
-def two_equal_places_take_over_at_one_time(world):
+def two_equal_places_take_over_concurrently(world):
     run = world.runs[0]
     world.step(run.main)
     part = run.main.waiting[0]
@@ -122,15 +122,15 @@ def an_item_of_the_first_of_two_batches_fails(world):
     world.step(part)
     until(world, part.waiting[0], executed(world, 1))
     world.fail(part.waiting[0])
-    # Another process, without the hints of this one, goes on.
+    # Another process, without the hints of this one, continues.
     world.hints.clear()
 
 
 SCENARIOS = [
-    (a_retry_comes_late_in_the_lease, "one session", "renew_first", "an instance ended under its session"),
+    (a_retry_starts_late_in_the_lease, "one session", "renew_first", "an instance ended under its session"),
     (a_response_is_lost_while_a_parallel_call_is_made, "threads", "repeat_from_zero", "a ran 4 times"),
     (
-        an_attempt_starts_late_beside_its_successor,
+        an_attempt_starts_an_instance_after_its_successor_began,
         "one session",
         "latest_first",
         "an older attempt's instance was taken",
@@ -149,8 +149,8 @@ SCENARIOS = [
         "ordinal",
         "commands of another session",
     ),
-    (an_instance_dies_before_its_start_is_answered, "one session", "generations", "an instance that had ended"),
-    (two_equal_places_take_over_at_one_time, "parallel equal places", "compare_and_set", "two current places"),
+    (an_instance_dies_before_the_response_to_its_start, "one session", "generations", "an instance that had ended"),
+    (two_equal_places_take_over_concurrently, "parallel equal places", "compare_and_set", "two current places"),
 ]
 
 
@@ -164,11 +164,11 @@ def follow(scenario, program, rules):
 
 
 @pytest.mark.parametrize(("scenario", "program", "rule", "found"), SCENARIOS)
-def test_an_interleaving_breaks_a_weaker_rule(scenario, program, rule, found):
+def test_an_interleaving_violates_an_invariant_under_a_weaker_rule(scenario, program, rule, found):
     with pytest.raises(BrokenRuleError, match=found):
         follow(scenario, program, Rules(**{rule: False}))
 
 
 @pytest.mark.parametrize(("scenario", "program", "rule", "found"), SCENARIOS)
-def test_an_interleaving_does_not_break_the_rules(scenario, program, rule, found):
+def test_an_interleaving_violates_nothing_under_the_real_rules(scenario, program, rule, found):
     follow(scenario, program, Rules())

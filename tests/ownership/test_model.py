@@ -37,7 +37,7 @@ def test_each_program_ends_without_faults(name):
 
 
 @pytest.mark.timeout(max(180, int(EXAMPLES or 0) // 20))
-def test_what_must_hold_holds_in_every_interleaving():
+def test_the_invariants_hold_in_every_interleaving():
     run_state_machine_as_test(lambda: Interleavings(list(programs.ALL.values())), settings=MODEL)
 
 

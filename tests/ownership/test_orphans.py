@@ -11,7 +11,7 @@ OURS = {"managed-by": "ags-flows", "flow-run-id": "run-1"}
 
 
 @given(st.integers(4, 86400), st.integers(0, 86400))
-def test_a_lease_is_kept_while_three_quarters_are_left_apart_from_the_time_of_a_renewal(lease, left):
+def test_a_lease_is_kept_while_three_quarters_minus_the_longest_renewal_remain(lease, left):
     kept = lease_is_kept({"lease": str(lease)}, NOW + timedelta(seconds=left), NOW)
     assert kept == (left > max(0, lease * 3 / 4 - LONGEST_RENEWAL))
 
@@ -22,15 +22,15 @@ def test_the_boundaries_of_a_lease_of_a_quarter_of_an_hour(left, kept):
 
 
 @pytest.mark.parametrize("metadata", [{}, {"lease": ""}, {"lease": "-1"}, {"lease": "15m"}, {"lease": "1.5"}])
-def test_an_instance_without_a_lease_has_none_that_is_kept(metadata):
+def test_the_lease_of_an_instance_without_a_valid_lease_is_not_kept(metadata):
     assert not lease_is_kept(metadata, NOW + timedelta(days=1), NOW)
 
 
-def test_an_instance_that_never_expires_has_no_lease_that_is_kept():
+def test_the_lease_of_an_instance_that_never_expires_is_not_kept():
     assert not lease_is_kept({"lease": "900"}, None, NOW)
 
 
-def test_what_others_started_is_never_an_orphan():
+def test_an_instance_of_another_program_is_never_an_orphan():
     assert not is_orphan({"flow-run-id": "run-1"}, "terminal", NOW - timedelta(days=9), NOW)
     assert not is_orphan({"managed-by": "ags-flows"}, "terminal", NOW - timedelta(days=9), NOW)
     assert not is_orphan({}, "unknown", NOW - timedelta(days=9), NOW)
@@ -38,7 +38,7 @@ def test_what_others_started_is_never_an_orphan():
 
 
 @pytest.mark.parametrize("state", ["terminal", "unknown"])
-def test_an_orphan_is_ours_and_its_run_is_over_for_the_grace_time_or_longer(state):
+def test_a_managed_instance_is_an_orphan_once_the_grace_time_after_its_run_is_over(state):
     assert is_orphan(OURS, state, NOW - timedelta(minutes=10), NOW)
     assert not is_orphan(OURS, state, NOW - timedelta(minutes=10, seconds=-1), NOW)
     assert is_orphan(OURS, state, NOW, NOW, grace=timedelta(0))
@@ -46,5 +46,5 @@ def test_an_orphan_is_ours_and_its_run_is_over_for_the_grace_time_or_longer(stat
 
 
 @pytest.mark.parametrize("state", ["active", "foreign"])
-def test_what_belongs_to_a_running_flow_or_another_server_is_never_an_orphan(state):
+def test_an_instance_of_an_active_run_or_another_server_is_never_an_orphan(state):
     assert not is_orphan(OURS, state, NOW - timedelta(days=9), NOW)

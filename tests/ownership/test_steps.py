@@ -58,7 +58,7 @@ def test_the_family_does_not_depend_on_the_execution(one, other):
     assert len(STEP.family) == 32
 
 
-def test_another_place_root_name_or_content_is_another_family():
+def test_the_family_depends_on_place_root_name_and_content():
     others = [
         dataclasses.replace(STEP, place=Place().within("measure", "pears")),
         dataclasses.replace(STEP, place=Place().within("measure", "plums")),
@@ -70,7 +70,7 @@ def test_another_place_root_name_or_content_is_another_family():
     assert len({STEP.family, *(other.family for other in others)}) == 7
 
 
-def test_what_is_the_same_in_every_place_is_what_it_does():
+def test_what_does_not_depend_on_the_place():
     elsewhere = dataclasses.replace(STEP, place=Place().within("measure", "pears"))
     assert elsewhere.what == STEP.what
     assert elsewhere.family != STEP.family
@@ -111,18 +111,18 @@ def test_a_tool_belongs_to_the_flow_run_in_its_tags():
     assert flow_runs_of({}) == ()
 
 
-def test_what_ran_outside_of_flow_runs_is_not_ours_to_reap():
+def test_an_instance_started_outside_flow_runs_is_not_reaped():
     assert not is_ours(label(STEP, Owner("", host="laptop"), NOW))
 
 
 @given(st.text(max_size=80), st.sets(st.uuids(version=4), min_size=2, max_size=10))
-def test_a_tool_of_a_run_has_a_name_that_fits(name, runs):
+def test_the_name_of_a_runs_tool_is_at_most_50_characters(name, runs):
     names = {run_tool_name(name, str(run)) for run in runs}
     assert max(map(len, names)) <= 50
     assert {run_tool_name(name, run.hex) for run in runs} == names
 
 
-def test_runs_that_began_at_one_time_have_tools_of_different_names():
-    # The first digits of a UUID of version 7 are the time.
+def test_runs_that_started_at_the_same_time_have_different_tool_names():
+    # The first digits of a UUID of version 7 are a timestamp.
     runs = [f"01993f3b-2c4d-7000-8000-{number:012x}" for number in range(100)]
     assert len({run_tool_name("a-name-that-is-longer-than-what-may-stay-of-it", run) for run in runs}) == 100

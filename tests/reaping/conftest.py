@@ -1,4 +1,4 @@
-"""Sandboxes that look as if flows had started them, and owners whose answers a test sets."""
+"""Sandboxes with the metadata of flow runs, and owners whose states a test sets."""
 
 from datetime import datetime, timezone
 
@@ -9,11 +9,14 @@ from ags_flows.ownership import Frame, Holder, Owner, Place, Step, label
 from ags_flows.reaping.owners import Owned
 
 
-class SaidOwners:
-    """Answers from a mapping; asks are counted, and answers can change in between."""
+class FixedOwners:
+    """Owners from a mapping.
 
-    def __init__(self, said):
-        self.said = said
+    `asked` counts the look-ups; `before` maps the number of a look-up to a function that is called before it.
+    """
+
+    def __init__(self, states):
+        self.states = states
         self.asked = 0
         self.before = {}
 
@@ -21,7 +24,7 @@ class SaidOwners:
         self.asked += 1
         if change := self.before.pop(self.asked, None):
             change()
-        return {run: self.said.get(run, Owned("foreign")) for run in runs}
+        return {run: self.states.get(run, Owned("foreign")) for run in runs}
 
 
 @pytest.fixture
@@ -30,7 +33,7 @@ def start(ags_config):
     control = ags_config.control_plane()
 
     def started(*path, lease=None, **metadata):
-        """Start a sandbox of the last one of some flow runs, nested in each other."""
+        """Start a sandbox that belongs to nested flow runs, outermost first."""
         owner = Owner(path[0], flow_run_name=f"name-{path[0]}", flow_id="f" * 8)
         frames = [Frame("flow", run) for run in path]
         step = Step("start", "p", path[0], Place(), Holder((*frames, Frame("call", "c"))))

@@ -39,7 +39,7 @@ def instance(status="RUNNING", hours=5.0, **metadata):
         (instance("PAUSED", hours=73, **{KEPT: "pause"}), DELETED, {"paused_hours": 72}, "paused too long"),
         (instance("PAUSED", hours=73, **{KEPT: "pause"}), Owned("unknown"), {"paused_hours": 72}, None),
         (instance(), Owned("foreign"), {}, None),
-        (instance(**{"managed-by": "somebody"}), OVER, {}, None),
+        (instance(**{"managed-by": "another-program"}), OVER, {}, None),
         (instance(**{"flow-run-id": ""}), OVER, {}, None),
         (instance(**{"ags-flows-protected": "true"}), OVER, {}, None),
         (instance(**{"ags-flows-protected": "false"}), OVER, {}, "orphan"),
@@ -61,7 +61,7 @@ def instance(status="RUNNING", hours=5.0, **metadata):
         (instance("PAUSE_FAILED"), OVER, {"broken": False}, None),
     ],
 )
-def test_each_rule_can_be_switched_off_and_spares_what_is_not_proved(one, owned, rules, rule):
+def test_an_instance_is_stopped_only_under_an_enabled_rule_that_is_proved(one, owned, rules, rule):
     verdict = judge_instance(one, owned, ReapRules(**rules), NOW)
     assert verdict.rule == rule
     assert verdict.reason
@@ -90,18 +90,18 @@ LONG_OVER = Owned("terminal", "Completed", ended_at=NOW - timedelta(hours=3))
         ([], Owned("foreign")),
     ],
 )
-def test_any_flow_run_on_the_path_spares_and_the_latest_end_counts(path, expected):
+def test_nested_flow_runs_are_combined_active_runs_first_then_the_latest_end(path, expected):
     assert together(path) == expected
 
 
-def test_the_sandbox_of_a_child_run_outlives_its_parent():
-    """`run_deployment(timeout=0)`: the parent is Completed while the child works."""
+def test_the_sandbox_of_an_active_child_run_is_kept_after_its_parent_ended():
+    """With `run_deployment(timeout=0)` the parent is Completed while the child still runs."""
     one = instance(**{"subflow-run-id": "child", HOLDER: "f:r:1 f:child:1 c:x:1"})
     assert judge_instance(one, together([OVER, RUNS]), ReapRules(), NOW).rule is None
     assert judge_instance(one, together([OVER, LONG_OVER]), ReapRules(), NOW).rule == "orphan"
 
 
-def test_the_grace_time_begins_with_the_latest_end_also_if_another_run_was_deleted():
+def test_the_grace_time_starts_at_the_latest_end_even_if_another_run_was_deleted():
     just_over = Owned("terminal", "Crashed", ended_at=NOW - timedelta(minutes=2))
     assert judge_instance(instance(), together([just_over, DELETED]), ReapRules(), NOW).rule is None
     assert judge_instance(instance(), together([OVER, DELETED]), ReapRules(), NOW).rule == "orphan"
@@ -116,7 +116,7 @@ def test_the_grace_time_begins_with_the_latest_end_also_if_another_run_was_delet
         ("PAUSED", 14 * 60, "orphan"),
     ],
 )
-def test_a_sandbox_whose_lease_is_being_renewed_is_spared_although_its_run_is_over(status, left, rule):
+def test_a_sandbox_whose_lease_is_being_renewed_is_kept_although_its_run_has_ended(status, left, rule):
     expires_at = NOW + timedelta(seconds=left) if left else None
     one = instance(status, **{LEASE: "900"}).model_copy(update={"expires_at": expires_at})
     verdict = judge_instance(one, OVER, ReapRules(), NOW)
@@ -136,12 +136,12 @@ def tool(days, **tags):
         (tool(8), None, {}, None),
         (tool(6), None, {"tools_unused_days": 7}, None),
         (tool(8), NOW - timedelta(days=1), {"tools_unused_days": 7}, None),
-        (tool(8, **{"managed-by": "somebody"}), None, {"tools_unused_days": 7}, None),
+        (tool(8, **{"managed-by": "another-program"}), None, {"tools_unused_days": 7}, None),
         (tool(8, **{SYNCED_TAG: "nightly"}), None, {"tools_unused_days": 7}, None),
         (tool(8, **{"ags-flows-protected": "true"}), None, {"tools_unused_days": 7}, None),
     ],
 )
-def test_a_tool_of_ours_goes_when_nothing_used_it_for_long(one, used, rules, rule):
+def test_a_managed_tool_is_deleted_after_a_long_time_without_use(one, used, rules, rule):
     assert judge_tool(one, used, None, ReapRules(**rules), NOW).rule == rule
 
 
@@ -159,12 +159,12 @@ def test_a_tool_of_ours_goes_when_nothing_used_it_for_long(one, used, rules, rul
         (None, {}, None),
     ],
 )
-def test_a_tool_made_for_one_run_goes_with_it(owned, rules, rule):
+def test_a_tool_created_for_one_run_is_deleted_after_the_run_ended(owned, rules, rule):
     one = tool(1, **{"flow-run-id": "run", "flow-id": "flow"})
     assert judge_tool(one, None, owned, ReapRules(**rules), NOW).rule == rule
 
 
-def test_a_snapshot_of_ours_goes_after_its_retention():
+def test_a_managed_snapshot_is_deleted_after_its_retention_time():
     old = Snapshot(id="snapshot-1", tags={"managed-by": MANAGED_BY}, created_at=NOW - timedelta(days=15))
     assert judge_snapshot(old, ReapRules(snapshots_days=14), NOW).rule == "old snapshot"
     assert judge_snapshot(old, ReapRules(snapshots_days=16), NOW).rule is None

@@ -1,4 +1,4 @@
-"""What a real Prefect server knows of flow runs, and what follows from its clock."""
+"""Look-ups of flow runs on a real Prefect server, and the comparison with its clock."""
 
 from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
@@ -34,7 +34,7 @@ def known(api, run, flow_id, **options):
     return PrefectOwners(api, **options).look_up({str(run): str(flow_id)})[str(run)]
 
 
-def test_a_deleted_run_is_proved_by_a_later_run_of_its_flow(api):
+def test_a_later_run_of_the_same_flow_proves_that_a_run_was_deleted(api):
     run = owns()
     created_at = now()
     api.delete_flow_run(run.id)
@@ -44,8 +44,8 @@ def test_a_deleted_run_is_proved_by_a_later_run_of_its_flow(api):
     assert found.standing == "unknown" and found.was_deleted(created_at)
 
 
-def test_a_copied_database_that_does_not_know_newer_runs_proves_nothing(api):
-    """The copy knows the flow and older runs; the owner of the sandbox started on the original server later."""
+def test_a_copied_database_without_newer_runs_does_not_prove_a_deletion(api):
+    """The copy knows the flow and older runs. The sandbox's run started later, on the original server."""
     older = owns()
     found = known(api, uuid4(), older.flow_id)
     assert found.standing == "unknown"
@@ -59,7 +59,7 @@ def test_a_run_whose_flow_is_unknown_may_belong_to_another_server(api):
 
 
 class DatedServer:
-    """Answers with a `Date` that differs from this host's clock."""
+    """Responds with a `Date` header that differs from this host's clock."""
 
     def __init__(self, **skew):
         self.skew = timedelta(**skew)
@@ -77,17 +77,17 @@ class DatedServer:
         ({}, timedelta(0)),
     ],
 )
-def test_a_clock_that_is_ahead_of_the_servers_is_set_back_and_no_other(server_is, clock_is):
+def test_only_a_clock_that_is_ahead_of_the_server_is_corrected(server_is, clock_is):
     clock = PrefectOwners(DatedServer(**server_is)).clock()
     assert abs(clock() - now() - clock_is) < timedelta(seconds=12)
 
 
-def test_a_date_that_is_a_few_seconds_late_leaves_the_clock_alone():
+def test_a_date_header_that_lags_a_few_seconds_does_not_change_the_clock():
     clock = PrefectOwners(DatedServer(seconds=-5)).clock()
     assert clock() >= now() - timedelta(seconds=3)
 
 
-def test_a_response_without_a_date_leaves_the_clock_alone():
+def test_a_response_without_a_date_header_does_not_change_the_clock():
     response = httpx.Response(200, request=httpx.Request("GET", "http://server"))
     clock = PrefectOwners(SimpleNamespace(request=lambda method, path: response)).clock()
     assert abs(clock() - now()) <= timedelta(seconds=12)
@@ -97,7 +97,7 @@ def test_the_clock_of_a_real_server_is_read(api):
     assert abs(PrefectOwners(api).clock()() - now()) <= timedelta(seconds=12)
 
 
-def test_a_server_that_does_not_respond_has_no_clock():
+def test_the_clock_of_a_server_that_does_not_respond_raises_unreachable_error():
     def refuse(method, path):
         raise httpx.ConnectError("refused")
 

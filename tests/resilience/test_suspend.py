@@ -39,7 +39,7 @@ def test_an_unanswered_run_loses_its_sandbox_to_the_reaper_and_a_late_answer_goe
     stage.wait_until(lambda: stage.state(run).type is StateType.PAUSED, 60)
     stage.wait_until(lambda: stage.control.get_instance(instance.id).status == "PAUSED", 30)
     spared = reap(rules=ReapRules(), flow_run_id=str(run.id), config=stage.config)
-    assert spared.stopped == () and spared.spared_count == {"its flow run waits for an answer": 1}
+    assert spared.stopped == () and spared.spared_count == {"its flow run waits for input": 1}
     # Other tests of the stage have moved the emulator's clock on: by its time, that is far ahead of ours.
     rules = ReapRules(paused_hours=0)
     later = datetime.now(timezone.utc) + timedelta(days=2)

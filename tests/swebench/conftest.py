@@ -1,4 +1,4 @@
-"""Small Python projects with a bug each, as instances of SWE-bench, and an emulator that has their images."""
+"""Small Python projects with one bug each, as instances of SWE-bench, and an emulator that has their images."""
 
 import json
 import os
@@ -44,13 +44,13 @@ def git(directory, *arguments):
 
 @pytest.fixture
 def predicted():
-    """Return a function that makes the prediction of a patch."""
+    """Return a function that creates a prediction for a patch."""
     return lambda instance_id, patch: Prediction(instance_id, patch, "team/model", "").official()
 
 
 @pytest.fixture
 def changed():
-    """Return a function that replaces what is there."""
+    """Return a function that replaces text and fails if it does not occur."""
 
     def changed(text, before, after):
         assert before in text
@@ -61,12 +61,12 @@ def changed():
 
 @pytest.fixture
 def tool():
-    """Give the tool whose instances are started with other images."""
+    """The tool whose instances are started with other images."""
     return ToolSpec(name="swebench-v1", type="swebench", image="swebench/base:1", image_registry_type="system")
 
 
 def patch_of(directory, file, text):
-    """Return the diff that makes a file this text, and restore it."""
+    """Return the diff that sets the content of a file, and restore the file."""
     (directory / file).write_text(text)
     git(directory, "add", "-AN")
     diff = git(directory, "diff")
@@ -77,7 +77,7 @@ def patch_of(directory, file, text):
 
 
 PROJECTS = {
-    # module: the bug, the fix, tests that fail before, tests that pass before and after.
+    # module: code with the bug, fixed code, tests that fail before the fix, tests that pass before and after it.
     "calc": (
         "def add(a, b):\n    return a - b\n\n\ndef double(a):\n    return 2 * a\n",
         "def add(a, b):\n    return a + b\n\n\ndef double(a):\n    return 2 * a\n",
@@ -95,7 +95,7 @@ PROJECTS = {
 
 @pytest.fixture(scope="session")
 def projects(tmp_path_factory):
-    """Give a folder of images, the instances, and a directory of each project."""
+    """Create images: their folder, the instances, and the directory of each project."""
     images = tmp_path_factory.mktemp("volumes") / "images"
     instances, places = {}, {}
     for module, (bug, fix, failing, passing) in PROJECTS.items():
@@ -131,7 +131,7 @@ def projects(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def machines(projects):
-    """Give an emulator that has the images."""
+    """An emulator that has the images."""
     images, _, _ = projects
     if isolation().bwrap is None or not shutil.which("git"):
         pytest.skip("an image's files need bubblewrap, and the projects need git")
@@ -141,7 +141,7 @@ def machines(projects):
 
 @pytest.fixture
 def account(machines):
-    """Give a configuration for it."""
+    """A configuration for the emulator."""
     return config_for(machines)
 
 
@@ -159,7 +159,7 @@ def write(tmp_path):
 
 @pytest.fixture
 def evaluate_all(account, tool, tmp_path):
-    """Return the flow with what all of these tests have the same; `.fn` without a run of Prefect's."""
+    """The flow with the arguments that all tests share; `.fn` calls it without a flow run."""
 
     def bound(function):
         def evaluated(predictions, dataset, **options):

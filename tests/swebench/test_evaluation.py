@@ -1,4 +1,4 @@
-"""Patches evaluated in real sandboxes, and their verdicts beside those of the official package run directly."""
+"""Patches are evaluated in real sandboxes; the official package, run directly, must give the same verdicts."""
 
 import json
 import re
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("prefect_server")
 
 
 def directly(instance, place, patch, directory):
-    """Return the official report of a run on this machine, without any sandbox."""
+    """Return the official report of a run on this machine, without a sandbox."""
     shutil.copytree(place, directory)
     subprocess.run(["git", "apply", "-"], input=patch, text=True, cwd=directory, check=True)
     script = script_of(instance).replace("/testbed", str(directory)).replace("git config --global", "true")
@@ -30,7 +30,7 @@ def directly(instance, place, patch, directory):
     )
 
 
-def test_each_kind_of_patch_gets_the_verdict_that_the_official_grading_gives(
+def test_each_kind_of_patch_gets_the_verdict_of_the_official_grading(
     evaluate_all, write, predicted, changed, projects, tmp_path, monkeypatch
 ):
     _, instances, places = projects
@@ -48,11 +48,11 @@ def test_each_kind_of_patch_gets_the_verdict_that_the_official_grading_gives(
         "names": patches["right"],
         "missing": patches["right"],
     }
-    # The same project several times, so that each patch has an instance of its own.
+    # The same project several times, so that each patch has a separate instance.
     dataset = [{**calc, "instance_id": f"demo__calc-{name}"} for name in cases] + [words]
     by_name = {one["instance_id"].rpartition("-")[2]: one for one in dataset}
     run = "python3 -m unittest -v test_calc"
-    # Bytes that are no text, between the results; a log that ends in the middle; a test whose name looks like a token.
+    # Bytes that are not UTF-8 between the results; a truncated log; a test whose name looks like a token.
     for name, other in {
         "bytes": f"{run}; printf '\\377\\000\\r\\n\\xe2\\x82'",
         "cut": f"{run}; exit 1",
@@ -81,7 +81,7 @@ def test_each_kind_of_patch_gets_the_verdict_that_the_official_grading_gives(
         official = directly(by_name[name], places["demo__calc-1"], cases[name], tmp_path / name)
         assert outcomes[name].report == official, name
         assert official["patch_successfully_applied"] == (name not in ("cut", "missing"))
-    # The official package makes the same report of the same logs.
+    # The official package creates the same report from the same logs.
     written = json.loads((tmp_path / "results" / "team__model.json").read_text())
     monkeypatch.setattr(reporting, "RUN_EVALUATION_LOG_DIR", tmp_path / "results" / "logs")
     sent = {one["instance_id"]: one for one in predictions}
@@ -97,7 +97,7 @@ def test_each_kind_of_patch_gets_the_verdict_that_the_official_grading_gives(
     assert "4 resolved" in table.description and "demo__calc-wrong" in table.data
 
 
-def test_what_is_graded_is_not_evaluated_again_for_the_same_patch(evaluate_all, write, predicted, changed, projects):
+def test_a_stored_verdict_is_reused_for_the_same_patch_only(evaluate_all, write, predicted, changed, projects):
     _, instances, _ = projects
     dataset = write("d.jsonl", instances.values())
     right = {name: predicted(name, one["patch"]) for name, one in instances.items()}
@@ -114,9 +114,7 @@ def test_what_is_graded_is_not_evaluated_again_for_the_same_patch(evaluate_all, 
 
 
 @pytest.mark.parametrize("tool_per_image", [False, True])
-def test_a_missing_image_is_an_error_of_its_instance_and_the_rest_goes_on(
-    evaluate_all, write, predicted, projects, tool_per_image
-):
+def test_a_missing_image_is_an_error_of_its_instance_only(evaluate_all, write, predicted, projects, tool_per_image):
     _, instances, _ = projects
     calc = instances["demo__calc-1"]
     lost = {**calc, "instance_id": "demo__lost-1", "image": "registry.invalid/none:1"}
@@ -128,7 +126,7 @@ def test_a_missing_image_is_an_error_of_its_instance_and_the_rest_goes_on(
     assert error.instance_id == "demo__lost-1" and "registry.invalid" in error.reason
 
 
-def test_what_is_wrong_with_the_files_is_named_with_line_and_instance_and_the_rest_goes_on(
+def test_invalid_entries_are_reported_with_line_and_instance_and_the_others_are_evaluated(
     evaluate_all, write, predicted, projects
 ):
     _, instances, _ = projects
@@ -161,27 +159,27 @@ def test_what_is_wrong_with_the_files_is_named_with_line_and_instance_and_the_re
         file.write(b'{"instance_id": "demo__latin-1", "model_patch": "caf\xe9"}\n')
     report = evaluate_all.fn(*files)
     assert report.ids("resolved") == ["demo__calc-1"] and len(report.verdicts) == 1
-    told = "\n".join(report.problems)
+    problems = "\n".join(report.problems)
     for place in (
         "d.jsonl, line 1: demo__older-1 lacks image, version",
         "d.jsonl, line 2 is not JSON",
-        "d.jsonl, line 4: '../../etc' is no instance_id",
-        "d.jsonl, line 5: it has no instance_id",
-        "d.jsonl, line 6: demo__tests-1 is damaged",
-        "d.jsonl, line 7: demo__kind-1 is damaged: 'never'",
+        "d.jsonl, line 4: '../../etc' is not a valid instance_id",
+        "d.jsonl, line 5: the instance has no instance_id",
+        "d.jsonl, line 6: demo__tests-1 is invalid",
+        "d.jsonl, line 7: demo__kind-1 is invalid: 'never'",
         "d.jsonl, line 8: demo__parser-1: the installed swebench has no parser 'parse_log_never'",
-        "d.jsonl, line 9: demo__image-1 is damaged: .*'not an image' is not an image",
-        "d.jsonl, line 10: demo__asset-1 is damaged: image_assets: a.png has no url",
+        "d.jsonl, line 9: demo__image-1 is invalid: .*'not an image' is not an image",
+        "d.jsonl, line 10: demo__asset-1 is invalid: image_assets: a.png has no url",
         "p.jsonl, line 2 is not JSON",
-        r"p.jsonl, line 3: demo__calc-1 is there already \(p.jsonl, line 1\), with another patch",
+        "p.jsonl, line 3: demo__calc-1 is a duplicate of p.jsonl, line 1 with another patch",
         "p.jsonl, line 4: demo__unknown-1 is not in the data set",
         "p.jsonl, line 5: demo__words-1 has no model_patch",
         "p.jsonl, line 6 has no instance_id",
-        "p.jsonl, line 7: the model_patch of demo__half-1 is no text",
+        "p.jsonl, line 7: the model_patch of demo__half-1 is not valid Unicode",
         "p.jsonl, line 8: demo__older-1 is not in the data set",
         "p.jsonl, line 9 is not JSON",
     ):
-        assert re.search(f"^{place}", told, re.MULTILINE), place
+        assert re.search(f"^{place}", problems, re.MULTILINE), place
     for wrong in ("no-such.jsonl", write("empty.jsonl", []), write("all-bad.jsonl", [older]), write("n.json", [7])):
         with pytest.raises(ConfigurationError):
             evaluate_all.fn(write("p.jsonl", predictions[:1]), wrong)

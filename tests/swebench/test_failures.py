@@ -1,4 +1,4 @@
-"""What is no verdict on a patch: failures of the sandbox, of the machine, of the process that evaluates."""
+"""Failures of the sandbox, the machine or the evaluating process are not verdicts on a patch."""
 
 import functools
 import http.server
@@ -27,7 +27,7 @@ KILLS_ITS_SUPERVISOR = "kill -9 $(cut -d ' ' -f 4 /proc/$PPID/stat); sleep 60"
 
 @pytest.fixture
 def variants(projects, changed):
-    """Make instances like that of `calc`, each with an image and an evaluation script of its own."""
+    """Create instances like that of `calc`, each with a separate image and evaluation script."""
     images, instances, places = projects
     calc = instances["demo__calc-1"]
 
@@ -45,14 +45,14 @@ def variants(projects, changed):
 
 
 def sandboxes_of(config, image):
-    """Return the states of all sandboxes that were ever started of an image."""
+    """Return the states of all sandboxes that were started from an image."""
     everything = config.control_plane().call("DescribeSandboxInstanceList", {"Limit": 100})["InstanceSet"]
     return [one["Status"] for one in everything if (one.get("CustomConfiguration") or {}).get("Image") == image]
 
 
 @pytest.fixture
 def pictures(tmp_path):
-    """Serve a folder over HTTP, and give it and its address."""
+    """Serve a folder over HTTP; yield the folder and its URL."""
     folder = tmp_path / "pictures"
     folder.mkdir()
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))
@@ -63,13 +63,13 @@ def pictures(tmp_path):
 
 
 @pytest.mark.usefixtures("prefect_server")
-def test_what_the_sandbox_fails_at_is_tried_again_and_never_a_verdict(
+def test_failures_of_the_sandbox_are_retried_and_never_become_a_verdict(
     evaluate_all, write, predicted, variants, account, projects, pictures, monkeypatch
 ):
     monkeypatch.setattr("ags_flows.durable.command.LOOK_AFTER", 0.5)
     monkeypatch.setattr("ags_flows.batch.runner.FIRST_PAUSE", 0.1)
     images, _, _ = projects
-    folder, address = pictures
+    folder, url = pictures
     (folder / "expected.png").write_bytes(b"\x89PNG\xff")
     needs = f"test $(stat -c %s shots/expected.png) = 5 && {RUN}"
     scripts = {
@@ -84,12 +84,12 @@ def test_what_the_sandbox_fails_at_is_tried_again_and_never_a_verdict(
     missing = images / "swebench_empty-image_1" / "testbed"
     missing.rename(missing.parent / "elsewhere")
     for instance, name in ((dataset[-2], "expected.png"), (dataset[-1], "lost.png")):
-        asset = {"path": "shots/expected.png", "url": f"{address}/{name}"}
+        asset = {"path": "shots/expected.png", "url": f"{url}/{name}"}
         instance["image_assets"] = json.dumps({"problem_statement": ["https://x.invalid"], "test_patch": [asset]})
     predictions = write("p.jsonl", [predicted(one["instance_id"], one["patch"]) for one in dataset])
     first = evaluate_all(predictions, write("d.jsonl", dataset), timeout=2, retries=1, sandboxes=6)
-    told = {verdict.instance_id.removeprefix("demo__calc-"): verdict for verdict in first.verdicts}
-    assert {name: one.outcome for name, one in told.items()} == {
+    verdicts = {verdict.instance_id.removeprefix("demo__calc-"): verdict for verdict in first.verdicts}
+    assert {name: one.outcome for name, one in verdicts.items()} == {
         **dict.fromkeys(("empty-image", "no-network", "vanished", "no-picture"), "error"),
         "slow": "timeout",
         "picture": "resolved",
@@ -98,12 +98,12 @@ def test_what_the_sandbox_fails_at_is_tried_again_and_never_a_verdict(
         "empty-image": "/testbed: No such file",
         "no-network": "network_unreachable",
         "vanished": "supervisor vanished",
-        "no-picture": "shots/expected.png cannot be fetched",
+        "no-picture": "shots/expected.png cannot be downloaded",
     }.items():
-        assert reason in told[name].reason
-        # Once, and once again.
+        assert reason in verdicts[name].reason
+        # The first attempt and one retry.
         assert len(sandboxes_of(account, f"swebench/{name}:1")) == 2
-    # What has a verdict keeps it; what has none, or had less time, is evaluated by the next run.
+    # The next run evaluates instances without a verdict, and timeouts if it has a longer limit.
     (missing.parent / "elsewhere").rename(missing)
     (folder / "lost.png").write_bytes(b"\x89PNG\xff")
     again = evaluate_all(predictions, write("d.jsonl", dataset), timeout=60, retries=0, sandboxes=6)
@@ -112,7 +112,7 @@ def test_what_the_sandbox_fails_at_is_tried_again_and_never_a_verdict(
     assert again.ids("error") == ["demo__calc-no-network", "demo__calc-vanished"]
 
 
-def test_a_full_disk_is_no_verdict_on_a_patch(machines, account, tool, projects, tmp_path):
+def test_a_full_disk_is_an_error_and_not_a_verdict(machines, account, tool, projects, tmp_path):
     _, instances, _ = projects
     calc = instances["demo__calc-1"]
     storage = storage_at(str(tmp_path))
@@ -124,7 +124,7 @@ def test_a_full_disk_is_no_verdict_on_a_patch(machines, account, tool, projects,
     assert not (tmp_path / "verdicts").exists()
 
 
-def test_an_evaluation_that_was_killed_goes_on_with_what_is_not_graded(
+def test_a_killed_evaluation_continues_with_the_instances_that_are_not_graded(
     evaluate_all, write, predicted, variants, machines, account, tool, tmp_path
 ):
     dataset = variants({"first": RUN, "second": f"sleep 2; {RUN}", "third": RUN})
@@ -151,7 +151,7 @@ def test_an_evaluation_that_was_killed_goes_on_with_what_is_not_graded(
     report = evaluate_all.fn(predictions, data, tool="killed")
     assert report.resumed == 1 and len(report.ids("resolved")) == 3
     assert len(sandboxes_of(account, "swebench/first:1")) == 1
-    # The sandboxes that the killed process had end with their lease.
+    # The sandboxes of the killed process end when their leases expire.
     machines.advance(901)
     deadline = time.monotonic() + 30
     while [status for one in dataset for status in sandboxes_of(account, one["image"]) if status in LIVE]:

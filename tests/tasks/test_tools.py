@@ -123,7 +123,7 @@ def test_a_tool_of_somebody_else_is_used_but_never_changed(ensure, ags_config):
     other = ags_config.control_plane().create_tool(ToolSpec(name="etl", image="python:3.11", tags={"theirs": "yes"}))
     found = ensure()
     assert (found.outcome, found.id) == ("found", other)
-    with pytest.raises(ConfigurationError, match=r"differs from the spec in image, and ags_flows did not make it"):
+    with pytest.raises(ConfigurationError, match=r"differs from the spec in image, and was not created by ags_flows"):
         ensure(image="python:3.12")
     assert raw(ags_config, found)["Tags"] == [{"Key": "theirs", "Value": "yes"}]
 
