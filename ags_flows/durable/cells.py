@@ -16,7 +16,7 @@ from typing import TypeVar
 
 from ags_flows.cloud.data_plane import DataPlane
 from ags_flows.cloud.retry import persistently
-from ags_flows.durable.claims import Claimed, claim, remember, request_for
+from ags_flows.durable.claims import Claimed, abandon, claim, remember, request_for
 from ags_flows.errors import AGSFlowsError, CodeTimeoutError, CommandTimeoutError, OutcomeUnknownError
 from ags_flows.ownership import Step
 
@@ -84,7 +84,7 @@ class Once:
             if isinstance(error, (AGSFlowsError, *self.refusals)):
                 # It was rejected before it ran: a later attempt may send it.
                 with suppress(AGSFlowsError):
-                    persistently(lambda: plane.remove(claimed.directory))
+                    abandon(plane, claimed, self.step.holder)
             raise
         self._keep(claimed, dump(result).encode())
         return result, claimed

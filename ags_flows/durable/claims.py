@@ -190,7 +190,13 @@ esac
 printf '\n%s\n' "MARKER $ags_outcome $ags_number result $ags_d" "MARKER-holder $ags_theirs"
 """
 
-# The end is one more holder, which no attempt supersedes.
+# Another holder may have taken the claim over since it was made.
+_ABANDON = r"""
+ags_d=$ags_directory; ags_holder_of "$ags_d"; ags_relate
+if [ "$ags_relation" = same ]; then rm -rf "$ags_d"; fi
+"""
+
+# A release adds one more holder, `ended`, which no attempt supersedes.
 _RELEASE = r"""
 while :; do
   ags_claim
@@ -327,6 +333,17 @@ def record(plane: DataPlane, request: Request, result: str) -> Claimed:
     """
     script = "\n".join([assignments({"ags_result": result}), claim_functions(request), _RECORD])
     return _ask(plane, script, Backoff(), CALL_TIMEOUT)
+
+
+def abandon(plane: DataPlane, claimed: Claimed, holder: Holder) -> None:
+    """Remove a claim whose step was not executed, unless another holder has taken it over.
+
+    Raises:
+        UnreachableError: The sandbox did not respond.
+    """
+    values = {"ags_directory": claimed.directory, "ags_holder": str(holder)}
+    script = "\n".join([assignments(values), HOLDER_FUNCTIONS, _ABANDON])
+    persistently(lambda: plane.script(script, timeout=CALL_TIMEOUT))
 
 
 def _ask(plane: DataPlane, script: str, backoff: Backoff, timeout: float) -> Claimed:

@@ -130,8 +130,8 @@ class Opening:
         step: str,
     ) -> Instance:
         for attempt in range(MOST_TOOLS):
-            self._tool = self._make(tool) if isinstance(tool, ToolSpec) else tool
             try:
+                self._tool = self._make(tool) if isinstance(tool, ToolSpec) else tool
                 with timed(self._steps, "start instance"):
                     self._instance = as_step(tasks.start_instance)(
                         self._tool,

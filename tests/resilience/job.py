@@ -51,6 +51,8 @@ def chaotic(tool: str, target: str, secret: str, lines: int = 8, pause: float = 
         result = sandbox.run(command, secrets={"PASSWORD": secret}, check=True)
         sandbox.run("echo second >> steps", check=True)
         sandbox.run("echo second >> steps", check=True)
+        # A file that was sent is changed in place.
+        sandbox.run("sed -i s/uploaded/edited/ up/in.txt", check=True)
         sandbox.run("cat steps counted > up/all", check=True)
         sandbox.download("up", target)
     Path(target + ".out").write_text(result.stdout)
@@ -176,12 +178,21 @@ def measure_again(tool: str, directory: str, unit: str) -> None:
         note(directory, unit, sandbox, sandbox.run(COUNT, check=True).stdout)
 
 
+@task(retries=2, retry_delay_seconds=0)
+def nesting(sandbox, directory: str) -> str:
+    """Fail behind a task in this task, which has failed once before."""
+    output = failing_once(sandbox, directory)
+    if first_time(directory, "failed-around"):
+        raise RuntimeError("The outer task fails once.")
+    return output
+
+
 @flow(name="retried-tasks", on_cancellation=[stop_sandboxes])
 def retried_tasks(tool: str, directory: str, units: list[str]) -> None:
     """Work in tasks that are retried, with the sandbox around them and inside of them."""
     with session(tool) as sandbox:
         inside = measure_again.submit(tool, directory, units[0])
-        output = failing_once(sandbox, directory)
+        output = nesting(sandbox, directory)
         inside.result()
         note(directory, units[1], sandbox, output)
 
@@ -204,6 +215,18 @@ def subflows(tool: str, directory: str, units: list[str]) -> None:
     future = around.submit(tool, directory, units[0])
     inner(tool, directory, units[1])
     future.result()
+
+
+@flow(name="pool-of-a-subflow", task_runner=ProcessPoolTaskRunner(max_workers=2))
+def pool_of_a_subflow(tool: str, directory: str, units: list[str]) -> None:
+    """Work in the process pool of a subflow."""
+    measured.map(tool, directory, units).result()
+
+
+@flow(name="pooled-subflow", on_cancellation=[stop_sandboxes])
+def pooled_subflow(tool: str, directory: str, units: list[str]) -> None:
+    """Start a subflow that works in a process pool."""
+    pool_of_a_subflow(tool, directory, units)
 
 
 @flow(name="inputs", on_cancellation=[stop_sandboxes])
@@ -257,7 +280,7 @@ def suspended(tool: str, directory: str, units: list[str]) -> None:
         note(directory, units[0], sandbox, sandbox.run(COUNT, check=True).stdout)
 
 
-KINDS = [pool_of_processes, parent, threads, retried_tasks, subflows, inputs, cells, kept, suspended]
+KINDS = [pool_of_processes, parent, threads, retried_tasks, subflows, pooled_subflow, inputs, cells, kept, suspended]
 if importlib.util.find_spec("prefect_dask"):
     from prefect_dask import DaskTaskRunner
 

@@ -43,6 +43,7 @@ KINDS = {
     "threads": 2,
     "cells": 1,
     "subflows": 2,
+    "pooled-subflow": 1,
     "kept": 1,
     "inputs": 1,
 }
@@ -215,8 +216,8 @@ def problems_of_chaotic(victim):
         problems.append(f"ran {counted}")
     if output != "".join(f"line {number} ********\n" for number in range(1, LINES + 1)):
         problems.append(f"got the output {output!r}")
-    if (victim.target / "in.txt").read_text() != "uploaded\n" * 1000:
-        problems.append("the file is not what was uploaded")
+    if (victim.target / "in.txt").read_text() != "edited\n" * 1000:
+        problems.append("the file that was sent is not as a command left it")
     return problems
 
 
