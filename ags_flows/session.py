@@ -39,7 +39,7 @@ from ags_flows.run.holder import for_this_run, is_in_execution
 from ags_flows.run.interruption import interruptible
 from ags_flows.run.logs import run_logger
 from ags_flows.run.outcome import Ending, enclosing_run, ending_of
-from ags_flows.run.redaction import Redactor
+from ags_flows.run.steps import timed
 from ags_flows.run.task_options import as_step
 from ags_flows.tasks.commands import as_text
 from ags_flows.transfer import has_magic
@@ -81,7 +81,7 @@ class SandboxSession:
 
     def start(self, command: str | Sequence[str], **options: Any) -> CommandHandle:
         """Start a command in the background. Options are those of `ags_flows.tasks.start_command`."""
-        return self._do(f"start: {as_text(command)}", tasks.start_command, self.instance, command, **options)
+        return self._do(f"start command: {as_text(command)}", tasks.start_command, self.instance, command, **options)
 
     def wait(self, handle: CommandHandle, **options: Any) -> ExecResult:
         """Wait for a command in the background. Options are those of `ags_flows.tasks.wait_command`."""
@@ -160,8 +160,11 @@ class SandboxSession:
         """Do one step, as a task run inside of a flow run."""
 
         def step() -> R:
-            with timed(self.steps, name):
-                return as_step(task)(*arguments, config=self._config, **options)
+            with timed(self.steps, name) as fail:
+                result = as_step(task)(*arguments, config=self._config, **options)
+                if isinstance(result, ExecResult) and not result.ok:
+                    fail(f"exit code {result.exit_code}")
+                return result
 
         return step() if is_in_execution() else self._context.copy().run(step)
 
@@ -197,21 +200,6 @@ def make_tool(
     on_created(created)
     with timed(steps, f"wait for tool: {spec.name}"):
         return created if created.ready else as_step(tasks.wait_tool_active)(created, config=config)
-
-
-@contextmanager
-def timed(steps: list[Step], name: str) -> Iterator[None]:
-    """Append one step to `steps`, with its duration and how it ended. Tokens in its name and message are masked."""
-    started = time.monotonic()
-    mask = Redactor().text
-    short = mask(name.splitlines()[0])[:80]
-    try:
-        yield
-    except BaseException as error:
-        message = mask((str(error).splitlines() or [type(error).__name__])[0])[:200]
-        steps.append(Step(name=short, seconds=time.monotonic() - started, status="failed", message=message))
-        raise
-    steps.append(Step(name=short, seconds=time.monotonic() - started))
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from ags_flows.batch.work import function_named
 from ags_flows.blocks import ConfigChoice, resolve_config
 from ags_flows.flows.batch_progress import TaskRuns
 from ags_flows.flows.hooks import stop_sandboxes, stop_sandboxes_if_asked
+from ags_flows.flows.names import name_of_batch
 from ags_flows.flows.parameters import Pairs, Seconds, Text, ToolChoice, User
 from ags_flows.flows.run_items import run_items
 from ags_flows.models import BatchReport
@@ -16,6 +17,7 @@ from ags_flows.session import OnCrash
 
 @flow(
     name="run-batch",
+    flow_run_name=name_of_batch,
     description="Run a command, or a Python function, for each of many items, in a pool of sandboxes. Goes on after "
     "a crash with what is not done.",
     on_cancellation=[stop_sandboxes],
