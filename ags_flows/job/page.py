@@ -95,7 +95,7 @@ class RunPage:
             sandbox = f"Sandbox `{self.instance.id}`"
             if self._connection.data_url:
                 # The status page of an emulator shows each sandbox.
-                sandbox = f"Sandbox [`{self.instance.id}`]({self._connection.console_url}#{self.instance.id})"
+                sandbox = f"Sandbox [{self.instance.id}]({self._connection.console_url}#{self.instance.id})"
             console = f"[{self._connection.region}]({self._connection.console_url})"
             parts.append(f"{sandbox} of tool `{tool}` in {console}")
         parts += _runs()

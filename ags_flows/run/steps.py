@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from ags_flows.errors import CommandFailedError
 from ags_flows.models import Step
 from ags_flows.run.redaction import Redactor
 
@@ -29,7 +30,7 @@ def timed(steps: list[Step], name: str) -> Iterator[Callable[[str], None]]:
     try:
         yield reasons.append
     except BaseException as error:
-        reasons.append(str(error) or type(error).__name__)
+        reasons.append(_reason(error))
         raise
     finally:
         steps.append(
@@ -40,6 +41,13 @@ def timed(steps: list[Step], name: str) -> Iterator[Callable[[str], None]]:
                 message=shorten(reasons[-1], LONGEST_MESSAGE) if reasons else "",
             )
         )
+
+
+def _reason(error: BaseException) -> str:
+    """Return why a step failed. The name of a step has its command already."""
+    if type(error) is CommandFailedError and error.result is not None:
+        return f"exit code {error.result.exit_code}"
+    return str(error) or type(error).__name__
 
 
 def shorten(text: str, longest: int = LONGEST_NAME) -> str:
