@@ -69,22 +69,18 @@ class AGSConfig(Explained, Block):
     _documentation_url = HttpUrl("https://cloud.tencent.com/document/product/1814")
     _description = "Tencent Cloud Agent Sandbox (AGS): endpoint, region, keys, defaults of sandboxes."
 
-    type: Literal["tencentags"] = Field(default="tencentags", description="The kind of sandbox service, constant.")
-    credentials: TencentCloudCredentials = Field(
-        default_factory=TencentCloudCredentials,
-        title="Credentials",
-        description="Keys, or how to get them. Without: the environment's, of whoever runs the flow.",
-    )
-    secret_id: Secret = Field(
-        default=SecretStr(""), title="SecretId", description="Beats the credentials. Leave empty, if those are used."
-    )
-    secret_key: Secret = Field(
-        default=SecretStr(""), title="SecretKey", description="Beats the credentials. Leave empty, if those are used."
-    )
     region: Region = Field(
         default=DEFAULT_REGION,
         title="Region",
-        description="Region of AGS, such as ap-guangzhou or ap-shanghai.",
+        description="Of AGS: ap-guangzhou, ap-shanghai, ap-beijing, ap-chongqing, ap-singapore, ...",
+    )
+    credentials: TencentCloudCredentials = Field(
+        default_factory=TencentCloudCredentials,
+        title="Credentials",
+        description="Keys, or how to get them. Empty: the environment of the process that executes the flow.",
+    )
+    tool_id: str = Field(
+        default="", title="Tool", description="Id (or name) of an existing tool, used where none is named."
     )
     http_endpoint: str = Field(
         default=DEFAULT_ENDPOINT,
@@ -98,9 +94,6 @@ class AGSConfig(Explained, Block):
     )
     skip_ssl_verify: bool = Field(
         default=False, title="Skip TLS verification", description="Do not check certificates."
-    )
-    tool_id: str = Field(
-        default="", title="Tool", description="Id (or name) of an existing tool, used where none is named."
     )
     timeout: Timeout = Field(
         default="1h",
@@ -154,6 +147,17 @@ class AGSConfig(Explained, Block):
     mount_readonly: bool = Field(
         default=False, title="Image mount: read-only", description="The sandbox may not write to it."
     )
+    secret_id: Secret = Field(
+        default=SecretStr(""),
+        title="SecretId (without a credentials block)",
+        description="Beats the credentials above.",
+    )
+    secret_key: Secret = Field(
+        default=SecretStr(""),
+        title="SecretKey (without a credentials block)",
+        description="Beats the credentials above.",
+    )
+    type: Literal["tencentags"] = Field(default="tencentags", description="The kind of sandbox service, constant.")
 
     @model_validator(mode="before")
     @classmethod

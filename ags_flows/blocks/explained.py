@@ -56,10 +56,13 @@ class Explained(Constant, _Mixin):
 
         For a parameter that is a block, the Prefect server accepts a value that matches exactly one of the block's
         fields and `{"$ref": ...}`, which its UI sends for a saved block. A block without required fields would
-        match both.
+        match both, and none could be chosen. So the first field counts as required, in forms and in parameters that
+        are given as fields; it keeps its default in code. No other keyword will do: the form of the UI leaves out
+        `not` and `additionalProperties` when it validates.
         """
         fields = handler(schema)
-        handler.resolve_ref_schema(fields)["not"] = {"required": ["$ref"]}
+        definition = handler.resolve_ref_schema(fields)
+        definition.setdefault("required", [next(iter(definition["properties"]))])
         return fields
 
 

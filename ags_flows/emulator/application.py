@@ -132,7 +132,7 @@ class Application:
         elif "x-tc-action" in headers or (path == "/" and method == "POST"):
             await self._cloud_request(method, path, query, headers, receive, send, began)
         elif path == "/" and method in ("GET", "HEAD"):
-            content = page(self._world, self._journal)
+            content = page(self._world, self._journal, query)
             await _send(send, 200, content.encode(), "text/html; charset=utf-8", {"cache-control": "no-store"})
         elif path == SIGNED_PATH:
             await _read(receive)

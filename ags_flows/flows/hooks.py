@@ -6,10 +6,9 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from typing import Any, TypeVar
+from typing import Any
 
 from prefect import Flow
-from prefect.blocks.core import Block
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.logging.loggers import flow_run_logger
 
@@ -19,6 +18,7 @@ from ags_flows.cloud.data_planes import close_plane
 from ags_flows.cloud.pace import PacedControlPlane
 from ags_flows.cloud.retry import Backoff, persistently
 from ags_flows.errors import AGSFlowsError, ConflictError
+from ags_flows.flows.given_blocks import given_block, given_config
 from ags_flows.job import SandboxJob
 from ags_flows.models import Instance, Tool
 from ags_flows.ownership import FLOW_RUN, IN_USE, LIVE, MANAGED_BY, MANAGED_BY_KEY, flow_runs_of, is_ours
@@ -30,8 +30,6 @@ TOOL_PATIENCE = 20.0
 """Seconds, in total, for the instances of the run's tools to be STOPPED. AGS refuses to delete a tool before."""
 
 LOOK_EVERY = 0.5
-
-B = TypeVar("B", bound=Block)
 
 
 def stop_sandboxes(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
@@ -48,7 +46,7 @@ def stop_sandboxes(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -
     """
     logger = flow_run_logger(flow_run, flow)
     try:
-        given = _given_config(flow_run)
+        given = given_config(flow, flow_run, logger)
         config = given or AGSConfig()
         with closing(PacedControlPlane(config.connection())) as control:
             instances = persistently(lambda: sandboxes_of(control, str(flow_run.id)))
@@ -67,8 +65,12 @@ def stop_sandboxes(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -
 
 
 def stop_sandboxes_if_asked(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
-    """Stop the instances of a crashed run whose parameter `on_crash` is `stop`; others wait for a retry."""
-    if flow_run.parameters.get("on_crash") == "stop":
+    """Stop the instances of a crashed run whose parameter `on_crash`, or that of its job, is `stop`.
+
+    Others wait for a retry.
+    """
+    job = given_block(SandboxJob, flow, flow_run, flow_run_logger(flow_run, flow))
+    if (job.on_crash if job is not None else flow_run.parameters.get("on_crash")) == "stop":
         stop_sandboxes(flow, flow_run, state)
 
 
@@ -150,34 +152,3 @@ def _users_until(control: ControlPlane, tool: Tool, deadline: float) -> Iterator
 
 def _until(deadline: float) -> Backoff:
     return Backoff(patience=max(0.0, deadline - time.monotonic()))
-
-
-def _given_config(flow_run: FlowRun) -> AGSConfig | None:
-    """Return the run's configuration if its parameters name one, or a job that has one.
-
-    Parameters that came from code hold the configuration with masked keys, which count as empty.
-    """
-    config = _block(AGSConfig, flow_run.parameters.get("config"))
-    if config is None and (job := _block(SandboxJob, flow_run.parameters.get("job"))):
-        config = job.config
-    return config
-
-
-def _block(kind: type[B], given: Any) -> B | None:
-    """Return a block as a parameter gives it: whole, by its fields, or by a reference to its document."""
-    if isinstance(given, kind):
-        return given
-    if not isinstance(given, dict):
-        return None
-    reference = given.get("$ref")
-    if reference is None:
-        try:
-            return kind(**given)
-        except (ValueError, AGSFlowsError):
-            # A parameter of the user's own that has the same name.
-            return None
-    identifier = reference.get("block_document_id") if isinstance(reference, dict) else reference
-    loaded = kind.load_from_ref({"block_document_id": identifier})
-    if not isinstance(loaded, kind):
-        raise AGSFlowsError(f"The block {identifier} is not a block of type {kind.get_block_type_slug()}.")
-    return loaded

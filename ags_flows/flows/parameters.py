@@ -12,6 +12,7 @@ from ags_flows.models import ToolSpec
 
 Text: TypeAlias = Annotated[str, BeforeValidator(lambda given: "" if given is None else given)]
 Pairs: TypeAlias = Annotated[dict[str, str], BeforeValidator(lambda given: {} if given is None else given)]
+Texts: TypeAlias = Annotated[list[str], BeforeValidator(lambda given: [] if given is None else given)]
 User: TypeAlias = Annotated[Literal["user", "root"], BeforeValidator(lambda given: given or "user")]
 Seconds: TypeAlias = Annotated[float, Field(ge=0), BeforeValidator(lambda given: given or 0.0)]
 """0, or None, is without a limit."""

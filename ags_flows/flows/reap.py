@@ -12,6 +12,7 @@ from pydantic import BeforeValidator
 from ags_flows.blocks import ConfigChoice, resolve_config
 from ags_flows.cloud.pace import PacedControlPlane
 from ags_flows.errors import ConfigurationError, UnreachableError
+from ags_flows.flows.names import name_of_reap
 from ags_flows.flows.parameters import Text
 from ags_flows.models import Reaped, ReapReport, ReapRules
 from ags_flows.reaping.owners import PrefectOwners
@@ -29,6 +30,7 @@ MOST_ROWS = 500
 
 @flow(
     name="reap",
+    flow_run_name=name_of_reap,
     description="Stop sandboxes of flow runs that are over, and what else the rules say. Nothing is stopped of which "
     "AGS and the Prefect server do not both say that it is ours, and nobody's.",
 )

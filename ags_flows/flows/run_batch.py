@@ -8,14 +8,17 @@ from ags_flows.batch.work import function_named
 from ags_flows.blocks import ConfigChoice, resolve_config
 from ags_flows.flows.batch_progress import TaskRuns
 from ags_flows.flows.hooks import stop_sandboxes, stop_sandboxes_if_asked
-from ags_flows.flows.parameters import Pairs, Seconds, Text, ToolChoice, User
+from ags_flows.flows.names import name_of_batch
+from ags_flows.flows.parameters import Pairs, Seconds, Text, Texts, ToolChoice, User
 from ags_flows.flows.run_items import run_items
 from ags_flows.models import BatchReport
+from ags_flows.run.assets import check_assets, materialize_assets
 from ags_flows.session import OnCrash
 
 
 @flow(
     name="run-batch",
+    flow_run_name=name_of_batch,
     description="Run a command, or a Python function, for each of many items, in a pool of sandboxes. Goes on after "
     "a crash with what is not done.",
     on_cancellation=[stop_sandboxes],
@@ -25,6 +28,7 @@ def run_batch(
     items: list[Any] | str,
     command: Text = "",
     tool: ToolChoice = "",
+    config: ConfigChoice = "",
     function: Text = "",
     sandboxes: int | None = None,
     items_per_sandbox: int | None = None,
@@ -44,7 +48,7 @@ def run_batch(
     lease: Text = "",
     on_crash: OnCrash = "lease",
     delete_tool: bool | None = None,
-    config: ConfigChoice = "",
+    assets: Texts = [],
 ) -> BatchReport:
     """Run a command or a function for each of many items, in a pool of sandboxes.
 
@@ -52,11 +56,11 @@ def run_batch(
     fields of an item, and `ITEM_FILE` for items that are files or longer than 32 kB.
 
     Args:
-        items: A list of JSON values, or the path of a JSON Lines file, or of a directory whose files are the items.
-            An item is known by its field `key`, `id` or `instance_id`, or by what it is. Thousands belong in a file:
-            the Prefect server takes half a megabyte of parameters.
+        items: JSON values, or the path of a JSON Lines file or of a directory of files; thousands belong in a file.
+            An item is known by its field `key`, `id` or `instance_id`, or by what it is.
         command: Run by `bash -l -c` for each item.
         tool: A tool to create (deleted afterwards), or the name or id of an existing one (kept).
+        config: An AGS Config block, or its name. Empty: the environment of the process that executes the run.
         function: Instead of a command: `package.module:function`, called with a session and the item.
         sandboxes: How many at once; empty: what the account's quota leaves free, at most 100.
         items_per_sandbox: After how many items a sandbox is replaced; empty: never; 1: a fresh one for each item.
@@ -80,7 +84,7 @@ def run_batch(
         on_crash: What becomes of the sandboxes when this process is killed: left to a retry and to their `lease`, or
             `stop`.
         delete_tool: By default true for a tool that this run created.
-        config: An AGS Config block, or its name. Empty: the environment of the process that executes the run.
+        assets: Keys of the Prefect assets that the batch produces, materialized if not too many items failed.
 
     Returns:
         What became of the items.
@@ -103,7 +107,8 @@ def run_batch(
         "user": user or None,
         "durable": durable,
     }
-    return run_items(
+    check_assets(assets)
+    report = run_items(
         items,
         function_named(function) if function else None,
         command=command or None,
@@ -123,3 +128,5 @@ def run_batch(
         delete_tool=delete_tool,
         config=resolve_config(config),
     )
+    materialize_assets(assets, report.model_dump(mode="json", include={"items", "succeeded", "failed", "results"}))
+    return report

@@ -2,12 +2,21 @@
 
 from prefect import flow
 
-from ags_flows.flows.hooks import stop_sandboxes
+from ags_flows.blocks import AGSConfig
+from ags_flows.flows.hooks import stop_sandboxes, stop_sandboxes_if_asked
+from ags_flows.flows.names import name_of_job
 from ags_flows.job import SandboxJob
+from ags_flows.job.engine import execute
 from ags_flows.models import RunReport
 
 
-@flow(name="run-job", description="Run a saved AGS Sandbox Job.", on_cancellation=[stop_sandboxes])
+@flow(
+    name="run-job",
+    flow_run_name=name_of_job,
+    description="Run a saved AGS Sandbox Job.",
+    on_cancellation=[stop_sandboxes],
+    on_crashed=[stop_sandboxes_if_asked],
+)
 def run_job(job: SandboxJob) -> RunReport:
     """Run a saved job. A retry of the run goes on where the last attempt was.
 
@@ -26,4 +35,4 @@ def run_job(job: SandboxJob) -> RunReport:
         print(report.result.stdout)
         ```
     """
-    return job.trigger().fetch_result()
+    return execute(job.spec(), job.config or AGSConfig())

@@ -17,6 +17,7 @@ from ags_flows.batch.storage import RESULTS, Storage
 from ags_flows.blocks import AGSConfig, ConfigChoice, resolve_config
 from ags_flows.errors import ConfigurationError, SyncFailedError, ToolFailedError
 from ags_flows.flows.hooks import stop_sandboxes, stop_sandboxes_if_asked
+from ags_flows.flows.names import name_of_evaluation
 from ags_flows.flows.parameters import Text, ToolChoice
 from ags_flows.flows.run_items import run_items, storage_for
 from ags_flows.flows.sync_tools import sync_tools
@@ -41,6 +42,7 @@ GROUP, PREFIX = "swebench", "swe-"
 
 @flow(
     name="swebench-evaluate",
+    flow_run_name=name_of_evaluation,
     description="Evaluate patches on SWE-bench: each in a sandbox of its instance's image, graded by the official "
     "package. Goes on after a crash with what is not graded.",
     on_cancellation=[stop_sandboxes],

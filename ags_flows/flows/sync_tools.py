@@ -13,6 +13,7 @@ from pydantic import Field
 
 from ags_flows.blocks import AGSConfig, ConfigChoice, resolve_config
 from ags_flows.errors import AGSFlowsError, ConfigurationError, SyncFailedError
+from ags_flows.flows.names import name_of_sync
 from ags_flows.lifecycle.sync_plan import drift, specs_of
 from ags_flows.models import SyncedTool, SyncReport, ToolSpec
 from ags_flows.run.artifacts import show
@@ -26,6 +27,7 @@ ARTIFACT = "sync-tools"
 
 @flow(
     name="sync-tools",
+    flow_run_name=name_of_sync,
     description="Keep one tool for each image of a list: create, update, replace; delete only where asked.",
 )
 def sync_tools(

@@ -18,6 +18,7 @@ from pydantic import BeforeValidator, Field
 from ags_flows.blocks import ConfigChoice, resolve_config
 from ags_flows.cloud.pace import PacedControlPlane
 from ags_flows.errors import ConfigurationError
+from ags_flows.flows.names import name_of_usage
 from ags_flows.flows.parameters import Text
 from ags_flows.models import Prices, Usage, UsageReport
 from ags_flows.run.artifacts import show
@@ -31,7 +32,11 @@ NO_PRICES = Prices()
 GivenPrices: TypeAlias = Annotated[Prices, BeforeValidator(lambda given: Prices() if given is None else given)]
 
 
-@flow(name="usage-report", description="What sandboxes used: seconds, CPU and memory, by tool, flow and deployment.")
+@flow(
+    name="usage-report",
+    flow_run_name=name_of_usage,
+    description="What sandboxes used: seconds, CPU and memory, by tool, flow and deployment.",
+)
 def usage_report(
     hours: Annotated[float, Field(gt=0, le=24 * 366)] = 24.0,
     until: datetime | None = None,

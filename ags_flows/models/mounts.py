@@ -14,44 +14,46 @@ from ags_flows.models.value import Value
 class ImageSource(Value):
     """A directory of an image as storage, for example to add envd to a custom image."""
 
-    kind: Literal["image"] = "image"
-    image: Annotated[str, BeforeValidator(check_image_of_mount)]
-    image_registry_type: ImageRegistryType = "enterprise"
-    subpath: str = "/"
+    kind: Literal["image"] = Field(default="image", description="Constant.")
+    image: Annotated[str, BeforeValidator(check_image_of_mount)] = Field(description="With a tag or a digest.")
+    image_registry_type: ImageRegistryType = Field(
+        default="enterprise", description="enterprise (TCR), personal (CCR), custom or system."
+    )
+    subpath: str = Field(default="/", description="The directory of the image.")
 
 
 class CosSource(Value):
     """A directory of a COS bucket."""
 
-    kind: Literal["cos"] = "cos"
-    bucket: str = Field(min_length=1)
-    path: str = Field(default="/", pattern="^/")
-    endpoint: str | None = None
+    kind: Literal["cos"] = Field(default="cos", description="Constant.")
+    bucket: str = Field(min_length=1, description="Name of the bucket.")
+    path: str = Field(default="/", pattern="^/", description="The directory, from /.")
+    endpoint: str | None = Field(default=None, description="Of COS. None: that of the region.")
 
 
 class CfsSource(Value):
     """A directory of a CFS file system."""
 
-    kind: Literal["cfs"] = "cfs"
-    file_system_id: str = Field(min_length=1)
-    path: str = Field(default="/", pattern="^/")
+    kind: Literal["cfs"] = Field(default="cfs", description="Constant.")
+    file_system_id: str = Field(min_length=1, description="Of CFS, such as cfs-abc.")
+    path: str = Field(default="/", pattern="^/", description="The directory, from /.")
 
 
 class AgentBucketSource(Value):
     """A space of an AgentBucket library."""
 
-    kind: Literal["agent-bucket"] = "agent-bucket"
-    library_id: str = Field(min_length=1)
-    space_id: str = Field(min_length=1)
-    access_domain: str | None = None
+    kind: Literal["agent-bucket"] = Field(default="agent-bucket", description="Constant.")
+    library_id: str = Field(min_length=1, description="Of the library.")
+    space_id: str = Field(min_length=1, description="Of the space in it.")
+    access_domain: str | None = Field(default=None, description="None: the domain of the library.")
 
 
 class VolumeSource(Value):
     """A volume of AGS, identified by its id (`vol-...`) or its name."""
 
-    kind: Literal["volume"] = "volume"
-    volume_id: str | None = None
-    name: str | None = None
+    kind: Literal["volume"] = Field(default="volume", description="Constant.")
+    volume_id: str | None = Field(default=None, description="Such as vol-abc; excludes the name.")
+    name: str | None = Field(default=None, description="Of the volume; excludes the id.")
 
     @model_validator(mode="after")
     def _named_once(self) -> Self:
@@ -63,9 +65,9 @@ class VolumeSource(Value):
 class VolumeTemplateSource(Value):
     """A volume that is created from a template. Instances with an equal `reuse_key` share one volume."""
 
-    kind: Literal["volume-template"] = "volume-template"
-    name: str = Field(min_length=1)
-    reuse_key: str | None = None
+    kind: Literal["volume-template"] = Field(default="volume-template", description="Constant.")
+    name: str = Field(min_length=1, description="Of the template.")
+    reuse_key: str | None = Field(default=None, description="Instances with an equal key share one volume.")
 
 
 MountSource = Annotated[
@@ -77,10 +79,10 @@ MountSource = Annotated[
 class StorageMount(Value):
     """Storage that is mounted at `mount_path` in every instance of the tool."""
 
-    name: str = Field(min_length=1)
-    mount_path: MountPath
-    source: MountSource
-    readonly: bool = False
+    name: str = Field(min_length=1, description="Distinct among the mounts of the tool.")
+    mount_path: MountPath = Field(description="Absolute path in the sandbox.")
+    source: MountSource = Field(description="Where the storage comes from.")
+    readonly: bool = Field(default=False, description="Whether sandboxes may only read it.")
 
 
 class MountOption(Value):

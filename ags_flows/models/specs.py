@@ -29,27 +29,71 @@ class ToolSpec(Value):
         ```
     """
 
-    name: ToolName
-    type: str = "custom"
-    image: Image | None = None
-    image_registry_type: ImageRegistryType | None = None
-    command: tuple[str, ...] = ()
-    args: tuple[str, ...] = ()
-    env: dict[str, str] = Field(default_factory=dict)
-    ports: tuple[Port, ...] = ()
-    resources: Resources | None = None
-    probe: Probe | None = None
-    dns: Dns | None = None
-    security: Security | None = None
-    computer: Computer | None = None
-    logs: Logs | None = None
-    network: Network = Network()
-    mounts: tuple[StorageMount, ...] = Field(default=(), max_length=10)
-    tags: dict[str, str] = Field(default_factory=dict)
-    role_arn: RoleArn | None = None
-    description: str = Field(default="", max_length=200)
-    default_timeout: Timeout | None = None
-    persistent: bool = False
+    name: ToolName = Field(title="Name", description="1 to 50 letters, digits, _ or -; unique in the account.")
+    image: Image | None = Field(
+        default=None, title="Image", description="Such as python:3.11. None: the image of the AGS Config."
+    )
+    image_registry_type: ImageRegistryType | None = Field(
+        default=None,
+        title="Image: registry type",
+        description="enterprise (TCR), personal (CCR), custom or system. None: by the image's host, or the AGS Config.",
+    )
+    resources: Resources | None = Field(
+        default=None, title="CPU and memory", description="Of each sandbox. None: 1 core and 2Gi."
+    )
+    env: dict[str, str] = Field(
+        default_factory=dict,
+        title="Environment",
+        description='Variables of every sandbox, as {"STAGE": "test"}. Not for secrets.',
+    )
+    network: Network = Field(
+        default=Network(), title="Network", description="What a sandbox can reach: the internet, a VPC, or nothing."
+    )
+    mounts: tuple[StorageMount, ...] = Field(
+        default=(), max_length=10, title="Mounts", description="Storage in every sandbox, at most 10; needs a role."
+    )
+    role_arn: RoleArn | None = Field(
+        default=None,
+        title="Role ARN",
+        description="CAM role for private registries and mounts, qcs::cam::uin/<uin>:roleName/<name>.",
+    )
+    command: tuple[str, ...] = Field(
+        default=(), title="Command", description="Replaces the entrypoint of the image, one argument an entry."
+    )
+    args: tuple[str, ...] = Field(default=(), title="Arguments", description="Replace the CMD of the image.")
+    ports: tuple[Port, ...] = Field(
+        default=(), title="Ports", description="That programs in a sandbox listen on, for the console and for probes."
+    )
+    probe: Probe | None = Field(
+        default=None, title="Readiness probe", description="A request that must succeed before a sandbox is RUNNING."
+    )
+    default_timeout: Timeout | None = Field(
+        default=None, title="Default timeout", description="Of sandboxes started without one, 30s to 24h."
+    )
+    persistent: bool = Field(
+        default=False, title="Persistent", description="Sandboxes have no timeout; excludes a default timeout."
+    )
+    tags: dict[str, str] = Field(
+        default_factory=dict, title="Tags", description='Of the tool in Tencent Cloud, as {"team": "data"}.'
+    )
+    description: str = Field(
+        default="", max_length=200, title="Description", description="For people, at most 200 characters."
+    )
+    type: str = Field(
+        default="custom",
+        title="Type",
+        description="custom (an image of yours), code-interpreter, browser, mobile, swebench, osworld, waa, aio, ...",
+    )
+    dns: Dns | None = Field(default=None, title="DNS", description="Name resolution, as in resolv.conf.")
+    security: Security | None = Field(
+        default=None, title="Security", description="What root in the container may do: privileges and capabilities."
+    )
+    computer: Computer | None = Field(
+        default=None, title="Computer", description="Of tools of type osworld or waa: which version runs."
+    )
+    logs: Logs | None = Field(
+        default=None, title="Log collection", description="Files below /logs that are sent to a CLS topic."
+    )
 
     @model_validator(mode="after")
     def _container_fields_need_a_container(self) -> Self:

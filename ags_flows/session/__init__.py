@@ -4,7 +4,7 @@ from ags_flows.session.asynchronous import AsyncSandboxSession
 from ags_flows.session.context import OnCrash, SandboxContext, sandbox_session
 from ags_flows.session.opening import OnFailure, Opening
 from ags_flows.session.session import SandboxSession
-from ags_flows.session.steps import make_tool
+from ags_flows.session.tool import make_tool
 
 __all__ = [
     "AsyncSandboxSession",

@@ -22,9 +22,10 @@ from ags_flows.ownership import GIVEN_UP, KEPT, LEASE, holder_of, relation
 from ags_flows.run.events import tell_instance
 from ags_flows.run.logs import run_logger
 from ags_flows.run.outcome import Ending
+from ags_flows.run.steps import timed
 from ags_flows.run.task_options import as_step
 from ags_flows.session.session import SandboxSession
-from ags_flows.session.steps import make_tool, timed
+from ags_flows.session.tool import make_tool
 
 OnFailure = Literal["stop", "keep", "pause"]
 

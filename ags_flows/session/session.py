@@ -30,8 +30,8 @@ from ags_flows.models.checks import check_user, is_text
 from ags_flows.run.checked import checked
 from ags_flows.run.holder import is_in_execution
 from ags_flows.run.logs import run_logger
+from ags_flows.run.steps import timed
 from ags_flows.run.task_options import as_step
-from ags_flows.session.steps import timed
 from ags_flows.tasks.commands import as_text
 from ags_flows.transfer import has_magic
 
@@ -74,7 +74,7 @@ class SandboxSession:
     @checked()
     def start(self, /, command: str | Sequence[str], **options: Any) -> CommandHandle:
         """Start a command in the background. Options are those of `ags_flows.tasks.start_command`."""
-        return self._do(f"start: {as_text(command)}", tasks.start_command, self.instance, command, **options)
+        return self._do(f"start command: {as_text(command)}", tasks.start_command, self.instance, command, **options)
 
     @checked()
     def wait(self, /, handle: CommandHandle, **options: Any) -> ExecResult:
@@ -189,8 +189,11 @@ class SandboxSession:
         """Do one step, as a task run inside of a flow run."""
 
         def step() -> R:
-            with timed(self.steps, name):
-                return as_step(task)(*arguments, config=self._config, **options)
+            with timed(self.steps, name) as fail:
+                result = as_step(task)(*arguments, config=self._config, **options)
+                if isinstance(result, ExecResult) and not result.ok:
+                    fail(f"exit code {result.exit_code}")
+                return result
 
         return step() if is_in_execution() else self._context.copy().run(step)
 

@@ -128,7 +128,7 @@ def exec_command(
     return _checked(result, check)
 
 
-@sandbox_task("start", "command")
+@sandbox_task("start command", "command")
 def start_command(
     instance: Instance | str,
     command: str | Sequence[str],

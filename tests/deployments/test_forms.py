@@ -10,6 +10,7 @@ from prefect.exceptions import PrefectHTTPStatusError
 from prefect.flows import load_flow_from_entrypoint
 
 from ags_flows import AGSConfig, SandboxJob, TencentCloudCredentials
+from ags_flows.flows import usage_report
 
 DEPLOYMENTS = yaml.safe_load((Path(__file__).parents[2] / "prefect.yaml").read_text())["deployments"]
 NAMES = [one["name"] for one in DEPLOYMENTS]
@@ -47,6 +48,42 @@ def submit(deployed, name, **parameters):
     return load_flow_from_entrypoint(deployment.entrypoint).validate_parameters(run.parameters)
 
 
+KEPT = {
+    "title",
+    "description",
+    "type",
+    "properties",
+    "required",
+    "default",
+    "items",
+    "anyOf",
+    "enum",
+    "block_type_slug",
+}
+"""Keywords of a schema that the form of the UI keeps."""
+
+
+def problems_of_the_form(deployed, name, **parameters):
+    """Return what the form finds wrong before it submits: it sends its own reading of the schema, to be validated."""
+    client, deployments, _ = deployed
+    deployment = deployments[name]
+
+    def read(schema):
+        if isinstance(schema, list):
+            return [read(one) for one in schema]
+        if not isinstance(schema, dict) or "$ref" in schema:
+            return schema
+        kept = {key: read(one) for key, one in schema.items() if key in KEPT and key != "properties"}
+        if "properties" in schema:
+            kept["properties"] = {key: read(one) for key, one in schema["properties"].items()}
+        return kept
+
+    schema = deployment.parameter_openapi_schema
+    given = {**read(schema), "definitions": {key: read(one) for key, one in schema["definitions"].items()}}
+    body = {"schema": given, "values": {**deployment.parameters, **parameters}}
+    return client.request("POST", "/ui/schemas/validate", json=body).json()["errors"]
+
+
 def reference(deployed, kind):
     return {"$ref": {"block_document_id": str(deployed[2][kind])}}
 
@@ -60,6 +97,7 @@ def test_a_configuration_is_accepted_in_every_form(deployed, name, how):
         "fields": {"region": "ap-shanghai"},
         "fields with a chosen block": {"region": "ap-shanghai", "credentials": reference(deployed, "keys")},
     }[how]
+    assert problems_of_the_form(deployed, name, config=chosen) == []
     config = submit(deployed, name, config=chosen)["config"]
     assert isinstance(config, AGSConfig) and config.region == "ap-shanghai"
 
@@ -70,7 +108,18 @@ def test_the_empty_field_of_the_form_is_the_environment(deployed, name, monkeypa
     assert submit(deployed, name, config="")["config"].region == "ap-beijing"
 
 
+@pytest.mark.parametrize("how", ["chosen block", "name", "fields"])
+def test_a_deployment_keeps_a_configuration_among_its_parameters(deployed, how):
+    given = {"chosen block": AGSConfig.load("form"), "name": "form", "fields": {"region": "ap-shanghai"}}[how]
+    deployment = usage_report.to_deployment("with-config", parameters={"config": given})
+    client, identifier = deployed[0], deployment.apply()
+    known = client.read_deployment(identifier)
+    client.delete_deployment(identifier)
+    assert usage_report.validate_parameters(known.parameters)["config"].region == "ap-shanghai"
+
+
 def test_a_saved_job_is_accepted(deployed):
+    assert problems_of_the_form(deployed, "saved-job", job=reference(deployed, "job")) == []
     assert submit(deployed, "saved-job", job=reference(deployed, "job"))["job"].command == "true"
 
 

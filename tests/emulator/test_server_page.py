@@ -72,16 +72,26 @@ def tab(tmp_path):
 def test_the_page_is_readable_and_refreshes_itself(tab):
     with Emulator() as emulator:
         tab.call("Page.navigate", url=emulator.url)
-        tab.wait("document.querySelector('h1') && document.body.innerText.includes('No instances')")
+        tab.wait("document.querySelector('h1') && document.body.innerText.includes('No live instances')")
         made = httpx.post(
             f"{emulator.url}/sandboxes",
             json={"templateID": "base", "metadata": {"owner": "<b>flow</b>"}},
             headers={"X-API-KEY": emulator.api_key},
             timeout=30,
         ).json()
-        tab.wait(f"document.body.innerText.includes('{made['sandboxID']}')")
+        tab.wait(f"!!document.getElementById('{made['sandboxID']}')")
         text = tab.value("document.body.innerText")
-        assert "RUNNING" in text and "owner=<b>flow</b>" in text and "POST /sandboxes" in text
+        assert "RUNNING" in text and "POST /sandboxes" in text and "<b>flow</b>" not in text
+        tab.value(f"document.getElementById('{made['sandboxID']}').querySelector('summary').click()")
+        tab.wait("document.body.innerText.includes('<b>flow</b>')")
+        # It stays open when the page refreshes itself.
+        tab.value("document.querySelector('main').dataset.old = 1")
+        tab.wait("!document.querySelector('main').dataset.old")
+        assert tab.value("document.body.innerText.includes('<b>flow</b>')") is True
+        typed = "const box = document.querySelector('input'); box.value = 'no-such-thing';"
+        tab.value(typed + "box.dispatchEvent(new Event('input'))")
+        tab.wait("document.body.innerText.includes('No live instance has all of these words')")
+        assert tab.value("location.search") == "?q=no-such-thing"
         assert tab.value("document.documentElement.scrollWidth <= innerWidth") is True
         tab.call("Emulation.setDeviceMetricsOverride", width=390, height=800, deviceScaleFactor=1, mobile=True)
         assert tab.value("document.documentElement.scrollWidth <= innerWidth") is True
@@ -94,8 +104,8 @@ def test_text_stands_out_in_light_and_dark(tab, scheme):
         features = [{"name": "prefers-color-scheme", "value": scheme}]
         tab.call("Emulation.setEmulatedMedia", features=features)
         tab.call("Page.navigate", url=emulator.url)
-        tab.wait("!!document.querySelector('td .good')")
-        for selector, ground in (("p", "body"), ("td", ".scroll"), ("td .good", ".scroll"), ("th", ".scroll")):
+        tab.wait("!!document.querySelector('.row .good')")
+        for selector, ground in (("p", "body"), (".row span", ".card"), (".row .good", ".card"), (".head", ".card")):
             front = luminance(tab.value(f"getComputedStyle(document.querySelector('{selector}')).color"))
             back = luminance(tab.value(f"getComputedStyle(document.querySelector('{ground}')).backgroundColor"))
             assert (max(front, back) + 0.05) / (min(front, back) + 0.05) >= 4.5, selector

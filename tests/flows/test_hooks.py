@@ -9,13 +9,18 @@ from prefect import flow
 from prefect.client.schemas.objects import FlowRun
 from prefect.states import Cancelling
 
-from ags_flows import SandboxJob
+from ags_flows import AGSConfig, SandboxJob
+from ags_flows.blocks import ConfigChoice
 from ags_flows.flows import hooks, stop_sandboxes
 from ags_flows.lifecycle.waiting import wait_instance_running, wait_tool_active
 from ags_flows.models import ToolSpec
 from ags_flows.ownership import MANAGED_BY, MANAGED_BY_KEY, Frame, Holder, Owner, Place, Step, belonging_to, label
+from ags_flows.testing import config_for
 
 ENDED = {"STOPPING", "STOPPED"}
+
+# Events of the hook go to a server; without one, Prefect starts one.
+pytestmark = pytest.mark.usefixtures("prefect_server")
 
 
 @flow
@@ -141,7 +146,7 @@ def test_a_run_that_names_no_configuration_and_has_no_sandboxes_is_logged_with_t
     ags_config, run, start, status, caplog, monkeypatch
 ):
     monkeypatch.setattr(hooks, "AGSConfig", lambda: ags_config)
-    monkeypatch.setattr(hooks, "_block", lambda kind, given: None)
+    run = run.model_copy(update={"parameters": {}})
     stop_sandboxes(nightly, run, Cancelling())
     assert f"none found in {ags_config.region}" in caplog.text
     caplog.clear()
@@ -176,4 +181,80 @@ def test_only_a_run_that_asks_for_it_is_stopped_after_a_crash(run, start, status
     assert status(instance) == "RUNNING"
     asked = run.model_copy(update={"parameters": {**run.parameters, "on_crash": "stop"}})
     hooks.stop_sandboxes_if_asked(nightly, asked, SimpleNamespace(name="Crashed"))
+    assert status(instance) in ENDED
+
+
+USERS_OWN = [
+    {"config": {"region": "north"}},
+    {"config": {"region": "Not a region!"}},
+    {"config": "north"},
+    {"config": 7},
+    {"config": None},
+    {"config": {"$ref": "not a reference"}},
+    {"config": {"$ref": {"block_document_id": str(uuid4())}}},
+    {"config": {"$ref": {"something": "else"}}},
+    {"job": {"command": "train", "config": {"region": "north"}}},
+    {"job": "nightly"},
+]
+
+
+@pytest.mark.parametrize("parameters", USERS_OWN, ids=str)
+def test_parameters_of_the_users_own_do_not_keep_the_sandboxes_running(
+    ags_config, ags_emulator, run, start, status, monkeypatch, parameters
+):
+    for name, value in ags_emulator.environment.items():
+        monkeypatch.setenv(name, value)
+    instance = start(run.id)
+    stop_sandboxes(nightly, run.model_copy(update={"parameters": parameters}), Cancelling())
+    assert status(instance) in ENDED
+
+
+@flow
+def declared(settings: AGSConfig | None = None, saved: SandboxJob | None = None):
+    """Stand for a flow that names its blocks in another way."""
+
+
+@flow
+def chosen(where: ConfigChoice = ""):
+    """Stand for a flow that takes the name of a block."""
+
+
+@pytest.fixture(scope="module")
+def saved(prefect_server, ags_emulator_process):
+    """Save a configuration and a job that has it; returns references to them as forms submit them."""
+    config = config_for(ags_emulator_process).save("hooked", overwrite=True)
+    job = SandboxJob(command="true", tool="base", config=AGSConfig.load("hooked")).save("hooked", overwrite=True)
+    return [{"$ref": {"block_document_id": str(document)}} for document in (config, job)]
+
+
+@pytest.mark.parametrize("how", ["fields", "serialized", "reference", "name", "job", "job by reference"])
+def test_a_configuration_is_found_whatever_the_name_and_form_of_its_parameter(
+    ags_config, run, start, status, saved, how
+):
+    keys = ags_config.credentials
+    fields = {
+        "http_endpoint": ags_config.http_endpoint,
+        "credentials": {"secret_id": keys.secret_id, "secret_key": keys.secret_key},
+    }
+    of_flow, parameters = {
+        "fields": (declared, {"settings": fields}),
+        "serialized": (nightly, {"other": {**fields, "block_type_slug": "ags-config"}}),
+        "reference": (nightly, {"other": saved[0]}),
+        "name": (chosen, {"where": "hooked"}),
+        "job": (declared, {"saved": SandboxJob(command="true", tool="base", config=ags_config)}),
+        "job by reference": (declared, {"saved": saved[1]}),
+    }[how]
+    instance = start(run.id)
+    stop_sandboxes(of_flow, run.model_copy(update={"parameters": parameters}), Cancelling())
+    assert status(instance) in ENDED
+
+
+def test_a_job_that_asks_for_it_is_stopped_after_a_crash(ags_config, run, start, status):
+    instance = start(run.id)
+    job = SandboxJob(command="true", tool="base", config=ags_config)
+    crashed = SimpleNamespace(name="Crashed")
+    hooks.stop_sandboxes_if_asked(declared, run.model_copy(update={"parameters": {"saved": job}}), crashed)
+    assert status(instance) == "RUNNING"
+    job = job.model_copy(update={"on_crash": "stop"})
+    hooks.stop_sandboxes_if_asked(declared, run.model_copy(update={"parameters": {"saved": job}}), crashed)
     assert status(instance) in ENDED

@@ -1,53 +1,30 @@
-"""The status page: tools, instances, processes, recent requests; it refreshes itself and needs nothing else."""
+"""The status page: live instances, ended ones, tools, recent requests. It refreshes itself and needs nothing else.
+
+It is made of the state at the time of the request. A filter is a text of the query, `/?q=TEXT`: each of its words must
+occur in what is shown of a thing, or in its metadata.
+"""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any
+from urllib.parse import parse_qs
 
 from ..journal import Journal
 from ..world.instance import Instance
+from ..world.tool import Tool
 from ..world.world import World
+from .look import SCRIPT, SECONDS, STYLE
 
-_SECONDS = 3
-
-_STYLE = """
-:root { color-scheme: light dark; --line: #d5d9de; --soft: #65707c; --back: #f6f7f9; --card: #fff;
-  --good: #14713c; --wait: #8a5a00; --bad: #b3261e; --rest: #4b5563; }
-@media (prefers-color-scheme: dark) { :root { --line: #333b45; --soft: #9aa5b1; --back: #14181d;
-  --card: #1c2128; --good: #4cc38a; --wait: #e2a336; --bad: #ff8a80; --rest: #a3adb8; } }
-* { box-sizing: border-box; }
-body { margin: 0; background: var(--back); font: 15px/1.5 system-ui, sans-serif; }
-main { max-width: 1120px; margin: 0 auto; padding: 24px 20px 60px; }
-h1 { font-size: 22px; margin: 0; } h2 { font-size: 16px; margin: 32px 0 8px; }
-p { margin: 4px 0; color: var(--soft); }
-.scroll { overflow-x: auto; background: var(--card); border: 1px solid var(--line); border-radius: 8px; }
-table { border-collapse: collapse; width: 100%; }
-th, td { text-align: left; padding: 7px 12px; border-bottom: 1px solid var(--line); white-space: nowrap;
-  vertical-align: top; }
-tr:last-child td { border-bottom: 0; }
-th { font-weight: 600; font-size: 13px; color: var(--soft); }
-td.wide { white-space: normal; overflow-wrap: anywhere; min-width: 180px; }
-code { font: 13px/1.5 ui-monospace, monospace; }
-.num { text-align: right; font-variant-numeric: tabular-nums; }
-.good { color: var(--good); } .wait { color: var(--wait); } .bad { color: var(--bad); } .rest { color: var(--rest); }
-.empty { padding: 14px 12px; color: var(--soft); }
-"""
-
-# The page fetches itself and swaps its content, so that scroll position and selection survive; without scripts the
-# browser reloads it.
-_SCRIPT = """
-async function refresh() {
-  try {
-    const answer = await fetch("/", { cache: "no-store" });
-    const page = new DOMParser().parseFromString(await answer.text(), "text/html");
-    if (String(getSelection()) === "") document.querySelector("main").replaceWith(page.querySelector("main"));
-    document.title = page.title;
-  } catch { document.title = "AGS emulator (not reachable)"; }
-}
-setInterval(refresh, %d);
-"""
+MOST_LIVE = 500
+MOST_ENDED = 200
+MOST_TOOLS = 200
+MOST_REQUESTS = 60
+SHORT_ID = 12
+OWNER = "flow-run-name"
+"""Clients may write the name of their flow run under it."""
 
 _KINDS = {
     "ACTIVE": "good",
@@ -63,127 +40,211 @@ _KINDS = {
 }
 
 
-def page(world: World, journal: Journal) -> str:
-    """Return the page as HTML."""
-    instances = list(world.all_instances())
-    live = [each for each in instances if not each.ended]
+def page(world: World, journal: Journal, query: str = "") -> str:
+    """Return the page as HTML.
+
+    Args:
+        world: What there is.
+        journal: The request log.
+        query: The query of the URL; its `q` filters what is shown.
+    """
+    text = parse_qs(query).get("q", [""])[0][:200]
+    words = text.lower().split()
+    now = world.clock.now()
+    instances = sorted(world.all_instances(), key=lambda one: one.number, reverse=True)
+    live = [one for one in instances if not one.ended]
+    ended = [one for one in instances if one.ended]
     tools = [(name, tool) for name, region in world.regions.items() for tool in region.tools]
-    advanced = f", {world.clock.offset:g} s ahead of real time" if world.clock.offset else ""
-    sections = [
-        f"<h1>AGS emulator</h1><p>{_count(len(tools), 'tool')}, {_count(len(live), 'live instance')}, "
-        f"{_count(journal.count, 'request')} so far{advanced}. This page refreshes itself.</p>",
-        "<h2>Instances</h2>",
-        _table(
-            ("Instance", "Tool", "Status", "Region", "Ends in", "Metadata"),
-            [_instance_row(each, world.clock.now()) for each in instances[:200]],
-            "No instances. Start one with StartSandboxInstance or Sandbox.create().",
-        ),
-        "<h2>Processes</h2>",
-        _table(
-            ("Instance", "Pid", "Command"),
-            [row for each in live for row in _process_rows(each)][:200],
-            "No processes that clients have started.",
-        ),
-        "<h2>Tools</h2>",
-        _table(
-            ("Name", "Tool", "Type", "Status", "Region", "Image"),
-            [
-                (
-                    escape(tool.name),
-                    f"<code>{escape(tool.tool_id)}</code>",
-                    escape(tool.type),
-                    _status(tool.status, tool.status_reason),
-                    escape(region),
-                    f"<code>{escape((tool.custom or {}).get('Image') or '')}</code>",
-                )
-                for region, tool in tools[:200]
-            ],
-            "No tools.",
-        ),
-        "<h2>Recent requests</h2>",
-        _table(
-            ("Time", "Plane", "Request", "Outcome", "Took"),
-            [_request_row(entry) for entry in journal.latest(60)],
-            "No requests yet.",
-        ),
+    body = [
+        *_live(live, words, now),
+        *_ended(ended, words, now),
+        *_tools(tools, words),
+        *_requests(journal, words),
     ]
+    counts = (
+        f"<p id=counts>{_count(len(live), 'live instance')}, {len(ended):,} ended, {_count(len(tools), 'tool')}, "
+        f"{_count(journal.count, 'request')}{_ahead(world.clock.offset)}</p>"
+    )
     return (
-        "<!doctype html><html lang=en><head><meta charset=utf-8><title>AGS emulator</title>"
+        "<!doctype html><html lang=en><head><meta charset=utf-8>"
+        f"<title>{len(live)} live - AGS emulator</title>"
         '<meta name=viewport content="width=device-width, initial-scale=1">'
-        f"<noscript><meta http-equiv=refresh content={_SECONDS}></noscript>"
-        f"<link rel=icon href='data:,'><style>{_STYLE}</style></head><body><main>{''.join(sections)}</main>"
-        f"<script>{_SCRIPT % (_SECONDS * 1000)}</script></body></html>"
+        f"<noscript><meta http-equiv=refresh content={SECONDS}></noscript>"
+        f"<link rel=icon href='data:,'><style>{STYLE}</style></head><body>"
+        f"<header><div><h1>AGS emulator</h1>{counts}"
+        "<nav><a href=#live>Live</a><a href=#ended>Ended</a><a href=#tools>Tools</a>"
+        "<a href=#requests>Requests</a></nav>"
+        f'<form><input name=q type=search value="{escape(text)}" aria-label=Filter '
+        'placeholder="Filter: id, tool, status, flow run, metadata, command"></form></div></header>'
+        f"<main>{''.join(body)}</main><script>{SCRIPT % (SECONDS * 1000, SECONDS * 1000)}</script></body></html>"
     )
 
 
-def _instance_row(instance: Instance, now: float) -> tuple[str, ...]:
-    ends = ""
-    if instance.status == "RUNNING" and instance.expires_at is not None:
-        left = max(0, int(instance.expires_at - now))
-        ends = f"{left // 3600}:{left // 60 % 60:02}:{left % 60:02}"
-    why = instance.status_reason or (instance.stop_reason or "")
-    metadata = ", ".join(f"{name}={value}" for name, value in instance.metadata.items())
-    return (
-        f"<code>{escape(instance.instance_id)}</code>",
-        escape(instance.tool_name),
+def _live(instances: list[Instance], words: list[str], now: float) -> Iterable[str]:
+    found = [one for one in instances if _matches(words, *_words_of(one))]
+    rows = [_instance(one, now) for one in found[:MOST_LIVE]]
+    empty = "No live instances. Start one with StartSandboxInstance or Sandbox.create()."
+    yield f"<h2 id=live>Live instances{_shown(len(rows), len(found), len(instances), words)}</h2>"
+    yield _instances(rows, empty if not instances else "No live instance has all of these words.")
+
+
+def _ended(instances: list[Instance], words: list[str], now: float) -> Iterable[str]:
+    found = [one for one in instances if _matches(words, *_words_of(one))]
+    rows = [_instance(one, now) for one in found[:MOST_ENDED]]
+    yield f"<details class=fold id=ended><summary>Ended{_shown(len(rows), len(found), len(instances), words)}</summary>"
+    yield f"{_instances(rows, 'None.')}</details>"
+
+
+def _instances(rows: list[str], empty: str) -> str:
+    heads = ("", "Instance", "Tool", "Status", "Flow run", "Region", "-Ends in", "-Processes")
+    head = _row(
+        [_cell(text.lstrip("-"), large=n in (2, 4, 5, 7), right=text[:1] == "-") for n, text in enumerate(heads)]
+    )
+    return _card("instances", head, rows, empty)
+
+
+def _instance(instance: Instance, now: float) -> str:
+    processes = instance.machine.processes() if instance.machine is not None else []
+    why = instance.status_reason or instance.stop_reason or ""
+    cells = [
+        "<span></span>",
+        f"<code title='{escape(instance.instance_id)}'>{escape(instance.instance_id[:SHORT_ID])}</code>",
+        _cell(instance.tool_name, large=True),
         _status(instance.status, why),
-        escape(instance.region),
-        ends,
-        _Wide(escape(metadata[:300])),
-    )
-
-
-def _process_rows(instance: Instance) -> list[tuple[str, ...]]:
-    if instance.machine is None:
-        return []
-    return [
-        (
-            f"<code>{escape(instance.instance_id[:12])}</code>",
-            _Number(str(process.get("pid", ""))),
-            _Wide(f"<code>{escape(str(process.get('command', ''))[:300])}</code>"),
-        )
-        for process in instance.machine.processes()
+        _cell(instance.metadata.get(OWNER, ""), large=True),
+        _cell(instance.region, large=True),
+        _cell(_left(instance, now), right=True),
+        _cell(str(len(processes) or ""), large=True, right=True),
     ]
-
-
-def _request_row(entry: dict[str, Any]) -> tuple[str, ...]:
-    good = entry["outcome"] == "ok" or entry["outcome"][:1] in "12"
+    facts = [
+        ("instance", f"<code>{escape(instance.instance_id)}</code>"),
+        ("tool", f"{escape(instance.tool_name)} <code>{escape(instance.tool_id)}</code>"),
+        ("status", _status(instance.status, why, whole=True)),
+        ("started", _clock(instance.created) + (f", ended {_clock(instance.ended_at)}" if instance.ended_at else "")),
+        *((escape(name), escape(value)) for name, value in sorted(instance.metadata.items())),
+        *(
+            (f"process {one.get('pid', '')}", f"<code>{escape(str(one.get('command', '')))}</code>")
+            for one in processes
+        ),
+    ]
+    more = "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in facts)
     return (
-        time.strftime("%H:%M:%S", time.localtime(entry["at"])),
-        escape(entry["plane"]),
-        _Wide(f"<code>{escape(entry['operation'])}</code>"),
-        f"<span class={'good' if good else 'bad'}>{escape(entry['outcome'])}</span>",
-        _Number(f"{entry['seconds'] * 1000:.1f} ms"),
+        f'<details id="{escape(instance.instance_id)}"><summary class=row>{"".join(cells)}</summary>'
+        f"<div class=more><dl>{more}</dl></div></details>"
     )
 
 
-class _Wide(str):
-    """A cell that may be broken into lines."""
+def _tools(tools: list[tuple[str, Tool]], words: list[str]) -> Iterable[str]:
+    found = [(region, tool) for region, tool in tools if _matches(words, *_words_of_tool(region, tool))]
+    rows = [
+        _row(
+            [
+                _cell(tool.name),
+                f"<code class=large>{escape(tool.tool_id)}</code>",
+                _cell(tool.type, large=True),
+                _status(tool.status, tool.status_reason),
+                _cell(region, large=True),
+                f"<code>{escape(_image(tool))}</code>",
+            ]
+        )
+        for region, tool in found[:MOST_TOOLS]
+    ]
+    yield f"<h2 id=tools>Tools{_shown(len(rows), len(found), len(tools), words)}</h2>"
+    heads = ("Name", "Tool", "Type", "Status", "Region", "Image")
+    yield _card("tools", _row([_cell(head, large=n in (1, 2, 4)) for n, head in enumerate(heads)]), rows, "None.")
 
 
-class _Number(str):
-    """A cell that is aligned to the right."""
+def _requests(journal: Journal, words: list[str]) -> Iterable[str]:
+    latest = journal.latest(MOST_REQUESTS)
+    found = [one for one in latest if _matches(words, one["plane"], one["operation"], one["outcome"])]
+    rows = [_request(one) for one in found]
+    yield f"<h2 id=requests>Recent requests{_shown(len(rows), len(found), len(latest), words)}</h2>"
+    heads = ("Time", "Plane", "Request", "Outcome", "-Took")
+    head = [_cell(text.lstrip("-"), large=n in (1, 4), right=text[:1] == "-") for n, text in enumerate(heads)]
+    yield _card("requests", _row(head), rows, "None.")
 
 
-def _table(heads: tuple[str, ...], rows: list[tuple[str, ...]], empty: str) -> str:
+def _request(entry: dict[str, Any]) -> str:
+    good = entry["outcome"] == "ok" or entry["outcome"][:1] in "12"
+    return _row(
+        [
+            _cell(time.strftime("%H:%M:%S", time.localtime(entry["at"]))),
+            _cell(entry["plane"], large=True),
+            f"<code title='{escape(entry['operation'])}'>{escape(entry['operation'])}</code>",
+            f"<span class={'good' if good else 'bad'} title='{escape(entry['outcome'])}'>"
+            f"{escape(entry['outcome'])}</span>",
+            _cell(f"{entry['seconds'] * 1000:.1f} ms", large=True, right=True),
+        ]
+    )
+
+
+def _words_of(instance: Instance) -> Iterable[str]:
+    yield from (instance.instance_id, instance.tool_name, instance.tool_id, instance.status, instance.region)
+    yield from (f"{name}={value}" for name, value in instance.metadata.items())
+    if instance.machine is not None:
+        yield from (str(process.get("command", "")) for process in instance.machine.processes())
+
+
+def _words_of_tool(region: str, tool: Tool) -> Iterable[str]:
+    yield from (tool.name, tool.tool_id, tool.type, tool.status, region, _image(tool))
+
+
+def _matches(words: Sequence[str], *texts: str) -> bool:
+    if not words:
+        return True
+    whole = "\n".join(texts).lower()
+    return all(word in whole for word in words)
+
+
+def _image(tool: Tool) -> str:
+    return (tool.custom or {}).get("Image") or ""
+
+
+def _left(instance: Instance, now: float) -> str:
+    if instance.status != "RUNNING" or instance.expires_at is None:
+        return ""
+    left = max(0, int(instance.expires_at - now))
+    return f"{left // 3600}:{left // 60 % 60:02}:{left % 60:02}"
+
+
+def _clock(moment: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(moment))
+
+
+def _card(kind: str, head: str, rows: list[str], empty: str) -> str:
     if not rows:
-        return f"<div class=scroll><div class=empty>{escape(empty)}</div></div>"
-    body = "".join("<tr>" + "".join(map(_cell, row)) + "</tr>" for row in rows)
-    kinds = (" class=num" if isinstance(cell, _Number) else "" for cell in rows[0])
-    head = "".join(f"<th scope=col{kind}>{escape(each)}</th>" for each, kind in zip(heads, kinds, strict=True))
-    return f"<div class=scroll><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+        return f"<div class=card><div class=empty>{escape(empty)}</div></div>"
+    return f"<div class='card {kind}'>{head.replace('row', 'row head', 1)}{''.join(rows)}</div>"
 
 
-def _cell(content: str) -> str:
-    kind = " class=wide" if isinstance(content, _Wide) else " class=num" if isinstance(content, _Number) else ""
-    return f"<td{kind}>{content}</td>"
+def _row(cells: list[str]) -> str:
+    return f"<div class='row'>{''.join(cells)}</div>"
 
 
-def _status(status: str, why: str) -> str:
+def _cell(text: str, *, large: bool = False, right: bool = False) -> str:
+    """Return a cell; a `large` one is left out on narrow screens."""
+    kinds = " ".join(name for name, given in (("large", large), ("num", right)) if given)
+    title = f' title="{escape(text)}"' if len(text) > SHORT_ID else ""
+    return f'<span class="{kinds}"{title}>{escape(text)}</span>'
+
+
+def _status(status: str, why: str, *, whole: bool = False) -> str:
     kind = _KINDS.get(status, "bad")
-    reason = f" <span title='{escape(why)}'>({escape(why[:80])})</span>" if why else ""
-    return f"<span class={kind}>{escape(status)}</span>{reason}"
+    reason = f" ({escape(why)})" if why and (whole or kind == "bad") else ""
+    return f"<span title='{escape(why or status)}'><span class={kind}>{escape(status)}</span>{reason}</span>"
+
+
+def _shown(rows: int, found: int, there: int, words: list[str]) -> str:
+    """Return how many of how many are shown."""
+    if words:
+        more = f", the first {rows:,} of them" if rows < found else ""
+        return f"<small>{found:,} of {there:,}{more}</small>"
+    return f"<small>{rows:,} of {there:,}</small>" if rows < there else f"<small>{there:,}</small>"
+
+
+def _ahead(seconds: float) -> str:
+    return f", {seconds:g} s ahead of real time" if seconds else ""
 
 
 def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

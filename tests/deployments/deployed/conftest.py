@@ -75,13 +75,13 @@ class Stage:
         return done.stdout
 
     @contextlib.contextmanager
-    def beside(self, name, *command, first=signal.SIGTERM):
+    def beside(self, name, *command, first=signal.SIGTERM, environment=None):
         """Run a process for the length of a block."""
         with (self.directory / f"{name}.log").open("ab") as log:
             process = subprocess.Popen(
                 command,
                 cwd=self.clone,
-                env=self.environment,
+                env=environment or self.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -92,10 +92,10 @@ class Stage:
         finally:
             end(process, first)
 
-    def worker(self, name):
+    def worker(self, name, environment=None):
         """A process worker; the one that asks first takes what there is, up to its limit."""
         command = ["prefect", "worker", "start", "--pool", "machines", "--type", "process", "--name", name]
-        return self.beside(name, *command, "--limit", "4")
+        return self.beside(name, *command, "--limit", "4", environment=environment)
 
     def deploy(self):
         """What deployments/README.md says."""
@@ -213,6 +213,24 @@ def worked(stage):
     """The stage with all of prefect.yaml deployed, and one process worker."""
     stage.deploy()
     with stage.worker("one"):
+        yield stage
+
+
+@pytest.fixture
+def unconfigured(stage):
+    """The stage deployed, with saved blocks for the emulator, and a worker whose environment knows no AGS."""
+    stage.deploy()
+    blocks = (
+        "from ags_flows import AGSConfig, SandboxJob;"
+        f"AGSConfig(http_endpoint={stage.exports['AGS_ENDPOINT']!r},"
+        f" secret_id={stage.exports['TENCENTCLOUD_SECRET_ID']!r},"
+        f" secret_key={stage.exports['TENCENTCLOUD_SECRET_KEY']!r}).save('emulator', overwrite=True);"
+        "SandboxJob(command='echo hello', tool='base', config=AGSConfig.load('emulator'))"
+        ".save('of-the-form', overwrite=True)"
+    )
+    stage.call("python", "-c", blocks)
+    bare = {name: value for name, value in stage.environment.items() if name not in stage.exports}
+    with stage.worker("one", bare):
         yield stage
 
 

@@ -40,6 +40,65 @@ def shoot(page, tmp_path):
     return shoot
 
 
+@pytest.fixture
+def choose(page):
+    """Return a function that chooses a saved block in the field of a form that has a list of blocks."""
+
+    def choose(name):
+        # A click opens the list and closes it again; the keyboard does what a person's click does.
+        page.locator(".block-document-input button.p-select-button__control").focus()
+        page.keyboard.press("Space")
+        page.locator(".p-select-option", has_text=name).first.click()
+
+    return choose
+
+
+def run_of(stage, deployment, before):
+    (run,) = stage.wait_until(lambda: [one for one in stage.runs(deployment) if one.id not in before], 30)
+    return run
+
+
+def test_a_saved_configuration_is_chosen_in_the_form_and_used(unconfigured, page, shoot, choose):
+    stage = unconfigured
+    name = "provision-and-run/run-command"
+    before = {run.id for run in stage.runs(name)}
+    page.goto(f"{stage.url}/deployments/deployment/{stage.deployment(name).id}/run")
+    page.locator("textarea").first.wait_for()
+    page.get_by_text("AGSConfig", exact=True).click()
+    choose("emulator")
+    shoot("config-chosen")
+    page.get_by_role("button", name="Submit").click()
+    run = run_of(stage, name, before)
+    assert set(run.parameters["config"]) == {"$ref"}
+    stage.completed(run)
+    assert "Exit code 0" in stage.artifacts(run)["sandbox-run"]
+
+
+def test_a_saved_job_is_chosen_in_the_form(unconfigured, page, shoot, choose):
+    stage = unconfigured
+    before = {run.id for run in stage.runs("run-job/saved-job")}
+    page.goto(f"{stage.url}/deployments/deployment/{stage.deployment('run-job/saved-job').id}/run")
+    choose("of-the-form")
+    shoot("job-chosen")
+    page.get_by_role("button", name="Submit").click()
+    run = stage.completed(run_of(stage, "run-job/saved-job", before))
+    assert "Exit code 0" in stage.artifacts(run)["sandbox-run"]
+    assert stage.api.read_flow_run(run.id).name == "of-the-form on base"
+
+
+def test_the_name_of_a_configuration_is_written_into_the_form(unconfigured, page):
+    stage = unconfigured
+    name = "provision-and-run/run-command"
+    before = {run.id for run in stage.runs(name)}
+    page.goto(f"{stage.url}/deployments/deployment/{stage.deployment(name).id}/run")
+    field = page.locator(".schema-form-property", has=page.get_by_text("config (Optional)", exact=True))
+    field.locator("textarea").fill("emulator")
+    page.get_by_role("button", name="Submit").click()
+    run = run_of(stage, name, before)
+    assert run.parameters["config"] == "emulator"
+    stage.completed(run)
+
+
 def test_a_person_fills_in_the_form_runs_and_looks_at_the_page_of_the_run(worked, page, shoot):
     stage = worked
     deployment = stage.deployment("provision-and-run/run-command")

@@ -84,7 +84,7 @@ def test_a_command_that_fails_brings_its_files_and_is_an_error_unless_told(job, 
 
 
 def test_a_job_that_takes_too_long_is_killed(job, ags_config, monkeypatch):
-    monkeypatch.setattr("ags_flows.job.parse_duration", lambda _text: 1)
+    monkeypatch.setattr("ags_flows.job.block.parse_duration", lambda _text: 1)
     with pytest.raises(CommandTimeoutError, match="limit of 1 s"):
         job("sleep 60").trigger().wait_for_completion()
     assert live(ags_config) == []
@@ -163,7 +163,8 @@ run = SandboxJob(command="sleep 60", tool="base").trigger()
 child = os.fork()
 if child == 0:
     sys.exit(7)
-print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), run._sandbox.read("/etc/hostname") != b"", flush=True)
+code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+print(code, run._execution.sandbox.read("/etc/hostname") != b"", flush=True)
 """
 
 
@@ -214,7 +215,7 @@ def test_a_saved_job_runs_as_a_flow_whose_steps_are_task_runs(job, ags_config):
         run = client.read_flow_run(state.state_details.flow_run_id)
     assert "very-secret" not in str(run.parameters)
     assert [step.name.split(":")[0] for step in state.result().steps] == [
-        "start instance", "wait for instance", "start", "wait for", "cleanup",
+        "ensure tool", "start instance", "wait for instance", "exec", "cleanup",
     ]  # fmt: skip
 
 
@@ -235,4 +236,4 @@ def test_a_retry_of_the_run_finds_the_command_that_runs_already(job):
     assert attempts[0].instance_id == attempts[1].instance_id == report.instance_id
     assert attempts[0].handle == attempts[1].handle
     assert len(report.result.stdout.split()) == 1
-    attempts[0]._session.__exit__(None, None, None)
+    attempts[0]._execution.__exit__(None, None, None)

@@ -1,16 +1,14 @@
-"""What sessions record of their steps, and the step that makes a tool."""
+"""The tool of a session."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 from ags_flows import tasks
 from ags_flows.blocks import AGSConfig
 from ags_flows.models import Step, Tool, ToolSpec
 from ags_flows.run.holder import for_this_run
-from ags_flows.run.redaction import Redactor
+from ags_flows.run.steps import timed
 from ags_flows.run.task_options import as_step
 
 
@@ -36,18 +34,3 @@ def make_tool(
     on_created(created)
     with timed(steps, f"wait for tool: {spec.name}"):
         return created if created.ready else as_step(tasks.wait_tool_active)(created, config=config)
-
-
-@contextmanager
-def timed(steps: list[Step], name: str) -> Iterator[None]:
-    """Append one step to `steps`, with its duration and how it ended. Tokens in its name and message are masked."""
-    started = time.monotonic()
-    mask = Redactor().text
-    short = mask(name.splitlines()[0])[:80]
-    try:
-        yield
-    except BaseException as error:
-        message = mask((str(error).splitlines() or [type(error).__name__])[0])[:200]
-        steps.append(Step(name=short, seconds=time.monotonic() - started, status="failed", message=message))
-        raise
-    steps.append(Step(name=short, seconds=time.monotonic() - started))

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 import weakref
-from contextlib import AbstractContextManager
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from prefect.blocks.abstract import JobBlock, JobRun
 from pydantic import Field, HttpUrl, model_validator
@@ -17,13 +15,15 @@ from typing_extensions import Self
 from ags_flows.blocks import AGSConfig
 from ags_flows.blocks.credentials import LOGO
 from ags_flows.blocks.explained import Explained
-from ags_flows.errors import ConfigurationError
-from ags_flows.models import CommandHandle, ExecResult, RunReport, Step, Timeout, ToolSpec
+from ags_flows.models import CommandHandle, RunReport, Timeout, ToolSpec
 from ags_flows.models.durations import parse_duration
 from ags_flows.run.awaitable import awaitable
 
 if TYPE_CHECKING:
-    from ags_flows.session import SandboxSession
+    from ags_flows.job.engine import JobExecution
+    from ags_flows.job.spec import JobSpec
+
+R = TypeVar("R")
 
 
 class SandboxJob(Explained, JobBlock[RunReport]):
@@ -47,7 +47,15 @@ class SandboxJob(Explained, JobBlock[RunReport]):
         user: Who runs the command.
         timeout: Time limit of the command, `30s` to `24h`.
         check: Whether an exit code other than 0 is an error.
+        cpu, memory: Resources of the sandbox, where they differ from the tool's; both or none.
+        retries: How often a command that failed, or took too long, is run again in the same sandbox.
+        retry_delay: Seconds before that.
+        lease: How long the sandbox outlives the process of the flow. Empty: that of `config`.
         on_failure: What becomes of the sandbox of a failed job.
+        on_crash: What becomes of the sandbox when the process of the flow is killed.
+        from_snapshot: Id of a snapshot to start from, instead of a tool.
+        snapshot: When the disk of the sandbox is saved: `before` or `after` the command, or both.
+        assets: Keys of the Prefect assets that the job produces.
         config: Where AGS is; without: the environment.
 
     Example:
@@ -103,22 +111,83 @@ class SandboxJob(Explained, JobBlock[RunReport]):
     check: bool = Field(
         default=True, title="Fail with the command", description="An exit code other than 0 fails the run."
     )
+    retries: int = Field(
+        default=0,
+        ge=0,
+        le=100,
+        title="Retries of the command",
+        description="How often a command that failed is run again in the same sandbox.",
+    )
+    retry_delay: float = Field(default=10.0, ge=0, title="Retries: delay", description="Seconds before each retry.")
+    cpu: str = Field(
+        default="", title="Sandbox: CPU", description="Cores, such as 2, 0.5 or 500m. Empty: those of the tool."
+    )
+    memory: str = Field(
+        default="", title="Sandbox: memory", description="Such as 512Mi or 4Gi; given together with the CPU."
+    )
+    lease: str = Field(
+        default="",
+        title="Sandbox: lease",
+        description="How long it outlives a flow that was killed, 30s to 24h. Empty: that of the AGS Config.",
+    )
     on_failure: Literal["stop", "keep", "pause"] = Field(
         default="stop",
         title="After a failure",
         description="Stop the sandbox, keep it until its lease ends, or pause it for a look.",
+    )
+    on_crash: Literal["lease", "stop"] = Field(
+        default="lease",
+        title="After a crash",
+        description="Leave the sandbox to a retry and to its lease, or stop it.",
+    )
+    from_snapshot: str = Field(
+        default="", title="Snapshot to start from", description="Id of a snapshot, instead of a tool."
+    )
+    snapshot: Literal["none", "before", "after", "both"] = Field(
+        default="none", title="Save a snapshot", description="Of the disk: before the command, after it, or both."
+    )
+    assets: list[str] = Field(
+        default_factory=list,
+        title="Assets",
+        description="Keys of the Prefect assets that the job produces, such as s3://bucket/orders.parquet.",
     )
     config: AGSConfig | None = Field(
         default=None, title="AGS Config", description="Where AGS is. Without: the environment of whoever runs the job."
     )
 
     @model_validator(mode="after")
-    def _can_be_run(self) -> Self:
+    def _can_be_executed(self) -> Self:
         if not self.command.strip():
             raise ValueError("command: it is empty")
         if self.image and not self.tool:
             raise ValueError("tool: an image needs the name of the tool that is made from it")
+        if self.lease:
+            parse_duration(self.lease, field="lease")
+        self.spec()
         return self
+
+    @property
+    def saved_name(self) -> str:
+        """The name under which the block was saved, empty for one that was not."""
+        return self._block_document_name or ""
+
+    def spec(self) -> JobSpec:
+        """Return what the job does."""
+        # Here, and not above: the block is imported with the package, which has to be fast.
+        from ags_flows.job.spec import JobSpec
+
+        return JobSpec(
+            commands=(self.command,),
+            tool=ToolSpec(name=self.tool, image=self.image) if self.image else self.tool or None,
+            ensure_tool=bool(self.image),
+            delete_tool=False,
+            cwd=self.cwd or None,
+            timeout=float(parse_duration(self.timeout)),
+            lease=self.lease or None,
+            from_snapshot=self.from_snapshot or None,
+            assets=tuple(self.assets),
+            **{name: getattr(self, name) for name in SHARED},
+        )
 
     def trigger(self) -> SandboxJobRun:  # type: ignore[override]
         """Start the job and return while its command runs. In asynchronous code: `await job.atrigger()`.
@@ -129,16 +198,9 @@ class SandboxJob(Explained, JobBlock[RunReport]):
         Raises:
             ConfigurationError: A local path to upload does not exist; nothing was started.
         """
-        missing = [local for local in self.uploads if not Path(local).exists()]
-        if missing:
-            raise ConfigurationError(f"uploads: no such file or directory: {', '.join(missing)}.")
         return SandboxJobRun(self)
 
     atrigger = awaitable(trigger)
-
-    def settings(self) -> AGSConfig:
-        """Return where AGS is."""
-        return self.config or AGSConfig()
 
 
 class SandboxJobRun(JobRun[RunReport]):
@@ -156,23 +218,18 @@ class SandboxJobRun(JobRun[RunReport]):
 
     def __init__(self, job: SandboxJob) -> None:
         """Start the job; `SandboxJob.trigger` is how to call this."""
-        from ags_flows.session import sandbox_session
+        from ags_flows.job.engine import JobExecution
 
-        self._job = job
-        self._started = time.monotonic()
-        self._steps: list[Step] = []
-        self._result: ExecResult | None = None
+        self._is_complete = False
         self._report: RunReport | None = None
-        config = job.settings()
-        self._session = sandbox_session(
-            self._tool(config), on_failure=job.on_failure, steps=self._steps, config=config, delete_tool=False
-        )
-        self._sandbox: SandboxSession = self._session.__enter__()
+        self._execution = JobExecution(job.spec(), job.config or AGSConfig())
+        self._execution.__enter__()
         # Also at the exit of the process, while requests are still possible: an exception that Prefect keeps may hold
         # the last reference until then.
-        self._dropped = weakref.finalize(self, _drop, self._session, os.getpid())
-        self.instance_id = self._sandbox.instance.id
-        self.handle: CommandHandle = self._or_end(self._begin)
+        self._dropped = weakref.finalize(self, _drop, self._execution, os.getpid())
+        self.instance_id = self._execution.sandbox.instance.id
+        self._or_end(self._execution.prepare)
+        self.handle: CommandHandle = self._or_end(self._execution.begin)
 
     def wait_for_completion(self) -> None:  # type: ignore[override]
         """Wait until the command has ended, its output in the run's log. An exit code other than 0 is no error here.
@@ -182,68 +239,28 @@ class SandboxJobRun(JobRun[RunReport]):
             OutcomeUnknownError: It vanished without an exit code.
             InstanceGoneError: The sandbox ended.
         """
-        if self._result is None:
-            self._result = self._or_end(lambda: self._sandbox.wait(self.handle))
+        if not self._is_complete:
+            self._or_end(self._execution.run_commands)
+            self._is_complete = True
 
     await_for_completion = awaitable(wait_for_completion)
 
     def fetch_result(self) -> RunReport:  # type: ignore[override]
-        """Download the files, end the sandbox, and return what was done; waits for the command where nobody did.
+        """Download the files, end the sandbox, and return what was done; waits for the command if that still runs.
 
         Raises:
-            CommandFailedError: The exit code was not 0, and `check` is set. Files were downloaded as far as they go.
+            CommandFailedError: The exit code was not 0, and `check` is set. Existing files were downloaded.
         """
         if self._report is None:
             self.wait_for_completion()
-            self._report = self._or_end(self._finish)
+            self._or_end(self._execution.finish)
             self._end(None, None, None)
-            self._report = self._report.model_copy(
-                update={"steps": tuple(self._steps), "seconds": time.monotonic() - self._started}
-            )
+            self._report = self._execution.report()
         return self._report
 
     afetch_result = awaitable(fetch_result)
 
-    def _tool(self, config: AGSConfig) -> str | None:
-        from ags_flows import tasks
-        from ags_flows.run.task_options import as_step
-
-        if not self._job.image:
-            return self._job.tool or None
-        spec = ToolSpec(name=self._job.tool, image=self._job.image)
-        return as_step(tasks.ensure_tool)(spec, config=config).id
-
-    def _begin(self) -> CommandHandle:
-        job = self._job
-        for local, remote in job.uploads.items():
-            self._sandbox.upload(local, remote, user=job.user)
-        return self._sandbox.start(
-            job.command,
-            env=job.env,
-            secrets=job.secrets,
-            cwd=job.cwd or None,
-            user=job.user,
-            timeout=float(parse_duration(job.timeout)),
-        )
-
-    def _finish(self) -> RunReport:
-        from ags_flows.tasks.commands import require_success
-
-        assert self._result is not None
-        fetched = self._sandbox.collect(self._job.downloads, user=self._job.user, must=self._result.ok)
-        if self._job.check:
-            require_success(self._result)
-        instance = self._sandbox.instance
-        return RunReport(
-            result=self._result,
-            results=(self._result,),
-            instance_id=instance.id,
-            tool_id=instance.tool_id,
-            tool_name=instance.tool_name,
-            downloads=fetched,
-        )
-
-    def _or_end(self, action: Any) -> Any:
+    def _or_end(self, action: Callable[[], R]) -> R:
         """Do something. What it raises ends the sandbox as it would end a session."""
         try:
             return action()
@@ -252,19 +269,36 @@ class SandboxJobRun(JobRun[RunReport]):
             raise
 
     def _end(self, *error: Any) -> None:
-        """End the session, once."""
+        """End the sandbox, once."""
         if self._dropped.detach() is not None:
-            self._session.__exit__(*error)
+            self._execution.__exit__(*error)
 
 
-_inherited: list[AbstractContextManager[SandboxSession]] = []
-"""Sessions of the process that this one was forked from: they are never ended here."""
+SHARED = (
+    "uploads",
+    "downloads",
+    "env",
+    "secrets",
+    "user",
+    "check",
+    "cpu",
+    "memory",
+    "retries",
+    "retry_delay",
+    "on_failure",
+    "on_crash",
+    "snapshot",
+)
+"""Fields that are the same in the block and in `JobSpec`."""
+
+_inherited: list[JobExecution] = []
+"""Executions of the process that this one was forked from: they are never ended here."""
 
 
-def _drop(session: AbstractContextManager[SandboxSession], pid: int) -> None:
-    """End a session that was never left: by the state of its flow run, see `ags_flows.run.outcome.ending_of`."""
+def _drop(execution: JobExecution, pid: int) -> None:
+    """End an execution that was never left: by the state of its flow run, see `ags_flows.run.outcome.ending_of`."""
     if os.getpid() != pid:
-        _inherited.append(session)
+        _inherited.append(execution)
         return
     dropped = GeneratorExit()
-    session.__exit__(GeneratorExit, dropped, dropped.__traceback__)
+    execution.__exit__(GeneratorExit, dropped, dropped.__traceback__)

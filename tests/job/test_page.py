@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from ags_flows.flows.run_page import RunPage
+from ags_flows.job.page import RunPage
 from ags_flows.models import ExecResult, Step
 
 PARTS = [

@@ -1,0 +1,5 @@
+"""Jobs: commands in a sandbox of their own, with files in and out."""
+
+from ags_flows.job.block import SandboxJob, SandboxJobRun
+
+__all__ = ["SandboxJob", "SandboxJobRun"]
