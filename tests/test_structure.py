@@ -24,8 +24,8 @@ LAYERS = [
     {"job", "swerex"},
     {"batch"},
     {"swebench"},
-    {"flows"},
-    {"testing", "demo", "operator", "collection"},
+    {"flows", "collection"},
+    {"testing", "demo"},
     {"cli"},
 ]
 """From the bottom up. A module imports from layers below its own, or from its own package."""

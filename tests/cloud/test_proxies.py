@@ -7,9 +7,9 @@ import httpx
 import pytest
 
 from ags_flows import tasks
+from ags_flows.cli.doctor import examine
 from ags_flows.cloud.proxies import proxy_for
 from ags_flows.errors import ConfigurationError
-from ags_flows.operator.doctor import examine
 from ags_flows.testing import config_for
 
 NAMES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")

@@ -10,9 +10,9 @@ from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId
 from typer.testing import CliRunner
 
 from ags_flows.cli import app
+from ags_flows.cli.doctor import examine
 from ags_flows.errors import ConfigurationError, UnreachableError
 from ags_flows.flows import reap
-from ags_flows.operator.doctor import examine
 from ags_flows.run.automations import LOST_RUNS, lost_runs_file, sync_automations
 
 ROOT = Path(__file__).parents[2]

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from ags_flows.blocks import AGSConfig
 from ags_flows.cli import app
-from ags_flows.operator.doctor import examine
+from ags_flows.cli.doctor import examine
 from ags_flows.run.automations import detection_time, explain_lease, lost_runs_file
 
 TOO_SHORT = (

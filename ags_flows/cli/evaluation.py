@@ -6,12 +6,18 @@ from typing import Any
 
 from prefect.settings import PREFECT_API_URL
 
+from ags_flows.cli.listing import Column
+from ags_flows.cli.steps import steps_on_stderr
 from ags_flows.flows import swebench_evaluate
 from ags_flows.models import EvaluationReport
-from ags_flows.operator.steps import steps_on_stderr
-from ags_flows.swebench import report as told
+from ags_flows.swebench import report as page
 
-COLUMNS = ("instance", "outcome", "why", "seconds")
+COLUMNS = (
+    Column("instance", whole=True),
+    Column("outcome", whole=True),
+    Column("why", folded=True),
+    Column("seconds"),
+)
 
 
 def evaluate_now(predictions: str, dataset: str, **options: Any) -> EvaluationReport:
@@ -29,9 +35,9 @@ def evaluate_now(predictions: str, dataset: str, **options: Any) -> EvaluationRe
 
 def rows_of(report: EvaluationReport) -> list[dict[str, str]]:
     """Return the verdicts as rows of a listing."""
-    return told.rows_of(report)
+    return page.rows_of(report)
 
 
 def summary_of(report: EvaluationReport) -> str:
-    """Return what came of it as plain text."""
-    return told.summary_of(report).replace("**", "").replace("`", "")
+    """Return the summary of the report as plain text."""
+    return page.summary_of(report).replace("**", "").replace("`", "")

@@ -1,4 +1,4 @@
-"""What is being done, on standard error: one short line a step."""
+"""The log of a run on standard error: one short line for each step."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from prefect.logging.handlers import PrefectConsoleHandler as Console
 
 
-def _is_worth_telling(record: logging.LogRecord) -> bool:
-    """Whether it is not told in another way: output is written as it is, an error in one sentence at the end."""
+def _is_step(record: logging.LogRecord) -> bool:
+    """Whether it is not shown in another way: output is written as it is, an error in one sentence at the end."""
     if getattr(record, "is_output", False) or record.exc_info:
         return False
     return not record.getMessage().startswith("Finished in state")
@@ -19,7 +19,7 @@ def _is_worth_telling(record: logging.LogRecord) -> bool:
 
 @contextmanager
 def steps_on_stderr(quiet: bool) -> Iterator[None]:
-    """Say on standard error what is done, instead of Prefect's own lines, and without commands' output.
+    """Log the steps to standard error, instead of Prefect's own lines, and without the output of commands.
 
     Args:
         quiet: Only warnings.
@@ -27,7 +27,7 @@ def steps_on_stderr(quiet: bool) -> Iterator[None]:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("-- %(message)s"))
     handler.setLevel(logging.WARNING if quiet else logging.INFO)
-    handler.addFilter(_is_worth_telling)
+    handler.addFilter(_is_step)
     loggers = [logging.getLogger(name) for name in ("prefect.flow_runs", "prefect.task_runs", "ags_flows")]
     levels = [one.level for one in loggers]
     everywhere = [
@@ -42,7 +42,7 @@ def steps_on_stderr(quiet: bool) -> Iterator[None]:
             console.setLevel(logging.CRITICAL)
         for one in loggers:
             one.addHandler(handler)
-        # A library's logger says nothing below a warning unless it is asked to.
+        # The logger of a library is silent below warnings by default.
         logging.getLogger("ags_flows").setLevel(logging.INFO)
         yield
     finally:

@@ -6,21 +6,30 @@ from typing import Any
 
 from prefect.settings import PREFECT_API_URL
 
+from ags_flows.blocks import AGSConfig
+from ags_flows.cli.listing import Column
+from ags_flows.cli.steps import steps_on_stderr
 from ags_flows.errors import ConfigurationError
 from ags_flows.flows import reap
 from ags_flows.models import ReapReport, ReapRules
-from ags_flows.operator.steps import steps_on_stderr
 from ags_flows.run.automations import require_server
 
-COLUMNS = ("id", "what", "outcome", "why", "flow run", "tool")
+COLUMNS = (
+    Column("id", whole=True),
+    Column("kind"),
+    Column("outcome"),
+    Column("reason", folded=True),
+    Column("flow_run"),
+    Column("tool_name", "tool"),
+)
 
 
-def reap_now(dry_run: bool, grace: float | None, flow_run: str | None) -> ReapReport:
+def reap_now(dry_run: bool, grace: float | None, flow_run: str | None, config: AGSConfig) -> ReapReport:
     """Reap once, as a run of the flow `reap`.
 
     Raises:
-        ConfigurationError: No Prefect server is known, without whose word nothing is stopped.
-        UnreachableError: It does not answer.
+        ConfigurationError: PREFECT_API_URL is not set: nothing is stopped without the state of its flow run.
+        UnreachableError: The Prefect server does not respond.
     """
     if not PREFECT_API_URL.value():
         raise ConfigurationError(
@@ -30,7 +39,7 @@ def reap_now(dry_run: bool, grace: float | None, flow_run: str | None) -> ReapRe
     rules = ReapRules() if grace is None else ReapRules(grace_minutes=grace)
     require_server()
     with steps_on_stderr(quiet=True):
-        return reap(dry_run=dry_run, rules=rules, flow_run_id=flow_run or "")
+        return reap(dry_run=dry_run, rules=rules, flow_run_id=flow_run or "", config=config)
 
 
 def rows_of(report: ReapReport) -> list[dict[str, Any]]:
@@ -40,11 +49,11 @@ def rows_of(report: ReapReport) -> list[dict[str, Any]]:
     return [
         {
             "id": one.id,
-            "what": one.kind,
+            "kind": one.kind,
             "outcome": "not stopped" if one.problem else outcome,
-            "why": one.problem or one.reason,
-            "flow run": one.flow_run or one.flow_run_id,
-            "tool": one.tool,
+            "reason": one.problem or one.reason,
+            "flow_run": one.flow_run or one.flow_run_id,
+            "tool_name": one.tool,
         }
         for one, outcome in judged
     ]

@@ -1,0 +1,106 @@
+"""A job from a terminal: `provision_and_run`, with the output of the command on standard output and standard error."""
+
+from __future__ import annotations
+
+import os
+import sys
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
+from prefect.settings import PREFECT_API_URL
+
+from ags_flows.blocks import AGSConfig
+from ags_flows.cli.steps import steps_on_stderr
+from ags_flows.errors import ConfigurationError
+from ags_flows.flows import provision_and_run
+from ags_flows.models import Resources, RunReport, ToolSpec
+from ags_flows.run.automations import require_server
+from ags_flows.run.logs import copied_output
+
+
+def files_and_variables(
+    uploads: Sequence[str], downloads: Sequence[str], env: Sequence[str], secrets: Sequence[str]
+) -> dict[str, Any]:
+    """Return the arguments of `provision_and_run` that are pairs on a command line.
+
+    Raises:
+        ConfigurationError: One is not of its form, or secrets are asked for without a Prefect server.
+    """
+    if secrets and not PREFECT_API_URL.value():
+        raise ConfigurationError(
+            "secret: Secret blocks are on a Prefect server, and PREFECT_API_URL is not set.",
+            hint="Set it, or pass the value with --env.",
+        )
+    return {
+        "uploads": _pairs("upload", uploads, ":", "LOCAL:REMOTE"),
+        "downloads": _pairs("download", downloads, ":", "REMOTE:LOCAL"),
+        "env": _pairs("env", env, "=", "NAME=VALUE"),
+        "secrets": _pairs("secret", secrets, "=", "NAME=BLOCK"),
+    }
+
+
+def tool_for(
+    config: AGSConfig, tool: str | None, image: str | None, cpu: str | None, memory: str | None
+) -> str | ToolSpec:
+    """Return the tool to use, or what a dedicated one is made from.
+
+    Raises:
+        ConfigurationError: A tool is named, and also what it would be made from.
+    """
+    for name, value in (("image", image), ("cpu", cpu), ("memory", memory)):
+        if tool and value:
+            raise ConfigurationError(f"tool and {name}: give one of them.", hint=f"A tool has its {name} already.")
+    if tool or (config.tool_id and not image and not cpu and not memory):
+        return tool or config.tool_id
+    resources = Resources(cpu=cpu or config.cpu, memory=memory or config.memory) if cpu or memory else None
+    return ToolSpec(name=f"run-{uuid.uuid4().hex[:12]}", image=image or config.image, resources=resources)
+
+
+def run_job(command: str, quiet: bool, *, echo: bool, timeout: float | None, **options: Any) -> RunReport:
+    """Run a command in a new sandbox; its output is streamed to standard output and standard error.
+
+    With a Prefect server in the settings the run is recorded there; without one it runs all the same.
+
+    Args:
+        command: Run by `bash -l -c`.
+        quiet: Keep the log of the steps to warnings.
+        echo: Whether the output is written.
+        timeout: Seconds; None and 0 are no limit.
+        **options: Those of `provision_and_run`.
+
+    Raises:
+        ConfigurationError: `timeout` is negative.
+    """
+    if timeout is not None and timeout < 0:
+        raise ConfigurationError(f"timeout must be >= 0 (0 means no limit), got {timeout:g}.")
+    flow = provision_and_run.fn
+    if PREFECT_API_URL.value():
+        require_server()
+        flow = provision_and_run
+    with steps_on_stderr(quiet), copied_output(_write if echo else _ignore):
+        return flow(command, check=False, timeout=timeout or 0.0, **options)
+
+
+def _write(stream: str, text: str) -> None:
+    target = sys.stderr if stream == "stderr" else sys.stdout
+    try:
+        target.write(text)
+        target.flush()
+    except BrokenPipeError:
+        # The reader has gone, as of `| head -1`: the job goes on, and downloads its results.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), target.fileno())
+
+
+def _ignore(stream: str, text: str) -> None:
+    return
+
+
+def _pairs(option: str, given: Sequence[str], separator: str, form: str) -> dict[str, str]:
+    pairs = {}
+    for item in given:
+        left, found, right = item.partition(separator)
+        if not (left and found and right):
+            raise ConfigurationError(f"{option}: {item!r} is not of the form {form}.")
+        pairs[left] = right
+    return pairs

@@ -1,0 +1,54 @@
+"""Commands about the set-up: check it, and install automations."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from ags_flows.cli.app import AsJson, ConfigName, Region, app, configuration, errors_as_text, print_error
+
+PANEL = "Set-up"
+
+
+@app.command(rich_help_panel=PANEL)
+def doctor(config: ConfigName = None, region: Region = None, as_json: AsJson = False) -> None:
+    """Check AGS, the Prefect server, workers, blocks and the lease, and print what to fix. Exit code 1: broken."""
+    from ags_flows.cli.doctor import COLUMNS, examine, examined
+    from ags_flows.cli.listing import show
+
+    findings = examined(lambda: examine(configuration(config, region)))
+    show([finding.row() for finding in findings], COLUMNS, as_json=as_json)
+    sys.exit(1 if any(finding.verdict == "wrong" for finding in findings) else 0)
+
+
+@app.command(rich_help_panel=PANEL)
+def automations(
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(help="YAML files. Default: the built-in automation that marks orphaned runs as Crashed."),
+    ] = None,
+    config: ConfigName = None,
+    region: Region = None,
+    as_json: AsJson = False,
+) -> None:
+    """Bring the Prefect server's automations in step with files, by their names. Safe to repeat."""
+    from ags_flows.cli.listing import print_json
+    from ags_flows.run.automations import explain_lease, sync_automations
+
+    with errors_as_text():
+        synced = sync_automations(files or ())
+    if as_json:
+        print_json([{"name": one.name, "change": one.change} for one in synced])
+    else:
+        for one in synced:
+            Console().print(f"{one.change:<8} {one.name}", highlight=False, markup=False)
+    with errors_as_text():
+        lease = configuration(config, region).lease_seconds
+    for detection in [one.detection for one in synced if one.detection is not None]:
+        holds, sentence = explain_lease(lease, detection)
+        if not holds:
+            print_error(f"Warning: {sentence}.", "yellow")

@@ -1,1 +1,0 @@
-"""What an operator does from a terminal: look at sandboxes, look into one, run something, mend what is wrong."""
