@@ -17,8 +17,10 @@ DEFAULTS = ("python", "javascript")
 
 CONNECTION_FILE = "{connection_file}"
 
-# Deno sends output from another thread than its states: up to some milliseconds late.
-_LAG = 0.1
+MARK = "{mark}"
+# Deno sends output from another thread than its states, late, and in the name of whatever it executes then. The value
+# of the last expression stays what it was.
+_PRINT_MARK = "console.log({mark}), globalThis._"
 _DENO = ("javascript", "typescript", "deno")
 _ADVICE = {
     "bash": "the kernel bash_kernel; install it beside the emulator: pip install bash-kernel",
@@ -41,13 +43,13 @@ class Recipe:
         argv: The command; `CONNECTION_FILE` stands for the file of that name.
         env: Its environment, over that of the sandbox.
         by_signal: Whether SIGINT interrupts it, and not a message.
-        lag: For how many seconds output may come after it has said that it is done.
+        mark: Code that prints a text, which stands for `MARK`, where output may come after the kernel is idle.
     """
 
     argv: tuple[str, ...]
     env: Mapping[str, str] = field(default_factory=dict)
     by_signal: bool = False
-    lag: float = 0.0
+    mark: str | None = None
 
 
 def language_named(name: str | None) -> str:
@@ -69,7 +71,7 @@ def recipe_for(language: str, places: Places) -> Recipe:
     if language in _DENO and places.deno is not None:
         # It knows the certificates of browsers only; a host's network may have others.
         env = {"NO_COLOR": "1", "DENO_NO_UPDATE_CHECK": "1", "DENO_TLS_CA_STORE": "mozilla,system"}
-        return Recipe((places.deno, "jupyter", "--kernel", "--conn", CONNECTION_FILE), env, lag=_LAG)
+        return Recipe((places.deno, "jupyter", "--kernel", "--conn", CONNECTION_FILE), env, mark=_PRINT_MARK)
     if language in ("r", "java"):
         recipe = _installed(language)
         if recipe is not None:
