@@ -21,6 +21,7 @@ START_TIMEOUT = 60.0
 USER = "user"
 
 _CHANNELS = ("shell", "iopub", "stdin", "control", "hb")
+_OUTPUT = ("stream", "execute_result", "display_data", "update_display_data")
 _END_TIMEOUT = 5.0
 _KEPT = 4096
 # Of its own session, so that an interrupt reaches what it started; its directory may be missing.
@@ -259,7 +260,7 @@ class Kernel:
         if kind == "status":
             self._ready.set()
         number = message.get("parent_header", {}).get("msg_id")
-        if kind == "stream" and self._recipe.mark is not None:
+        if kind in _OUTPUT and self._recipe.mark is not None:
             if self._marked:
                 self._marked[0].take(kind, content)
         elif number in self._markers:

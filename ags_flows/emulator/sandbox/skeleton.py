@@ -18,7 +18,11 @@ PYTHON = "/opt/python"
 """Where the emulator's own Python appears when the host has none in /usr."""
 
 READ_ONLY = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
-ETC_DIRECTORIES = ("/etc/ssl", "/etc/ca-certificates", "/etc/ld.so.conf.d", "/etc/alternatives", "/etc/R")
+ETC_DIRECTORIES = (
+    *("/etc/ssl", "/etc/ca-certificates", "/etc/ld.so.conf.d", "/etc/alternatives", "/etc/R"),
+    # Where Debian keeps the settings of a JDK, without which it does not start.
+    *sorted(map(str, Path("/etc").glob("java-*-openjdk"))),
+)
 ETC_FILES = ("ld.so.cache", "ld.so.conf", "localtime", "ca-certificates.conf", "mime.types", "services", "protocols")
 SUDO = "/opt/sandbox/bin"
 """Where `sudo` is: /usr belongs to the host."""
