@@ -267,6 +267,33 @@ def doctor(as_json: AsJson = False) -> None:
 
 
 @app.command(rich_help_panel="Set-up")
+def verify(
+    config: Annotated[str | None, typer.Option(help="Name of an AGSConfig block. Default: the environment.")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="Only this group, such as `files`. May be repeated.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Leave out what waits for half a minute.")] = False,
+    keep: Annotated[bool, typer.Option("--keep", help="Do not delete what was created.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    record: Annotated[Path | None, typer.Option(help="Write what was seen here, for `emulator --profile`.")] = None,
+    against: Annotated[Path | None, typer.Option(help="Compare with a profile that was recorded.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check what the account really does: tools, instances, files, commands, code, and how each fails.
+
+    Creates a few instances for some minutes and deletes them again. Ends with 1 when something is different or failed.
+    """
+    from ags_flows.blocks import AGSConfig
+    from ags_flows.verify.command import Options, announcement
+    from ags_flows.verify.command import verify as verify_account
+
+    with _told():
+        chosen = AGSConfig.load(config) if config else AGSConfig()
+        typer.echo(announcement(chosen), err=True)
+        if not yes:
+            typer.confirm("Go on?", abort=True, err=True)
+        sys.exit(verify_account(chosen, Options(only or (), quick, keep, as_json, record, against)))
+
+
+@app.command(rich_help_panel="Set-up")
 def automations(
     files: Annotated[
         list[Path] | None, typer.Argument(help="YAML files. Without: runs that nobody owns are marked as crashed.")

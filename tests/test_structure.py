@@ -24,7 +24,7 @@ LAYERS = [
     {"batch"},
     {"swebench"},
     {"flows"},
-    {"testing", "demo", "operator"},
+    {"testing", "demo", "operator", "verify"},
     {"cli"},
 ]
 """From the bottom up. A module imports from layers below its own, or from its own package."""
