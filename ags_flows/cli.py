@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 from rich.console import Console
@@ -33,6 +33,7 @@ def emulator(
     limits: Annotated[bool, typer.Option("--limits", help="AGS's quota of 10 instances, and its rates.")] = False,
     tls: Annotated[bool, typer.Option("--tls", help="Speak HTTPS too, on the same port.")] = False,
     start: Annotated[str, typer.Option(help="When a start returns: `async` (STARTING) or `at-once`.")] = "async",
+    profile: Annotated[Path | None, typer.Option(help="Behave as this account did: `verify --record`.")] = None,
     retention: Annotated[float, typer.Option(help="Seconds for which an ended instance stays listed.")] = 3600.0,
     quiet: Annotated[bool, typer.Option("--quiet", help="No line for each request.")] = False,
 ) -> None:
@@ -53,6 +54,7 @@ def emulator(
             tls=tls,
             start=start,
             retention=retention,
+            profile=profile or {},
         )
     )
 
@@ -286,7 +288,7 @@ def verify(
     from ags_flows.verify.command import verify as verify_account
 
     with _told():
-        chosen = AGSConfig.load(config) if config else AGSConfig()
+        chosen = cast(AGSConfig, AGSConfig.load(config)) if config else AGSConfig()
         typer.echo(announcement(chosen), err=True)
         if not yes:
             typer.confirm("Go on?", abort=True, err=True)

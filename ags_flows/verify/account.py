@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime, timedelta, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -186,11 +187,11 @@ class Account:
         left = []
         for instance_id in self._instances:
             close_plane(self.connection, instance_id)
-            left += _tried(f"instance {instance_id}", lambda one=instance_id: self.control.stop_instance(one))
+            left += _tried(f"instance {instance_id}", partial(self.control.stop_instance, instance_id))
         for snapshot_id in self._snapshots:
-            left += _tried(f"snapshot {snapshot_id}", lambda one=snapshot_id: self.control.delete_snapshot(one))
+            left += _tried(f"snapshot {snapshot_id}", partial(self.control.delete_snapshot, snapshot_id))
         for tool_id in self._tools:
-            left += _tried(f"tool {tool_id}", lambda one=tool_id: self._delete_tool(one))
+            left += _tried(f"tool {tool_id}", partial(self._delete_tool, tool_id))
         return left
 
     def sweep(self) -> int:

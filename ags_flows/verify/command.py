@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,7 +102,7 @@ def verify(config: AGSConfig, options: Options) -> int:
 
 
 @contextmanager
-def _shown(console: Console, count: int) -> Iterator[tuple[object, object]]:
+def _shown(console: Console, count: int) -> Iterator[tuple[Callable[[Check], None], Callable[[Result], None]]]:
     """Show progress, and each result as a line below its group."""
     columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
     group = ""
@@ -138,7 +138,7 @@ def _report(
     profile: Profile,
     differences: Sequence[dict[str, object]],
 ) -> None:
-    counts = Counter(result.status for result in results)
+    counts: Counter[str] = Counter(result.status for result in results)
     if options.as_json:
         document = {
             "region": profile.region,

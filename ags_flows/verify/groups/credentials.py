@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
@@ -22,6 +23,10 @@ GROUP = Group("credentials")
 @GROUP.check
 def keys_are_accepted(account: Account) -> str:
     """The keys are accepted."""
+    for _ in range(3):
+        began = time.monotonic()
+        account.control.call("DescribeSandboxToolList", {"Limit": 1})
+        account.sample("call.seconds", time.monotonic() - began)
     return f"{len(account.control.list_tools())} tools in {account.connection.region}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from typing import Any
 
@@ -15,10 +16,10 @@ from ags_flows.verify.check import Different, Group, expect
 GROUP = Group("durable commands")
 
 
-def _start(account: Account, text: str, name: str, plane: DataPlane | None = None, **fields: Any) -> DurableCommand:
+def _start(account: Account, text: str, name: str, **fields: Any) -> DurableCommand:
     command = Command(text, **fields)
     step = identify("verify", {**command.does(), "run": account.run}, step=name)
-    return DurableCommand(plane or account.plane(), command).start(step)
+    return DurableCommand(account.plane(), command).start(step)
 
 
 @GROUP.check
@@ -33,13 +34,14 @@ def result_is_whole(account: Account) -> None:
 @GROUP.check
 def it_outlives_its_client(account: Account) -> None:
     """A command runs on without its client, and is found again with all of its output."""
-    text = "echo begin; echo run >> verify-runs; sleep 1; echo end"
-    _start(account, text, "found")
+    command = Command("echo begin; echo run >> verify-runs; sleep 1; echo end")
+    step = identify("verify", {**command.does(), "run": account.run}, step="found")
+    DurableCommand(account.plane(), command).start(step)
     other = DataPlane(
         account.connection, account.instance().id, lambda: account.control.acquire_token(account.instance().id)
     )
     try:
-        result = _start(account, text, "found", other).wait()
+        result = DurableCommand(other, command).start(step).wait()
     finally:
         other.close()
     expect(result.stdout == "begin\nend\n", repr(result.stdout))
@@ -74,6 +76,4 @@ def input_is_read(account: Account) -> None:
     """A durable command reads its standard input."""
     data = bytes(range(256)) * 100
     result = _start(account, "sha256sum | cut -c1-8; wc -c < /dev/null", "input", stdin=data).wait()
-    import hashlib
-
     expect(result.stdout.split()[0] == hashlib.sha256(data).hexdigest()[:8], repr(result.stdout))

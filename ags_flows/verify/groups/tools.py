@@ -73,7 +73,7 @@ def repeated_token_makes_no_second_tool(account: Account) -> str:
     account.answers["tool.repeat"] = "refuse"
     listed = [tool for tool in account.control.list_tools() if tool.name == request["ToolName"]]
     expect(len(listed) <= 1, f"{len(listed)} tools of one name")
-    return answers[1]
+    return f"refused with {answers[1]}"
 
 
 @GROUP.check
