@@ -22,7 +22,7 @@ from ags_flows.cloud.certificates import verification
 from ags_flows.cloud.data_plane import DataPlane
 from ags_flows.cloud.data_planes import close_plane, open_plane
 from ags_flows.cloud.proxies import proxy_for
-from ags_flows.errors import AGSFlowsError
+from ags_flows.errors import AGSFlowsError, NotFoundError
 from ags_flows.lifecycle.waiting import wait_instance_running, wait_instance_status, wait_tool_active
 from ags_flows.models import Instance, Tool, ToolSpec
 from ags_flows.ownership import ENDED
@@ -34,6 +34,9 @@ TIMEOUT = "10m"
 
 STALE = timedelta(minutes=30)
 """Age after which the tool of a run counts as left over, if its process cannot be looked for."""
+
+LOOKS = 5
+"""Lists that have to leave out an instance until it is taken for gone."""
 
 R = TypeVar("R")
 
@@ -114,6 +117,21 @@ class Account:
     def until(self, instance: Instance, goal: str) -> Instance:
         """Wait until an instance is PAUSED, RUNNING or STOPPED."""
         return wait_instance_status(self.control, instance.id, goal=goal, timeout=self.config.startup_timeout)
+
+    def look(self, instance_id: str) -> Instance:
+        """Return an instance as it is listed; one that a list leaves out is looked for several times.
+
+        Raises:
+            NotFoundError: It is in no list.
+        """
+        for left in range(LOOKS - 1, -1, -1):
+            try:
+                return self.control.get_instance(instance_id)
+            except NotFoundError:
+                if not left:
+                    raise
+                time.sleep(0.1)
+        raise AssertionError
 
     def keep(self, instance_id: str) -> None:
         """Note an instance that is to be ended."""

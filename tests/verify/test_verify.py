@@ -2,7 +2,6 @@
 
 import json
 import os
-import threading
 import time
 from collections import Counter
 
@@ -60,10 +59,8 @@ def test_all_is_as_expected_in_the_emulator_and_nothing_is_left(ags_config):
 
 
 @pytest.mark.timeout(300)
-def test_all_is_as_expected_with_tls_and_a_start_at_once():
-    with Emulator(tls=True, start="at-once") as emulator, pytest.MonkeyPatch.context() as patch:
-        for name, value in emulator.trust.items():
-            patch.setenv(name, value)
+def test_all_is_as_expected_with_tls_and_a_start_at_once(trusting):
+    with Emulator(tls=True, start="at-once") as emulator, trusting(emulator):
         only = ["credentials", "instances", "tokens", "gateway", "files", "durable commands", "pause and resume"]
         results, account = run(config_for(emulator), only)
     assert unexpected(results) == []
@@ -71,23 +68,15 @@ def test_all_is_as_expected_with_tls_and_a_start_at_once():
 
 
 def test_an_instance_that_ends_at_its_timeout_is_waited_for(ags_config, ags_emulator):
-    account = Account(ags_config)
-    [check] = [check for check in checks_of(["leases"]) if check.slow]
-    over = threading.Event()
+    class Hurried(Account):
+        def until(self, instance, goal):
+            ags_emulator.advance(31)
+            return super().until(instance, goal)
 
-    def pass_time():
-        while not over.wait(0.1):
-            if any(one.status == "RUNNING" for one in ags_config.control_plane().list_instances()):
-                ags_emulator.advance(31)
-                return
-
-    thread = threading.Thread(target=pass_time)
-    thread.start()
+    account = Hurried(ags_config)
     try:
-        [result] = run_checks(account, [check])
+        [result] = run_checks(account, [check for check in checks_of(["leases"]) if check.slow])
     finally:
-        over.set()
-        thread.join()
         account.close()
     assert (result.status, result.seen.startswith("after")) == ("as expected", True), result
 
@@ -112,8 +101,9 @@ SEEDED = {
 
 
 @pytest.mark.parametrize("group", NAMES)
-def test_a_seeded_fault_of_each_group_is_found(group, ags_emulator, ags_config):
+def test_a_seeded_fault_of_each_group_is_found(group, ags_emulator):
     kind, *how = SEEDED[group]
+    ags_config = config_for(ags_emulator, startup_timeout=4)
     if kind == "profile":
         codes = how[0].pop("codes", {})
         with Emulator(profile={"answers": how[0], "codes": codes}) as emulator:

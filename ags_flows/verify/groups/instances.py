@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from ags_flows.errors import AGSFlowsError
+from ags_flows.errors import AGSFlowsError, NotFoundError
 from ags_flows.verify.account import Account
 from ags_flows.verify.check import Different, Group, expect
 
@@ -62,7 +62,7 @@ def list_does_not_flicker(account: Account) -> str:
 @GROUP.check
 def metadata_comes_back(account: Account) -> None:
     """Metadata of a start is listed with the instance."""
-    metadata = account.control.get_instance(account.instance().id).metadata
+    metadata = account.look(account.instance().id).metadata
     expect(metadata.get("ags-flows-verify") == account.run, sorted(metadata))
 
 
@@ -70,7 +70,7 @@ def metadata_comes_back(account: Account) -> None:
 def metadata_is_merged(account: Account) -> str:
     """New metadata is added to that of before."""
     account.control.update_instance(account.instance().id, metadata={"verify-added": "1"})
-    metadata = account.control.get_instance(account.instance().id).metadata
+    metadata = account.look(account.instance().id).metadata
     account.answers["metadata.update"] = "merge" if "name" in metadata else "replace"
     expect(metadata.get("verify-added") == "1", "the new entry is missing")
     expect("name" in metadata, "the entries of before are gone")
@@ -130,11 +130,14 @@ def stopped_instance_ends(account: Account) -> str:
     began = time.monotonic()
     account.until(instance, "STOPPED")
     account.sample("stop.seconds", time.monotonic() - began)
-    found = account.control.list_instances(ids=[instance.id])
-    account.answers["stopped.listed"] = bool(found)
-    expect(found, "it is not listed any more")
-    expect(found[0].status == "STOPPED", found[0].status)
-    expect((found[0].stop_reason or "").lower() == "manual", f"reason {found[0].stop_reason!r}")
+    try:
+        found = account.look(instance.id)
+    except NotFoundError:
+        account.answers["stopped.listed"] = False
+        raise Different("it is not listed any more") from None
+    account.answers["stopped.listed"] = True
+    expect(found.status == "STOPPED", found.status)
+    expect((found.stop_reason or "").lower() == "manual", f"reason {found.stop_reason!r}")
     return f"after {account.answers['stop.seconds']:.1f} s"
 
 

@@ -12,7 +12,7 @@ GROUP = Group("leases")
 
 
 def _left(account: Account, name: str = "main") -> float:
-    end = account.control.get_instance(account.instance(name).id).expires_at
+    end = account.look(account.instance(name).id).expires_at
     expect(end is not None, "no end is listed")
     assert end is not None
     return (end - datetime.now(timezone.utc)).total_seconds()

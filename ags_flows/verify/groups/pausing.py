@@ -38,7 +38,7 @@ def _resumed(account: Account) -> str:
 def instance_is_paused(account: Account) -> str:
     """An instance becomes PAUSED."""
     instance_id = account.once("paused", lambda: _paused(account))
-    status = account.control.get_instance(instance_id).status
+    status = account.look(instance_id).status
     expect(status == "PAUSED", status)
     return f"after {account.answers['pause.seconds']:.1f} s"
 
@@ -79,7 +79,7 @@ def processes_survive(account: Account) -> None:
 def resume_sets_the_timeout(account: Account) -> str:
     """The timeout of a resume counts from the resume."""
     instance_id = account.once("resumed", lambda: _resumed(account))
-    end = account.control.get_instance(instance_id).expires_at
+    end = account.look(instance_id).expires_at
     expect(end is not None, "no end is listed")
     assert end is not None
     left = (end - datetime.now(timezone.utc)).total_seconds()

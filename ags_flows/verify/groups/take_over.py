@@ -35,7 +35,7 @@ def last_claim_wins(account: Account) -> None:
     """Of two values for one name of the metadata the later one stays."""
     for value in ("first", "second"):
         account.control.update_instance(account.instance().id, metadata={"verify-claim": value})
-    value = account.control.get_instance(account.instance().id).metadata.get("verify-claim", "")
+    value = account.look(account.instance().id).metadata.get("verify-claim", "")
     expect(value == "second", value)
 
 
