@@ -78,7 +78,11 @@ class Account:
 
     def instance(self, name: str = "main") -> Instance:
         """Return an instance of this run by a name, RUNNING when it was started."""
-        return self.once(f"instance {name}", lambda: self.running(self.start(name)))
+        return self.once(f"instance {name}", lambda: self.running(self.started(name)))
+
+    def started(self, name: str) -> Instance:
+        """Return an instance of this run by a name, as its start returned it."""
+        return self.once(f"started {name}", lambda: self.start(name))
 
     def plane(self, name: str = "main") -> DataPlane:
         """Return the data plane of an instance."""
@@ -172,7 +176,7 @@ class Account:
             self.control.call(action, parameters)
         except AGSFlowsError as error:
             code = error.code or type(error).__name__
-            self.codes.setdefault(expected, code)
+            self.codes[expected] = code
             expect(code == expected, f"{code} instead of {expected}")
             return code
         raise Different(f"{action} was accepted")

@@ -174,7 +174,7 @@ OTHER = {
     "list.misses": 0.25,
     "start.call.seconds": 0.3,
 }
-CODES = {"UnsupportedOperation.SandboxInstance": "FailedOperation", "ResourceNotFound.SandboxTool": "ResourceNotFound"}
+CODES = {"InvalidParameter.Filters": "InvalidParameterValue", "ResourceNotFound.SandboxTool": "ResourceNotFound"}
 
 
 def test_an_emulator_with_a_profile_is_seen_as_the_account_was(tmp_path):

@@ -16,7 +16,7 @@ LOOKS = 10
 def start_returns_a_status(account: Account) -> str:
     """A start returns an instance that is STARTING or RUNNING."""
     began = time.monotonic()
-    instance = account.start("second")
+    instance = account.started("second")
     account.sample("start.call.seconds", time.monotonic() - began)
     account.answers["start.status"] = instance.status
     expect(instance.status in ("STARTING", "RUNNING"), instance.status)
@@ -26,7 +26,7 @@ def start_returns_a_status(account: Account) -> str:
 @GROUP.check
 def instance_becomes_running(account: Account) -> str:
     """An instance becomes RUNNING."""
-    instance = account.once("instance second", lambda: account.running(account.start("second")))
+    instance = account.instance("second")
     expect(instance.status == "RUNNING", instance.status)
     return f"after {account.answers['start.seconds']:.1f} s more"
 
@@ -125,7 +125,7 @@ def token_of_another_request_is_refused(account: Account) -> str:
 @GROUP.check
 def stopped_instance_ends(account: Account) -> str:
     """An instance that is stopped becomes STOPPED, and stays listed for a while."""
-    instance = account.once("instance second", lambda: account.running(account.start("second")))
+    instance = account.instance("second")
     account.control.stop_instance(instance.id)
     began = time.monotonic()
     account.until(instance, "STOPPED")
@@ -144,7 +144,7 @@ def stopped_instance_ends(account: Account) -> str:
 @GROUP.check
 def second_stop_is_refused(account: Account) -> str:
     """A second stop is refused, and harmless."""
-    instance = account.once("instance second", lambda: account.running(account.start("second")))
+    instance = account.instance("second")
     account.control.stop_instance(instance.id)
     account.until(instance, "STOPPED")
     return account.refusal("UnsupportedOperation.SandboxInstance", "StopSandboxInstance", {"InstanceId": instance.id})
