@@ -137,10 +137,19 @@ class Account:
                 time.sleep(0.1)
         raise AssertionError
 
+    def release(self, instance_id: str) -> None:
+        """End an instance that no later check needs: an account may have room for a few only."""
+        close_plane(self.connection, instance_id)
+        self.control.stop_instance(instance_id)
+
     def keep(self, instance_id: str) -> None:
         """Note an instance that is to be ended."""
         if instance_id not in self._instances:
             self._instances.append(instance_id)
+
+    def is_kept(self, instance_id: str) -> bool:
+        """Return True for an instance that was noted."""
+        return instance_id in self._instances
 
     def keep_tool(self, tool_id: str) -> None:
         """Note a tool that is to be deleted."""

@@ -55,8 +55,8 @@ def announcement(config: AGSConfig) -> str:
     connection = config.connection()
     return (
         f"This checks the account at {connection.control_url}, region {connection.region}. It creates up to 3 tools of "
-        f"type code-interpreter and some 12 instances of their smallest size, which run for a few minutes and end "
-        f"after {TIMEOUT} at the latest. It deletes them when it ends."
+        f"type code-interpreter and some 12 instances of their smallest size, up to three at a time, which run for "
+        f"some minutes and end after {TIMEOUT} at the latest. It deletes them when it ends."
     )
 
 

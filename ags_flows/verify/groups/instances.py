@@ -41,6 +41,7 @@ def new_instance_is_listed(account: Account) -> str:
         time.sleep(0.2)
     seconds = time.monotonic() - began
     account.sample("list.seconds", seconds)
+    account.release(instance.id)
     expect(seconds < 5, f"after {seconds:.1f} s")
     return f"after {seconds:.1f} s"
 
@@ -90,27 +91,35 @@ def status_is_a_filter(account: Account) -> None:
         expect((instance.id in ids) == listed, f"{status}: {len(ids)} instances")
 
 
-@GROUP.check
-def repeated_token_starts_no_second_instance(account: Account) -> str:
-    """A repeated ClientToken starts no second instance."""
+def _start_twice(account: Account) -> tuple[str, str]:
+    """Send one start twice; return the id of the instance, and what the repeat returned: an id or an error's code."""
     request = {"ToolId": account.tool.id, "Timeout": "5m", "ClientToken": f"{account.run}-twice"}
     first = account.control.call("StartSandboxInstance", request)["Instance"]["InstanceId"]
     account.keep(first)
     try:
         second = account.control.call("StartSandboxInstance", request)["Instance"]["InstanceId"]
     except AGSFlowsError as error:
-        account.answers["start.repeat"] = "refuse"
-        account.codes["FailedOperation.DuplicateRequest"] = error.code or ""
-        return f"refused with {error.code}"
-    account.keep(second)
-    account.answers["start.repeat"] = "replay"
-    expect(first == second, "a second instance")
-    return "the same instance"
+        account.codes["FailedOperation.DuplicateRequest"] = second = error.code or type(error).__name__
+    else:
+        account.keep(second)
+        account.release(second)
+    account.release(first)
+    return first, second
+
+
+@GROUP.check
+def repeated_token_starts_no_second_instance(account: Account) -> str:
+    """A repeated ClientToken starts no second instance."""
+    first, second = account.once("twice", lambda: _start_twice(account))
+    account.answers["start.repeat"] = "replay" if first == second else "refuse"
+    expect(not account.is_kept(second) or first == second, "a second instance")
+    return "the same instance" if first == second else f"refused with {second}"
 
 
 @GROUP.check
 def token_of_another_request_is_refused(account: Account) -> str:
     """A ClientToken that was used for another request is refused."""
+    account.once("twice", lambda: _start_twice(account))
     request = {"ToolId": account.tool.id, "Timeout": "6m", "ClientToken": f"{account.run}-twice"}
     try:
         started = account.control.call("StartSandboxInstance", request)["Instance"]["InstanceId"]

@@ -82,6 +82,7 @@ def resume_sets_the_timeout(account: Account) -> str:
     end = account.look(instance_id).expires_at
     expect(end is not None, "no end is listed")
     assert end is not None
+    account.release(instance_id)
     left = (end - datetime.now(timezone.utc)).total_seconds()
     expect(300 < left < 450, f"{left:.0f} s")
     return f"{left:.0f} s"

@@ -32,6 +32,7 @@ def _found(account: Account, snapshot_id: str) -> Snapshot | None:
 def _saved_in(account: Account, instance_id: str) -> None:
     saved = open_plane(account.connection, instance_id).plane.read("verify-saved")
     expect(saved == account.run.encode(), "other bytes")
+    account.release(instance_id)
 
 
 @GROUP.check

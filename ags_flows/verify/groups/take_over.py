@@ -52,6 +52,7 @@ def another_client_starts_no_second_one(account: Account) -> str:
         return f"refused with {error.code}"
     finally:
         other.close()
+        account.release(first)
     account.keep(second)
     expect(first == second, "a second instance")
     return "the same instance"

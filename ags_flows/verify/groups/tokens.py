@@ -75,6 +75,7 @@ def other_ports_need_a_token(account: Account) -> str:
 def token_of_another_instance_is_refused(account: Account) -> None:
     """A token of another instance is refused."""
     status = _envd(account, account.token("other"))
+    account.release(account.instance("other").id)
     expect(status == 401, f"status {status}")
 
 
