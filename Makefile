@@ -10,7 +10,7 @@ PIP_FLAGS := --disable-pip-version-check --quiet
 # One more than cores: much of a test is waiting.
 WORKERS ?= 3
 
-.PHONY: demo test retest check lint types bench chaos deployed network notebooks clean
+.PHONY: demo test retest check lint types bench chaos deployed network notebooks languages clean
 
 demo: $(READY)
 	@$(BIN)/ags-flows demo
@@ -46,6 +46,15 @@ deployed: $(READY)
 # What installs packages from an index inside of sandboxes.
 network: $(READY)
 	PACKAGE_INDEX=1 $(BIN)/python -m pytest tests/swerex -k package_index
+
+# Code in all six languages for real: installs a JDK and R (as root, on Debian and Ubuntu), deno and kernels.
+languages: $(READY)
+	@command -v javac >/dev/null && test -d /usr/lib/R/site-library/IRkernel || \
+	  { apt-get update -qq && apt-get install -y -qq --no-install-recommends default-jdk-headless r-cran-irkernel; }
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip >/dev/null
+	$(BIN)/python -m pip install $(PIP_FLAGS) deno jjava bash-kernel
+	LANGUAGES=1 $(BIN)/python -m pytest tests/emulator/code_interpreter tests/tasks/test_code.py \
+	  tests/runtime/test_scenarios.py -k "language or cell or code or line or chart" $(PYTEST_ARGS)
 
 bench: $(READY)
 	@$(BIN)/python -m bench $(AREAS)

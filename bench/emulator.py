@@ -27,16 +27,16 @@ def figures() -> Iterator[Figure]:
             Sandbox.create("base", **options).kill()
         made: list[Sandbox] = []
         starts = [seconds(lambda: made.append(Sandbox.create("base", **options))) for _ in range(30)]
-        yield Figure("start of an instance, median", statistics.median(starts) * 1000, "ms", 50.0)
+        yield Figure("start of an instance, median", statistics.median(starts) * 1000, "ms", 30.0)
         sandbox = made[0]
         for _ in range(5):
             sandbox.commands.run("true")
         commands = [seconds(lambda: sandbox.commands.run("true")) for _ in range(100)]
-        yield Figure("`true` in a sandbox, median", statistics.median(commands) * 1000, "ms", 15.0)
+        yield Figure("`true` in a sandbox, median", statistics.median(commands) * 1000, "ms", 8.0)
 
         with ThreadPoolExecutor(8) as pool:
             made += pool.map(lambda _: Sandbox.create("base", **options), range(LIVE - len(made)))
-        yield Figure(f"{LIVE} live sandboxes: memory of all processes", _memory(pid) / 1e6, "MB", 1_000.0)
+        yield Figure(f"{LIVE} live sandboxes: memory of all processes", _memory(pid) / 1e6, "MB", 200.0)
         with ThreadPoolExecutor(THREADS) as pool:
             told = list(pool.map(lambda number: _echo(made[number % LIVE], number), range(AT_ONCE)))
         yield Figure(f"{AT_ONCE:,} short commands at once: right ones", sum(told), "", AT_ONCE, True)

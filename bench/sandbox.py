@@ -27,9 +27,9 @@ def running_emulator_process(*options: str) -> Iterator[AGSConfig]:
 
 
 @contextmanager
-def running_emulator_exports() -> Iterator[tuple[dict[str, str], int]]:
+def running_emulator_exports(*options: str) -> Iterator[tuple[dict[str, str], int]]:
     """Give what clients of an emulator in another process need, and the id of that process."""
-    with tempfile.TemporaryDirectory(prefix="ags-bench-") as directory, emulator(Path(directory)) as exports:
+    with tempfile.TemporaryDirectory(prefix="ags-bench-") as directory, emulator(Path(directory), *options) as exports:
         port = int(exports["AGS_ENDPOINT"].rsplit(":", 1)[1])
         listening = [one.pid for one in psutil.net_connections() if one.status == "LISTEN" and one.laddr.port == port]
         yield exports, int(listening[0] or 0)

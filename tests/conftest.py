@@ -31,6 +31,29 @@ def no_foreign_environment():
 
 
 @pytest.fixture(scope="session")
+def trusting():
+    """A context manager in which clients of this process trust the certificates of an emulator.
+
+    The E2B SDK reads what it trusts once in a process, with its first connections.
+    """
+    from contextlib import contextmanager
+
+    from e2b.api import client_async, client_sync
+
+    @contextmanager
+    def trusting(emulator):
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in emulator.trust.items():
+                patch.setenv(name, value)
+            for module in (client_sync, client_async):
+                for name in ("_transports", "_pools", "_httpx_transports"):
+                    patch.setattr(module, name, {})
+            yield emulator
+
+    return trusting
+
+
+@pytest.fixture(scope="session")
 def prefect_server():
     """One Prefect server with a database of its own for each worker of the test run."""
     # A flow run waits up to a second for the thread of its heartbeats: off, where they are not the point.

@@ -25,7 +25,7 @@ LAYERS = [
     {"batch"},
     {"swebench"},
     {"flows", "collection"},
-    {"testing", "demo"},
+    {"testing", "demo", "verify"},
     {"cli"},
 ]
 """From the bottom up. A module imports from layers below its own, or from its own package."""

@@ -21,6 +21,10 @@ def emulator(
     state: Annotated[Path | None, typer.Option(help="Keep tools, instances and files here, over restarts.")] = None,
     volumes: Annotated[Path | None, typer.Option(help="Folder that COS, CFS and image mounts are bound from.")] = None,
     limits: Annotated[bool, typer.Option("--limits", help="AGS's quota of 10 instances, and its rates.")] = False,
+    tls: Annotated[bool, typer.Option("--tls", help="Serve HTTPS too, on the same port.")] = False,
+    start: Annotated[str, typer.Option(help="When a start returns: `async` (STARTING) or `at-once`.")] = "async",
+    profile: Annotated[Path | None, typer.Option(help="Behave as this account did: `verify --record`.")] = None,
+    retention: Annotated[float, typer.Option(help="Seconds for which an ended instance stays listed.")] = 3600.0,
     quiet: Annotated[bool, typer.Option("--quiet", help="No line for each request.")] = False,
 ) -> None:
     """Serve AGS on this machine: real processes, no cloud account. For development, not a security boundary."""
@@ -29,7 +33,19 @@ def emulator(
     except ModuleNotFoundError as error:
         fail(f"The emulator needs the extra 'emulator' ({error}): pip install 'ags-flows[emulator]'")
     sys.exit(
-        serve(port=port, env_file=env_file, state=state, volumes=volumes, quiet=quiet, quotas=limits, rates=limits)
+        serve(
+            port=port,
+            env_file=env_file,
+            state=state,
+            volumes=volumes,
+            quiet=quiet,
+            quotas=limits,
+            rates=limits,
+            tls=tls,
+            start=start,
+            retention=retention,
+            profile=profile or {},
+        )
     )
 
 

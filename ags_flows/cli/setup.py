@@ -52,3 +52,30 @@ def automations(
         holds, sentence = explain_lease(lease, detection)
         if not holds:
             print_error(f"Warning: {sentence}.", "yellow")
+
+
+@app.command(rich_help_panel=PANEL)
+def verify(
+    config: ConfigName = None,
+    region: Region = None,
+    only: Annotated[list[str] | None, typer.Option(help="Only this group, such as `files`. May be repeated.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Skip the checks that wait for half a minute.")] = False,
+    keep: Annotated[bool, typer.Option("--keep", help="Do not delete what was created.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    record: Annotated[Path | None, typer.Option(help="Write the profile here, for `emulator --profile`.")] = None,
+    against: Annotated[Path | None, typer.Option(help="Compare with a recorded profile.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check what the account really does: tools, instances, files, commands, code, and how each fails.
+
+    Creates a few instances for some minutes and deletes them. Exit code 1: a check failed, or found a difference.
+    """
+    from ags_flows.verify.command import Options, announcement
+    from ags_flows.verify.command import verify as verify_account
+
+    with errors_as_text():
+        chosen = configuration(config, region)
+        typer.echo(announcement(chosen), err=True)
+        if not yes:
+            typer.confirm("Go on?", abort=True, err=True)
+        sys.exit(verify_account(chosen, Options(only or (), quick, keep, as_json, record, against)))

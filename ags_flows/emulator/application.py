@@ -158,6 +158,8 @@ class Application:
             error = {"Code": refused.code, "Message": refused.message}
             answer: dict[str, Any] = {"Response": {"Error": error, "RequestId": f"fault-{refused.fault_id}"}}
         else:
+            if self._world.profile.delay:
+                await asyncio.sleep(self._world.profile.delay)
             answer = await self._cloud.answer(method, path, query, headers, body)
         response = answer["Response"]
         outcome = response["Error"]["Code"] if "Error" in response else "ok"

@@ -30,6 +30,7 @@ from .listening import BACKLOG, Doorman, is_loopback, listen
 from .target import signer_of, targets_of
 from .tls import Authority
 from .world.machine import Launch, SandboxMachine
+from .world.profile import read_profile
 from .world.settings import Settings
 from .world.world import World
 
@@ -57,7 +58,8 @@ class Emulator(Levers):
         volumes: A directory that stands for buckets, file systems and images, see `world.mounts`; by default one
             beside the sandboxes' files.
         launch: Starts a sandbox; replaced where only records are measured.
-        **settings: Fields of `world.settings.Settings`, such as ``tls=True``, ``start="at-once"``, ``quotas=True``.
+        **settings: Fields of `world.settings.Settings`, such as ``tls=True``, ``start="at-once"``, ``quotas=True``; of
+            ``profile`` the file.
 
     Raises:
         ValueError: host is not a loopback address, or a setting has a wrong value.
@@ -80,6 +82,8 @@ class Emulator(Levers):
         self.port = port
         self.state = Path(state).resolve() if state is not None else None
         self.volumes = Path(volumes).resolve() if volumes is not None else None
+        if "profile" in settings:
+            settings["profile"] = read_profile(settings["profile"])
         # Its directories are known at the start only.
         self.settings = Settings(directory=Path(), volumes=Path(), keep=self.state is not None, **settings)
         super().__init__()
@@ -231,7 +235,7 @@ class Emulator(Levers):
         world.limits.change({"quotas": settings.quotas, "rates": settings.rates})
         journal = Journal()
         streams = StreamFaults()
-        gateway = Gateway(targets_of(world), streams, signer_of(world))
+        gateway = Gateway(targets_of(world), streams, signer_of(world), world.profile.status)
         controls = Controls(world, streams, journal)
         server = uvicorn.Server(
             uvicorn.Config(

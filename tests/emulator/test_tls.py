@@ -23,10 +23,8 @@ from ags_flows.testing import config_for
 
 
 @pytest.fixture(scope="module")
-def emulator():
-    with Emulator(tls=True) as emulator, pytest.MonkeyPatch.context() as patch:
-        for name, value in emulator.trust.items():
-            patch.setenv(name, value)
+def emulator(trusting):
+    with Emulator(tls=True) as emulator, trusting(emulator):
         yield emulator
 
 

@@ -240,6 +240,6 @@ def test_long_output_keeps_head_and_tail(instance, ags_config):
 
 
 def test_a_language_without_a_kernel_is_unsupported_and_was_not_executed(instance, ags_config, monkeypatch):
-    monkeypatch.setattr("ags_flows.emulator.code_interpreter.languages._installed", lambda language: None)
+    monkeypatch.setattr("ags_flows.emulator.code_interpreter.languages._installed", lambda language, places: None)
     with pytest.raises(UnsupportedError, match="no kernel for the language 'java'"):
         run_code.fn(instance, "1", language="java", config=ags_config)

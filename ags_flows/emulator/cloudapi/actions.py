@@ -107,6 +107,7 @@ async def describe_sandbox_instance_list(region: Region, request: Json) -> Json:
     """DescribeSandboxInstanceList."""
     ids = request.get("InstanceIds")
     instances = chosen(region.instances, ids, lambda each: each.instance_id, "InvalidParameterValue.InstanceIds")
+    instances = region.world.profile.listed(instances, region.world.clock.now(), by_id=bool(ids))
     if request.get("ToolId"):
         instances = [each for each in instances if each.tool_id == request["ToolId"]]
     for each in request.get("Filters") or []:
@@ -151,7 +152,8 @@ async def acquire_sandbox_instance_token(region: Region, request: Json) -> Json:
             "UnsupportedOperation.SandboxInstance",
             f"Sandbox instance {instance.instance_id} is {instance.status}; it takes no more tokens.",
         )
-    token, end = instance.tokens.acquire(region.world.settings.token_lifetime)
+    world = region.world
+    token, end = instance.tokens.acquire(world.profile.token_lifetime or world.settings.token_lifetime)
     region.instances.keep(instance)
     return {"Token": token, "ExpiresAt": iso(end), "TrafficToken": instance.tokens.traffic}
 

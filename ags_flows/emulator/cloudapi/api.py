@@ -46,7 +46,7 @@ class CloudApi:
         try:
             response = await self._carry_out(method, path, query, headers, body)
         except Refusal as refusal:
-            response = {"Error": {"Code": refusal.code, "Message": refusal.message}}
+            response = {"Error": {"Code": self._world.profile.code(refusal.code), "Message": refusal.message}}
         except Exception:
             logger.exception("the action %s failed", headers.get("x-tc-action"))
             response = {"Error": {"Code": "InternalError", "Message": "Internal server error"}}

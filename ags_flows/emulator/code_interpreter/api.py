@@ -9,7 +9,8 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import TYPE_CHECKING, Any
 
 from .context import Context, Restarted
-from .kernel import Execution, KernelFailed
+from .execution import Execution
+from .kernel import KernelFailed
 from .languages import NoKernel
 from .results import KEEPALIVE, Line, error_line, line_of
 

@@ -7,7 +7,8 @@ import uuid
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from .kernel import Execution, Kernel, KernelFailed
+from .execution import Execution
+from .kernel import Kernel, KernelFailed
 from .languages import recipe_for, reset_variables, set_variables
 from .places import Places
 

@@ -8,19 +8,20 @@ import os
 import shutil
 import signal
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
 from ..sandbox.plain import PlainSandbox
-from .backlog import Backlog
-from .languages import CONNECTION_FILE, Recipe
+from .execution import Execution
+from .languages import CONNECTION_FILE, MARK, Recipe
 from .relay import Relay
 
 START_TIMEOUT = 60.0
 USER = "user"
 
 _CHANNELS = ("shell", "iopub", "stdin", "control", "hb")
+_OUTPUT = ("stream", "execute_result", "display_data", "update_display_data")
 _END_TIMEOUT = 5.0
 _KEPT = 4096
 # Of its own session, so that an interrupt reaches what it started; its directory may be missing.
@@ -29,62 +30,6 @@ _START = 'cd -- "$0" 2>/dev/null; exec {session}"$@"'
 
 class KernelFailed(Exception):
     """A kernel did not start; says what it printed."""
-
-
-class Execution:
-    """One request to a kernel and what comes of it.
-
-    Args:
-        lag: For how many seconds output may come after the kernel has said that it is done.
-        forget: Called at its end.
-
-    Attributes:
-        messages: Pairs of a message's type and content; None at the end, an exception when the kernel ended before.
-        began: Whether the kernel is at it, or was.
-        ended: Whether it is done.
-    """
-
-    def __init__(self, lag: float, forget: Callable[[], object]) -> None:
-        """Nothing has come yet."""
-        self._lag = lag
-        self._forget = forget
-        self.messages = Backlog()
-        self.began = asyncio.Event()
-        self.ended = False
-        self._failure: dict[str, Any] | None = None
-
-    def take(self, kind: str, content: dict[str, Any]) -> None:
-        """Take a message."""
-        if self.ended:
-            return
-        if kind == "status":
-            if content["execution_state"] == "busy":
-                self.began.set()
-            elif content["execution_state"] == "idle":
-                if self._lag:
-                    asyncio.get_running_loop().call_later(self._lag, self.end, None)
-                else:
-                    self.end(None)
-        elif kind == "execute_reply":
-            # All else of it comes as output: an error does not always, and one that was not executed has none.
-            if content.get("status") == "error" and self._failure is None:
-                self._failure = content
-            elif content.get("status") == "aborted":
-                self.end(None)
-        else:
-            if kind == "error":
-                self._failure = {}
-            self.messages.put_nowait((kind, content))
-
-    def end(self, reason: BaseException | None) -> None:
-        """Say that nothing more comes."""
-        if not self.ended:
-            self.ended = True
-            self.began.set()
-            if self._failure:
-                self.messages.put_nowait(("error", self._failure))
-            self.messages.put_nowait(reason)
-            self._forget()
 
 
 class Kernel:
@@ -102,6 +47,9 @@ class Kernel:
         self._relays: list[Relay] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._running: dict[str, Execution] = {}
+        #: Those whose output comes in their order, whatever request a message names.
+        self._marked: list[Execution] = []
+        self._markers: dict[str, Execution] = {}
         self._said = bytearray()
         self._ready = asyncio.Event()
         self._closing: BaseException | None = None
@@ -153,9 +101,19 @@ class Kernel:
         number = self._client.execute(
             code, silent=silent, store_history=not silent, allow_stdin=False, stop_on_error=False
         )
-        execution = Execution(self._recipe.lag, lambda: self._running.pop(number, None))
+        mark = f"\x1e{number}\x1e" if self._recipe.mark is not None and not silent else None
+        execution = Execution(lambda: self._forget(number), mark)
         self._running[number] = execution
+        if mark is not None and self._recipe.mark is not None:
+            self._marked.append(execution)
+            code = self._recipe.mark.replace(MARK, json.dumps(mark))
+            self._markers[self._client.execute(code, silent=True, store_history=False, allow_stdin=False)] = execution
         return execution
+
+    def _forget(self, number: str) -> None:
+        execution = self._running.pop(number, None)
+        if execution in self._marked:
+            self._marked.remove(execution)
 
     async def interrupt(self) -> None:
         """Interrupt what it does."""
@@ -302,8 +260,13 @@ class Kernel:
         if kind == "status":
             self._ready.set()
         number = message.get("parent_header", {}).get("msg_id")
-        execution = self._running.get(number)
-        if execution is not None:
+        if kind in _OUTPUT and self._recipe.mark is not None:
+            if self._marked:
+                self._marked[0].take(kind, content)
+        elif number in self._markers:
+            if kind == "execute_reply":
+                self._markers.pop(number).answered()
+        elif (execution := self._running.get(number)) is not None:
             execution.take(kind, content)
 
     async def _watch(self) -> None:

@@ -6,8 +6,6 @@ import json
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
 from .places import Places, has_package
 
@@ -17,14 +15,16 @@ DEFAULTS = ("python", "javascript")
 
 CONNECTION_FILE = "{connection_file}"
 
-# Deno sends output from another thread than its states: up to some milliseconds late.
-_LAG = 0.1
+MARK = "{mark}"
+# Deno sends output from another thread than its states, late, and in the name of whatever it executes then. The value
+# of the last expression stays what it was.
+_PRINT_MARK = "console.log({mark}), globalThis._"
 _DENO = ("javascript", "typescript", "deno")
 _ADVICE = {
     "bash": "the kernel bash_kernel; install it beside the emulator: pip install bash-kernel",
     **dict.fromkeys(_DENO, "the program deno; install it beside the emulator: pip install deno"),
-    "r": 'the kernel IRkernel; install R, and in R: install.packages("IRkernel"); IRkernel::installspec(user = FALSE)',
-    "java": "a Java kernel such as IJava; install a JDK and then IJava with: python install.py --prefix /usr/local",
+    "r": "the kernel IRkernel; on Debian and Ubuntu: apt-get install r-cran-irkernel",
+    "java": "a JDK and a Java kernel; install a JDK and, beside the emulator: pip install jjava",
     "python": "the kernel ipykernel; install it beside the emulator: pip install ipykernel",
 }
 
@@ -41,13 +41,13 @@ class Recipe:
         argv: The command; `CONNECTION_FILE` stands for the file of that name.
         env: Its environment, over that of the sandbox.
         by_signal: Whether SIGINT interrupts it, and not a message.
-        lag: For how many seconds output may come after it has said that it is done.
+        mark: Code that prints a text, which stands for `MARK`, where output may come after the kernel is idle.
     """
 
     argv: tuple[str, ...]
     env: Mapping[str, str] = field(default_factory=dict)
     by_signal: bool = False
-    lag: float = 0.0
+    mark: str | None = None
 
 
 def language_named(name: str | None) -> str:
@@ -69,9 +69,9 @@ def recipe_for(language: str, places: Places) -> Recipe:
     if language in _DENO and places.deno is not None:
         # It knows the certificates of browsers only; a host's network may have others.
         env = {"NO_COLOR": "1", "DENO_NO_UPDATE_CHECK": "1", "DENO_TLS_CA_STORE": "mozilla,system"}
-        return Recipe((places.deno, "jupyter", "--kernel", "--conn", CONNECTION_FILE), env, lag=_LAG)
+        return Recipe((places.deno, "jupyter", "--kernel", "--conn", CONNECTION_FILE), env, mark=_PRINT_MARK)
     if language in ("r", "java"):
-        recipe = _installed(language)
+        recipe = _installed(language, places)
         if recipe is not None:
             return recipe
     advice = _ADVICE.get(language)
@@ -111,28 +111,13 @@ def _of_python(module: str, places: Places) -> Recipe:
     return Recipe(argv, env)
 
 
-def _installed(language: str) -> Recipe | None:
-    """Return the recipe of a kernel that is installed on the host where sandboxes see it."""
-    from jupyter_client.kernelspec import KernelSpecManager
-
-    for spec in _specifications(KernelSpecManager()):
-        if str(spec.get("language", "")).lower() != language or not spec.get("argv"):
-            continue
-        env = {str(name): str(value) for name, value in (spec.get("env") or {}).items()}
-        if language == "java":
-            env.setdefault("IJAVA_COMPILER_OPTS", "")
-        return Recipe(tuple(spec["argv"]), env, spec.get("interrupt_mode", "signal") == "signal")
-    return None
-
-
-def _specifications(manager: Any) -> list[dict[str, Any]]:
-    found = []
-    for directory in sorted(manager.find_kernel_specs().values()):
-        try:
-            found.append(json.loads(Path(directory, "kernel.json").read_text(encoding="utf-8")))
-        except (OSError, ValueError):
-            continue
-    return found
+def _installed(language: str, places: Places) -> Recipe | None:
+    """Return the recipe of a kernel that is installed on the host by its specification."""
+    spec = places.kernels.get(language)
+    if spec is None:
+        return None
+    argv = tuple(argument.replace("{resource_dir}", spec.directory) for argument in spec.argv)
+    return Recipe(argv, spec.env, spec.by_signal)
 
 
 def _set(language: str, name: str, value: str) -> str:

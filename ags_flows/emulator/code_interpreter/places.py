@@ -8,11 +8,13 @@ import shutil
 import site
 import sys
 import sysconfig
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
 from ..sandbox import Bind, isolation
+from .kernelspecs import KernelSpec, installed_kernels
 
 _ROOT = "/opt/ags"
 _VISIBLE = ("/usr", "/bin", "/lib", "/lib64")
@@ -32,6 +34,7 @@ class Places:
         scripts: The directory of `launch.py`.
         deno: The program, or None.
         binds: What has to be mounted for it.
+        kernels: Kernels that are installed with a specification, by language.
     """
 
     python: str
@@ -40,6 +43,7 @@ class Places:
     scripts: str
     deno: str | None
     binds: tuple[Bind, ...]
+    kernels: Mapping[str, KernelSpec]
 
 
 def interpreter_binds() -> tuple[Bind, ...]:
@@ -51,7 +55,7 @@ def interpreter_binds() -> tuple[Bind, ...]:
 def host_places() -> Places:
     """Return the places of processes that see the host's files."""
     packages = tuple(str(path) for path in _package_directories() if str(path) not in _standard())
-    return Places(sys.executable, None, packages, str(_INSIDE), _deno(), ())
+    return Places(sys.executable, None, packages, str(_INSIDE), _deno(), (), installed_kernels())
 
 
 @cache
@@ -85,6 +89,14 @@ def isolated_places() -> Places:
         # The interpreter looks for it at its place on the host.
         libraries = f"{_ROOT}/lib"
         binds.append(Bind(library, f"{libraries}/{library.name}", readonly=True))
+    kernels = {}
+    for language, spec in installed_kernels().items():
+        directory = Path(spec.directory)
+        if not _is_visible(directory):
+            target = f"{_ROOT}/kernels.d/{language}"
+            binds.append(Bind(directory, target, readonly=True))
+            spec = replace(spec, directory=target)
+        kernels[language] = spec
     if _FONTS.is_dir():
         binds.append(Bind(_FONTS, str(_FONTS), readonly=True))
     return Places(
@@ -94,6 +106,7 @@ def isolated_places() -> Places:
         scripts=f"{_ROOT}/kernels",
         deno=deno,
         binds=tuple(binds),
+        kernels=kernels,
     )
 
 

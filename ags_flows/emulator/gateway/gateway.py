@@ -21,6 +21,8 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Asgi = Callable[..., Awaitable[None]]
 
+_NAMES = {ENVD_PORT: "envd", INTERPRETER_PORT: "code"}
+
 
 class GatewayTarget(Protocol):
     """A sandbox as the gateway sees it at the moment of a request."""
@@ -80,6 +82,7 @@ class Gateway:
         lookup: Finds a sandbox by id.
         faults: Faults of connections.
         signer: Finds the id of the sandbox that signed a request's address.
+        status: Returns an HTTP status by its name and its default, see `world.profile`.
     """
 
     def __init__(
@@ -87,11 +90,13 @@ class Gateway:
         lookup: Callable[[str], GatewayTarget | None],
         faults: StreamFaults | None = None,
         signer: Callable[[Scope], str | None] = lambda scope: None,
+        status: Callable[[str, int], int] = lambda name, default: default,
     ) -> None:
         """Serve nothing before `app` is called."""
         self._lookup = lookup
         self._faults = faults or StreamFaults()
         self._signer = signer
+        self._status = status
 
     def route(self, scope: Scope) -> Route | None:
         """Return where a request goes, None when it is not for a sandbox.
@@ -165,7 +170,7 @@ class Gateway:
             await self._absent(scope, receive, send, route, target)
             return
         if not self._may(scope, route, target):
-            status, message = 401, "unauthorized: a valid access token is needed"
+            status, message = self._status("unauthorized.port", 401), "unauthorized: a valid access token is needed"
             if target.by_e2b:
                 status, message = 403, "forbidden: a valid traffic access token is needed"
             await _refuse(scope, receive, send, status, message, sandboxId=route.instance_id)
@@ -173,6 +178,9 @@ class Gateway:
         app = self._built_in(route, target)
         if app is not None and scope["type"] == "http":
             path = route.path
+            unauthorized = self._status("unauthorized.envd", 401)
+            if unauthorized != 401:
+                send = _with_status(send, unauthorized)
             try:
                 await app({**scope, "path": unquote(path), "raw_path": path.encode("latin-1")}, receive, send)
             except ConnectionError:
@@ -184,7 +192,8 @@ class Gateway:
             upstream = await asyncio.to_thread(target.connect, route.port)
         except OSError:
             message = "The sandbox is running but port is not open"
-            await _refuse(scope, receive, send, 502, message, sandboxId=route.instance_id, port=route.port)
+            status = self._status("closed.port", 502)
+            await _refuse(scope, receive, send, status, message, sandboxId=route.instance_id, port=route.port)
             return
         if target.masked_host is not None:
             scope = _masked(scope, target.masked_host.replace("${PORT}", str(route.port)))
@@ -207,7 +216,8 @@ class Gateway:
         paused = target is not None and target.state == "paused"
         status, message = 502, "The sandbox was not found" + (": it is paused" if paused else "")
         if not (route.by_sdk or (target is not None and target.by_e2b)):
-            status = 409 if paused else 404
+            name = _NAMES.get(route.port, "port")
+            status = self._status("paused.envd", 409) if paused else self._status(f"gone.{name}", 404)
             message = message.replace("The sandbox", f"instance {route.instance_id}")
         await _refuse(scope, receive, send, status, message, sandboxId=route.instance_id)
 
@@ -225,6 +235,17 @@ class Gateway:
         if route.port == ENVD_PORT:
             return target.envd_app
         return target.code_app if route.port == INTERPRETER_PORT else None
+
+
+def _with_status(send: Send, unauthorized: int) -> Send:
+    """Return a function that sends another status for 401."""
+
+    async def sent(message: Message) -> None:
+        if message["type"] == "http.response.start" and message["status"] == 401:
+            message = {**message, "status": unauthorized}
+        await send(message)
+
+    return sent
 
 
 def _masked(scope: Scope, host: str) -> Scope:

@@ -216,8 +216,9 @@ class NamespaceSandbox(Sandbox):
         if self.spec.seed is not None:
             copy_tree(self.spec.seed, root)
             if not self._in_memory:
-                binds = [bind.target for bind in self.spec.binds]
-                make_mount_points(root, ["/dev", "/proc", PYTHON, *READ_ONLY, *ETC_DIRECTORIES, *binds])
+                binds = [bind.target for bind in self.spec.binds if bind.source.is_dir()]
+                files = [bind.target for bind in self.spec.binds if not bind.source.is_dir()]
+                make_mount_points(root, ["/dev", "/proc", PYTHON, *READ_ONLY, *ETC_DIRECTORIES, *binds], files)
         else:
             build_skeleton(root, self.spec.hostname, isolation().root)
             if self.spec.image is not None:

@@ -7,9 +7,7 @@ import contextlib
 import errno
 import os
 import shutil
-import signal
 import socket
-import subprocess
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -18,6 +16,7 @@ from typing import Literal
 
 from ..reach import Reach
 from .egress import Egress
+from .halting import Halt, is_at_rest
 from .isolation import isolation
 from .leftover import Leftover
 from .process import Process, spawn
@@ -48,8 +47,7 @@ class Sandbox(ABC):
         self._stopped = False
         self._egress: Egress | None = None
         self._leftover: Leftover | None = None
-        self._halted: set[int] = set()
-        self._guards: list[subprocess.Popen[bytes]] = []
+        self._halt = Halt(self._pids, self._rests)
         self._cpu: tuple[float, float] = (time.monotonic(), 0.0)
 
     @classmethod
@@ -258,11 +256,11 @@ class Sandbox(ABC):
 
     async def freeze(self) -> None:
         """Stop every process of it in its tracks."""
-        await asyncio.to_thread(self._halt)
+        await asyncio.to_thread(self._halt.halt)
 
     async def thaw(self) -> None:
         """Let them go on."""
-        await asyncio.to_thread(self._resume)
+        await asyncio.to_thread(self._halt.resume)
 
     async def save(self, target: Path) -> None:
         """Copy its writable file system to a directory of the host, with owners, modes and links."""
@@ -348,57 +346,11 @@ class Sandbox(ABC):
         try:
             self._end()
         finally:
-            self._resume()
+            self._halt.resume()
             if hasattr(self, "files"):
                 self.files.close()
             shutil.rmtree(self.spec.directory, ignore_errors=True)
 
-    def _halt(self) -> None:
-        """Stop by signals what no control group has stopped, and remember it: others were stopped before."""
-        # A process may fork while it is being stopped: again, until nobody new is found.
-        for _ in range(10):
-            fresh = [pid for pid in self._pids() if pid not in self._halted and not self._rests(pid)]
-            if not fresh:
-                return
-            for pid in fresh:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGSTOP)
-            self._halted.update(fresh)
-            self._guard(fresh)
-
-    def _resume(self) -> None:
-        for pid in self._halted:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGCONT)
-        self._halted.clear()
-        while self._guards:
-            guard = self._guards.pop()
-            guard.communicate()
-
-    def _guard(self, halted: list[int]) -> None:
-        """Let the processes that wait for halted ones go on with them, also when this process is killed before that.
-
-        nsenter stops itself when its child is stopped, and would stay so for ever.
-        """
-        waiting = [str(parent) for parent in map(_parent, halted) if _parent(parent) == os.getpid()]
-        if waiting:
-            command = ["/bin/sh", "-c", 'read end; kill -s CONT "$@" 2>/dev/null', "sh", *waiting]
-            guard = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={}
-            )
-            self._guards.append(guard)
-
     def _rests(self, pid: int) -> bool:
         """Whether a process is stopped already, or has ended."""
-        try:
-            return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0] in "TtZX"
-        except (OSError, IndexError):
-            return True
-
-
-def _parent(pid: int) -> int:
-    """Return the id of a process's parent, 0 when there is none."""
-    try:
-        return int(Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[1])
-    except (OSError, IndexError, ValueError):
-        return 0
+        return is_at_rest(pid)

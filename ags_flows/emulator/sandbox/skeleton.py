@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import shutil
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,7 +19,11 @@ PYTHON = "/opt/python"
 """Where the emulator's own Python appears when the host has none in /usr."""
 
 READ_ONLY = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
-ETC_DIRECTORIES = ("/etc/ssl", "/etc/ca-certificates", "/etc/ld.so.conf.d", "/etc/alternatives", "/etc/R")
+ETC_DIRECTORIES = (
+    *("/etc/ssl", "/etc/ca-certificates", "/etc/ld.so.conf.d", "/etc/alternatives", "/etc/R"),
+    # Where Debian keeps the settings of a JDK, without which it does not start.
+    *sorted(map(str, Path("/etc").glob("java-*-openjdk"))),
+)
 ETC_FILES = ("ld.so.cache", "ld.so.conf", "localtime", "ca-certificates.conf", "mime.types", "services", "protocols")
 SUDO = "/opt/sandbox/bin"
 """Where `sudo` is: /usr belongs to the host."""
@@ -114,25 +119,36 @@ def build_skeleton(target: Path, hostname: str, root: bool) -> None:
             os.chown(target / name, UID["user"], UID["user"])
 
 
-def make_mount_points(target: Path, points: Iterable[str]) -> None:
-    """Make directories, none of them through a link, in a saved file system for what is mounted there.
+def make_mount_points(target: Path, points: Iterable[str], files: Iterable[str] = ()) -> None:
+    """Make directories and files, none of them through a link, in a saved file system for what is mounted there.
 
     Root inside may have put a link in the way: bubblewrap would follow it to the host and make directories there.
 
     Args:
         target: The file system, which nobody uses.
-        points: Absolute paths; one that is a link on the host too is left as it is.
+        points: Absolute paths of directories; one that is a link on the host too is left as it is.
+        files: Absolute paths of files.
     """
     for point in points:
-        if os.path.islink(point):
-            continue
-        place = target
-        for part in point.strip("/").split("/"):
-            place = place / part
-            if os.path.lexists(place) and (place.is_symlink() or not place.is_dir()):
-                place.unlink()
-            if not place.exists():
-                _make_directory(place, 0o755)
+        if not os.path.islink(point):
+            _make_place(target, point)
+    for file in files:
+        place = _make_place(target, os.path.dirname(file)) / os.path.basename(file)
+        if os.path.lexists(place) and (place.is_symlink() or not place.is_file()):
+            shutil.rmtree(place) if place.is_dir() and not place.is_symlink() else place.unlink()
+        place.touch()
+
+
+def _make_place(target: Path, point: str) -> Path:
+    """Make a directory below a file system, and replace what is none on the way to it."""
+    place = target
+    for part in point.strip("/").split("/"):
+        place = place / part
+        if os.path.lexists(place) and (place.is_symlink() or not place.is_dir()):
+            place.unlink()
+        if not place.exists():
+            _make_directory(place, 0o755)
+    return place
 
 
 @functools.cache

@@ -24,11 +24,13 @@ class ClientTokens:
         store: Where tokens survive a restart.
     """
 
-    def __init__(self, now: Callable[[], float], store: Store) -> None:
+    def __init__(
+        self, now: Callable[[], float], store: Store, on_repeat: Literal["replay", "refuse"] = "replay"
+    ) -> None:
         """Start with what the store holds."""
         self._now = now
         self._store = store
-        self.on_repeat: Literal["replay", "refuse"] = "replay"
+        self._usual = self.on_repeat = on_repeat
         kept = sorted(store.all("client_tokens"), key=lambda each: float(each["at"]))
         self._made: dict[str, dict[str, Any]] = {each["name"]: each for each in kept}
 
@@ -74,11 +76,11 @@ class ClientTokens:
             self._store.drop("client_tokens", name)
 
     def clear(self) -> None:
-        """Forget all tokens and return to replaying."""
+        """Forget all tokens, and answer repeated ones as at first."""
         for name in self._made:
             self._store.drop("client_tokens", name)
         self._made.clear()
-        self.on_repeat = "replay"
+        self.on_repeat = self._usual
 
 
 def _digest(value: Any) -> str:

@@ -147,6 +147,8 @@ class Instances(Course):
             if instance.persistent:
                 raise Refusal("UnsupportedOperation", "A persistent instance has no timeout.")
             self.restart_countdown(instance, timeout)
+        if metadata and not self._world.profile.merges_metadata:
+            instance.metadata.clear()
         instance.metadata.update(added)
         instance.updated = self._world.clock.now()
         self.keep(instance)

@@ -35,7 +35,7 @@ class Settings:
         start: ``async``: StartSandboxInstance returns an instance that is STARTING. ``at-once``: it returns when the
             instance is RUNNING, which some clients rely on.
         tls: Whether HTTPS is spoken too, on the same port.
-        profile: How a recorded account behaved, see `profile`.
+        profile: How a recorded account behaved, see `world.profile`.
 
     Raises:
         ValueError: ``start`` is not known.

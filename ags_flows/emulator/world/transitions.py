@@ -37,9 +37,9 @@ class Transition:
     """How one step goes.
 
     Args:
-        mode: ``at_once``: it is done before the request is answered. ``reads``: after it has been read ``value``
-            times. ``seconds``: ``value`` seconds later. ``never``: not until it is declared differently.
-            ``fail``: it fails after ``value`` seconds.
+        mode: ``at_once``: it is done before the request is answered, after ``value`` seconds. ``reads``: after it has
+            been read ``value`` times. ``seconds``: ``value`` seconds later. ``never``: not until it is declared
+            differently. ``fail``: it fails after ``value`` seconds.
         value: A count or seconds, see mode.
         reason: What a failure says, for ``fail``.
         times: For how many uses this holds before the default returns; None for ever.
@@ -99,7 +99,7 @@ class Pending:
                 return
             if self.how.mode in ("never", "reads"):
                 await self._released.wait()
-            elif self.how.mode in ("seconds", "fail") and self.how.value > 0:
+            elif self.how.mode in ("seconds", "fail", "at_once") and self.how.value > 0:
                 await self._owner.clock.sleep(self.how.value)
             if self.how.mode == "fail":
                 raise StepFailed(self.how.reason or f"{self.step} was declared to fail")

@@ -21,6 +21,7 @@ from .instance import Instance
 from .instances import Instances
 from .limits import Limits
 from .machine import Launch, SandboxMachine
+from .profile import Profile
 from .refusal import Refusal
 from .region import Region
 from .retention import Retention
@@ -49,14 +50,17 @@ class World:
         self.store = Store(settings.directory / "records" if settings.keep else None)
         account = next(iter(self.store.all("account")), {})
         self.clock = Clock(float(account.get("offset", 0.0)))
+        self.profile = Profile(settings.profile)
         self.transitions = Transitions(self.clock)
+        for step, how in self.profile.transitions().items():
+            self.transitions.declare(step, how, baseline=True)
         if settings.start == "at-once":
             self.transitions.declare("instance.start", Transition("at_once"), baseline=True)
-        self.retention = Retention(self.clock, settings.retention)
+        self.retention = Retention(self.clock, 0.0 if self.profile.forgets_stopped else settings.retention)
         self.faults = Faults()
         self.limits = Limits()
         self.api_keys = ApiKeys(self)
-        self.client_tokens = ClientTokens(self.clock.now, self.store)
+        self.client_tokens = ClientTokens(self.clock.now, self.store, self.profile.repeat)
         self.regions: dict[str, Region] = {}
         self._numbers = itertools.count(1)
         self._tasks: set[asyncio.Task[Any]] = set()

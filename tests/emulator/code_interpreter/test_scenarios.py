@@ -77,6 +77,15 @@ figure, (one, two) = plt.subplots(1, 2); one.plot([1, 2]); two.bar(["r"], [1]); 
     assert isinstance(both.chart, SuperChart) and len(both.chart.elements) == 2
 
 
+def test_the_absence_of_the_package_for_charts_is_said_once_for_each_kernel(sandbox):
+    sandbox.run_code("import sys; sys.modules['e2b_charts'] = None")
+    draw = "import matplotlib.pyplot as plt\nplt.plot([1, 2]); plt.show()"
+    first, second = sandbox.run_code(draw, timeout=90), sandbox.run_code(draw)
+    assert first.results[0].png and first.results[0].chart is None
+    assert "".join(first.logs.stderr).count("e2b-charts") == 1
+    assert "e2b-charts" not in "".join(second.logs.stderr)
+
+
 def test_tables_are_data(sandbox):
     pytest.importorskip("pandas", reason="a data frame needs pandas")
     (table,) = sandbox.run_code("import pandas as pd; pd.DataFrame({'a': [1, 2], 'b': ['x', 'y']})", timeout=60).results
@@ -149,7 +158,8 @@ def test_javascript_and_typescript_run_in_deno(sandbox, language, code):
 
 
 @pytest.mark.parametrize(("language", "kernel"), [("r", "IRkernel"), ("java", "Java kernel")])
-def test_a_missing_kernel_is_named_with_how_to_install_it(sandbox, language, kernel):
+def test_a_missing_kernel_is_named_with_how_to_install_it(sandbox, language, kernel, monkeypatch):
+    monkeypatch.setattr("ags_flows.emulator.code_interpreter.languages._installed", lambda language, places: None)
     with pytest.raises(SandboxException, match=f"needs .*{kernel}.* install"):
         sandbox.run_code("1", language=language)
 

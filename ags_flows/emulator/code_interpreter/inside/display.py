@@ -69,6 +69,16 @@ def _number(value: Any) -> Any:
     raise TypeError(f"not JSON: {type(value).__name__}")
 
 
+_said: set[str] = set()
+
+
+def _say_once(text: str) -> None:
+    """Write a line to the cell's stderr, once for each kernel."""
+    if text not in _said:
+        _said.add(text)
+        print(text, file=sys.stderr)
+
+
 class Variables:
     """Environment variables of one execution."""
 
@@ -160,6 +170,9 @@ def install(shell: Any) -> None:
                 return super().__call__(value)
             try:
                 return plain(import_module("e2b_charts").chart_figure_to_dict(value)) or None
+            except ImportError:
+                _say_once("A chart is a picture only: the emulator lacks the package e2b-charts.")
+                return None
             except Exception:
                 # A chart that it does not understand is shown as an image alone.
                 return None

@@ -1,0 +1,92 @@
+"""One request to a kernel, and which of the kernel's messages belong to it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from .backlog import Backlog
+
+QUIET = 5.0
+"""Seconds without a message after which an execution ends that a kernel has answered, and not declared done."""
+
+
+class Execution:
+    """One request to a kernel and what comes of it.
+
+    Args:
+        forget: Called at its end.
+        mark: Text that the kernel prints after all output of this request, or None: then all output has come when
+            the kernel is idle.
+
+    Attributes:
+        messages: Pairs of a message's type and content; None at the end, an exception when the kernel ended before.
+        began: Whether the kernel is at it, or was.
+        ended: Whether it is done.
+        mark: See above.
+    """
+
+    def __init__(self, forget: Callable[[], object], mark: str | None = None) -> None:
+        self.mark = mark
+        self._forget = forget
+        self.messages = Backlog()
+        self.began = asyncio.Event()
+        self.ended = False
+        self._failure: dict[str, Any] | None = None
+        self._latest = 0.0
+        self._watched = False
+
+    def take(self, kind: str, content: dict[str, Any]) -> None:
+        """Take a message."""
+        if self.ended:
+            return
+        self._latest = asyncio.get_running_loop().time()
+        if kind == "status":
+            if content["execution_state"] == "busy":
+                self.began.set()
+            elif content["execution_state"] == "idle" and self.mark is None:
+                self.end(None)
+        elif kind == "execute_reply":
+            # All else of it comes as output: an error does not always, and one that was not executed has none.
+            if content.get("status") == "error" and self._failure is None:
+                self._failure = content
+            elif content.get("status") == "aborted":
+                self.end(None)
+            if self.mark is None:
+                self.answered()
+        else:
+            if kind == "error":
+                self._failure = {}
+            if kind == "stream" and self.mark is not None and self.mark in content["text"]:
+                content = {**content, "text": content["text"].partition(self.mark)[0]}
+                if content["text"]:
+                    self.messages.put_nowait((kind, content))
+                self.end(None)
+                return
+            self.messages.put_nowait((kind, content))
+
+    def answered(self) -> None:
+        """Note that the kernel has done all of it: the end is to come soon, and is given up after a silence."""
+        if not self._watched:
+            self._watched = True
+            self._watch()
+
+    def _watch(self) -> None:
+        loop = asyncio.get_running_loop()
+        if self.ended:
+            return
+        if loop.time() - self._latest >= QUIET:
+            self.end(None)
+        else:
+            loop.call_later(QUIET, self._watch)
+
+    def end(self, reason: BaseException | None) -> None:
+        """End it: nothing more comes."""
+        if not self.ended:
+            self.ended = True
+            self.began.set()
+            if self._failure:
+                self.messages.put_nowait(("error", self._failure))
+            self.messages.put_nowait(reason)
+            self._forget()

@@ -1,0 +1,261 @@
+"""The account under test: what the checks share in it, what they learn of it, and the clean-up."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import socket
+import statistics
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import datetime, timedelta, timezone
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+
+from ags_flows.blocks import AGSConfig
+from ags_flows.cloud.certificates import verification
+from ags_flows.cloud.data_plane import DataPlane
+from ags_flows.cloud.data_planes import close_plane, open_plane
+from ags_flows.cloud.proxies import proxy_for
+from ags_flows.errors import AGSFlowsError, NotFoundError
+from ags_flows.lifecycle.waiting import wait_instance_running, wait_instance_status, wait_tool_active
+from ags_flows.models import Instance, Tool, ToolSpec
+from ags_flows.ownership import ENDED
+from ags_flows.verify.check import Different, expect
+
+PREFIX = "ags-flows-verify-"
+TIMEOUT = "10m"
+"""How long an instance of a run lives at most, whatever becomes of the run."""
+
+STALE = timedelta(minutes=30)
+"""Age after which the tool of a run counts as left over, if its process cannot be looked for."""
+
+LOOKS = 5
+"""Lists that have to leave out an instance until it is taken for gone."""
+
+R = TypeVar("R")
+
+
+class Account:
+    """What the checks of one run share.
+
+    Tools and instances are made by the first check that needs them. `close` ends all of them.
+
+    Args:
+        config: Where AGS is.
+
+    Attributes:
+        config: Where AGS is.
+        control: The control plane.
+        answers: What was learned, by name: texts, numbers and truth values, never ids.
+        codes: Error codes: the one that was expected to the one that came.
+    """
+
+    def __init__(self, config: AGSConfig) -> None:
+        self.config = config
+        self.connection = config.connection()
+        self.control = config.control_plane()
+        self.answers: dict[str, Any] = {}
+        self.codes: dict[str, str] = {}
+        self.run = secrets.token_hex(4)
+        self._samples: dict[str, list[float]] = {}
+        self._made: dict[str, Any] = {}
+        self._tools: list[str] = []
+        self._instances: list[str] = []
+        self._snapshots: list[str] = []
+
+    # What the checks use.
+
+    @property
+    def tool(self) -> Tool:
+        """The tool of this run, ACTIVE."""
+        return self.once("tool", lambda: self.make_tool("main"))
+
+    def instance(self, name: str = "main") -> Instance:
+        """Return an instance of this run by a name, RUNNING when it was started."""
+        return self.once(f"instance {name}", lambda: self.running(self.started(name)))
+
+    def started(self, name: str) -> Instance:
+        """Return an instance of this run by a name, as its start returned it."""
+        return self.once(f"started {name}", lambda: self.start(name))
+
+    def plane(self, name: str = "main") -> DataPlane:
+        """Return the data plane of an instance."""
+        return open_plane(self.connection, self.instance(name).id).plane
+
+    def make_tool(self, name: str, **fields: Any) -> Tool:
+        """Create a tool and wait until it is ACTIVE."""
+        spec = ToolSpec(
+            name=f"{PREFIX}{self.run}-{name}",
+            type="code-interpreter",
+            description=f"ags-flows verify, process {os.getpid()} on {socket.gethostname()[:60]}",
+            **fields,
+        )
+        began = time.monotonic()
+        tool_id = self.control.create_tool(spec, client_token=f"{self.run}-{name}")
+        self._tools.append(tool_id)
+        tool = wait_tool_active(self.control, tool_id, timeout=self.config.startup_timeout)
+        self.sample("tool.create.seconds", time.monotonic() - began)
+        return tool
+
+    def start(self, name: str, **options: Any) -> Instance:
+        """Start an instance; it may still be STARTING."""
+        options = {"tool": self.tool.id, "timeout": TIMEOUT, **options}
+        metadata = {"ags-flows-verify": self.run, "name": name}
+        instance = self.control.start_instance(metadata=metadata, client_token=f"{self.run}-{name}", **options)
+        self.keep(instance.id)
+        return instance
+
+    def running(self, instance: Instance) -> Instance:
+        """Wait until an instance is RUNNING, and note how long that took."""
+        began = time.monotonic()
+        running = wait_instance_running(self.control, instance.id, timeout=self.config.startup_timeout)
+        self.sample("start.seconds", time.monotonic() - began)
+        return running
+
+    def until(self, instance: Instance, goal: str) -> Instance:
+        """Wait until an instance is PAUSED, RUNNING or STOPPED."""
+        return wait_instance_status(self.control, instance.id, goal=goal, timeout=self.config.startup_timeout)
+
+    def look(self, instance_id: str) -> Instance:
+        """Return an instance as it is listed; one that a list leaves out is looked for several times.
+
+        Raises:
+            NotFoundError: It is in no list.
+        """
+        for left in range(LOOKS - 1, -1, -1):
+            try:
+                return self.control.get_instance(instance_id)
+            except NotFoundError:
+                if not left:
+                    raise
+                time.sleep(0.1)
+        raise AssertionError
+
+    def release(self, instance_id: str) -> None:
+        """End an instance that no later check needs: an account may have room for a few only."""
+        close_plane(self.connection, instance_id)
+        self.control.stop_instance(instance_id)
+
+    def keep(self, instance_id: str) -> None:
+        """Note an instance that is to be ended."""
+        if instance_id not in self._instances:
+            self._instances.append(instance_id)
+
+    def is_kept(self, instance_id: str) -> bool:
+        """Return True for an instance that was noted."""
+        return instance_id in self._instances
+
+    def keep_tool(self, tool_id: str) -> None:
+        """Note a tool that is to be deleted."""
+        if tool_id not in self._tools:
+            self._tools.append(tool_id)
+
+    def keep_snapshot(self, snapshot_id: str) -> None:
+        """Note a snapshot that is to be deleted."""
+        self._snapshots.append(snapshot_id)
+
+    def http(
+        self, method: str, instance_id: str, port: int, path: str = "/", token: str | None = None, **options: Any
+    ) -> httpx.Response:
+        """Send a request to a port of a sandbox, with no more than this token."""
+        url = f"{self.connection.instance_url(instance_id, port).rstrip('/')}{path}"
+        headers = {**options.pop("headers", {}), **({"X-Access-Token": token} if token else {})}
+        with httpx.Client(
+            verify=verification(self.connection.verify_tls), proxy=proxy_for(url), trust_env=False, timeout=30
+        ) as client:
+            return client.request(method, url, headers=headers, **options)
+
+    def token(self, name: str = "main") -> str:
+        """Return an access token of an instance."""
+        return self.control.acquire_token(self.instance(name).id).token.get_secret_value()
+
+    def refusal(self, expected: str, action: str, parameters: dict[str, Any]) -> str:
+        """Send a request that is to be refused, and return the code of the error.
+
+        Raises:
+            Different: It was accepted, or refused with another code.
+        """
+        try:
+            self.control.call(action, parameters)
+        except AGSFlowsError as error:
+            code = error.code or type(error).__name__
+            self.codes[expected] = code
+            expect(code == expected, f"{code} instead of {expected}")
+            return code
+        raise Different(f"{action} was accepted")
+
+    def once(self, name: str, make: Callable[[], R]) -> R:
+        """Return what was made the first time; what could not be made is not tried again."""
+        if name not in self._made:
+            try:
+                self._made[name] = make()
+            except Exception as error:
+                self._made[name] = error
+        made = self._made[name]
+        if isinstance(made, Exception):
+            raise made
+        return made  # type: ignore[no-any-return]
+
+    def sample(self, name: str, seconds: float) -> None:
+        """Note one duration; the answer is the median of all."""
+        self._samples.setdefault(name, []).append(seconds)
+        self.answers[name] = round(statistics.median(self._samples[name]), 3)
+
+    # The end.
+
+    def close(self) -> list[str]:
+        """End and delete all that this run has made.
+
+        Returns:
+            What could not be deleted, in words for the user.
+        """
+        left = []
+        for instance_id in self._instances:
+            close_plane(self.connection, instance_id)
+            left += _tried(f"instance {instance_id}", partial(self.control.stop_instance, instance_id))
+        for snapshot_id in self._snapshots:
+            left += _tried(f"snapshot {snapshot_id}", partial(self.control.delete_snapshot, snapshot_id))
+        for tool_id in self._tools:
+            left += _tried(f"tool {tool_id}", partial(self._delete_tool, tool_id))
+        return left
+
+    def sweep(self) -> int:
+        """Delete what a run before this one left behind, and return how many tools that were."""
+        count = 0
+        for tool in self.control.list_tools():
+            if tool.name.startswith(PREFIX) and _is_left_over(tool):
+                for snapshot in self.control.list_snapshots():
+                    if snapshot.name.startswith(tool.name.rpartition("-")[0]):
+                        self.control.delete_snapshot(snapshot.id)
+                self._delete_tool(tool.id)
+                count += 1
+        return count
+
+    def _delete_tool(self, tool_id: str) -> None:
+        for instance in self.control.list_instances(tool=tool_id):
+            if instance.status not in ENDED:
+                self.control.stop_instance(instance.id)
+            with suppress(AGSFlowsError):
+                self.until(instance, "STOPPED")
+        self.control.delete_tool(tool_id)
+
+
+def _is_left_over(tool: Tool) -> bool:
+    found = re.fullmatch(r"ags-flows verify, process (\d+) on (.*)", tool.description or "")
+    if found and found[2] == socket.gethostname()[:60]:
+        return not Path(f"/proc/{found[1]}").exists()
+    return tool.created_at is not None and datetime.now(timezone.utc) - tool.created_at > STALE
+
+
+def _tried(what: str, action: Callable[[], object]) -> list[str]:
+    try:
+        action()
+    except AGSFlowsError as error:
+        return [f"{what}: {error}"]
+    return []

@@ -1,0 +1,98 @@
+"""A check: a sentence that is to hold, and the function that finds out."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from ags_flows.verify.account import Account
+
+Status = Literal["as expected", "different", "not available here", "failed"]
+Function = Callable[["Account"], object]
+
+
+class Different(Exception):
+    """The account works, and does something else than was expected; the text says what was seen."""
+
+
+class NotAvailable(Exception):
+    """The account does not have what is checked; the text says why."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check.
+
+    Attributes:
+        group: The group that it belongs to.
+        sentence: What is to hold.
+        function: Finds out; returns what was seen, or raises `Different` or `NotAvailable`.
+        slow: Whether it waits for half a minute or more.
+    """
+
+    group: str
+    sentence: str
+    function: Function
+    slow: bool = False
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of one check.
+
+    Attributes:
+        group: Its group.
+        check: Its sentence.
+        status: How it ended.
+        seen: What was seen, in short.
+        seconds: How long it took.
+    """
+
+    group: str
+    check: str
+    status: Status
+    seen: str
+    seconds: float
+
+    def row(self) -> dict[str, Any]:
+        """Return it as a row of a listing."""
+        return {**asdict(self), "seconds": round(self.seconds, 2)}
+
+
+class Group:
+    """The checks of one group, in their order.
+
+    Args:
+        name: Its name, as in ``--only NAME``.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.checks: list[Check] = []
+
+    def check(self, function: Function) -> Function:
+        """Add a function; the first line of its docstring is the sentence."""
+        return self._add(function, slow=False)
+
+    def slow_check(self, function: Function) -> Function:
+        """Add a function that waits for half a minute or more."""
+        return self._add(function, slow=True)
+
+    def _add(self, function: Function, *, slow: bool) -> Function:
+        sentence = (inspect.getdoc(function) or "").splitlines()[0].rstrip(".")
+        self.checks.append(Check(self.name, sentence, function, slow))
+        return function
+
+
+def expect(holds: object, seen: object) -> None:
+    """Raise `Different` unless something holds.
+
+    Args:
+        holds: What is to be true.
+        seen: What was seen.
+    """
+    if not holds:
+        raise Different(str(seen)[:300])

@@ -1,0 +1,164 @@
+"""The command `ags-flows verify`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from ags_flows.blocks import AGSConfig
+from ags_flows.verify.account import TIMEOUT, Account
+from ags_flows.verify.check import Check, Result
+from ags_flows.verify.profile import Profile
+from ags_flows.verify.runner import checks_of, run_checks
+
+_MARKS = {
+    "as expected": "[green]✓[/]",
+    "different": "[yellow]≠[/]",
+    "not available here": "[dim]–[/]",
+    "failed": "[red]✗[/]",
+}
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the user asks for.
+
+    Attributes:
+        only: Groups; all when empty.
+        quick: Leave out what waits for half a minute or more.
+        keep: Leave tools and instances for a look; instances end with their timeouts.
+        as_json: One JSON document instead of a table.
+        record: Where to write a profile.
+        against: A profile to compare with.
+    """
+
+    only: Sequence[str] = ()
+    quick: bool = False
+    keep: bool = False
+    as_json: bool = False
+    record: Path | None = None
+    against: Path | None = None
+
+
+def announcement(config: AGSConfig) -> str:
+    """Return what a run will create, for the user to agree to."""
+    connection = config.connection()
+    return (
+        f"This checks the account at {connection.control_url}, region {connection.region}. It creates up to 3 tools of "
+        f"type code-interpreter and some 12 instances of their smallest size, up to three at a time, which run for "
+        f"some minutes and end after {TIMEOUT} at the latest. It deletes them when it ends."
+    )
+
+
+def verify(config: AGSConfig, options: Options) -> int:
+    """Run the checks, show them, clean up.
+
+    Args:
+        config: Where AGS is.
+        options: What the user asks for.
+
+    Returns:
+        0 when all is as expected (or not available), else 1.
+
+    Raises:
+        ConfigurationError: An option is wrong; nothing was created.
+        CredentialsError: There are no keys.
+    """
+    checks = checks_of(options.only, quick=options.quick)
+    before = Profile.load(options.against) if options.against else None
+    config.connection().require_keys()
+    account = Account(config)
+    console = Console(stderr=options.as_json)
+    results: list[Result] = []
+    try:
+        swept = account.sweep()
+        if swept:
+            console.print(f"Deleted {swept} tools that an earlier run left behind.", highlight=False)
+        with _shown(console, len(checks)) as (starts, shows):
+            for result in run_checks(account, checks, starts):
+                results.append(result)
+                shows(result)
+    finally:
+        if not options.keep:
+            for left in account.close():
+                Console(stderr=True).print(f"Not deleted: {left}", style="red", highlight=False, markup=False)
+    profile = Profile.of(account, results)
+    if options.record:
+        profile.save(options.record)
+    differences = profile.differences(before) if before else []
+    _report(console, options, results, profile, differences)
+    bad = any(result.status in ("different", "failed") for result in results)
+    return 1 if bad or differences else 0
+
+
+@contextmanager
+def _shown(console: Console, count: int) -> Iterator[tuple[Callable[[Check], None], Callable[[Result], None]]]:
+    """Show progress, and each result as a line below its group."""
+    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+    group = ""
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("", total=count)
+
+        def starts(check: Check) -> None:
+            progress.update(task, description=f"{check.group}: {check.sentence}")
+
+        def shows(result: Result) -> None:
+            nonlocal group
+            if result.group != group:
+                group = result.group
+                progress.console.print(f"\n[bold]{group}[/]")
+            seen = f"[dim]{escape(result.seen)}[/]" if result.status == "as expected" else escape(result.seen)
+            row = Table.grid(padding=(0, 1))
+            row.add_column(width=1)
+            row.add_column(ratio=3)
+            row.add_column(ratio=2, overflow="fold")
+            row.add_column(width=7, justify="right")
+            row.expand = True
+            row.add_row(_MARKS[result.status], escape(result.check), seen, f"[dim]{result.seconds:.1f} s[/]")
+            progress.console.print(row)
+            progress.advance(task)
+
+        yield starts, shows
+
+
+def _report(
+    console: Console,
+    options: Options,
+    results: Sequence[Result],
+    profile: Profile,
+    differences: Sequence[dict[str, object]],
+) -> None:
+    counts: Counter[str] = Counter(result.status for result in results)
+    if options.as_json:
+        document = {
+            "region": profile.region,
+            "counts": counts,
+            "checks": [result.row() for result in results],
+            "answers": profile.answers,
+            "codes": profile.codes,
+            "differences": list(differences),
+        }
+        sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+        return
+    if differences:
+        table = Table(title=f"Different from {options.against}", title_justify="left")
+        for name in ("what", "now", "recorded"):
+            table.add_column(name, overflow="fold")
+        for row in differences:
+            table.add_row(*(escape(str(row[name])) for name in ("what", "now", "recorded")))
+        console.print("\n", table, sep="")
+    seconds = sum(result.seconds for result in results)
+    told = ", ".join(f"{counts[status]} {status}" for status in _MARKS if counts[status])
+    console.print(f"\n{told}; {seconds:.0f} s", highlight=False)
+    if options.record:
+        console.print(f"The profile is in {options.record}.", highlight=False, markup=False)

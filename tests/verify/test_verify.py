@@ -1,0 +1,269 @@
+"""`ags-flows verify` against emulators: all as expected, and a seeded fault in each group is found."""
+
+import json
+import os
+import time
+from collections import Counter
+
+import pytest
+from typer.testing import CliRunner
+
+from ags_flows import AGSConfig
+from ags_flows.cli import app
+from ags_flows.emulator import Emulator
+from ags_flows.errors import ConfigurationError
+from ags_flows.ownership import ENDED
+from ags_flows.testing import config_for
+from ags_flows.verify import groups
+from ags_flows.verify.account import PREFIX, Account
+from ags_flows.verify.command import Options, verify
+from ags_flows.verify.profile import Profile
+from ags_flows.verify.runner import checks_of, run_checks
+
+ACCOUNT = {name: os.environ.get(name) for name in ("TENCENTCLOUD_SECRET_ID", "TENCENTCLOUD_SECRET_KEY")}
+NAMES = [group.name for group in groups.GROUPS]
+
+
+def run(config, only=(), **options):
+    """Run checks and close the account; return the results and the account."""
+    account = Account(config)
+    try:
+        return list(run_checks(account, checks_of(only, quick=True), **options)), account
+    finally:
+        assert account.close() == []
+
+
+def unexpected(results):
+    return [(one.group, one.check, one.status, one.seen) for one in results if one.status != "as expected"]
+
+
+def left(config):
+    control = config.control_plane()
+    tools = [tool.name for tool in control.list_tools() if tool.name.startswith(PREFIX)]
+    return tools, [one.id for one in control.list_instances() if one.status not in ENDED]
+
+
+def test_there_are_some_sixty_checks_with_sentences_of_their_own():
+    checks = checks_of()
+    assert len(checks) >= 60 and len({check.sentence for check in checks}) == len(checks)
+    assert all(check.sentence[0].isupper() and not check.sentence.endswith(".") for check in checks)
+    assert len(NAMES) == 15
+
+
+@pytest.mark.timeout(300)
+def test_all_is_as_expected_in_the_emulator_and_nothing_is_left(ags_config):
+    results, account = run(ags_config)
+    assert unexpected(results) == []
+    assert left(ags_config) == ([], [])
+    assert not [name for name, value in account.answers.items() if value is None]
+
+
+@pytest.mark.timeout(300)
+def test_all_is_as_expected_with_tls_and_a_start_at_once(trusting):
+    with Emulator(tls=True, start="at-once") as emulator, trusting(emulator):
+        only = ["credentials", "instances", "tokens", "gateway", "files", "durable commands", "pause and resume"]
+        results, account = run(config_for(emulator), only)
+    assert unexpected(results) == []
+    assert account.answers["start.status"] == "RUNNING"
+
+
+def test_an_instance_that_ends_at_its_timeout_is_waited_for(ags_config, ags_emulator):
+    class Hurried(Account):
+        def until(self, instance, goal):
+            ags_emulator.advance(31)
+            return super().until(instance, goal)
+
+    account = Hurried(ags_config)
+    try:
+        [result] = run_checks(account, [check for check in checks_of(["leases"]) if check.slow])
+    finally:
+        account.close()
+    assert (result.status, result.seen.startswith("after")) == ("as expected", True), result
+
+
+SEEDED = {
+    "credentials": ("fault", "error", "DescribeSandboxToolList", {"code": "InternalError"}),
+    "tools": ("transition", "tool.create", "fail", {}),
+    "instances": ("profile", {"metadata.update": "replace"}),
+    "tokens": ("profile", {"unauthorized.envd": 403}),
+    "gateway": ("profile", {"closed.port": 503}),
+    "files": ("stream", {"path": "/files", "status": 400}),
+    "commands": ("stream", {"path": "/process.Process/Start", "status": 400}),
+    "durable commands": ("stream", {"path": "/process.Process/Start", "status": 400}),
+    "take-over": ("fault", "error", "UpdateSandboxInstance", {"code": "InvalidParameter"}),
+    "leases": ("fault", "error", "UpdateSandboxInstance", {"code": "InvalidParameter"}),
+    "pause and resume": ("transition", "instance.pause", "fail", {}),
+    "snapshots": ("fault", "error", "CreateSandboxSnapshot", {"code": "InvalidParameter"}),
+    "code": ("stream", {"port": 49999, "status": 400}),
+    "quotas": ("fault", "error", "DescribeQuotaOverview", {"code": "InvalidParameter"}),
+    "errors": ("profile", {"codes": {"MissingParameter": "InvalidParameter"}}),
+}
+
+
+@pytest.mark.parametrize("group", NAMES)
+def test_a_seeded_fault_of_each_group_is_found(group, ags_emulator):
+    kind, *how = SEEDED[group]
+    ags_config = config_for(ags_emulator, startup_timeout=4)
+    if kind == "profile":
+        codes = how[0].pop("codes", {})
+        with Emulator(profile={"answers": how[0], "codes": codes}) as emulator:
+            results, _ = run(config_for(emulator), [group])
+    else:
+        if kind == "fault":
+            ags_emulator.fault(*how[:2], times=None, **how[2])
+        elif kind == "stream":
+            ags_emulator.stream_fault("status", times=None, **how[0])
+        else:
+            ags_emulator.transition(*how[:2], **how[2])
+        results, _ = run(ags_config, [group])
+    found = unexpected(results)
+    assert found and {one.group for one in results} == {group}
+    # What is not broken is still checked.
+    assert len(results) == len(checks_of([group], quick=True))
+
+
+def test_what_an_account_does_not_have_is_not_available(ags_emulator, ags_config):
+    ags_emulator.fault("error", "DescribeQuotaOverview", times=None, code="InvalidAction")
+    results, _ = run(ags_config, ["quotas"])
+    assert {one.status for one in results} == {"not available here"}
+
+
+def test_a_run_that_is_interrupted_cleans_up(ags_config, monkeypatch):
+    checks = checks_of(["tokens"])
+    told = []
+
+    def interrupt(self, *arguments):
+        told.append(1)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Account, "http", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        verify(ags_config, Options(only=["tokens"]))
+    assert told and checks and left(ags_config) == ([], [])
+
+
+def test_the_next_run_deletes_what_a_killed_one_left_behind(ags_config, monkeypatch):
+    with monkeypatch.context() as patch:
+        # No process has this number.
+        patch.setattr("ags_flows.verify.account.os.getpid", lambda: 2**31 - 1)
+        Account(ags_config).instance()
+    tools, instances = left(ags_config)
+    assert tools and instances
+    living = Account(ags_config)
+    assert living.tool.name
+    assert Account(ags_config).sweep() == 1
+    assert left(ags_config) == ([living.tool.name], [])
+    living.close()
+
+
+#: Unlike the emulator in everything that a profile can say.
+OTHER = {
+    "start.status": "RUNNING",
+    "start.repeat": "refuse",
+    "metadata.update": "replace",
+    "token.lifetime": 1800,
+    "stopped.listed": False,
+    "unauthorized.envd": 403,
+    "unauthorized.port": 403,
+    "closed.port": 503,
+    "gone.envd": 410,
+    "gone.code": 404,
+    "gone.port": 502,
+    "paused.envd": 423,
+    "stop.seconds": 0.3,
+    "list.misses": 0.25,
+    "start.call.seconds": 0.3,
+}
+CODES = {"InvalidParameter.Filters": "InvalidParameterValue", "ResourceNotFound.SandboxTool": "ResourceNotFound"}
+
+
+def test_an_emulator_with_a_profile_is_seen_as_the_account_was(tmp_path):
+    file = tmp_path / "profile.json"
+    file.write_text(json.dumps({"format": 1, "answers": OTHER, "codes": CODES}))
+    with Emulator(profile=file) as emulator:
+        emulator.reset()
+        config = config_for(emulator)
+        results, account = run(config, ["instances", "tokens", "gateway", "pause and resume", "errors"])
+    seen = Profile.of(account, results)
+    assert {name: seen.answers[name] for name in OTHER if not name.endswith("seconds")} == {
+        name: value if name != "token.lifetime" else pytest.approx(value, abs=5)
+        for name, value in OTHER.items()
+        if not name.endswith("seconds")
+    }
+    assert seen.answers["start.call.seconds"] >= 0.3
+    assert CODES.items() <= seen.codes.items()
+
+
+def test_a_profile_holds_no_ids_and_no_secrets_and_is_compared(tmp_path, ags_config, ags_emulator):
+    file = tmp_path / "profile.json"
+    assert verify(ags_config, Options(only=["errors", "tokens"], record=file)) == 0
+    text = file.read_text()
+    for instance in ags_config.control_plane().list_instances():
+        assert instance.id not in text and instance.tool_id not in text
+    assert ags_emulator.secret_key not in text and "sit_" not in text and PREFIX not in text
+    assert verify(ags_config, Options(only=["errors"], against=file)) == 0
+    profile = Profile.load(file)
+    changed = Profile(**{**vars(profile), "answers": {**profile.answers, "unauthorized.envd": 403}})
+    assert [row["what"] for row in profile.differences(changed)] == ["unauthorized.envd"]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "differ"), [(0.1, 0.9, False), (1.0, 2.9, False), (1.0, 3.1, True), (4.0, 1.2, True), (0, 5, True)]
+)
+def test_durations_differ_when_they_are_far_apart(one, other, differ):
+    profiles = [Profile("", "", {"stop.seconds": seconds}) for seconds in (one, other)]
+    assert bool(profiles[0].differences(profiles[1])) == differ
+
+
+@pytest.mark.parametrize("text", [None, "", "[]", "{}", '{"format": 2}'])
+def test_a_file_that_is_no_profile_is_refused_by_both(tmp_path, text):
+    file = tmp_path / "profile.json"
+    if text is not None:
+        file.write_text(text)
+    with pytest.raises(ConfigurationError, match=str(file)):
+        Profile.load(file)
+    with pytest.raises(ValueError, match=str(file)):
+        Emulator(profile=file)
+
+
+@pytest.fixture
+def cli(ags_emulator, monkeypatch):
+    for name, value in ags_emulator.environment.items():
+        monkeypatch.setenv(name, value)
+    return CliRunner()
+
+
+def test_the_command_asks_and_creates_nothing_without_consent(cli, ags_config):
+    asked = cli.invoke(app, ["verify", "--only", "tools"], input="n\n")
+    assert asked.exit_code == 1 and "It creates" in asked.output
+    assert left(ags_config) == ([], [])
+
+
+def test_the_command_writes_json_for_machines(cli):
+    done = cli.invoke(app, ["verify", "--yes", "--only", "errors", "--json"])
+    document = json.loads(done.stdout)
+    assert (done.exit_code, document["counts"]) == (0, {"as expected": 8})
+    assert Counter(one["group"] for one in document["checks"]) == {"errors": 8}
+
+
+def test_the_command_shows_each_check_and_ends_with_1_when_one_is_different(cli, ags_emulator):
+    ags_emulator.fault("error", "DescribeQuotaOverview", times=None, code="InternalError")
+    done = cli.invoke(app, ["verify", "--yes", "--only", "quotas"])
+    assert done.exit_code == 1 and "2 failed" in done.output and "quotas of the account" in done.output
+
+
+def test_an_unknown_group_is_refused_before_anything_is_created(cli, ags_config):
+    done = cli.invoke(app, ["verify", "--yes", "--only", "nothing"])
+    assert done.exit_code == 1 and "credentials" in done.output
+    assert left(ags_config) == ([], [])
+
+
+@pytest.mark.live
+@pytest.mark.timeout(1800)
+def test_a_real_account_is_as_expected(request, monkeypatch):
+    if "live" not in (request.config.option.markexpr or "") or not all(ACCOUNT.values()):
+        pytest.skip("a real account: set the keys and give -m live")
+    for name, value in ACCOUNT.items():
+        monkeypatch.setenv(name, value)
+    began = time.monotonic()
+    assert verify(AGSConfig(), Options()) == 0, f"after {time.monotonic() - began:.0f} s"
