@@ -6,7 +6,6 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Literal
 from uuid import UUID
 
 from prefect import task
@@ -21,11 +20,10 @@ from ags_flows.batch.items import Item
 from ags_flows.batch.queue import Turn
 from ags_flows.batch.runner import Runner
 from ags_flows.models import BatchReport, ItemResult
+from ags_flows.models.batch import TaskRuns
 from ags_flows.run.artifacts import show
 from ags_flows.run.holder import INTERNAL
 from ags_flows.run.logs import run_logger
-
-TaskRuns = Literal["chunks", "items", "none"]
 
 PROGRESS = "batch-progress"
 RESULTS = "batch-results"
@@ -69,13 +67,17 @@ class Observer:
         self._update(runner, now=True)
 
     def report(self, report: BatchReport, results: Sequence[ItemResult], failed_as_a_whole: bool) -> None:
-        """Write the table, and emit an event: `ags.batch.failed` where more failed than may, else `.finished`."""
+        """Write the table, and emit an event: `ags.batch.failed` where more failed than may, else `.finished`.
+
+        Args:
+            report: What became of the batch.
+            results: The first of them, failed ones first.
+            failed_as_a_whole: Whether more failed than may.
+        """
         run_logger().info("%s", _line(report))
         if not self._in_flow:
             return
-        failed = [result for result in results if result.status == "failed"]
-        others = [result for result in results if result.status == "ok"]
-        rows = [_row(result) for result in [*failed, *others][:MOST_ROWS]]
+        rows = [_row(result) for result in results[:MOST_ROWS]]
         show(lambda: create_table_artifact(key=RESULTS, table=rows, description=_summary(report, len(rows))))
         context = FlowRunContext.get()
         if context is not None and context.flow_run is not None:

@@ -4,14 +4,14 @@ from typing import Any
 
 from prefect import flow
 
-from ags_flows.batch.work import function_named
+from ags_flows.batch.work import Work, function_named
 from ags_flows.blocks import AGSConfig
-from ags_flows.flows.batch_progress import TaskRuns
 from ags_flows.flows.hooks import stop_sandboxes, stop_sandboxes_if_asked
 from ags_flows.flows.parameters import Pairs, Seconds, Text, ToolChoice, User
-from ags_flows.flows.run_items import run_items
-from ags_flows.models import BatchReport
-from ags_flows.session import OnCrash
+from ags_flows.flows.run_items import do_batch
+from ags_flows.models import BatchOptions, BatchReport
+from ags_flows.models.batch import OnCrash, TaskRuns
+from ags_flows.run.secrets import load_secrets
 
 
 @flow(
@@ -95,20 +95,15 @@ def run_batch(
         print(report.succeeded, report.results)
         ```
     """
-    settings: dict[str, Any] = {
-        "timeout": timeout or None,
-        "env": env,
-        "secrets": secrets,
-        "cwd": cwd or None,
-        "user": user or None,
-        "durable": durable,
-    }
-    return run_items(
-        items,
-        function_named(function) if function else None,
+    settings = {"timeout": timeout or None, "env": env, "secrets": secrets, "cwd": cwd or None, "user": user or None}
+    hidden = load_secrets(secrets)
+    work = Work(
         command=command or None,
-        tool=tool or None,
-        options={name: value for name, value in settings.items() if value is not None},
+        function=function_named(function) if function else None,
+        options={name: value for name, value in settings.items() if value is not None} | {"durable": durable},
+        hidden=hidden,
+    )
+    options = BatchOptions(
         sandboxes=sandboxes,
         items_per_sandbox=items_per_sandbox,
         concurrency_limit=concurrency_limit or None,
@@ -121,5 +116,5 @@ def run_batch(
         lease=lease or None,
         on_crash=on_crash,
         delete_tool=delete_tool,
-        config=config,
     )
+    return do_batch(items, work, tool or None, options, config or AGSConfig())
