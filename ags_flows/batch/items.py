@@ -6,7 +6,7 @@ import codecs
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -51,10 +51,17 @@ class Item:
 
 @dataclass(frozen=True)
 class Items:
-    """All items of a batch, each once, and how many were there more than once."""
+    """The items of a batch.
+
+    Attributes:
+        all: All items, each once.
+        duplicates: How many were there more than once.
+        source: The path that they were read from; empty for a list.
+    """
 
     all: tuple[Item, ...]
     duplicates: int = 0
+    source: str = ""
 
 
 def read_items(source: Sequence[Any] | str | Path) -> Items:
@@ -83,7 +90,7 @@ def read_items(source: Sequence[Any] | str | Path) -> Items:
         found = [(f"item {position}", value, None) for position, value in enumerate(source)]
     if not found:
         raise ConfigurationError(f"items={_short(source)}: there are no items.", hint="Nothing was started.")
-    return _distinct(found)
+    return replace(_distinct(found), source=str(source) if isinstance(source, (str, Path)) else "")
 
 
 def _of_directory(directory: Path) -> list[tuple[str, Any, Path | None]]:

@@ -41,6 +41,41 @@ class Identity:
     work: str
     text: str
 
+    def check(self, storage: Storage) -> str:
+        """Refuse a location of another batch; return how the batch is described there, an empty text for a new one.
+
+        Raises:
+            ConfigurationError: The location has the results of another batch, or cannot be read.
+        """
+        with reported(storage, "read"):
+            content = repeated(storage, lambda: storage.read(BATCH), FIRST_BACKOFF)
+        try:
+            found = json.loads(content or b"{}")
+        except ValueError:
+            # The death of its writer has cut it.
+            return ""
+        text = str(found.get("batch", ""))
+        if found.get("does", self.does) != self.does:
+            raise self.refusal(storage, text)
+        return text
+
+    def record(self, storage: Storage) -> None:
+        """Write what the batch is, before anything is started.
+
+        Raises:
+            ConfigurationError: The location cannot be written.
+        """
+        content = json.dumps({"batch": self.text, "does": self.does}, ensure_ascii=False).encode() + b"\n"
+        with reported(storage, "written to"):
+            repeated(storage, lambda: storage.write(BATCH, content), FIRST_BACKOFF)
+
+    def refusal(self, storage: Storage, other: str) -> ConfigurationError:
+        """Return the error for a location that belongs to another batch."""
+        return ConfigurationError(
+            f"results: {storage.where('')} belongs to another batch. There: {other}. Here: {self.text}.",
+            hint="Give this batch another location for its results. Nothing was started.",
+        )
+
 
 @dataclass(frozen=True)
 class Begun:
@@ -84,30 +119,26 @@ class Ledger:
         self._check = check
         self._lock = threading.Lock()
         self._torn: set[str] = set()
-        self._found = identity.text
         self._shown: dict[str, dict[str, ItemResult]] = {"ok": {}, "failed": {}}
         self._elsewhere: dict[str, ItemResult] = {}
         self.status: dict[str, str] = {}
         self.begun: dict[str, Begun] = {}
         self.attempts: dict[str, int] = {}
+        self._found = identity.check(storage) or identity.text
         with reported(storage, "read"):
-            self._check_batch()
             for part in self._parts():
                 for result in self._read(part):
                     self._keep(result, part)
         self.resumed = frozenset(key for key, status in self.status.items() if status == "ok")
 
     def prepare(self) -> None:
-        """Record what the batch is, before anything is started.
+        """Record what the batch is, and try the storage, before anything is started.
 
         Raises:
             ConfigurationError: The storage cannot be written.
         """
-        identity = self._identity
-        record = {"batch": identity.text, "does": identity.does, "items": len(self._items)}
+        self._identity.record(self._storage)
         with reported(self._storage, "written to"):
-            content = json.dumps(record, ensure_ascii=False).encode() + b"\n"
-            repeated(self._storage, lambda: self._storage.write(BATCH, content), FIRST_BACKOFF)
             part = next(iter(self._parts()))
             repeated(self._storage, lambda: self._storage.append(part, b""), FIRST_BACKOFF)
 
@@ -200,16 +231,6 @@ class Ledger:
     def _does(self, item: Item) -> str:
         return digest(self._identity.work, item.version)
 
-    def _check_batch(self) -> None:
-        content = repeated(self._storage, lambda: self._storage.read(BATCH), FIRST_BACKOFF)
-        try:
-            found = json.loads(content or b"{}")
-        except ValueError:
-            return
-        self._found = str(found.get("batch", self._found))
-        if found.get("does", self._identity.does) != self._identity.does:
-            self._refuse(self._found)
-
     def _read(self, part: str) -> Iterator[ItemResult]:
         """Take in what a part says about items that have begun, and yield the results in it, the latest last."""
         content = repeated(self._storage, lambda: self._storage.read(part), FIRST_BACKOFF)
@@ -246,11 +267,7 @@ class Ledger:
         return result.model_copy(update={"index": item.index}) if same else None
 
     def _refuse(self, other: str) -> NoReturn:
-        raise ConfigurationError(
-            f"results: {self._storage.where('')} belongs to another batch. There: {other}. "
-            f"Here: {self._identity.text}.",
-            hint="Give this batch another location for its results. Nothing was started.",
-        )
+        raise self._identity.refusal(self._storage, other)
 
 
 def _part(item: Item) -> str:

@@ -29,6 +29,7 @@ from ags_flows.models import ExecResult, ItemResult
 from ags_flows.models.checks import check_environment, check_name, check_seconds, check_user
 from ags_flows.ownership import digest, fingerprint
 from ags_flows.run.redaction import Redactor
+from ags_flows.run.secrets import load_secrets
 from ags_flows.session import SandboxSession
 
 Function = Callable[[SandboxSession, Any], Any]
@@ -68,6 +69,19 @@ class Work:
             raise ConfigurationError("Give a command or a function, one of them.", hint="Nothing was started.")
         if self.command is not None and not self.command.strip():
             raise ConfigurationError("The command is empty.", hint="Nothing was started.")
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> Work:
+        """Return the work that JSON-like settings describe: `command` or `function`, and the options of the command.
+
+        Raises:
+            ConfigurationError: A function or a Secret block does not exist.
+        """
+        options = {name: value for name, value in settings.items() if value not in (None, "", {}, 0, 0.0)}
+        options["durable"] = settings.get("durable", True)
+        command, function = options.pop("command", None), options.pop("function", None)
+        hidden = load_secrets(options.get("secrets"))
+        return cls(command, function_named(function) if function else None, options, hidden)
 
     @property
     def text(self) -> str:

@@ -4,14 +4,14 @@ from typing import Any
 
 from prefect import flow
 
-from ags_flows.batch.work import Work, function_named
+from ags_flows.batch.work import Work
 from ags_flows.blocks import AGSConfig
 from ags_flows.flows.hooks import stop_sandboxes, stop_sandboxes_if_asked
 from ags_flows.flows.parameters import Pairs, Seconds, Text, ToolChoice, User
-from ags_flows.flows.run_items import do_batch
+from ags_flows.flows.run_items import checked_items, do_batch
+from ags_flows.flows.run_shards import Sharding, do_shards
 from ags_flows.models import BatchOptions, BatchReport
 from ags_flows.models.batch import OnCrash, TaskRuns
-from ags_flows.run.secrets import load_secrets
 
 
 @flow(
@@ -44,6 +44,8 @@ def run_batch(
     lease: Text = "",
     on_crash: OnCrash = "lease",
     delete_tool: bool | None = None,
+    shards: int = 0,
+    shard_deployment: Text = "run-batch-shard/machines",
     config: AGSConfig | None = None,
 ) -> BatchReport:
     """Run a command or a function for each of many items, in a pool of sandboxes.
@@ -80,6 +82,10 @@ def run_batch(
         on_crash: What becomes of the sandboxes when this process is killed: left to a retry and to their `lease`, or
             `stop`.
         delete_tool: By default true for a tool that this run created.
+        shards: Divide the items among so many flow runs of `shard_deployment`, which the workers of its work pool
+            execute, on as many machines as there are. `results` must be a location that all of them can read and
+            write, and `config` a saved block. `sandboxes` is the number of all shards together. 0: no shards.
+        shard_deployment: The deployment of the flow `run_batch_shard`.
         config: Where AGS is: an `AGSConfig` block, or by default the environment.
 
     Returns:
@@ -95,14 +101,17 @@ def run_batch(
         print(report.succeeded, report.results)
         ```
     """
-    settings = {"timeout": timeout or None, "env": env, "secrets": secrets, "cwd": cwd or None, "user": user or None}
-    hidden = load_secrets(secrets)
-    work = Work(
-        command=command or None,
-        function=function_named(function) if function else None,
-        options={name: value for name, value in settings.items() if value is not None} | {"durable": durable},
-        hidden=hidden,
-    )
+    settings = {
+        "command": command,
+        "function": function,
+        "timeout": timeout,
+        "env": env,
+        "secrets": secrets,
+        "cwd": cwd,
+        "user": user,
+        "durable": durable,
+    }
+    work = Work.of(settings)
     options = BatchOptions(
         sandboxes=sandboxes,
         items_per_sandbox=items_per_sandbox,
@@ -117,4 +126,7 @@ def run_batch(
         on_crash=on_crash,
         delete_tool=delete_tool,
     )
-    return do_batch(items, work, tool or None, options, config or AGSConfig())
+    read = checked_items(items, work)
+    if shards:
+        return do_shards(read, work, tool or None, options, config, Sharding(shards, shard_deployment, settings))
+    return do_batch(read, work, tool or None, options, config or AGSConfig())

@@ -93,26 +93,42 @@ def run_items(
     chosen = BatchOptions(**settings)
     hidden = load_secrets((options or {}).get("secrets"))
     work = Work(command=command, function=function, options=dict(options or {}), hidden=hidden)
-    return do_batch(items, work, tool, chosen, config or AGSConfig(), order)
+    return do_batch(checked_items(items, work), work, tool, chosen, config or AGSConfig(), order)
+
+
+def checked_items(source: Sequence[Any] | str | Path, work: Work) -> Items:
+    """Read the items of a batch, and check that its work can be done with each."""
+    work.queued  # noqa: B018 - checks the options of the command
+    read = read_items(source)
+    for item in read.all:
+        work.check(item)
+    return read
 
 
 def do_batch(
-    items: Sequence[Any] | str | Path,
+    read: Items,
     work: Work,
     tool: ToolSpec | Tool | str | None,
     options: BatchOptions,
     config: AGSConfig,
     order: Callable[[Any], Order] | None = None,
+    observer: Observer | None = None,
 ) -> BatchReport:
-    """Do a batch. See `run_items`."""
+    """Do a batch. See `run_items`.
+
+    Args:
+        read: The items.
+        work: What is done with each.
+        tool: See `run_items`.
+        options: How it is done.
+        config: Where AGS is.
+        order: See `run_items`.
+        observer: Watches the batch, by default for the Prefect UI.
+    """
     reference = tool if tool is not None else config.tool_id
     if not reference and order is None:
         raise ConfigurationError("No tool is given.", hint="Give a ToolSpec, a tool's name, or AGSConfig(tool_id=...).")
-    work.queued  # noqa: B018 - checks the options of the command
-    read = read_items(items)
-    for item in read.all:
-        work.check(item)
-    place = _place(work, items, options)
+    place = place_of(work, read.source, options)
     run = enclosing_run()
     batch = _Batch(read, work, options, config, place)
     runners: list[Runner] = []
@@ -127,12 +143,12 @@ def do_batch(
         claimed(place.storage, place.holder, run_logger(), lambda: wake("another run has taken it over")) as claim,
         interruptible(lambda: wake("its flow run ends"), run) as interruption,
     ):
-        ledger = Ledger(place.storage, read.all, batch.identity(items), claim.check)
-        observer = Observer(read.all, options.task_runs)
+        ledger = Ledger(place.storage, read.all, batch.identity(), claim.check)
+        observer = observer or Observer(read.all, options.task_runs)
         ledger.prepare()
         if ledger.resumed:
             run_logger().info("%d of %d items were done before", len(ledger.resumed), len(read.all))
-        made = _Tool(config, reference, options.delete_tool)
+        made = BatchTool(config, reference, options.delete_tool)
         try:
             name = made.make() if reference else ""
             plan = replace(plan, order=lambda item: order(item.value) if order else Order(name))
@@ -163,12 +179,12 @@ def do_batch(
     failed = report.failed > plan.failures or report.succeeded + report.failed < report.items
     observer.report(report, [*ledger.shown("failed"), *ledger.shown("ok")], failed)
     if failed:
-        raise _failure(report, options.fail_above, plan.failures)
+        raise failure_of(report, options.fail_above, plan.failures)
     return report
 
 
 @dataclass(frozen=True)
-class _Place:
+class BatchPlace:
     """Where a batch is kept, and whose it is."""
 
     storage: Storage
@@ -179,7 +195,7 @@ class _Place:
 class _Batch:
     """The parts of one call: what it is, what it does, and what it reports."""
 
-    def __init__(self, read: Items, work: Work, options: BatchOptions, config: AGSConfig, place: _Place) -> None:
+    def __init__(self, read: Items, work: Work, options: BatchOptions, config: AGSConfig, place: BatchPlace) -> None:
         self._read = read
         self._work = work
         self._options = options
@@ -187,12 +203,9 @@ class _Batch:
         self._place = place
         self._started = time.monotonic()
 
-    def identity(self, items: Sequence[Any] | str | Path) -> Identity:
+    def identity(self) -> Identity:
         """Return what the batch is."""
-        source = f"of {items}" if isinstance(items, (str, Path)) else ""
-        step = f", step {self._options.step!r}" if self._options.step else ""
-        text = f"{self._work.text} for {len(self._read.all)} items {source}".rstrip() + step
-        return Identity(digest(self._work.does, self._options.step), self._work.version, text)
+        return identity_of(self._read, self._work, self._options)
 
     def plan(self, pool: Pool) -> Plan:
         """Return what is to be done, but for the tool.
@@ -200,7 +213,7 @@ class _Batch:
         Raises:
             ConfigurationError: A limit does not exist, or the quota is zero.
         """
-        options, count = self._options, len(self._read.all)
+        options = self._options
         free, limit = pool.free_quota(), options.concurrency_limit
         size = options.sandboxes or (MOST_SANDBOXES if free is None else max(1, min(free, MOST_SANDBOXES)))
         gate, most = limited_by(limit) if limit else (open_gate, size)
@@ -210,8 +223,7 @@ class _Batch:
             order=lambda item: Order(""),
             options=options,
             sandboxes=min(size, most),
-            # 0.29 of 100 is 29, and not 28 as the product of the floats would have it.
-            failures=math.floor(round(options.fail_above * count, 6)),
+            failures=may_fail(self._read, options),
             execution=self._place.execution,
             gate=paced_by(options.rate_limit, gate) if options.rate_limit else gate,
             attempt=item_task if options.task_runs == "items" and FlowRunContext.get() else plainly,
@@ -233,7 +245,8 @@ class _Batch:
         )
 
 
-def _failure(report: BatchReport, fail_above: float, may_fail: int) -> BatchFailedError:
+def failure_of(report: BatchReport, fail_above: float, may_fail: int) -> BatchFailedError:
+    """Return the error of a batch of which more items failed than may, or which ended early."""
     undone = report.items - report.succeeded - report.failed
     first = "; ".join(f"{one.key}: {one.error.splitlines()[0]}" for one in report.failures[:3] if one.error)
     return BatchFailedError(
@@ -246,7 +259,7 @@ def _failure(report: BatchReport, fail_above: float, may_fail: int) -> BatchFail
     )
 
 
-def _end(pool: Pool, made: _Tool, ending: Ending) -> None:
+def _end(pool: Pool, made: BatchTool, ending: Ending) -> None:
     if ending in ("crashed", "suspended", "superseded"):
         # A retry of this run takes the sandboxes over; otherwise their leases end them.
         pool.leave()
@@ -255,7 +268,7 @@ def _end(pool: Pool, made: _Tool, ending: Ending) -> None:
     made.delete(quietly=ending == "cancelled")
 
 
-class _Tool:
+class BatchTool:
     """The tool of a batch, created where that was asked for."""
 
     def __init__(self, config: AGSConfig, tool: ToolSpec | Tool | str, delete: bool | None) -> None:
@@ -293,9 +306,22 @@ class _Tool:
             end(None, self._made, config=self._config)
 
 
-def _place(work: Work, items: Sequence[Any] | str | Path, options: BatchOptions) -> _Place:
+def identity_of(read: Items, work: Work, options: BatchOptions, shards: int = 0) -> Identity:
+    """Return what a batch is."""
+    parts = [f"{work.text} for {len(read.all):,} items"]
+    parts += [f"of {read.source}"] if read.source else []
+    parts += [f"in {shards} shards"] if shards else []
+    parts += [f"as step {options.step!r}"] if options.step else []
+    return Identity(digest(work.does, options.step, str(shards)), work.version, " ".join(parts))
+
+
+def may_fail(read: Items, options: BatchOptions) -> int:
+    """Return how many items may fail: 0.29 of 100 is 29, and not 28 as the product of the floats would have it."""
+    return math.floor(round(options.fail_above * len(read.all), 6))
+
+
+def place_of(work: Work, source: str, options: BatchOptions) -> BatchPlace:
     """Return where a batch is kept, and its execution. Its place is what it does: another batch has another one."""
-    source = str(items) if isinstance(items, (str, Path)) else ""
     base = current_execution().rooted()
     does = fingerprint([work.does, source, options.step])
     execution = replace(base, place=base.place.within("run_items", does))
@@ -308,7 +334,7 @@ def _place(work: Work, items: Sequence[Any] | str | Path, options: BatchOptions)
         location = str(results) if isinstance(results, (str, Path)) else storage.where("")
     # Equal batches of one run do not share their sandboxes.
     execution = replace(execution, place=execution.place.within("results", location))
-    return _Place(storage, execution, step.holder)
+    return BatchPlace(storage, execution, step.holder)
 
 
 def storage_for(results: str | Path | Storage | None) -> Storage:
