@@ -190,7 +190,8 @@ def _check(position: str, value: Any) -> None:
         json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
     except (TypeError, ValueError, RecursionError) as error:
         position = position.encode(errors="backslashreplace").decode()
-        where = f" (field {field!r})" if (field := _wrong_field(value)) is not None else ""
+        field = _wrong_field(value)
+        where = "" if field is None else f" (key {_key(value)!r}, field {field!r})"
         raise ConfigurationError(
             f"items: {position} is not JSON{where}: {error}.", hint="Nothing was started."
         ) from error

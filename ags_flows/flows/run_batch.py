@@ -1,8 +1,9 @@
 """The flow that takes many items through a pool of sandboxes."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
 
-from prefect import flow
+from prefect import Flow
 
 from ags_flows.batch.work import Work
 from ags_flows.blocks import AGSConfig
@@ -13,8 +14,27 @@ from ags_flows.flows.run_shards import Sharding, do_shards
 from ags_flows.models import BatchOptions, BatchReport
 from ags_flows.models.batch import OnCrash, TaskRuns
 
+P = ParamSpec("P")
+R = TypeVar("R")
 
-@flow(
+
+class ItemsFlow(Flow[P, R]):
+    """A flow whose parameter `items` is data: Prefect takes a field `$ref` for a reference to a block."""
+
+    def validate_parameters(self, parameters: dict[str, Any]) -> dict[str, Any]:
+        """Check and convert all parameters; leave the items of a list as they are."""
+        items = parameters.get("items")
+        if not isinstance(items, (list, tuple)):
+            return super().validate_parameters(parameters)
+        return {**super().validate_parameters({**parameters, "items": []}), "items": list(items)}
+
+
+def items_flow(**options: Any) -> Callable[[Callable[P, R]], ItemsFlow[P, R]]:
+    """Make a function a flow, as Prefect's `@flow` does."""
+    return lambda function: ItemsFlow(function, **options)
+
+
+@items_flow(
     name="run-batch",
     description="Run a command, or a Python function, for each of many items, in a pool of sandboxes. Goes on after "
     "a crash with what is not done.",

@@ -100,8 +100,8 @@ def test_usual_json_lines_are_read(tmp_path, content, keys):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b'1\n{"id": "a", "n": NaN}', "line 2 is not JSON .field 'n'.: Out of range float"),
-        (b'{"n": -Infinity}', "line 1 is not JSON .field 'n'.: Out of range float"),
+        (b'1\n{"id": "a", "n": NaN}', "line 2 is not JSON .key 'a', field 'n'.: Out of range float"),
+        (b'{"n": -Infinity}', "line 1 is not JSON .key '[0-9a-f]{16}', field 'n'.: Out"),
         (b'{"id": 1}\n{"id": 2, "id": 3}', "line 2: it has the field 'id' twice"),
         ('{"id": 1}'.encode("utf-16"), "items.jsonl cannot be read: it is UTF-16"),
         (b'1\n"\xff"', "line 2 cannot be read: it is not UTF-8"),

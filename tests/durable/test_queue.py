@@ -1,17 +1,21 @@
 """The queue in a sandbox: many items in one request, each of which runs once."""
 
+import contextlib
+import random
 import threading
 import time
 import uuid
 
 import pytest
 
+from ags_flows import sandbox_session
 from ags_flows.cloud.data_planes import Cancellation, open_plane
 from ags_flows.durable import queue as queues
 from ags_flows.durable.claims import claim_instance
 from ags_flows.durable.command import Command
 from ags_flows.durable.queue import QueuedItem, SandboxQueue, fits
 from ags_flows.errors import InstanceFailedError, InstanceGoneError, SupersededError
+from ags_flows.models import Resources, ToolSpec
 from ags_flows.ownership import Frame, Holder
 
 
@@ -173,15 +177,19 @@ def test_an_attempt_that_was_superseded_hands_over_nothing(queue, plane, family)
     plane.script("rm -rf /tmp/.ags_flows-instance")
 
 
-def test_a_full_disk_is_an_error_of_the_sandbox(queue, plane, ags_emulator_process):
-    mine = queue("true")
-    outcomes(mine, items("a"))
-    ags_emulator_process.fill_disk(plane.instance_id)
-    try:
+def test_a_full_disk_is_an_error_of_the_sandbox(ags_emulator, ags_config):
+    small = ToolSpec(name="small", image="python:3.11", resources=Resources(storage="1Gi"))
+    with sandbox_session(small, config=ags_config) as session:
+        if "tmpfs" not in session.run("df -T ~").stdout:
+            pytest.skip("this machine gives sandboxes no disks of a size")
+        opened = open_plane(ags_config.connection(), session.instance.id)
+        holder = Holder((Frame("flow", "run", 1), Frame("call", "call")))
+        mine = SandboxQueue(*opened, Command("true"), uuid.uuid4().hex, holder, 100)
+        outcomes(mine, items("a"))
+        ags_emulator.fill_disk(session.instance.id)
         with pytest.raises(InstanceFailedError, match="disk of sandbox .* is full"):
             outcomes(mine, [QueuedItem("next", {})])
-    finally:
-        ags_emulator_process.fill_disk(plane.instance_id, False)
+        ags_emulator.fill_disk(session.instance.id, False)
 
 
 def test_files_of_items_that_are_recorded_are_removed_with_the_next_request(queue, plane, family):
@@ -195,6 +203,37 @@ def test_files_of_items_that_are_recorded_are_removed_with_the_next_request(queu
     assert not plane.exists("/tmp/inbox-of-a")
     # It is still known as executed.
     assert outcomes(mine, items("a"))["item0"].how == "lost"
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_whatever_is_handed_over_and_left_by_whom_each_item_runs_once_and_alone(queue, plane, seed):
+    draw = random.Random(seed)
+    ran, given = f"ran-{seed}", items(*map(str, range(12)))
+    command = (
+        f'mkdir alone || exit 9; echo "$ITEM" >> {ran}; sleep 0.0$((RANDOM % 9)); rmdir alone; grep -cx $ITEM {ran}'
+    )
+
+    def hand_over(attempt, chosen, cancelled):
+        with contextlib.suppress(InstanceGoneError):
+            outcomes(queue(command, attempt=attempt, cancelled=cancelled), chosen)
+
+    for attempt in range(1, 5):
+        chosen = draw.sample(given, draw.randrange(1, len(given)))
+        cancelled = Cancellation()
+        client = threading.Thread(target=hand_over, args=(attempt, chosen, cancelled))
+        client.start()
+        cancelled.wait(draw.uniform(0, 0.4))
+        cancelled.set()
+        if draw.random() < 0.5:
+            # Otherwise the next attempt begins while this one still sends.
+            client.join()
+    last = queue(command, attempt=9)
+    found = {}
+    while len(found) < len(given):
+        got = outcomes(last, [item for item in given if item.name not in found])
+        found |= {name: one for name, one in got.items() if one.how != "revoked"}
+    assert {one.result.stdout for one in found.values()} == {"1\n"}
+    assert sorted(plane.read(ran).split(), key=int) == [str(number).encode() for number in range(12)]
 
 
 def test_requests_have_a_largest_size():

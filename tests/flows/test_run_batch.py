@@ -109,3 +109,24 @@ def test_a_limit_that_does_not_exist_is_reported_before_anything_is_started(ags_
     with pytest.raises(ConfigurationError, match="no such global concurrency limit"):
         run_batch(["a"], "true", "base", concurrency_limit="nowhere", config=ags_config)
     assert not ags_config.control_plane().list_instances()
+
+
+def test_items_are_data_for_prefect_too(ags_config, tmp_path):
+    items = [{"id": "a", "$ref": {"block_document_id": "x"}}, {"id": "b", "nested": [{"$ref": "y"}]}]
+    run_batch(items, 'echo "$ITEM"', "base", sandboxes=1, results=str(tmp_path), config=ags_config)
+    lines = (tmp_path / "results.jsonl").read_text().splitlines()
+    assert [json.loads(json.loads(line)["stdout"]) for line in lines] == items
+
+
+@pytest.mark.parametrize(
+    ("items", "message"),
+    [
+        ([{"id": "a", "n": float("nan")}], "item 0 is not JSON .key 'a', field 'n'."),
+        ([{"id": "a", "text": "x\0y"}], "item 0, 'a' .field 'text'., has the character U.0000"),
+        (["ok", "x\0y"], "item 1, 'x.x00y', has the character"),
+    ],
+)
+def test_items_that_no_command_can_get_are_refused(ags_config, tmp_path, items, message):
+    with pytest.raises(ConfigurationError, match=message):
+        run_batch(items, "true", "base", results=str(tmp_path / "out"), config=ags_config)
+    assert not (tmp_path / "out").exists()

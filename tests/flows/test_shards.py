@@ -23,7 +23,10 @@ from ags_flows.errors import ConfigurationError
 from ags_flows.flows import run_batch, run_items
 from ags_flows.ownership import LIVE
 
-SERVE = "from ags_flows.flows import run_batch_shard as shard; shard.serve('machines', limit=4)"
+SERVE = (
+    "from prefect import serve; from ags_flows.flows import run_batch_shard as shard; "
+    "serve(shard.to_deployment('machines'), limit=4)"
+)
 DEPLOYMENT = "run-batch-shard/machines"
 
 

@@ -39,6 +39,7 @@ ALL = {
     "task retries": [TASK_RETRIES],
     "batches": [BATCHES],
     "parallel batches": [PARALLEL_BATCHES],
+    "shards of a batch": [BATCHES, BATCHES],
     "tools": [TOOLS],
     "a kept sandbox": [KEPT],
     "two runs": [ONE_SESSION, ONE_SESSION],
