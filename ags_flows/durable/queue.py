@@ -29,7 +29,7 @@ from ags_flows.models import ExecResult
 from ags_flows.ownership import Holder
 
 CALL_TIMEOUT = 30.0
-FIRST_INTERVAL = 0.1
+FIRST_INTERVAL = 0.25
 LAST_INTERVAL = 5.0
 GROWTH = 1.5
 
