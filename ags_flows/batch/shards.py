@@ -108,12 +108,20 @@ class Shards:
         shards: The shards, once they were started.
         failures: More failed items than that end the batch early.
         logger: Gets what happens to shards.
+        check: Called with each look: raises an error if another run has taken the batch over.
     """
 
-    def __init__(self, shards: Sequence[Shard], failures: int, logger: Logger) -> None:
+    def __init__(
+        self,
+        shards: Sequence[Shard],
+        failures: int,
+        logger: Logger,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
         self._shards = list(shards)
         self._failures = failures
         self._logger = logger
+        self._check = check
         self._looked = 0.0
 
     @property
@@ -150,6 +158,7 @@ class Shards:
             if pause > seconds:
                 return self.over
         self._looked = time.monotonic()
+        self._check()
         for shard, run in zip(self._shards, self._runs(), strict=True):
             self._look(shard, run)
         if self.failed > self._failures and not self.over:
@@ -223,9 +232,12 @@ class Shards:
         return [known[one] for one in ids]
 
     def _set(self, shard: Shard, state: State[Any]) -> None:
+        # Prefect's rules have no way from Pending back to Scheduled.
+        force = shard.state is StateType.PENDING
+
         def change() -> None:
             with get_client(sync_client=True) as client:
-                client.set_flow_run_state(shard.run.id, state, force=False)
+                client.set_flow_run_state(shard.run.id, state, force=force)
 
         on_server(change)
 

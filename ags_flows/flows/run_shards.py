@@ -82,7 +82,7 @@ def do_shards(
         raise ConfigurationError("No tool is given.", hint="Give a ToolSpec, a tool's name, or AGSConfig(tool_id=...).")
     begun, place = time.monotonic(), place_of(work, read.source, options)
     identity = identity_of(read, work, options, sharding.shards)
-    with claimed(place.storage, place.holder, run_logger(), lambda: None):
+    with claimed(place.storage, place.holder, run_logger(), lambda: None) as claim:
         identity.check(place.storage)
         slices = sliced(read.all, sharding.shards, _location(options.results))
         observer = Observer(read.all, "none")
@@ -100,10 +100,10 @@ def do_shards(
             # Of this flow run: a retry finds the runs that it started, another run starts its own.
             key = digest(place.execution.frames[0].id, *place.execution.place.path)
             runs = [_start(part, sharding.deployment, parameters, key) for part in slices]
-            shards = Shards(runs, may_fail(read, options), run_logger())
+            shards = Shards(runs, may_fail(read, options), run_logger(), claim.check)
             observer.watch(shards)
         except BaseException as error:
-            _end(shards, made, ending_of(error))
+            _end(shards, made, ending_of(claim.lost or error))
             raise
         _end(shards, made, "completed")
         report, shown = _merge(read, slices, work, options, place.storage)
