@@ -32,9 +32,12 @@ lint: $(READY)
 types: $(READY)
 	$(BIN)/mypy
 
-# The model on many random interleavings, random programs, and two hundred real flows that are killed: an hour.
+# The model on many random interleavings, a batch of ten thousand items that is killed three times, and two hundred real
+# flows that are killed: an hour and more.
 chaos: $(READY)
 	MODEL_EXAMPLES=$${MODEL_EXAMPLES:-50000} $(BIN)/python -m pytest tests/ownership/test_model.py -s --timeout 3600
+	BATCH_ITEMS=$${BATCH_ITEMS:-10000} BATCH_SANDBOXES=$${BATCH_SANDBOXES:-16} \
+		$(BIN)/python -m pytest tests/resilience/test_batch.py -s --timeout 7200
 	CHAOS_RUNS=$${CHAOS_RUNS:-200} $(BIN)/python -m pytest tests/resilience/test_chaos.py -s
 
 # Real servers, workers, a browser, PostgreSQL and Redis: some ten minutes.

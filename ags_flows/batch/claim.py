@@ -1,141 +1,232 @@
-"""Who is at work on a batch: one run at a time, so that two with the same place for results do no item twice.
+"""One run at a time works on a results location, and a batch without `results=` has a location of its own.
 
-Whoever works writes down who it is, again and again; whoever finds that waits until it is given up, or is not renewed
-any more. No clocks are compared, since the other one may be on another machine: only changes are looked for.
+The run at work keeps a claim in the location and renews it. A later attempt of the same run takes the claim over
+immediately; any other run waits until the claim has ended, or was not renewed for a while. No clocks, host names or
+process ids are compared: only changes of the claim count. A run that has lost its claim stops before its next record.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
-import os
-import socket
+import logging
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import copy_context
 from typing import Any
 
-from ags_flows.batch.storage import Storage, telling
+from ags_flows.batch.storage import FIRST_BACKOFF, Storage, repeated, reported
+from ags_flows.errors import AGSFlowsError, ConflictError, SupersededError
+from ags_flows.ownership import Holder, Step, relation
 from ags_flows.run.logs import Logger
 
 CLAIM = "claim.json"
 
-BEAT = 10.0
-"""Seconds after which a claim is renewed."""
+BEAT = 3.0
+"""Seconds between two renewals of a claim."""
 
-LOST = 45.0
-"""Seconds without a renewal after which whoever made a claim counts as dead."""
+LOST = 12.0
+"""Seconds without a renewal after which another run takes a claim over."""
 
-LOOK = 1.0
+LOOK = 0.5
 
-TORN = 0.05
-"""Seconds in which a claim is written, where it is not written whole or not at all."""
+SETTLE = 0.05
+"""Seconds between the writing of a claim and the look at whether another run wrote one at the same moment."""
+
+_lock = threading.Lock()
+_log = logging.getLogger("ags_flows")
+
+
+class Claim:
+    """The claim of a run on a results location. Thread-safe.
+
+    Args:
+        storage: The location.
+        holder: The call that works on it.
+        logger: Gets what happens to the claim.
+
+    Attributes:
+        lost: The error of a claim that another run has taken over.
+    """
+
+    def __init__(self, storage: Storage, holder: Holder, logger: Logger) -> None:
+        self.lost: AGSFlowsError | None = None
+        self._storage = storage
+        self._holder = holder
+        self._logger = logger
+        self._token = uuid.uuid4().hex
+        self._beats = itertools.count()
+        self._renewed = 0.0
+        self._renewing = threading.Lock()
+
+    def check(self) -> None:
+        """Raise an error if another run has taken the claim over. Cheap while the claim is renewed in time.
+
+        Raises:
+            SupersededError: A later attempt of the same run works on the location.
+            ConflictError: Another run does.
+        """
+        if self.lost is None and time.monotonic() - self._renewed > LOST / 2:
+            # This process was suspended, or could not reach the storage.
+            repeated(self._storage, self.renew)
+        if self.lost is not None:
+            raise self.lost
+
+    def take(self) -> None:
+        """Claim the location; wait for another run that works on it.
+
+        Raises:
+            SupersededError: A later attempt of the same run works on it.
+        """
+        seen, since, logged = b"", time.monotonic(), False
+        while True:
+            found = self._read()
+            if not _parsed(found):
+                # There is no claim, or it is being written.
+                time.sleep(SETTLE)
+                found = self._read()
+            if found != seen:
+                seen, since = found, time.monotonic()
+            if self._is_free(found) or time.monotonic() - since > LOST:
+                repeated(self._storage, lambda: self._write(ended=False), FIRST_BACKOFF)
+                time.sleep(SETTLE)
+                # Of two runs that begin in the same moment, the one that writes last has the claim.
+                if _parsed(self._read()).get("token") == self._token:
+                    return
+                continue
+            if not logged:
+                self._logger.warning(
+                    "Another run (%s) is at work on these results: waiting until it has ended, or has given no sign "
+                    "of life for %.0f s.",
+                    _parsed(found).get("holder"),
+                    LOST,
+                )
+                logged = True
+            time.sleep(LOOK)
+
+    def reserve(self) -> None:
+        """Write who has the location, before the work on it begins."""
+        self._write(ended=True)
+
+    def renew(self) -> None:
+        """Renew the claim, or find that it is lost."""
+        with self._renewing:
+            found = _parsed(self._storage.read(CLAIM))
+            if found.get("token", self._token) == self._token:
+                self._write(ended=False)
+                return
+            theirs = Holder.parse(str(found.get("holder", "")))
+            superseded = theirs is not None and relation(self._holder, theirs) == "stale"
+            kind = SupersededError if superseded else ConflictError
+            self.lost = kind(
+                f"results: another run ({theirs}) has taken {self._storage.where('')} over.",
+                hint="It goes on with what is not done. This run ends here.",
+            )
+
+    def end(self) -> None:
+        """Give the claim up. What it says about its holder stays: see `location_of`."""
+        try:
+            with self._renewing:
+                if _parsed(self._storage.read(CLAIM)).get("token") == self._token:
+                    self._write(ended=True)
+        except Exception as error:  # noqa: BLE001 - each store has errors of its own
+            self._logger.warning("The claim at %s could not be given up: %s", self._storage.where(CLAIM), error)
+
+    def _read(self) -> bytes:
+        return repeated(self._storage, lambda: self._storage.read(CLAIM), FIRST_BACKOFF)
+
+    def _is_free(self, found: bytes) -> bool:
+        claim = _parsed(found)
+        theirs = Holder.parse(str(claim.get("holder", "")))
+        if theirs is None:
+            return True
+        found_relation = relation(self._holder, theirs)
+        if found_relation == "stale":
+            raise SupersededError(f"A later attempt of this run ({theirs}) works on {self._storage.where('')}.")
+        return bool(claim.get("ended")) or found_relation in ("same", "superseded")
+
+    def _write(self, *, ended: bool) -> None:
+        claim = {"holder": str(self._holder), "token": self._token, "beats": next(self._beats), "ended": ended}
+        started = time.monotonic()
+        self._storage.write(CLAIM, json.dumps(claim).encode())
+        self._renewed = started
 
 
 @contextmanager
-def claimed(storage: Storage, run: str, logger: Logger) -> Iterator[None]:
-    """Be the only run that works on a batch; wait for another one that does.
-
-    A retry of the same run does not wait for what it retries. A claim of a process of this machine that is gone does
-    not hold either. Two that begin in the same moment may both go on: few stores have anything to decide that with.
+def claimed(storage: Storage, holder: Holder, logger: Logger, on_lost: Callable[[], None]) -> Iterator[Claim]:
+    """Hold the claim on a results location for the length of a block.
 
     Args:
-        storage: Where the batch is kept.
-        run: Who works on it: the same in every attempt.
-        logger: Is told that, and for whom, is waited.
+        storage: The location.
+        holder: The call that works on it.
+        logger: Gets what happens to the claim.
+        on_lost: Called once, from another thread, if another run takes the claim over.
+
+    Raises:
+        ConfigurationError: The location cannot be read or written.
+        SupersededError: A later attempt of the same run works on it.
     """
-    mine = {"run": run, "host": socket.gethostname(), "process": os.getpid(), "token": uuid.uuid4().hex}
-    with telling(storage, "used"):
-        _take(storage, mine, logger)
-    over = threading.Event()
-    work = (_renew, storage, mine, over, logger)
-    beat = threading.Thread(target=copy_context().run, args=work, name="ags-batch-claim", daemon=True)
-    beat.start()
+    claim = Claim(storage, holder, logger)
+    with reported(storage, "used"):
+        claim.take()
+    ended = threading.Event()
+    work = (_keep, claim, ended, on_lost)
+    keeper = threading.Thread(target=copy_context().run, args=work, name="ags-batch-claim", daemon=True)
+    keeper.start()
     try:
-        yield
+        yield claim
     finally:
-        over.set()
-        beat.join()
-        _give_up(storage, mine, logger)
+        ended.set()
+        keeper.join()
+        claim.end()
 
 
-def _take(storage: Storage, mine: dict[str, Any], logger: Logger) -> None:
-    seen, since, told = b"", time.monotonic(), False
-    while True:
-        found = storage.read(CLAIM)
-        if not _read(found):
-            # Nobody's, or just being written.
-            time.sleep(TORN)
-            found = storage.read(CLAIM)
-        if found != seen:
-            seen, since = found, time.monotonic()
-        if not _holds(found, mine) or time.monotonic() - since > LOST:
-            _write(storage, mine, 0)
-            # Of two that come at the same moment the last one to write has it.
-            if _read(storage.read(CLAIM)).get("token") == mine["token"]:
-                return
-            continue
-        if not told:
-            other = _read(found)
-            logger.warning(
-                "Run %s (process %s on %s) is at work on these results: waiting until it is over, or gives no sign "
-                "of life for %.0f s",
-                *(other.get(key) for key in ("run", "process", "host")),
-                LOST,
-            )
-            told = True
-        time.sleep(LOOK)
+def location_of(storage: Storage, step: Step) -> tuple[Storage, int]:
+    """Return the location of a batch: the first number of its family that is free, or that an earlier attempt left.
+
+    The number tells batches of one run apart that do the same.
+
+    A storage has nothing that decides between two processes. Batches of one run that do the same, and that several
+    processes begin at the same moment, need names of their own (`step=`).
+
+    Args:
+        storage: Where batches of the run are kept.
+        step: The batch.
+
+    Raises:
+        SupersededError: A later attempt of the run works on the batch.
+    """
+    with _lock:
+        for number in itertools.count():
+            location = storage.under(f"{step.family}/{number}/")
+            theirs = Holder.parse(str(_parsed(location.read(CLAIM)).get("holder", "")))
+            found = relation(step.holder, theirs) if theirs is not None else "superseded"
+            if found == "stale":
+                raise SupersededError(
+                    f"A later attempt of this run ({theirs}) works on the batch at {location.where('')}."
+                )
+            if found == "superseded":
+                Claim(location, step.holder, _log).reserve()
+            if found in ("same", "superseded"):
+                return location, number
+    raise AssertionError("unreachable")
 
 
-def _holds(found: bytes, mine: dict[str, Any]) -> bool:
-    claim = _read(found)
-    if not claim or claim.get("run") == mine["run"]:
-        return False
-    return claim.get("host") != mine["host"] or _lives(claim.get("process"))
-
-
-def _lives(process: object) -> bool:
-    if not isinstance(process, int):
-        return True
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True
-
-
-def _renew(storage: Storage, mine: dict[str, Any], over: threading.Event, logger: Logger) -> None:
-    beats = 0
-    while not over.wait(BEAT):
-        beats += 1
+def _keep(claim: Claim, ended: threading.Event, on_lost: Callable[[], None]) -> None:
+    while not ended.wait(BEAT):
         try:
-            other = _read(storage.read(CLAIM))
-            if other.get("token", mine["token"]) != mine["token"]:
-                # This process slept, or could not reach the store, for longer than `LOST`.
-                logger.warning("Run %s has taken these results over, and goes on with them", other.get("run"))
-                return
-            _write(storage, mine, beats)
-        except Exception:  # noqa: BLE001,S112 - each store has errors of its own, and the next time it may go
+            claim.renew()
+        except Exception:  # noqa: BLE001,S112 - each store has errors of its own; the next renewal may succeed
             continue
+        if claim.lost is not None:
+            on_lost()
+            return
 
 
-def _give_up(storage: Storage, mine: dict[str, Any], logger: Logger) -> None:
-    try:
-        if _read(storage.read(CLAIM)).get("token") == mine["token"]:
-            storage.remove(CLAIM)
-    except Exception as error:  # noqa: BLE001 - each store has errors of its own
-        logger.warning("The claim at %s could not be given up: %s", storage.where(CLAIM), error)
-
-
-def _write(storage: Storage, mine: dict[str, Any], beats: int) -> None:
-    storage.write(CLAIM, json.dumps({**mine, "beats": beats}).encode())
-
-
-def _read(content: bytes) -> dict[str, Any]:
+def _parsed(content: bytes) -> dict[str, Any]:
     try:
         claim = json.loads(content or b"{}")
     except ValueError:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import codecs
+import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +17,16 @@ from ags_flows.ownership import fingerprint
 KEYS = ("key", "id", "instance_id")
 """Fields of an item that say what it is known by, the first that it has."""
 
+LONGEST_KEY = 200
+
 
 @dataclass(frozen=True)
 class Item:
     """One item.
 
     Attributes:
-        key: What it is known by: the same in every attempt.
-        index: Its place, from 0.
+        key: What the item is known by: the same in every attempt.
+        index: Its position, from 0.
         value: JSON.
         path: The local file, for items that are files.
     """
@@ -31,25 +36,44 @@ class Item:
     value: Any
     path: Path | None = None
 
+    @cached_property
+    def version(self) -> str:
+        """Fingerprint of the value; for a file also of its size and content."""
+        if self.path is None:
+            return fingerprint(self.value)
+        hashed, size = hashlib.sha256(), 0
+        with self.path.open("rb") as file:
+            while piece := file.read(1 << 20):
+                hashed.update(piece)
+                size += len(piece)
+        return fingerprint([self.value, size, hashed.hexdigest()])
+
 
 @dataclass(frozen=True)
 class Items:
-    """All items of a batch, each once, and how many were there more than once."""
+    """The items of a batch.
+
+    Attributes:
+        all: All items, each once.
+        duplicates: How many were there more than once.
+        source: The path that they were read from; empty for a list.
+    """
 
     all: tuple[Item, ...]
     duplicates: int = 0
+    source: str = ""
 
 
 def read_items(source: Sequence[Any] | str | Path) -> Items:
     """Read and check all items.
 
     Args:
-        source: JSON values; or the path of a JSON Lines file; or of a directory, each of whose files (those in
-            directories below too, hidden ones not) is an item.
+        source: JSON values; or the path of a JSON Lines file (UTF-8, with or without a byte order mark); or of a
+            directory, each of whose files is an item. Files in directories below count too, hidden ones do not.
 
     Raises:
-        ConfigurationError: There are none; a line is no JSON; a file cannot be read; two different items have the
-            same key. Nothing was started.
+        ConfigurationError: There are no items; a line or a value is not JSON; a file cannot be read; two different
+            items have the same key. Nothing was started.
     """
     if isinstance(source, (str, Path)):
         if not str(source).strip():
@@ -63,10 +87,10 @@ def read_items(source: Sequence[Any] | str | Path) -> Items:
             )
         found = _of_directory(path) if path.is_dir() else _of_lines(path)
     else:
-        found = [(f"item {place}", value, None) for place, value in enumerate(source)]
+        found = [(f"item {position}", value, None) for position, value in enumerate(source)]
     if not found:
         raise ConfigurationError(f"items={_short(source)}: there are no items.", hint="Nothing was started.")
-    return _distinct(found)
+    return replace(_distinct(found), source=str(source) if isinstance(source, (str, Path)) else "")
 
 
 def _of_directory(directory: Path) -> list[tuple[str, Any, Path | None]]:
@@ -80,65 +104,109 @@ def _of_directory(directory: Path) -> list[tuple[str, Any, Path | None]]:
             path.open("rb").close()
         except OSError as error:
             raise ConfigurationError(
-                f"items: {path} cannot be read: {error.strerror}.", hint="Nothing was started; mend or move the file."
+                f"items: {path} cannot be read: {error.strerror}.", hint="Nothing was started; fix or move the file."
             ) from error
     return [(str(path), str(path.relative_to(directory)), path) for path in files]
 
 
 def _of_lines(path: Path) -> list[tuple[str, Any, Path | None]]:
-    found: list[tuple[str, Any, Path | None]] = []
     try:
-        with path.open(encoding="utf-8") as lines:
-            for number, line in enumerate(lines, start=1):
-                if line.strip():
-                    found.append((f"{path}, line {number}", json.loads(line), None))
-    except json.JSONDecodeError as error:
-        raise ConfigurationError(
-            f"items: {path}, line {number} is not JSON: {error.msg}.",
-            hint="Nothing was started; write one JSON value a line.",
-        ) from error
-    except (OSError, UnicodeDecodeError) as error:
+        content = path.read_bytes()
+    except OSError as error:
         raise ConfigurationError(f"items: {path} cannot be read: {error}.", hint="Nothing was started.") from error
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise ConfigurationError(
+            f"items: {path} cannot be read: it is UTF-16.", hint="Nothing was started; write the file as UTF-8."
+        )
+    found: list[tuple[str, Any, Path | None]] = []
+    for number, line in enumerate(content.removeprefix(codecs.BOM_UTF8).split(b"\n"), start=1):
+        position = f"{path}, line {number}"
+        try:
+            text = line.decode("utf-8").strip()
+            if text:
+                found.append((position, json.loads(text, object_pairs_hook=_distinct_fields), None))
+        except UnicodeDecodeError as error:
+            raise ConfigurationError(
+                f"items: {position} cannot be read: it is not UTF-8 ({error.reason} at byte {error.start}).",
+                hint="Nothing was started; write the file as UTF-8.",
+            ) from error
+        except json.JSONDecodeError as error:
+            raise ConfigurationError(
+                f"items: {position} is not JSON: {error.msg}.", hint="Nothing was started; write one JSON value a line."
+            ) from error
+        except (ValueError, RecursionError) as error:
+            raise ConfigurationError(f"items: {position}: {error}.", hint="Nothing was started.") from error
     return found
+
+
+def _distinct_fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"it has the field {twice!r} twice")
+    return fields
 
 
 def _distinct(found: Iterable[tuple[str, Any, Path | None]]) -> Items:
     items: dict[str, Item] = {}
-    places: dict[str, str] = {}
+    positions: dict[str, str] = {}
     duplicates = 0
-    for place, value, path in found:
-        _check(place, value)
-        key = _key(place, value)
+    for position, value, path in found:
+        _check(position, value)
+        key = _key(value)
         if key not in items:
             items[key] = Item(key, len(items), value, path)
-            places[key] = place
-        elif items[key].value == value:
+            positions[key] = position
+        elif _is_same(items[key].value, value):
             duplicates += 1
         else:
             raise ConfigurationError(
-                f"items: {places[key]} and {place} differ, and are both known as {key!r}.",
-                hint="Nothing was started; give each item a key of its own.",
+                f"items: {positions[key]} and {position} differ, but both have the key {key!r}.",
+                hint="Nothing was started; give each item a different key.",
             )
     return Items(tuple(items.values()), duplicates)
 
 
-def _key(place: str, value: Any) -> str:
+def _is_same(one: Any, other: Any) -> bool:
+    # For Python, 1 and True are equal.
+    return one == other and fingerprint(one) == fingerprint(other)
+
+
+def _key(value: Any) -> str:
     if isinstance(value, dict):
         for field in KEYS:
-            if isinstance(value.get(field), (str, int)) and str(value[field]):
-                return str(value[field])
-    elif isinstance(value, (str, int)) and 0 < len(str(value)) <= 200:
-        return str(value)
+            found = value.get(field)
+            if isinstance(found, (str, int)) and not isinstance(found, bool) and str(found):
+                return str(found)
+    elif isinstance(value, (str, int)) and 0 < len(str(value)) <= LONGEST_KEY:
+        return json.dumps(value) if isinstance(value, bool) else str(value)
     return fingerprint(value)
 
 
-def _check(place: str, value: Any) -> None:
+def _check(position: str, value: Any) -> None:
+    """Refuse what is not JSON: NaN and infinity, too, and half of a surrogate pair, as in a file name not in UTF-8."""
     try:
-        # Half of a surrogate pair, as in the name of a file that is not UTF-8, can be kept nowhere.
-        json.dumps(value, ensure_ascii=False).encode()
-    except (TypeError, ValueError) as error:
-        place = place.encode(errors="backslashreplace").decode()
-        raise ConfigurationError(f"items: {place} is not JSON: {error}.", hint="Nothing was started.") from error
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        position = position.encode(errors="backslashreplace").decode()
+        field = _wrong_field(value)
+        where = "" if field is None else f" (key {_key(value)!r}, field {field!r})"
+        raise ConfigurationError(
+            f"items: {position} is not JSON{where}: {error}.", hint="Nothing was started."
+        ) from error
+
+
+def _wrong_field(value: Any) -> str | None:
+    """Return the name of the first field of an item that is not JSON, None where there is none."""
+    if not isinstance(value, dict):
+        return None
+    for name, field in value.items():
+        try:
+            json.dumps({name: field}, ensure_ascii=False, allow_nan=False).encode()
+        except (TypeError, ValueError, RecursionError):
+            return str(name)
+    return None
 
 
 def _short(source: object) -> str:

@@ -8,13 +8,14 @@ from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from ags_flows.blocks import AGSConfig
 from ags_flows.cloud.data_planes import OpenPlane, close_plane, open_plane
 from ags_flows.cloud.pace import PacedControlPlane
 from ags_flows.cloud.retry import persistently
-from ags_flows.errors import AGSFlowsError, ConfigurationError, SupersededError
+from ags_flows.durable.queue import SandboxQueue
+from ags_flows.errors import AGSFlowsError, ConfigurationError, SupersededError, WaitCancelledError
 from ags_flows.lifecycle.lease import Lease, keep_lease
 from ags_flows.lifecycle.open_sandbox import Launch, in_order, open_sandbox, release
 from ags_flows.models import CustomConfiguration, Instance
@@ -44,14 +45,25 @@ class Order:
 
 @dataclass(eq=False)
 class PooledSandbox:
-    """A sandbox of the pool and who uses it."""
+    """A sandbox of the pool.
 
-    slot: int
+    Attributes:
+        order: What it was started from.
+        session: The session that functions get.
+        lease: Its lease.
+        plane: Its data plane.
+        queue: The queue in it, once there is one.
+        used: How many items were done in it.
+        unswept: What items left that were done in it: patterns of paths to remove.
+    """
+
     order: Order
     session: SandboxSession
     lease: Lease
     plane: OpenPlane
+    queue: SandboxQueue | None = None
     used: int = 0
+    unswept: list[str] = field(default_factory=list)
 
     @property
     def id(self) -> str:
@@ -69,6 +81,7 @@ class _Counts:
     started: int = 0
     most: int = 0
     open: dict[str, PooledSandbox] = field(default_factory=dict)
+    closed: Literal["", "left", "ended"] = ""
 
 
 class Pool:
@@ -78,7 +91,6 @@ class Pool:
         config: Where AGS is.
         execution: The execution of the batch.
         lease: How long a sandbox outlives this process, by default the configuration's.
-        metadata: More metadata on each.
         logger: Gets what goes wrong with leases.
     """
 
@@ -98,6 +110,7 @@ class Pool:
         self._lock = threading.Lock()
         self._counts = _Counts()
         self._refused_since: float | None = None
+        self._cancelled = threading.Event()
         self._context = copy_context()
         step = execution.step(STEP, {})
         self._earlier = self._left_by_earlier_attempts(step) if step.holder.is_retry else []
@@ -109,7 +122,7 @@ class Pool:
 
     @property
     def most(self) -> int:
-        """How many were open at once at most."""
+        """How many were open concurrently, at most."""
         return self._counts.most
 
     @property
@@ -157,16 +170,18 @@ class Pool:
             )
         return max(0, int(quota.limit - quota.used)) + len(self._earlier)
 
-    def open(self, slot: int, order: Order, wanted: str | None = None) -> PooledSandbox:
+    def open(self, order: Order, wanted: str | None = None) -> PooledSandbox:
         """Return a running sandbox: one that an earlier attempt left, or a new one.
 
+        A call that raises a retryable error may be repeated: what it did not take over is still there.
+
         Args:
-            slot: The thread's number.
             order: What it is started from.
             wanted: The id of the sandbox to take over, if it was left and is still there.
 
         Raises:
             QuotaExceededError: The account may have no more at the moment.
+            WaitCancelledError: The pool was interrupted.
         """
         step = self._execution.step(STEP, _of_order(order))
         launch = Launch(
@@ -176,15 +191,24 @@ class Pool:
             timeout=format_duration(self._seconds),
             lease=self._seconds,
             startup_timeout=self._config.startup_timeout,
+            cancelled=self._cancelled,
         )
         began = time.monotonic()
-        candidates = self._candidates(step, wanted)
-        instance, taken_over = open_sandbox(
-            self._control, self._config.connection(), launch, candidates, on_trouble=self._logger.warning
-        )
-        if not taken_over:
-            with self._lock:
-                self._counts.started += 1
+        tried: list[Instance] = []
+        try:
+            instance, taken_over = open_sandbox(
+                self._control,
+                self._config.connection(),
+                launch,
+                self._candidates(step, wanted, tried),
+                on_trouble=self._logger.warning,
+            )
+        except AGSFlowsError as error:
+            if error.retryable and tried:
+                with self._lock:
+                    # The one whose take-over failed for now.
+                    self._earlier.insert(0, tried[-1])
+            raise
         self._emit("adopted" if taken_over else "started", instance)
         session = SandboxSession(order.tool, instance, self._config, [])
         plane = open_plane(self._config.connection(), instance.id)
@@ -197,10 +221,18 @@ class Pool:
             on_trouble=self._logger.warning,
             on_lost=lambda error: close_plane(self._config.connection(), instance.id, plane, error),
         )
-        sandbox = PooledSandbox(slot, order, session, lease, plane)
+        sandbox = PooledSandbox(order, session, lease, plane)
         with self._lock:
-            self._counts.open[instance.id] = sandbox
-            self._counts.most = max(self._counts.most, len(self._counts.open))
+            self._counts.started += not taken_over
+            closed = self._counts.closed
+            if not closed:
+                self._counts.open[instance.id] = sandbox
+                self._counts.most = max(self._counts.most, len(self._counts.open))
+        if closed:
+            lease.release()
+            if closed == "ended":
+                self._end_mine(sandbox)
+            raise WaitCancelledError("The sandbox was opened after the end of its batch.")
         return sandbox
 
     def close(self, sandbox: PooledSandbox) -> None:
@@ -211,32 +243,39 @@ class Pool:
         self._end_mine(sandbox)
 
     def interrupt(self) -> None:
-        """Make whoever still waits for a command in one of the sandboxes stop within a second."""
-        for sandbox in list(self._counts.open.values()):
+        """End the waits in the sandboxes within a second, and start none from now on."""
+        self._cancelled.set()
+        with self._lock:
+            opened = list(self._counts.open.values())
+        for sandbox in opened:
             close_plane(self._config.connection(), sandbox.id, sandbox.plane)
 
     def leave(self) -> None:
         """Let go of all sandboxes without stopping them: a retry takes them over, or their leases end them."""
-        with self._lock:
-            left, self._counts.open = list(self._counts.open.values()), {}
-        for sandbox in left:
+        for sandbox in self._close("left")[0]:
             sandbox.lease.release()
         self._control.close()
 
     def end(self) -> None:
         """Stop all sandboxes, those too that earlier attempts left and that were not taken over."""
-        with self._lock:
-            left, self._counts.open = list(self._counts.open.values()), {}
-            unused, self._earlier = self._earlier, []
-        for sandbox in left:
+        opened, unused = self._close("ended")
+        for sandbox in opened:
             sandbox.lease.release()
         with ThreadPoolExecutor(ENDERS, thread_name_prefix="ags-batch-end") as enders:
-            list(enders.map(self._end_mine, left))
+            list(enders.map(self._end_mine, opened))
             list(enders.map(self._end, unused))
         self._control.close()
 
-    def _candidates(self, step: Step, wanted: str | None) -> Iterator[Instance]:
-        """Give the sandboxes that earlier attempts left for a step, each to one thread; the wanted one first."""
+    def _close(self, how: Literal["left", "ended"]) -> tuple[list[PooledSandbox], list[Instance]]:
+        """Open no sandbox from now on; return those that are open, and those that were not taken over."""
+        self._cancelled.set()
+        with self._lock:
+            opened, self._counts.open, self._counts.closed = list(self._counts.open.values()), {}, how
+            unused, self._earlier = self._earlier, []
+        return opened, unused
+
+    def _candidates(self, step: Step, wanted: str | None, tried: list[Instance]) -> Iterator[Instance]:
+        """Yield the sandboxes that earlier attempts left for a step, each to one thread; the wanted one first."""
         while True:
             with self._lock:
                 fitting = [one for one in self._earlier if one.metadata.get(FAMILY) == step.family]
@@ -244,6 +283,7 @@ class Pool:
                 if found is None:
                     return
                 self._earlier.remove(found)
+            tried.append(found)
             yield found
 
     def _end_mine(self, sandbox: PooledSandbox) -> None:

@@ -52,31 +52,42 @@ class Queue:
             sandbox = reserved.get(turn.item.key)
             (self._ready if sandbox is None else self._reserved.setdefault(sandbox, deque())).append(turn)
 
-    def take(self, sandbox: str | None = None) -> Turn | None:
-        """Return the next item; waits for retries that are due later.
+    def take(self, sandbox: str | None = None, enough: Callable[[list[Turn]], bool] = bool) -> list[Turn]:
+        """Return the next items; wait for retries that are due later.
 
-        None means that there is nothing for this worker any more: what others work on comes back to them, if at all.
+        An empty list means that there is nothing for this worker any more: what others work on comes back to them.
 
         Args:
             sandbox: What was begun in it comes first.
+            enough: Whether no more items are wanted; by default one item is enough.
         """
+        taken: list[Turn] = []
         with self._changed:
-            while not self._closed:
+            while not self._closed and not (taken and enough(taken)):
                 own = self._reserved.get(sandbox or "")
-                if own:
-                    return own.popleft()
                 now = self._clock()
-                if self._later and self._later[0][0] <= now:
-                    return heapq.heappop(self._later)[2]
-                if self._ready:
-                    return self._ready.popleft()
-                if not self._later:
-                    return None
-                self._changed.wait(min(1.0, self._later[0][0] - now))
-            return None
+                if own:
+                    taken.append(own.popleft())
+                elif self._later and self._later[0][0] <= now:
+                    taken.append(heapq.heappop(self._later)[2])
+                elif self._ready:
+                    taken.append(self._ready.popleft())
+                elif taken or not self._later:
+                    break
+                else:
+                    self._changed.wait(min(1.0, self._later[0][0] - now))
+            if self._closed and taken:
+                self._ready.extendleft(reversed(taken))
+                return []
+        return taken
+
+    @property
+    def waiting(self) -> int:
+        """How many items are ready for any worker."""
+        return len(self._ready)
 
     def give_back(self, turn: Turn, pause: float = 0.0) -> None:
-        """Have an item done after some seconds, or at once, before all others."""
+        """Have an item done after some seconds; without a pause, before all others."""
         with self._changed:
             if pause > 0:
                 heapq.heappush(self._later, (self._clock() + pause, next(self._order), turn))
@@ -91,7 +102,7 @@ class Queue:
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Give out nothing any more."""
+        """Give out no items any more."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()

@@ -5,122 +5,92 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable, Collection
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Collection, Iterator
 from contextvars import Context, copy_context
 from dataclasses import dataclass
 
+from ags_flows.batch.bundles import Bundles
 from ags_flows.batch.items import Item
 from ags_flows.batch.ledger import Ledger
+from ags_flows.batch.leftovers import sweep
+from ags_flows.batch.limits import Gate, open_gate
 from ags_flows.batch.pool import Order, Pool, PooledSandbox
 from ags_flows.batch.queue import Queue, Turn
-from ags_flows.batch.work import Work, worth_another
+from ags_flows.batch.work import Work, failed, worth_another
+from ags_flows.cloud.retry import Backoff, persistently
 from ags_flows.errors import (
     AGSFlowsError,
     ConfigurationError,
     CredentialsError,
     QuotaExceededError,
     SupersededError,
+    WaitCancelledError,
 )
-from ags_flows.models import ItemResult
+from ags_flows.models import BatchOptions, ItemResult
 from ags_flows.run.holder import Execution, acting_as
 from ags_flows.run.logs import Logger
 
 FIRST_PAUSE = 1.0
 LONGEST_PAUSE = 30.0
 QUOTA_PAUSE = 3.0
+QUOTA_PATIENCE = 600.0
+"""Seconds to wait for the first sandbox while the quota is used up by others."""
+
 LONGEST_STOP = 15.0
 
-
-@dataclass
-class Admission:
-    """The leave for one sandbox.
-
-    Attributes:
-        held: Whether it holds. One that was given can be lost: then the sandbox ends after its item.
-    """
-
-    held: bool = True
-
-
-Gate = Callable[[Callable[[], bool]], AbstractContextManager[Admission]]
-"""Lets a sandbox in: entered before it is started, left after it has ended. Gives a leave that does not hold when the
-batch, by the function that it gets, was over before there was room."""
-
 Attempt = Callable[[Turn, Callable[[], ItemResult]], ItemResult]
-"""Does one item: gets the turn and what does it. A place for a task run around each."""
+"""Does one item: gets the turn and what does it. For a task run around each item."""
 
 
-def open_gate(over: Callable[[], bool]) -> AbstractContextManager[Admission]:
-    """Let everybody in."""
-    return nullcontext(Admission())
+def plainly(turn: Turn, do: Callable[[], ItemResult]) -> ItemResult:
+    """Do one item without a task run around it."""
+    return do()
 
 
 @dataclass(frozen=True)
-class Limits:
-    """How far a batch goes.
+class Plan:
+    """What a batch does.
 
     Attributes:
-        sandboxes: How many at once.
-        items_per_sandbox: After how many items a sandbox is replaced; None for never, 1 for a fresh one each.
-        retries: How often an item is tried again after a failure of the sandbox or the cloud.
-        retries_of_failed: How often an item is tried again that itself failed.
+        items: All items.
+        work: What is done with each.
+        order: What sandbox an item needs.
+        options: How it is done.
+        sandboxes: How many sandboxes at the same time.
         failures: More failed items than that end the batch early.
-        quota_patience: Seconds to wait for the first sandbox while the quota is used up by others.
+        execution: The execution of the batch.
+        gate: Lets sandboxes in.
+        attempt: Does one item.
     """
 
+    items: tuple[Item, ...]
+    work: Work
+    order: Callable[[Item], Order]
+    options: BatchOptions
     sandboxes: int
-    items_per_sandbox: int | None = None
-    retries: int = 2
-    retries_of_failed: int = 0
-    failures: int = 0
-    quota_patience: float = 600.0
+    failures: int
+    execution: Execution
+    gate: Gate = open_gate
+    attempt: Attempt = plainly
 
 
 class Runner:
     """Does the items of a batch that are not done.
 
     Args:
-        items: All items.
-        work: What is done with each.
-        order: What sandbox an item needs.
+        plan: What is done.
         pool: Opens and closes sandboxes.
-        ledger: Knows what is done, and keeps it.
-        limits: How far it goes.
-        execution: The execution of the batch.
+        ledger: The record of what is done.
         logger: Gets what goes wrong.
-        gate: Lets sandboxes in.
-        attempt: Does one item.
-        inherit_context: Work in the context of whoever makes this, so that steps can be task runs of its flow run.
     """
 
-    def __init__(
-        self,
-        items: tuple[Item, ...],
-        work: Work,
-        order: Callable[[Item], Order],
-        pool: Pool,
-        ledger: Ledger,
-        limits: Limits,
-        *,
-        execution: Execution,
-        logger: Logger,
-        gate: Gate = open_gate,
-        attempt: Attempt = lambda turn, do: do(),
-        inherit_context: bool = False,
-    ) -> None:
-        """Prepare the queue."""
-        self._work = work
-        self._order = order
+    def __init__(self, plan: Plan, pool: Pool, ledger: Ledger, logger: Logger) -> None:
+        self._plan = plan
         self._pool = pool
         self._ledger = ledger
-        self._limits = limits
-        self._execution = execution
         self._logger = logger
-        self._gate = gate
-        self._attempt = attempt
-        turns = [self._turn(item) for item in items if item.key not in ledger.resumed]
-        slots = range(min(limits.sandboxes, len(turns)))
+        turns = [self._turn(item) for item in plan.items if item.key not in ledger.resumed]
+        slots = range(min(plan.sandboxes, len(turns)))
         undone = {turn.item.key for turn in turns}
         at_work = {key: one.instance_id for key, one in ledger.begun.items() if key in undone}
         busy = [one for one in dict.fromkeys(at_work.values()) if one in pool.left]
@@ -128,16 +98,18 @@ class Runner:
         self._wanted = dict(zip(slots, busy, strict=False))
         pool.stop_left(busy[len(slots) :])
         self._queue = Queue(turns, {key: one for key, one in at_work.items() if one in self._wanted.values()})
-        self._lock = threading.Lock()
-        self._news = threading.Condition(self._lock)
+        command = plan.work.queued if plan.options.task_runs != "items" else None
+        self._bundles = Bundles(plan.work, command, plan.execution, len(slots)) if command else None
+        self._news = threading.Condition()
         self._done = set(ledger.resumed)
         self._failed = 0
         self._problem: AGSFlowsError | None = None
         self._interrupted = threading.Event()
+        # Items that are task runs need the context of the flow run; all others work without one.
+        contexts = [copy_context() if plan.options.task_runs == "items" else Context() for _ in slots]
         self._threads = [
             threading.Thread(target=context.run, args=(self._guarded, slot), name=f"ags-batch-{slot}", daemon=True)
-            for slot in slots
-            for context in [copy_context() if inherit_context else Context()]
+            for slot, context in zip(slots, contexts, strict=True)
         ]
         self._working = len(self._threads)
 
@@ -159,7 +131,7 @@ class Runner:
         return over
 
     def wait_for(self, keys: Collection[str], seconds: float) -> int:
-        """Return how many of these items are done, well or badly: once they all are, or after at most some seconds."""
+        """Return how many of these items have ended: once they all have, or after at most some seconds."""
         with self._news:
             self._news.wait_for(lambda: self.over or all(key in self._done for key in keys), seconds)
             return sum(key in self._done for key in keys)
@@ -171,24 +143,34 @@ class Runner:
 
     @property
     def done(self) -> int:
-        """How many items are done, those of earlier attempts too."""
-        with self._lock:
+        """How many items have ended, those of earlier attempts too."""
+        with self._news:
             return len(self._done)
 
     @property
     def failed(self) -> int:
         """How many items failed in this attempt."""
-        with self._lock:
+        with self._news:
             return self._failed
 
-    def stop(self) -> None:
-        """Give out no items any more, and interrupt those that are being done; what becomes of the sandboxes is open.
+    def interrupt(self, reason: AGSFlowsError) -> None:
+        """Begin no items any more, and end all waits within a second. Does not block.
 
-        Returns within seconds.
+        Args:
+            reason: What `wait` raises then.
         """
+        with self._news:
+            self._problem = self._problem or reason
         self._interrupted.set()
         self._queue.close()
         self._pool.interrupt()
+
+    def stop(self) -> None:
+        """Interrupt the batch and wait until its threads have ended, for some seconds at most.
+
+        A thread that ends later begins nothing any more, and the pool ends what it opens.
+        """
+        self.interrupt(WaitCancelledError("The batch was interrupted."))
         ends = time.monotonic() + LONGEST_STOP
         for thread in self._threads:
             if thread.ident is not None:
@@ -201,12 +183,10 @@ class Runner:
 
     def _guarded(self, slot: int) -> None:
         try:
-            # Who loses the leave on the way asks for another one.
-            while self._serve(slot):
-                pass
+            self._serve(slot)
         except BaseException as error:  # noqa: BLE001 - whatever it is must end the batch, not hang it
             ours = isinstance(error, AGSFlowsError)
-            with self._lock:
+            with self._news:
                 self._problem = self._problem or (
                     error if ours else AGSFlowsError(f"A fault of the batch itself: {type(error).__name__}: {error}")  # type: ignore[assignment]
                 )
@@ -216,91 +196,141 @@ class Runner:
                 self._working -= 1
                 self._news.notify_all()
 
-    def _serve(self, slot: int) -> bool:
-        """Work until there is nothing more to do, or the leave is lost: whether it is lost."""
+    def _serve(self, slot: int) -> None:
+        """Work until there is nothing more to do."""
         expected = self._wanted.pop(slot, None)
         sandbox: PooledSandbox | None = None
-        with self._gate(lambda: self._queue.over) as admission:
-            admitted = admission.held
+        with self._plan.gate(lambda: self._queue.over) as admitted:
             try:
-                while admission.held and (turn := self._queue.take(sandbox.id if sandbox else expected)):
-                    sandbox = self._do(slot, turn, sandbox, expected)
+                while admitted and (turns := self._take(sandbox, expected)):
+                    sandbox = self._do(turns, sandbox, expected)
                     if expected is not None and (sandbox is None or sandbox.id != expected):
                         # It could not be taken over, or is gone: what was begun in it begins again.
                         self._queue.release(expected)
                         expected = None
             finally:
-                # Who interrupts the batch also says what becomes of its sandboxes.
+                # The caller that interrupts the batch decides what becomes of its sandboxes.
                 if sandbox is not None and not self._interrupted.is_set():
                     self._pool.close(sandbox)
-            return admitted and not admission.held
 
-    def _do(self, slot: int, turn: Turn, sandbox: PooledSandbox | None, wanted: str | None) -> PooledSandbox | None:
-        """Do one item, and return the sandbox for the next one, if it is still good."""
-        used: PooledSandbox | None = None
-        try:
-            used = self._fitting(slot, turn.item, sandbox, wanted)
-            result = self._work_on(turn, used)
-        except QuotaExceededError as error:
-            self._queue.give_back(turn)
-            self._wait_for_room(error)
-            return None
-        except (ConfigurationError, CredentialsError, SupersededError):
-            self._queue.give_back(turn)
-            raise
-        except AGSFlowsError as error:
-            if self._interrupted.is_set():
+    def _take(self, sandbox: PooledSandbox | None, expected: str | None) -> list[Turn]:
+        size = 1
+        if self._bundles is not None:
+            size = self._bundles.size(self._queue.waiting)
+            if self.failed:
+                # The batch ends as soon as too many have failed.
+                size = min(size, max(1, self._plan.failures - self.failed + 1))
+        if self._plan.options.items_per_sandbox is not None:
+            size = min(size, self._plan.options.items_per_sandbox - (sandbox.used if sandbox else 0))
+        return self._queue.take(sandbox.id if sandbox else expected, lambda taken: len(taken) >= size)
+
+    def _do(self, turns: list[Turn], sandbox: PooledSandbox | None, wanted: str | None) -> PooledSandbox | None:
+        """Do items, and return the sandbox for the next ones, if it is still good."""
+        orders = [self._plan.order(turn.item) for turn in turns]
+        order = orders[0]
+        self._give_back([turn for turn, other in zip(turns, orders, strict=True) if other != order])
+        turns = [turn for turn, other in zip(turns, orders, strict=True) if other == order]
+        opened = self._open(turns, order, sandbox, wanted)
+        if opened is None or self._interrupted.is_set():
+            return opened
+        used, undone = opened, list(turns)
+        self._ledger.begin([(turn.item, turn.attempt) for turn in turns], used.id)
+        results = self._work_on(used, turns)
+        while True:
+            try:
+                turn, result = next(results)
+            except StopIteration:
+                break
+            except AGSFlowsError as error:
+                return self._after_error(undone, error, used)
+            undone.remove(turn)
+            if result is None:
+                self._queue.give_back(turn)
+            elif result.status == "failed" and self._interrupted.is_set():
+                # The interruption, most likely, and not the item.
                 return used
-            if used is not None and isinstance(used.lease.lost, SupersededError):
-                raise used.lease.lost from error
-            if used is not None:
-                self._pool.close(used)
-            self._after_error(turn, error, used.id if used else "")
-            return None
-        if self._interrupted.is_set() and result.status == "failed":
-            # The interruption, most likely, and not the item.
-            return used
-        self._after(turn, result)
+            else:
+                self._after(turn, result)
+                used.used += 1
         used.session.steps.clear()
-        used.used += 1
-        if used.used == self._limits.items_per_sandbox or used.lost:
+        if used.used == self._plan.options.items_per_sandbox or used.lost:
             self._pool.close(used)
             return None
         return used
 
-    def _fitting(self, slot: int, item: Item, sandbox: PooledSandbox | None, wanted: str | None) -> PooledSandbox:
-        order = self._order(item)
+    def _open(
+        self, turns: list[Turn], order: Order, sandbox: PooledSandbox | None, wanted: str | None
+    ) -> PooledSandbox | None:
+        """Return a sandbox for items, None if there is none for them now: they are given back then."""
         if sandbox is not None and (sandbox.order != order or sandbox.lost):
             self._pool.close(sandbox)
             sandbox = None
-        return sandbox or self._pool.open(slot, order, wanted)
+        if sandbox is not None:
+            return sandbox
+        backoff = Backoff(self._plan.options.retries + 1, first_pause=FIRST_PAUSE, longest_pause=LONGEST_PAUSE)
+        try:
+            return persistently(
+                lambda: self._pool.open(order, wanted),
+                backoff,
+                repeat=lambda error: error.retryable and not isinstance(error, QuotaExceededError),
+                sleep=self._pause,
+            )
+        except QuotaExceededError as error:
+            self._give_back(turns)
+            self._wait_for_room(error)
+        except (ConfigurationError, CredentialsError, SupersededError):
+            self._give_back(turns)
+            raise
+        except AGSFlowsError as error:
+            if not self._interrupted.is_set():
+                self._charge(turns, error, "", again=worth_another(error) and not error.retryable)
+        return None
 
-    def _work_on(self, turn: Turn, sandbox: PooledSandbox) -> ItemResult:
-        self._ledger.begin(turn.item, sandbox.id, turn.attempt)
-        with acting_as(self._execution.within_item(turn.item.key, turn.attempt)):
-            return self._attempt(turn, lambda: self._work.do(sandbox.session, turn.item, turn.attempt))
+    def _work_on(self, sandbox: PooledSandbox, turns: list[Turn]) -> Iterator[tuple[Turn, ItemResult | None]]:
+        if self._bundles is not None:
+            yield from self._bundles.run(sandbox, turns)
+            return
+        for turn in turns:
+            execution = self._plan.execution.within_item(turn.item.key, turn.attempt)
+            with acting_as(execution):
+                result = self._plan.attempt(
+                    turn,
+                    lambda: self._plan.work.do(sandbox.session, turn.item, turn.attempt),  # noqa: B023
+                )
+            yield turn, result
+            sweep(sandbox, turn.item, execution.place, self._plan.work.options.get("user"))
 
     def _after(self, turn: Turn, result: ItemResult) -> None:
-        if result.status == "failed" and turn.tries < self._limits.retries_of_failed:
+        if result.status == "failed" and turn.tries < self._plan.options.retries_of_failed:
             self._again(turn, result.error)
         else:
             self._finish(turn, result)
 
-    def _after_error(self, turn: Turn, error: AGSFlowsError, instance_id: str) -> None:
-        if worth_another(error) and turn.tries < self._limits.retries:
-            self._again(turn, str(error))
-            return
-        item = turn.item
-        result = ItemResult(
-            key=item.key,
-            index=item.index,
-            status="failed",
-            error=str(error)[:2_000],
-            error_class=type(error).__name__,
-            attempts=turn.attempt,
-            instance_id=instance_id,
-        )
-        self._finish(turn, result)
+    def _after_error(self, undone: list[Turn], error: AGSFlowsError, used: PooledSandbox) -> PooledSandbox | None:
+        """Decide about items that have no result, since the sandbox or the cloud failed."""
+        if self._interrupted.is_set():
+            return used
+        if isinstance(error, SupersededError) or isinstance(used.lease.lost, SupersededError):
+            raise used.lease.lost or error
+        if isinstance(error, (ConfigurationError, CredentialsError)):
+            # Not of an item's function, whose errors are results.
+            raise error
+        self._pool.close(used)
+        self._charge(undone, error, used.id, again=worth_another(error))
+        return None
+
+    def _charge(self, turns: list[Turn], error: AGSFlowsError, instance_id: str, *, again: bool) -> None:
+        """Count an error as an attempt at the first of some items; the items behind it had not begun."""
+        first, *others = turns
+        self._give_back(others)
+        if again and first.tries < self._plan.options.retries:
+            self._again(first, str(error))
+        else:
+            self._finish(first, failed(first.item, first.attempt, error, instance_id))
+
+    def _give_back(self, turns: list[Turn]) -> None:
+        for turn in reversed(turns):
+            self._queue.give_back(turn)
 
     def _again(self, turn: Turn, why: str) -> None:
         pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2**turn.tries) * random.uniform(0.75, 1.25)
@@ -308,11 +338,11 @@ class Runner:
         self._queue.give_back(Turn(turn.item, turn.attempt + 1, turn.tries + 1), pause)
 
     def _finish(self, turn: Turn, result: ItemResult) -> None:
-        self._ledger.finish(turn.item, result)
+        self._ledger.finish([(turn.item, result)])
         with self._news:
             self._done.add(turn.item.key)
             self._failed += result.status == "failed"
-            too_many = self._failed > self._limits.failures
+            too_many = self._failed > self._plan.failures
             self._news.notify_all()
         if too_many:
             self._queue.close()
@@ -320,8 +350,12 @@ class Runner:
     def _wait_for_room(self, error: QuotaExceededError) -> None:
         """Wait a while; give up where this batch has no sandbox at all, and got none for long."""
         self._pool.note_refusal()
-        if self._pool.refused_for > self._limits.quota_patience:
+        if self._pool.refused_for > QUOTA_PATIENCE:
             raise error
         ends = time.monotonic() + random.uniform(0.5, 1.5) * QUOTA_PAUSE
         while time.monotonic() < ends and not self._interrupted.wait(0.2) and not self._queue.over:
             pass
+
+    def _pause(self, seconds: float) -> None:
+        if self._interrupted.wait(seconds):
+            raise WaitCancelledError("The batch was interrupted.")

@@ -4,18 +4,32 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Coroutine, Iterator
+import uuid
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from prefect.filesystems import LocalFileSystem, RemoteFileSystem, WritableFileSystem
 from prefect.results import get_default_result_storage
 from prefect.utilities.asyncutils import run_coro_as_sync
 
-from ags_flows.errors import AGSFlowsError, ConfigurationError
+from ags_flows.cloud.retry import Backoff, persistently
+from ags_flows.errors import AGSFlowsError, ConfigurationError, UnreachableError
 
 RESULTS = "results.jsonl"
+
+BACKOFF = Backoff(attempts=6, first_pause=0.25, longest_pause=10.0)
+"""How a read or a write is repeated that fails while a batch is at work."""
+
+FIRST_BACKOFF = Backoff(attempts=3, first_pause=0.1)
+"""The same before anything was started: a wrong location is reported within a second."""
+
+R = TypeVar("R")
+
+
+class ResultsError(UnreachableError):
+    """The results location could not be read or written, although it was tried again. A retry may succeed."""
 
 
 class Storage(Protocol):
@@ -33,12 +47,8 @@ class Storage(Protocol):
         """Replace a text, whole or not at all."""
         ...
 
-    def remove(self, name: str) -> None:
-        """Let a text be empty from now on."""
-        ...
-
     def where(self, name: str) -> str:
-        """Return the address of a text, for people."""
+        """Return the path or URL of a text, for messages."""
         ...
 
     def under(self, prefix: str) -> Storage:
@@ -50,7 +60,7 @@ class DirectoryStorage:
     """Files in a local directory."""
 
     def __init__(self, directory: Path) -> None:
-        """Take a directory, which is made with the first text."""
+        """Take a directory, which is created with the first text."""
         self._directory = directory.expanduser().absolute()
 
     def read(self, name: str) -> bytes:
@@ -73,16 +83,16 @@ class DirectoryStorage:
     def write(self, name: str, content: bytes) -> None:
         """Replace a file by renaming."""
         self._directory.mkdir(parents=True, exist_ok=True)
-        partial = self._directory / f".{name}.{os.getpid()}"
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(self._directory / name)
-
-    def remove(self, name: str) -> None:
-        """Remove a file."""
-        (self._directory / name).unlink(missing_ok=True)
+        partial = self._directory / f".{name}.{uuid.uuid4().hex}"
+        try:
+            with partial.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(self._directory / name)
+        except OSError:
+            partial.unlink(missing_ok=True)
+            raise
 
     def where(self, name: str) -> str:
         """Return the path."""
@@ -94,7 +104,7 @@ class DirectoryStorage:
 
 
 class PrefectStorage:
-    """Objects of a Prefect file system, which cannot grow: what is added to is written anew."""
+    """Objects of a Prefect file system, which cannot grow: an append writes the whole object again."""
 
     def __init__(self, filesystem: WritableFileSystem, prefix: str = "") -> None:
         """Take a file system, and what all names begin with."""
@@ -113,20 +123,17 @@ class PrefectStorage:
             raise
 
     def append(self, name: str, content: bytes) -> None:
-        """Write an object anew with more at its end."""
+        """Write an object again with more at its end."""
         with self._lock:
             if name not in self._texts:
                 self._texts[name] = self.read(name)
-            self._texts[name] += content
-            self.write(name, self._texts[name])
+            longer = self._texts[name] + content
+            self.write(name, longer)
+            self._texts[name] = longer
 
     def write(self, name: str, content: bytes) -> None:
         """Write an object."""
         _now(self._filesystem.write_path(self._prefix + name, content))
-
-    def remove(self, name: str) -> None:
-        """Write an empty object: Prefect's file systems cannot remove any."""
-        self.write(name, b"")
 
     def where(self, name: str) -> str:
         """Return the object's name within its file system."""
@@ -155,20 +162,40 @@ def _is_absent(error: Exception) -> bool:
     )
 
 
+def repeated(storage: Storage, action: Callable[[], R], backoff: Backoff = BACKOFF) -> R:
+    """Read or write, again and again if it fails: each store has errors of its own.
+
+    Raises:
+        ResultsError: It failed to the end.
+    """
+
+    def act() -> R:
+        try:
+            return action()
+        except AGSFlowsError:
+            raise
+        except Exception as error:
+            raise ResultsError(
+                f"results: {storage.where('')} cannot be used: {type(error).__name__}: {error}".rstrip(".") + ".",
+                hint="What was recorded before is kept. Run the batch again with the same location.",
+            ) from error
+
+    return persistently(act, backoff)
+
+
 @contextmanager
-def telling(storage: Storage, what: str) -> Iterator[None]:
-    """Say which place for results cannot be read or written to: each store has errors of its own.
+def reported(storage: Storage, what: str) -> Iterator[None]:
+    """Report a location for results that cannot be read or written before anything is started.
 
     Raises:
         ConfigurationError: It cannot.
     """
     try:
         yield
-    except AGSFlowsError:
-        raise
-    except Exception as error:
+    except ResultsError as error:
+        cause = error.__cause__ or error
         raise ConfigurationError(
-            f"results: {storage.where(RESULTS)} cannot be {what}: {type(error).__name__}: {error}".rstrip(".") + ".",
+            f"results: {storage.where(RESULTS)} cannot be {what}: {type(cause).__name__}: {cause}".rstrip(".") + ".",
             hint="Give a directory, or the URL of a store that fsspec knows. Nothing was started.",
         ) from error
 

@@ -4,33 +4,43 @@ from __future__ import annotations
 
 import importlib
 import json
+import shlex
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 from ags_flows.batch.items import Item
+from ags_flows.durable.command import Command
+from ags_flows.durable.queue import Outcome, is_queueable
 from ags_flows.errors import (
     AGSFlowsError,
     CommandFailedError,
+    CommandTimeoutError,
     ConfigurationError,
     InstanceFailedError,
     InstanceGoneError,
+    OutcomeUnknownError,
+    OutputTooLargeError,
+    SupersededError,
     WaitTimeoutError,
 )
 from ags_flows.functions import is_remote
-from ags_flows.models import ItemResult
-from ags_flows.ownership import digest
+from ags_flows.models import ExecResult, ItemResult
+from ags_flows.models.checks import check_environment, check_name, check_seconds, check_user
+from ags_flows.ownership import digest, fingerprint
 from ags_flows.run.redaction import Redactor
-from ags_flows.run.secrets import recorded_secrets
+from ags_flows.run.secrets import load_secrets, recorded_secrets
 from ags_flows.session import SandboxSession
 
 Function = Callable[[SandboxSession, Any], Any]
 """What is done with an item: it gets a running sandbox and the item, and returns something JSON-like."""
 
 KEPT_OUTPUT = 8_000
+OUTPUT_LIMIT = 2 * KEPT_OUTPUT
 LONGEST_IN_ENVIRONMENT = 32_000
 INBOX = "/tmp/ags-items"
+_QUEUED_OPTIONS = {"timeout", "cwd", "user", "env", "secrets"}
 
 LOST_SANDBOX = (InstanceGoneError, InstanceFailedError, WaitTimeoutError)
 """Errors after which the sandbox is of no use any more, and the item gets another one."""
@@ -46,11 +56,13 @@ class Work:
             Items that are files lie in the sandbox at `ITEM_FILE`, and so do items that are longer than 32 kB.
         function: Called with a session and the item; one that `in_sandbox` decorated runs there, with the item alone.
         options: Of `SandboxSession.run`, for the command: `timeout`, `cwd`, `user`, `env`, `secrets`, `durable`.
+        hidden: Values of the command's secrets, by variable.
     """
 
     command: str | None = None
     function: Function | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    hidden: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         """Refuse neither and both."""
@@ -59,33 +71,140 @@ class Work:
         if self.command is not None and not self.command.strip():
             raise ConfigurationError("The command is empty.", hint="Nothing was started.")
 
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> Work:
+        """Return the work that JSON-like settings describe: `command` or `function`, and the options of the command.
+
+        Raises:
+            ConfigurationError: A function or a Secret block does not exist.
+        """
+        options = {name: value for name, value in settings.items() if value not in (None, "", {}, 0, 0.0)}
+        options["durable"] = settings.get("durable", True)
+        command, function = options.pop("command", None), options.pop("function", None)
+        hidden = load_secrets(options.get("secrets"))
+        return cls(command, function_named(function) if function else None, options, hidden)
+
+    @property
+    def text(self) -> str:
+        """What is done, as one line of text without secrets."""
+        if self.function is not None:
+            return f"function {_name_of(self.function)}"
+        first, *more = Redactor(self.hidden.values()).text(str(self.command).strip()).splitlines()
+        return f"command {first[:100]}{' ...' if more or len(first) > 100 else ''}"
+
+    @property
+    def does(self) -> str:
+        """Fingerprint of the command or function."""
+        function = self.function
+        code = getattr(function, "__code__", None)
+        # All lambdas of a module have one name.
+        more = digest(code.co_code.hex(), str(code.co_names)) if code is not None and code.co_name == "<lambda>" else ""
+        return fingerprint([self.command, _name_of(function) if function else "", more])
+
+    @property
+    def version(self) -> str:
+        """Fingerprint of all that decides about the outcome but the item. Values of secrets and time limits do not."""
+        options = {name: value for name, value in self.options.items() if name in ("cwd", "user", "env", "secrets")}
+        return fingerprint([self.does, options])
+
+    @property
+    def queued(self) -> Command | None:
+        """The command to hand over to a sandbox for many items in one request; None for all other work."""
+        options = dict(self.options)
+        if self.command is None or not options.pop("durable", True) or set(options) - _QUEUED_OPTIONS:
+            return None
+        made = Command(
+            self.command,
+            check_user(options.get("user")),
+            check_name(options.get("cwd"), "cwd"),
+            {**check_environment(options.get("env")), **self.hidden},
+            timeout=check_seconds(options.get("timeout")),
+        )
+        return made if is_queueable(made) else None
+
+    def check(self, item: Item) -> None:
+        """Refuse an item that a command cannot get.
+
+        Raises:
+            ConfigurationError: It has a zero byte where its environment has it.
+        """
+        if self.command is None:
+            return
+        for name, value in (item.value if isinstance(item.value, dict) else {"": item.value}).items():
+            if isinstance(value, str) and "\0" in value or "\0" in name:
+                where = f" (field {name!r})" if name else ""
+                raise ConfigurationError(
+                    f"items: item {item.index}, {item.key!r}{where}, has the character U+0000, which no command can "
+                    "be given.",
+                    hint="Nothing was started; remove it, or use a function.",
+                )
+
     def do(self, sandbox: SandboxSession, item: Item, attempt: int) -> ItemResult:
         """Do it, and return the outcome, good or bad.
 
         Raises:
-            AGSFlowsError: The sandbox or the cloud failed, not the item.
+            AGSFlowsError: The sandbox or the cloud failed, not the item: the error's class says that a repetition may
+                succeed, or the sandbox is of no use any more.
         """
         started = time.monotonic()
-        common: dict[str, Any] = {"key": item.key, "index": item.index, "attempts": attempt}
         try:
             with recorded_secrets() as secrets:
                 outcome = self._call(sandbox, item) if self.function is not None else self._run(sandbox, item)
-        except CommandFailedError as error:
-            result = error.result
-            code = result.exit_code if result else None
-            outcome = {"status": "failed", "exit_code": code, **_failure(error, secrets)}
-            if result:
-                outcome |= {"stdout": _ends(result.stdout), "stderr": _ends(result.stderr)}
-        except (AGSFlowsError, MemoryError):
+        except AGSFlowsError as error:
+            if worth_another(error) or isinstance(error, (SupersededError, OutcomeUnknownError)):
+                raise
+            outcome = _of_error(error, secrets)
+        except MemoryError:
             raise
         except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever the function raises is the item's failure
-            outcome = {"status": "failed", **_failure(error, secrets)}
+            outcome = _of_error(error, secrets)
         if "value" in outcome:
             # What the function returns may have the secrets of its steps.
             outcome["value"] = Redactor(secrets).data(outcome["value"])
-        return ItemResult(
-            **common, **outcome, seconds=round(time.monotonic() - started, 3), instance_id=sandbox.instance.id
-        )
+        return self._result(item, attempt, outcome, time.monotonic() - started, sandbox.instance.id)
+
+    def result_of(self, item: Item, attempt: int, outcome: Outcome, instance_id: str) -> ItemResult:
+        """Return the result of an item that was executed by the queue of a sandbox."""
+        if outcome.result is None:
+            error: AGSFlowsError = OutcomeUnknownError(
+                f"It is not known whether the command in {instance_id} has run: its supervisor vanished without "
+                "leaving an exit code. It is not run again."
+            )
+            return self._result(item, attempt, _of_error(error), 0.0, instance_id)
+        result = Redactor(self.hidden.values()).data(outcome.result)
+        why, _, limit = outcome.why.partition(":")
+        if why == "timeout":
+            error = CommandTimeoutError(f"Command ran into its limit of {limit} s and was killed.", result=result)
+            found = _of_error(error)
+        elif why:
+            found = _of_error(OutputTooLargeError(f"Command wrote more than {limit} bytes and was killed."))
+        else:
+            found = _of_result(result)
+        return self._result(item, attempt, found, result.seconds, instance_id)
+
+    def environment_of(self, sandbox: SandboxSession, item: Item) -> dict[str, str]:
+        """Return the environment of an item's command, and deliver what does not fit into it as a file."""
+        text = item.value if isinstance(item.value, str) else json.dumps(item.value, ensure_ascii=False)
+        environment = {"ITEM_KEY": item.key, "ITEM_INDEX": str(item.index)}
+        if isinstance(item.value, dict):
+            for name, value in item.value.items():
+                if isinstance(value, (str, int, float, bool)) and name.isidentifier() and len(str(value)) < 4_000:
+                    shown = json.dumps(value) if isinstance(value, bool) else str(value)
+                    environment[f"ITEM_{name.upper()}"] = shown
+        file = f"{inbox_of(item)}/{item.path.name if item.path else 'item.json'}"
+        user = self.options.get("user")
+        if item.path is not None:
+            sandbox.upload(item.path, file, user=user)
+        elif len(shlex.quote(text).encode()) > LONGEST_IN_ENVIRONMENT:
+            sandbox.write(file, text, user=user)
+            return {**environment, "ITEM_FILE": file}
+        return {**environment, "ITEM": text, **({"ITEM_FILE": file} if item.path else {})}
+
+    def _result(
+        self, item: Item, attempt: int, outcome: dict[str, Any], seconds: float, instance_id: str
+    ) -> ItemResult:
+        common: dict[str, Any] = {"key": item.key, "index": item.index, "attempts": attempt}
+        return ItemResult(**common, **outcome, seconds=round(seconds, 3), instance_id=instance_id)
 
     def _call(self, sandbox: SandboxSession, item: Item) -> dict[str, Any]:
         assert self.function is not None
@@ -100,37 +219,9 @@ class Work:
             return {"status": "failed", "error": message, "error_class": type(error).__name__}
 
     def _run(self, sandbox: SandboxSession, item: Item) -> dict[str, Any]:
-        options = {"log_output": False, "limit": 2 * KEPT_OUTPUT, **self.options}
-        options["env"] = {**(options.get("env") or {}), **self._deliver(sandbox, item, options.get("user"))}
-        result = sandbox.run(str(self.command), **options)
-        outcome: dict[str, Any] = {
-            "status": "ok" if result.ok else "failed",
-            "exit_code": result.exit_code,
-            "stdout": _ends(result.stdout),
-            "stderr": _ends(result.stderr),
-        }
-        if not result.ok:
-            lines = (result.stderr or result.stdout).strip().splitlines()
-            outcome |= {"error": f"exit code {result.exit_code}" + (f": {lines[-1][:300]}" if lines else "")}
-            outcome |= {"error_class": "ExitCode"}
-        return outcome
-
-    def _deliver(self, sandbox: SandboxSession, item: Item, user: str | None) -> dict[str, str]:
-        text = item.value if isinstance(item.value, str) else json.dumps(item.value, ensure_ascii=False)
-        environment = {"ITEM_KEY": item.key, "ITEM_INDEX": str(item.index)}
-        if isinstance(item.value, dict):
-            for name, value in item.value.items():
-                if isinstance(value, (str, int, float, bool)) and name.isidentifier() and len(str(value)) < 4_000:
-                    shown = json.dumps(value) if isinstance(value, bool) else str(value)
-                    environment[f"ITEM_{name.upper()}"] = shown
-        # Named by the key: the index of an item changes when its list grows.
-        file = f"{INBOX}/{digest(item.key)}/{item.path.name if item.path else 'item.json'}"
-        if item.path is not None:
-            sandbox.upload(item.path, file, user=user)
-        elif len(text.encode()) > LONGEST_IN_ENVIRONMENT:
-            sandbox.write(file, text, user=user)
-            return {**environment, "ITEM_FILE": file}
-        return {**environment, "ITEM": text, **({"ITEM_FILE": file} if item.path else {})}
+        options = {"log_output": False, "limit": OUTPUT_LIMIT, **self.options}
+        options["env"] = {**(options.get("env") or {}), **self.environment_of(sandbox, item)}
+        return _of_result(sandbox.run(str(self.command), **options))
 
 
 def function_named(name: str) -> Function:
@@ -147,7 +238,7 @@ def function_named(name: str) -> Function:
             f"function={name!r} cannot be found: {error}.", hint="Write package.module:function. Nothing was started."
         ) from error
     if not callable(found):
-        raise ConfigurationError(f"function={name!r} is no function.", hint="Write package.module:function.")
+        raise ConfigurationError(f"function={name!r} is not a function.", hint="Write package.module:function.")
     named: Function = found
     return named
 
@@ -155,16 +246,57 @@ def function_named(name: str) -> Function:
 def worth_another(error: AGSFlowsError) -> bool:
     """Whether an item whose attempt ended with this error is tried again: the error's class decides.
 
-    A sandbox that died takes what was done in it along: the item is done anew in another one. What may have had an
+    A sandbox that died takes what was done in it along: the item is done again in another one. What may have had an
     effect outside and cannot be known is never done again.
     """
     return error.retryable or isinstance(error, LOST_SANDBOX)
 
 
-def _failure(error: BaseException, secrets: Collection[str]) -> dict[str, Any]:
+def inbox_of(item: Item) -> str:
+    """Return the directory in the sandbox for what an item's command finds as a file.
+
+    It is named by the key: the index of an item changes when its list grows.
+    """
+    return f"{INBOX}/{digest(item.key)}"
+
+
+def failed(turn: Item, attempt: int, error: AGSFlowsError, instance_id: str) -> ItemResult:
+    """Return the result of an item that could not be executed."""
+    return ItemResult(key=turn.key, index=turn.index, attempts=attempt, instance_id=instance_id, **_of_error(error))
+
+
+def _name_of(function: Function) -> str:
+    kind = type(function)
+    name = getattr(function, "__qualname__", kind.__qualname__)
+    return f"{getattr(function, '__module__', kind.__module__)}:{name}"
+
+
+def _of_result(result: ExecResult) -> dict[str, Any]:
+    outcome: dict[str, Any] = {
+        "status": "ok" if result.ok else "failed",
+        "exit_code": result.exit_code,
+        "stdout": _ends(result.stdout),
+        "stderr": _ends(result.stderr),
+    }
+    if not result.ok:
+        lines = (result.stderr or result.stdout).strip().splitlines()
+        outcome |= {"error": f"exit code {result.exit_code}" + (f": {lines[-1][:300]}" if lines else "")}
+        outcome |= {"error_class": "ExitCode"}
+    return outcome
+
+
+def _of_error(error: BaseException, secrets: Collection[str] = ()) -> dict[str, Any]:
     # A file's name in it need not be text.
     message = (str(error) or type(error).__name__).encode(errors="backslashreplace").decode()
-    return {"error": Redactor(secrets).text(message)[:2_000], "error_class": type(error).__name__}
+    outcome: dict[str, Any] = {
+        "status": "failed",
+        "error": Redactor(secrets).text(message)[:2_000],
+        "error_class": type(error).__name__,
+    }
+    result = error.result if isinstance(error, CommandFailedError) else None
+    if result is not None:
+        outcome |= {"exit_code": result.exit_code, "stdout": _ends(result.stdout), "stderr": _ends(result.stderr)}
+    return outcome
 
 
 def _ends(text: str) -> str:

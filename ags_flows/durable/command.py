@@ -126,7 +126,7 @@ def has_no_directory(instance_id: str, command: Command) -> InvalidRequestError:
     )
 
 
-def _directory(cwd: str | None) -> str:
+def directory_of(cwd: str | None) -> str:
     """Return a working directory relative to the user's home, in which the scripts start, or an absolute one."""
     if cwd in (None, "", "~"):
         return ""
@@ -203,7 +203,7 @@ class DurableCommand:
         command, call = self._command, step.holder.call
         uploaded = upload_path(call) if len(command.text.encode()) > LONGEST_VALUE else ""
         stdin = input_path(call) if command.stdin is not None else ""
-        env = start_environment(None if uploaded else command.text, command.env, _directory(command.cwd))
+        env = start_environment(None if uploaded else command.text, command.env, directory_of(command.cwd))
         limits = Limits(math.ceil(command.timeout or 0), command.most_output)
         deadline = time.monotonic() + STALE * 2
         while True:

@@ -4,6 +4,7 @@ from ags_flows.flows.hooks import stop_sandboxes
 from ags_flows.flows.provision_and_run import provision_and_run
 from ags_flows.flows.reap import reap
 from ags_flows.flows.run_batch import run_batch
+from ags_flows.flows.run_batch_shard import run_batch_shard
 from ags_flows.flows.run_items import run_items
 from ags_flows.flows.run_job import run_job
 from ags_flows.flows.swebench import swebench_evaluate
@@ -14,6 +15,7 @@ __all__ = [
     "provision_and_run",
     "reap",
     "run_batch",
+    "run_batch_shard",
     "run_items",
     "run_job",
     "stop_sandboxes",

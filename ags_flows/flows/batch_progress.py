@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from functools import partial
-from typing import Literal
 from uuid import UUID
 
 from prefect import task
@@ -20,12 +21,14 @@ from prefect.states import Completed, Failed
 from ags_flows.batch.items import Item
 from ags_flows.batch.queue import Turn
 from ags_flows.batch.runner import Runner
+from ags_flows.batch.shards import Progress, Shards
+from ags_flows.batch.slices import PROGRESS as PROGRESS_FILE
+from ags_flows.batch.storage import repeated, storage_at
 from ags_flows.models import BatchReport, ItemResult
+from ags_flows.models.batch import TaskRuns
 from ags_flows.run.artifacts import show
 from ags_flows.run.holder import INTERNAL
 from ags_flows.run.logs import run_logger
-
-TaskRuns = Literal["chunks", "items", "none"]
 
 PROGRESS = "batch-progress"
 RESULTS = "batch-results"
@@ -56,26 +59,30 @@ class Observer:
             created = show(lambda: create_progress_artifact(progress, key=PROGRESS, description=told))
             self._artifact = created if isinstance(created, UUID) else None
 
-    def watch(self, runner: Runner) -> None:
+    def watch(self, runner: Runner | Shards) -> None:
         """Return when the batch is over.
 
         Raises:
             AGSFlowsError: The batch cannot go on.
         """
-        if self._in_flow and self._task_runs == "chunks":
+        if self._in_flow and self._task_runs == "chunks" and isinstance(runner, Runner):
             self._watch_chunks(runner)
         while not runner.wait(POLL):
             self._update(runner)
         self._update(runner, now=True)
 
     def report(self, report: BatchReport, results: Sequence[ItemResult], failed_as_a_whole: bool) -> None:
-        """Write the table, and emit an event: `ags.batch.failed` where more failed than may, else `.finished`."""
+        """Write the table, and emit an event: `ags.batch.failed` where more failed than may, else `.finished`.
+
+        Args:
+            report: What became of the batch.
+            results: The first of them, failed ones first.
+            failed_as_a_whole: Whether more failed than may.
+        """
         run_logger().info("%s", _line(report))
         if not self._in_flow:
             return
-        failed = [result for result in results if result.status == "failed"]
-        others = [result for result in results if result.status == "ok"]
-        rows = [_row(result) for result in [*failed, *others][:MOST_ROWS]]
+        rows = [_row(result) for result in results[:MOST_ROWS]]
         show(lambda: create_table_artifact(key=RESULTS, table=rows, description=_summary(report, len(rows))))
         context = FlowRunContext.get()
         if context is not None and context.flow_run is not None:
@@ -108,7 +115,7 @@ class Observer:
             return Failed(message=f"{done} of {len(keys)} items done; the batch ended before the others.")
         return Completed(message=f"{done} items done.")
 
-    def _update(self, runner: Runner, now: bool = False) -> None:
+    def _update(self, runner: Runner | Shards, now: bool = False) -> None:
         if self._artifact is None or not (now or time.monotonic() - self._updated >= UPDATE_EVERY):
             return
         self._updated = time.monotonic()
@@ -120,6 +127,42 @@ class Observer:
     def _told(self, done: int, failed: int) -> str:
         more = f", {failed:,} of them failed" if failed else ""
         return f"{done:,} of {len(self._items):,} items done{more}"
+
+
+class ShardObserver(Observer):
+    """Watches a shard of a batch, and writes its progress where the flow run that started it reads it.
+
+    Args:
+        location: The results location of the shard.
+    """
+
+    def __init__(self, location: str) -> None:
+        super().__init__([], "none")
+        self._storage = storage_at(location)
+        self._progress = Progress()
+
+    def announce(self, done: int) -> None:
+        """Write the progress before there is any."""
+        self._write(done=done)
+
+    def watch(self, runner: Runner | Shards) -> None:
+        """Return when the shard is over."""
+        written = time.monotonic()
+        while not runner.wait(POLL):
+            if time.monotonic() - written >= UPDATE_EVERY:
+                written = time.monotonic()
+                self._write(done=runner.done, failed=runner.failed)
+        self._write(done=runner.done, failed=runner.failed)
+
+    def report(self, report: BatchReport, results: Sequence[ItemResult], failed_as_a_whole: bool) -> None:
+        """Write the last progress."""
+        run_logger().info("%s", _line(report))
+        self._write(started=report.started, sandboxes=report.sandboxes)
+
+    def _write(self, **changes: int) -> None:
+        self._progress = replace(self._progress, beat=time.time_ns(), **changes)
+        content = json.dumps(asdict(self._progress)).encode()
+        repeated(self._storage, lambda: self._storage.write(PROGRESS_FILE, content))
 
 
 def _percent(done: int, items: int) -> float:

@@ -1,22 +1,42 @@
 """The flow that takes many items through a pool of sandboxes."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
 
-from prefect import flow
+from prefect import Flow
 
-from ags_flows.batch.work import function_named
+from ags_flows.batch.work import Work
 from ags_flows.blocks import ConfigChoice, resolve_config
-from ags_flows.flows.batch_progress import TaskRuns
 from ags_flows.flows.hooks import stop_sandboxes, stop_sandboxes_if_asked
 from ags_flows.flows.names import name_of_batch
 from ags_flows.flows.parameters import Pairs, Seconds, Text, Texts, ToolChoice, User
-from ags_flows.flows.run_items import run_items
-from ags_flows.models import BatchReport
+from ags_flows.flows.run_items import checked_items, do_batch
+from ags_flows.flows.run_shards import Sharding, do_shards
+from ags_flows.models import BatchOptions, BatchReport
+from ags_flows.models.batch import OnCrash, TaskRuns
 from ags_flows.run.assets import check_assets, materialize_assets
-from ags_flows.session import OnCrash
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
-@flow(
+class ItemsFlow(Flow[P, R]):
+    """A flow whose parameter `items` is data: Prefect takes a field `$ref` for a reference to a block."""
+
+    def validate_parameters(self, parameters: dict[str, Any]) -> dict[str, Any]:
+        """Check and convert all parameters; leave the items of a list as they are."""
+        items = parameters.get("items")
+        if not isinstance(items, (list, tuple)):
+            return super().validate_parameters(parameters)
+        return {**super().validate_parameters({**parameters, "items": []}), "items": list(items)}
+
+
+def items_flow(**options: Any) -> Callable[[Callable[P, R]], ItemsFlow[P, R]]:
+    """Make a function a flow, as Prefect's `@flow` does."""
+    return lambda function: ItemsFlow(function, **options)
+
+
+@items_flow(
     name="run-batch",
     flow_run_name=name_of_batch,
     description="Run a command, or a Python function, for each of many items, in a pool of sandboxes. Goes on after "
@@ -49,6 +69,8 @@ def run_batch(
     on_crash: OnCrash = "lease",
     delete_tool: bool | None = None,
     assets: Texts = [],
+    shards: int = 0,
+    shard_deployment: Text = "run-batch-shard/machines",
 ) -> BatchReport:
     """Run a command or a function for each of many items, in a pool of sandboxes.
 
@@ -85,6 +107,10 @@ def run_batch(
             `stop`.
         delete_tool: By default true for a tool that this run created.
         assets: Keys of the Prefect assets that the batch produces, materialized if not too many items failed.
+        shards: Divide the items among so many flow runs of `shard_deployment`, which the workers of its work pool
+            execute, on as many machines as there are. `results` must be a location that all of them can read and
+            write, and `config` a saved block. `sandboxes` is the number of all shards together. 0: no shards.
+        shard_deployment: The deployment of the flow `run_batch_shard`.
 
     Returns:
         What became of the items.
@@ -99,21 +125,19 @@ def run_batch(
         print(report.succeeded, report.results)
         ```
     """
-    settings: dict[str, Any] = {
-        "timeout": timeout or None,
+    settings = {
+        "command": command,
+        "function": function,
+        "timeout": timeout,
         "env": env,
         "secrets": secrets,
-        "cwd": cwd or None,
-        "user": user or None,
+        "cwd": cwd,
+        "user": user,
         "durable": durable,
     }
     check_assets(assets)
-    report = run_items(
-        items,
-        function_named(function) if function else None,
-        command=command or None,
-        tool=tool or None,
-        options={name: value for name, value in settings.items() if value is not None},
+    work = Work.of(settings)
+    options = BatchOptions(
         sandboxes=sandboxes,
         items_per_sandbox=items_per_sandbox,
         concurrency_limit=concurrency_limit or None,
@@ -126,7 +150,12 @@ def run_batch(
         lease=lease or None,
         on_crash=on_crash,
         delete_tool=delete_tool,
-        config=resolve_config(config),
     )
+    read, chosen = checked_items(items, work), resolve_config(config)
+    if shards:
+        sharding = Sharding(shards, shard_deployment, settings)
+        report = do_shards(read, work, tool or None, options, chosen if config else None, sharding)
+    else:
+        report = do_batch(read, work, tool or None, options, chosen)
     materialize_assets(assets, report.model_dump(mode="json", include={"items", "succeeded", "failed", "results"}))
     return report

@@ -6,40 +6,39 @@ import math
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from prefect.context import FlowRunContext
 
 from ags_flows import tasks
-from ags_flows.batch.claim import claimed
+from ags_flows.batch.claim import claimed, location_of
 from ags_flows.batch.items import Items, read_items
-from ags_flows.batch.ledger import Ledger
-from ags_flows.batch.location import location_of
+from ags_flows.batch.ledger import Identity, Ledger
+from ags_flows.batch.limits import limited_by, open_gate, paced_by
 from ags_flows.batch.pool import Order, Pool
-from ags_flows.batch.runner import Limits, Runner, open_gate
-from ags_flows.batch.storage import Storage, result_storage, storage_at
+from ags_flows.batch.runner import Plan, Runner, plainly
+from ags_flows.batch.storage import ResultsError, Storage, result_storage, storage_at
 from ags_flows.batch.work import Function, Work
 from ags_flows.blocks import AGSConfig
-from ags_flows.errors import AGSFlowsError, BatchFailedError, ConfigurationError
-from ags_flows.flows.batch_progress import Observer, TaskRuns, item_task
-from ags_flows.flows.concurrency import limited_by, paced_by
-from ags_flows.models import BatchReport, Tool, ToolSpec
-from ags_flows.ownership import fingerprint
+from ags_flows.errors import AGSFlowsError, BatchFailedError, ConfigurationError, InstanceGoneError
+from ags_flows.flows.batch_progress import Observer, item_task
+from ags_flows.models import BatchOptions, BatchReport, Tool, ToolSpec
+from ags_flows.ownership import Holder, digest, fingerprint
 from ags_flows.run.holder import Execution, current_execution, owner
+from ags_flows.run.interruption import Ending, interruptible
 from ags_flows.run.logs import run_logger
-from ags_flows.run.outcome import Ending, ending_of
+from ags_flows.run.outcome import enclosing_run, ending_of
 from ags_flows.run.secrets import load_secrets
 from ags_flows.run.task_options import as_step
-from ags_flows.session import OnCrash, make_tool
+from ags_flows.session import make_tool
 from ags_flows.tasks.tools import tool_id
 
 MOST_SANDBOXES = 100
-"""How many at once, where nobody says: a thread each, and more than one process feeds with short items."""
+"""How many at the same time by default: a thread each, and more than one process feeds with short items."""
 
 SHOWN_FAILURES = 100
-POLL = 1.0
 
 
 def run_items(
@@ -50,24 +49,12 @@ def run_items(
     tool: ToolSpec | Tool | str | None = None,
     order: Callable[[Any], Order] | None = None,
     options: Mapping[str, Any] | None = None,
-    sandboxes: int | None = None,
-    items_per_sandbox: int | None = None,
-    concurrency_limit: str | None = None,
-    rate_limit: str | None = None,
-    results: str | Path | Storage | None = None,
-    retries: int = 2,
-    retries_of_failed: int = 0,
-    fail_above: float = 0.1,
-    task_runs: TaskRuns = "chunks",
-    lease: str | None = None,
-    on_crash: OnCrash = "lease",
-    delete_tool: bool | None = None,
-    step: str = "",
     config: AGSConfig | None = None,
+    **settings: Any,
 ) -> BatchReport:
     """Do something with each of many items, in a pool of sandboxes.
 
-    What is done is noted where the results are kept, as soon as it is: a retry of the flow run, or another run with
+    What is done is recorded where the results are kept, as soon as it is: a retry of the flow run, or another run with
     the same `results`, goes on with what is not. Items that were being worked on when the process died are found in
     their sandbox again, if that still lives, and are not done twice in it.
 
@@ -79,30 +66,17 @@ def run_items(
         tool: A `ToolSpec` to create, a tool, its name or id; by default the configuration's `tool_id`.
         order: Which sandbox an item needs, where not all need the same; called with the item.
         options: Of the command: `timeout`, `cwd`, `user`, `env`, `secrets`, `durable`.
-        sandboxes: How many at once; by default what the account's quota leaves free, at most 100.
-        items_per_sandbox: After how many items a sandbox is replaced; None for never, 1 for a fresh one each.
-        concurrency_limit: A global concurrency limit of the Prefect server: each sandbox takes one slot of it, in
-            all flow runs together.
-        rate_limit: A global concurrency limit with a slot decay: each start of a sandbox takes one slot of it.
-        results: Where results and progress are kept: a local path, or a URL that fsspec knows (`s3://...`); by
-            default the result storage of the flow run.
-        retries: How often an item is tried again after a failure of the sandbox or the cloud.
-        retries_of_failed: How often an item is tried again that itself failed.
-        fail_above: The part of the items that may fail, 0 to 1. As soon as more have failed, the batch ends.
-        task_runs: `chunks`: a task run for every hundred items or so; `items`: one for each item, and for each step
-            of it; `none`.
-        lease: How long sandboxes outlive this process, `30s` to `24h`.
-        on_crash: As of `sandbox_session`.
-        delete_tool: Delete the tool afterwards; by default only one that was created here.
-        step: Tells batches of one flow run apart that do the same with items of the same source.
         config: Where AGS is; by default from the environment.
+        settings: How it is done: the fields of `ags_flows.models.BatchOptions`, such as `sandboxes`, `results`,
+            `retries` and `fail_above`.
 
     Returns:
         What became of the items; failed ones are listed, and all are in `results`.
 
     Raises:
         BatchFailedError: More items failed than may.
-        ConfigurationError: No items, unreadable items, no quota, no such limit, ...; nothing was started.
+        ConfigurationError: No items, unreadable items, no quota, no such limit, the results of another batch, ...;
+            nothing was started.
 
     Example:
         ```python
@@ -116,94 +90,164 @@ def run_items(
             return run_items("items.jsonl", evaluate, tool="swebench-v1", results="runs/tonight")
         ```
     """
-    config = config or AGSConfig()
-    work = Work(command=command, function=function, options=dict(options or {}))
-    load_secrets(work.options.get("secrets"))
-    _check(sandboxes, items_per_sandbox, fail_above, retries, retries_of_failed)
+    chosen = BatchOptions(**settings)
+    hidden = load_secrets((options or {}).get("secrets"))
+    work = Work(command=command, function=function, options=dict(options or {}), hidden=hidden)
+    return do_batch(checked_items(items, work), work, tool, chosen, config or AGSConfig(), order)
+
+
+def checked_items(source: Sequence[Any] | str | Path, work: Work) -> Items:
+    """Read the items of a batch, and check that its work can be done with each."""
+    work.queued  # noqa: B018 - checks the options of the command
+    read = read_items(source)
+    for item in read.all:
+        work.check(item)
+    return read
+
+
+def do_batch(
+    read: Items,
+    work: Work,
+    tool: ToolSpec | Tool | str | None,
+    options: BatchOptions,
+    config: AGSConfig,
+    order: Callable[[Any], Order] | None = None,
+    observer: Observer | None = None,
+) -> BatchReport:
+    """Do a batch. See `run_items`.
+
+    Args:
+        read: The items.
+        work: What is done with each.
+        tool: See `run_items`.
+        options: How it is done.
+        config: Where AGS is.
+        order: See `run_items`.
+        observer: Watches the batch, by default for the Prefect UI.
+    """
     reference = tool if tool is not None else config.tool_id
     if not reference and order is None:
         raise ConfigurationError("No tool is given.", hint="Give a ToolSpec, a tool's name, or AGSConfig(tool_id=...).")
-    read = read_items(items)
-    # 0.29 of 100 is 29, and not 28 as the product of the floats would have it.
-    may_fail = math.floor(round(fail_above * len(read.all), 6))
-    started = time.monotonic()
-    execution = _execution(work, items, step)
-    storage = storage_for(results)
-    if results is None:
-        storage, number = location_of(storage, execution.step("run_items", {}))
-        execution = _at(execution, str(number))
-    else:
-        execution = _at(execution, str(results) if isinstance(results, (str, Path)) else storage.where(""))
-    with claimed(storage, execution.frames[0].id, run_logger()):
-        ledger = Ledger(storage, read.all)
-        observer = Observer(read.all, task_runs)
-        pool = Pool(config, execution, lease=lease, logger=run_logger())
-        size = _size(sandboxes, len(read.all) - len(ledger.resumed), pool)
-        gate, most = limited_by(concurrency_limit) if concurrency_limit else (open_gate, size)
-        gate = paced_by(rate_limit, gate) if rate_limit else gate
+    place = place_of(work, read.source, options)
+    run = enclosing_run()
+    batch = _Batch(read, work, options, config, place)
+    runners: list[Runner] = []
+
+    def wake(reason: str) -> None:
+        for runner in runners:
+            runner.interrupt(InstanceGoneError(f"The batch was interrupted: {reason}."))
+
+    pool = Pool(config, place.execution, lease=options.lease, logger=run_logger())
+    plan = batch.plan(pool)
+    with (
+        claimed(place.storage, place.holder, run_logger(), lambda: wake("another run has taken it over")) as claim,
+        interruptible(lambda: wake("its flow run ends"), run) as interruption,
+    ):
+        ledger = Ledger(place.storage, read.all, batch.identity(), claim.check)
+        observer = observer or Observer(read.all, options.task_runs)
         ledger.prepare()
         if ledger.resumed:
             run_logger().info("%d of %d items were done before", len(ledger.resumed), len(read.all))
-        made = _Tool(config, reference, delete_tool)
-        runner: Runner | None = None
+        made = BatchTool(config, reference, options.delete_tool)
         try:
             name = made.make() if reference else ""
-            runner = Runner(
-                read.all,
-                work,
-                lambda item: order(item.value) if order else Order(name),
-                pool,
-                ledger,
-                Limits(
-                    sandboxes=min(size, most),
-                    items_per_sandbox=items_per_sandbox,
-                    retries=retries,
-                    retries_of_failed=retries_of_failed,
-                    failures=may_fail,
-                ),
-                execution=execution,
-                logger=run_logger(),
-                gate=gate,
-                attempt=item_task if task_runs == "items" and FlowRunContext.get() else lambda turn, do: do(),
-                inherit_context=task_runs == "items",
-            )
+            plan = replace(plan, order=lambda item: order(item.value) if order else Order(name))
+            runner = Runner(plan, pool, ledger, run_logger())
+            runners.append(runner)
             observer.announce(runner.done)
             runner.start()
             observer.watch(runner)
+            report = batch.report(ledger, pool)
         except BaseException as error:
-            if runner is not None:
-                runner.stop()
-            ending = ending_of(error)
-            _end(pool, made, "cancelled" if ending == "crashed" and on_crash == "stop" else ending)
+            lost = claim.lost
+            # What an interruption asked for comes before the error that it caused.
+            ending = interruption.ending or ending_of(lost or error, run)
+            if isinstance(error, ResultsError):
+                # A retry may find the results again, and what is done in the sandboxes.
+                ending = "crashed"
+            elif ending == "crashed" and options.on_crash == "stop":
+                ending = "cancelled"
+            try:
+                for runner in runners:
+                    runner.stop()
+            finally:
+                _end(pool, made, ending)
+            if lost is not None:
+                raise lost from error
             raise
         _end(pool, made, "completed")
-        report = _report(read, ledger, pool, time.monotonic() - started)
-        undone = report.items - report.succeeded - report.failed
-        failed = report.failed > may_fail or undone > 0
-        observer.report(report, sorted(ledger.results.values(), key=lambda result: result.index), failed)
-        if failed:
-            raise _failure(report, fail_above, may_fail, undone)
-        return report
+    failed = report.failed > plan.failures or report.succeeded + report.failed < report.items
+    observer.report(report, [*ledger.shown("failed"), *ledger.shown("ok")], failed)
+    if failed:
+        raise failure_of(report, options.fail_above, plan.failures)
+    return report
 
 
-def _report(read: Items, ledger: Ledger, pool: Pool, seconds: float) -> BatchReport:
-    done = ledger.results.values()
-    failures = sorted((result for result in done if result.status == "failed"), key=lambda result: result.index)
-    return BatchReport(
-        items=len(read.all),
-        succeeded=len(done) - len(failures),
-        failed=len(failures),
-        duplicates=read.duplicates,
-        resumed=len(ledger.resumed),
-        failures=tuple(failures[:SHOWN_FAILURES]),
-        results=ledger.write_results(),
-        sandboxes=pool.most,
-        started=pool.started,
-        seconds=round(seconds, 3),
-    )
+@dataclass(frozen=True)
+class BatchPlace:
+    """Where a batch is kept, and whose it is."""
+
+    storage: Storage
+    execution: Execution
+    holder: Holder
 
 
-def _failure(report: BatchReport, fail_above: float, may_fail: int, undone: int) -> BatchFailedError:
+class _Batch:
+    """The parts of one call: what it is, what it does, and what it reports."""
+
+    def __init__(self, read: Items, work: Work, options: BatchOptions, config: AGSConfig, place: BatchPlace) -> None:
+        self._read = read
+        self._work = work
+        self._options = options
+        self._config = config
+        self._place = place
+        self._started = time.monotonic()
+
+    def identity(self) -> Identity:
+        """Return what the batch is."""
+        return identity_of(self._read, self._work, self._options)
+
+    def plan(self, pool: Pool) -> Plan:
+        """Return what is to be done, but for the tool.
+
+        Raises:
+            ConfigurationError: A limit does not exist, or the quota is zero.
+        """
+        options = self._options
+        free, limit = pool.free_quota(), options.concurrency_limit
+        size = options.sandboxes or (MOST_SANDBOXES if free is None else max(1, min(free, MOST_SANDBOXES)))
+        gate, most = limited_by(limit) if limit else (open_gate, size)
+        return Plan(
+            items=self._read.all,
+            work=self._work,
+            order=lambda item: Order(""),
+            options=options,
+            sandboxes=min(size, most),
+            failures=may_fail(self._read, options),
+            execution=self._place.execution,
+            gate=paced_by(options.rate_limit, gate) if options.rate_limit else gate,
+            attempt=item_task if options.task_runs == "items" and FlowRunContext.get() else plainly,
+        )
+
+    def report(self, ledger: Ledger, pool: Pool) -> BatchReport:
+        """Write the results and return the report."""
+        return BatchReport(
+            items=len(self._read.all),
+            succeeded=ledger.count("ok"),
+            failed=ledger.count("failed"),
+            duplicates=self._read.duplicates,
+            resumed=len(ledger.resumed),
+            failures=tuple(ledger.shown("failed")[:SHOWN_FAILURES]),
+            results=ledger.write_results(),
+            sandboxes=pool.most,
+            started=pool.started,
+            seconds=round(time.monotonic() - self._started, 3),
+        )
+
+
+def failure_of(report: BatchReport, fail_above: float, may_fail: int) -> BatchFailedError:
+    """Return the error of a batch of which more items failed than may, or which ended early."""
+    undone = report.items - report.succeeded - report.failed
     first = "; ".join(f"{one.key}: {one.error.splitlines()[0]}" for one in report.failures[:3] if one.error)
     return BatchFailedError(
         f"{report.failed} of {report.items} items failed"
@@ -215,7 +259,7 @@ def _failure(report: BatchReport, fail_above: float, may_fail: int, undone: int)
     )
 
 
-def _end(pool: Pool, made: _Tool, ending: Ending) -> None:
+def _end(pool: Pool, made: BatchTool, ending: Ending) -> None:
     if ending in ("crashed", "suspended", "superseded"):
         # A retry of this run takes the sandboxes over; otherwise their leases end them.
         pool.leave()
@@ -224,7 +268,7 @@ def _end(pool: Pool, made: _Tool, ending: Ending) -> None:
     made.delete(quietly=ending == "cancelled")
 
 
-class _Tool:
+class BatchTool:
     """The tool of a batch, created where that was asked for."""
 
     def __init__(self, config: AGSConfig, tool: ToolSpec | Tool | str, delete: bool | None) -> None:
@@ -262,38 +306,35 @@ class _Tool:
             end(None, self._made, config=self._config)
 
 
-def _check(
-    sandboxes: int | None, items_per_sandbox: int | None, fail_above: float, retries: int, retries_of_failed: int
-) -> None:
-    for name, value in (("sandboxes", sandboxes), ("items_per_sandbox", items_per_sandbox)):
-        if value is not None and value < 1:
-            raise ConfigurationError(f"{name}={value}: at least 1.", hint="Leave it out for the default.")
-    for name, count in (("retries", retries), ("retries_of_failed", retries_of_failed)):
-        if count < 0:
-            raise ConfigurationError(f"{name}={count} is negative.", hint="0 is for no retry.")
-    if not 0 <= fail_above <= 1:
-        raise ConfigurationError(f"fail_above={fail_above} is no part of the items.", hint="0 is for none, 1 for all.")
+def identity_of(read: Items, work: Work, options: BatchOptions, shards: int = 0) -> Identity:
+    """Return what a batch is."""
+    parts = [f"{work.text} for {len(read.all):,} items"]
+    parts += [f"of {read.source}"] if read.source else []
+    parts += [f"in {shards} shards"] if shards else []
+    parts += [f"as step {options.step!r}"] if options.step else []
+    return Identity(digest(work.does, options.step, str(shards)), work.version, " ".join(parts))
 
 
-def _size(asked: int | None, undone: int, pool: Pool) -> int:
-    free = pool.free_quota()
-    if asked is not None:
-        # What AGS refuses meanwhile is waited for.
-        return min(asked, undone)
-    return min(MOST_SANDBOXES, undone) if free is None else max(1, min(free, undone, MOST_SANDBOXES))
+def may_fail(read: Items, options: BatchOptions) -> int:
+    """Return how many items may fail: 0.29 of 100 is 29, and not 28 as the product of the floats would have it."""
+    return math.floor(round(options.fail_above * len(read.all), 6))
 
 
-def _execution(work: Work, items: Sequence[Any] | str | Path, step: str) -> Execution:
-    """Return the execution of a batch. Its place is what it does: another batch of the same run has another one."""
-    source = str(items) if isinstance(items, (str, Path)) else ""
-    function = getattr(work.function, "__qualname__", type(work.function).__qualname__)
+def place_of(work: Work, source: str, options: BatchOptions) -> BatchPlace:
+    """Return where a batch is kept, and its execution. Its place is what it does: another batch has another one."""
     base = current_execution().rooted()
-    return replace(base, place=base.place.within("run_items", fingerprint([work.command, function, source, step])))
-
-
-def _at(execution: Execution, results: str) -> Execution:
-    """Return the execution of the batch with these results: equal batches of one run do not share their sandboxes."""
-    return replace(execution, place=execution.place.within("results", results))
+    does = fingerprint([work.does, source, options.step])
+    execution = replace(base, place=base.place.within("run_items", does))
+    step, results = execution.step("run_items", {}), options.results
+    storage = storage_for(results)
+    if results is None:
+        storage, number = location_of(storage, step)
+        location = str(number)
+    else:
+        location = str(results) if isinstance(results, (str, Path)) else storage.where("")
+    # Equal batches of one run do not share their sandboxes.
+    execution = replace(execution, place=execution.place.within("results", location))
+    return BatchPlace(storage, execution, step.holder)
 
 
 def storage_for(results: str | Path | Storage | None) -> Storage:

@@ -5,6 +5,7 @@ Sessions, batches, jobs and `AGSRuntime` all get their sandboxes here.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from ags_flows.errors import (
     NotFoundError,
     SupersededError,
     UnreachableError,
+    WaitCancelledError,
     WaitTimeoutError,
 )
 from ags_flows.lifecycle.changes import resume
@@ -60,6 +62,7 @@ class Launch:
         lease: Length of the lease in seconds, if the caller renews the timeout as a lease.
         metadata: More metadata.
         startup_timeout: Seconds for each wait for a state.
+        cancelled: Ends the waits within a second when set; nothing is started from then on.
     """
 
     step: Step
@@ -69,6 +72,7 @@ class Launch:
     lease: int | None = None
     metadata: dict[str, str] = field(default_factory=dict)
     startup_timeout: float = 300.0
+    cancelled: threading.Event = field(default_factory=threading.Event)
 
     @property
     def tool(self) -> str | None:
@@ -111,7 +115,9 @@ def open_sandbox(
     if opened.instance.status == "RUNNING":
         return opened
     try:
-        running = wait_instance_running(control, opened.instance.id, timeout=launch.startup_timeout)
+        running = wait_instance_running(
+            control, opened.instance.id, timeout=launch.startup_timeout, cancelled=launch.cancelled
+        )
     except BaseException:
         with suppress(AGSFlowsError):
             persistently(lambda: control.stop_instance(opened.instance.id))
@@ -155,6 +161,8 @@ def take_over_or_start(
             return Opened(taken, True)
 
     def start(client_token: str, metadata: dict[str, str]) -> Instance:
+        if launch.cancelled.is_set():
+            raise WaitCancelledError("The start of a sandbox was cancelled.")
         return control.start_instance(
             **launch.arguments,
             timeout=launch.timeout,
@@ -252,7 +260,9 @@ def take_over(control: ControlPlane, connection: Connection, launch: Launch, can
         )
     else:
         if candidate.status != "RUNNING":
-            candidate = wait_instance_running(control, candidate.id, timeout=launch.startup_timeout)
+            candidate = wait_instance_running(
+                control, candidate.id, timeout=launch.startup_timeout, cancelled=launch.cancelled
+            )
         persistently(lambda: control.update_instance(candidate.id, timeout=launch.timeout))
     # An attempt that ended before it saw the response to its start has not checked it.
     control.check_overrides(

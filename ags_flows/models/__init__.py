@@ -16,7 +16,7 @@ from ags_flows.models.answers import (
     Snapshot,
     Tool,
 )
-from ags_flows.models.batch import BatchReport, ItemResult
+from ags_flows.models.batch import BatchOptions, BatchReport, ItemResult
 from ags_flows.models.code import Chart, CodeContext, CodeError, CodeResult, RichResult
 from ags_flows.models.containers import Computer, Dns, Logs, Network, Port, Probe, Resources, Security
 from ags_flows.models.fields import (
@@ -70,6 +70,7 @@ __all__ = [
     "AccessToken",
     "AgentBucketSource",
     "Answer",
+    "BatchOptions",
     "BatchReport",
     "CfsSource",
     "Chart",

@@ -8,6 +8,47 @@ from pydantic import Field
 
 from ags_flows.models.value import Value
 
+TaskRuns = Literal["chunks", "items", "none"]
+OnCrash = Literal["lease", "stop"]
+
+
+class BatchOptions(Value):
+    """How the items of a batch are done.
+
+    Attributes:
+        sandboxes: How many sandboxes at the same time; by default what the account's quota leaves free, at most 100.
+        items_per_sandbox: After how many items a sandbox is replaced; None for never, 1 for a fresh one each.
+        concurrency_limit: A global concurrency limit of the Prefect server: each sandbox takes one slot of it, in all
+            flow runs together.
+        rate_limit: A global concurrency limit with a slot decay: each start of a sandbox takes one slot of it.
+        results: Where results and progress are kept: a local path, or a URL that fsspec knows (`s3://...`); by
+            default the result storage of the flow run.
+        retries: How often an item is tried again after a failure of the sandbox or the cloud.
+        retries_of_failed: How often an item is tried again that itself failed.
+        fail_above: The part of the items that may fail, 0 to 1. As soon as more have failed, the batch ends.
+        task_runs: `chunks`: a task run for every hundred items or so; `items`: one for each item, and for each step
+            of it; `none`.
+        lease: How long sandboxes outlive this process, `30s` to `24h`; by default the configuration's.
+        on_crash: What becomes of the sandboxes when this process is killed: `lease` leaves them to a retry and to
+            their lease, `stop` stops them.
+        delete_tool: Delete the tool afterwards; by default only one that was created here.
+        step: Tells batches of one flow run apart that do the same with items of the same source.
+    """
+
+    sandboxes: int | None = Field(default=None, ge=1)
+    items_per_sandbox: int | None = Field(default=None, ge=1)
+    concurrency_limit: str | None = None
+    rate_limit: str | None = None
+    results: Any = None
+    retries: int = Field(default=2, ge=0)
+    retries_of_failed: int = Field(default=0, ge=0)
+    fail_above: float = Field(default=0.1, ge=0, le=1)
+    task_runs: TaskRuns = "chunks"
+    lease: str | None = None
+    on_crash: OnCrash = "lease"
+    delete_tool: bool | None = None
+    step: str = ""
+
 
 class ItemResult(Value):
     """The result of one item: one line of the results file.

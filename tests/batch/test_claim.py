@@ -1,7 +1,5 @@
 import json
 import logging
-import socket
-import subprocess
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -11,10 +9,12 @@ import pytest
 from prefect.filesystems import LocalFileSystem
 
 from ags_flows.batch import claim
-from ags_flows.batch.claim import CLAIM, claimed
+from ags_flows.batch.claim import CLAIM, claimed, location_of
 from ags_flows.batch.storage import DirectoryStorage, PrefectStorage
-from ags_flows.errors import ConfigurationError
+from ags_flows.errors import ConfigurationError, ConflictError, SupersededError
 from ags_flows.flows import run_items
+from ags_flows.ownership import Frame, Holder
+from ags_flows.run.holder import Execution
 
 LOGGER = logging.getLogger("ags_flows.claims")
 
@@ -26,8 +26,12 @@ def storage(request, tmp_path):
     return PrefectStorage(LocalFileSystem(basepath=str(tmp_path)), "batch/")
 
 
-def claim_of(run, host, process, **more):
-    return json.dumps({"run": run, "host": host, "process": process, "token": run, **more}).encode()
+def holder(run, attempt=1, call="c"):
+    return Holder((Frame("flow", run, attempt), Frame("call", call)))
+
+
+def written(storage, who, **more):
+    storage.write(CLAIM, json.dumps({"holder": str(who), "token": str(who), "ended": False, **more}).encode())
 
 
 def held(storage):
@@ -39,12 +43,16 @@ def held(storage):
             continue
 
 
-def test_two_runs_with_one_place_do_each_item_once(ags_config, tmp_path, caplog):
+def hold(storage, who, on_lost=lambda: None):
+    return claimed(storage, who, LOGGER, on_lost)
+
+
+def test_two_runs_with_one_location_do_each_item_once(ags_config, tmp_path, caplog):
     done = []
 
     def work(sandbox, item):
         done.append(item)
-        time.sleep(0.2)
+        time.sleep(0.1)
 
     def batch(_):
         return run_items(list("abcdef"), work, tool="base", sandboxes=2, results=tmp_path, config=ags_config)
@@ -60,31 +68,39 @@ def test_two_runs_with_one_place_do_each_item_once(ags_config, tmp_path, caplog)
     assert "is at work on these results: waiting" in caplog.text
 
 
-def test_a_claim_is_given_up_at_the_end_also_after_a_failure(storage):
+def test_a_claim_has_ended_after_its_block_also_after_a_failure(storage):
     with pytest.raises(ValueError, match="oh"):
-        with claimed(storage, "one", LOGGER):
-            assert held(storage)["run"] == "one"
+        with hold(storage, holder("one")):
+            assert held(storage)["ended"] is False
             raise ValueError("oh")
-    assert not storage.read(CLAIM)
+    assert held(storage)["ended"] is True
 
 
-def test_a_retry_of_a_run_and_whoever_follows_a_dead_process_do_not_wait(storage):
-    gone = subprocess.Popen(["true"])
-    gone.wait()
-    storage.write(CLAIM, claim_of("one", "elsewhere", 1))
+@pytest.mark.parametrize(
+    "found",
+    [b'{"holder": "f:o', json.dumps({"holder": str(holder("one")), "ended": True}).encode()],
+    ids=["a damaged claim", "a claim that has ended"],
+)
+def test_a_location_that_is_not_in_use_is_claimed_immediately(storage, found):
+    storage.write(CLAIM, found)
     begun = time.monotonic()
-    with claimed(storage, "one", LOGGER):
-        pass
-    storage.write(CLAIM, claim_of("one", socket.gethostname(), gone.pid))
-    with claimed(storage, "two", LOGGER):
-        assert held(storage)["run"] == "two"
-    storage.write(CLAIM, b'{"run": "th')
-    with claimed(storage, "two", LOGGER):
-        pass
+    with hold(storage, holder("two")):
+        assert held(storage)["holder"] == str(holder("two"))
     assert time.monotonic() - begun < claim.LOOK
 
 
-def test_a_claim_of_another_machine_holds_as_long_as_it_is_renewed(storage, monkeypatch):
+def test_a_later_attempt_does_not_wait_and_an_earlier_one_is_refused(storage):
+    written(storage, holder("one", 2))
+    begun = time.monotonic()
+    with hold(storage, holder("one", 3)):
+        pass
+    assert time.monotonic() - begun < claim.LOOK
+    with pytest.raises(SupersededError):
+        with hold(storage, holder("one", 1)):
+            pass
+
+
+def test_another_run_waits_as_long_as_a_claim_is_renewed(storage, monkeypatch):
     monkeypatch.setattr(claim, "LOST", 0.6)
     monkeypatch.setattr(claim, "LOOK", 0.05)
     last = 0.0
@@ -92,36 +108,75 @@ def test_a_claim_of_another_machine_holds_as_long_as_it_is_renewed(storage, monk
     def renew():
         nonlocal last
         for beats in range(6):
-            storage.write(CLAIM, claim_of("one", "elsewhere", 1, beats=beats))
+            written(storage, holder("one"), beats=beats)
             last = time.monotonic()
             time.sleep(0.2)
 
-    storage.write(CLAIM, claim_of("one", "elsewhere", 1))
+    written(storage, holder("one"))
     other = threading.Thread(target=renew)
     other.start()
-    with claimed(storage, "two", LOGGER):
+    with hold(storage, holder("two")):
         assert time.monotonic() - last >= 0.5
     other.join()
 
 
-def test_whoever_lost_a_claim_leaves_it_to_the_other(storage, monkeypatch, caplog):
-    monkeypatch.setattr(claim, "BEAT", 0.05)
-    with claimed(storage, "one", LOGGER):
-        deadline = time.monotonic() + 10
-        while time.monotonic() < deadline and held(storage)["beats"] < 2:
-            time.sleep(0.01)
-        assert held(storage)["beats"] >= 2
-        storage.write(CLAIM, claim_of("two", "elsewhere", 1))
-        while time.monotonic() < deadline and "taken" not in caplog.text:
+@pytest.mark.parametrize(
+    ("who", "error"), [(holder("two"), ConflictError), (holder("one", 2), SupersededError)], ids=["run", "attempt"]
+)
+def test_a_run_that_lost_its_claim_is_interrupted_and_leaves_it_to_the_other(storage, monkeypatch, who, error):
+    monkeypatch.setattr(claim, "BEAT", 0.02)
+    lost = threading.Event()
+    with hold(storage, holder("one"), lost.set) as mine:
+        while not lost.wait(0.05):
             # A renewal that was underway came later.
-            if held(storage)["run"] == "one":
-                storage.write(CLAIM, claim_of("two", "elsewhere", 1))
-            time.sleep(0.01)
-    assert "Run two has taken these results over" in caplog.text
-    assert held(storage) == {"run": "two", "host": "elsewhere", "process": 1, "token": "two"}
+            if held(storage)["holder"] != str(who):
+                written(storage, who)
+        with pytest.raises(error):
+            mine.check()
+    assert held(storage)["holder"] == str(who) and held(storage)["ended"] is False
 
 
-def test_a_place_that_cannot_be_used_is_told():
+def test_a_process_that_was_suspended_looks_before_its_next_record(storage, monkeypatch):
+    with hold(storage, holder("one")) as mine:
+        mine.check()
+        written(storage, holder("two"))
+        mine.check()
+        monkeypatch.setattr(mine, "_renewed", time.monotonic() - claim.LOST)
+        with pytest.raises(ConflictError, match="another run"):
+            mine.check()
+
+
+def test_a_run_that_loses_its_location_stops_and_leaves_no_sandbox(ags_config, tmp_path, monkeypatch):
+    monkeypatch.setattr(claim, "BEAT", 0.05)
+    done = []
+
+    def work(sandbox, item):
+        done.append(item)
+        if len(done) == 1:
+            written(DirectoryStorage(tmp_path), holder("two"))
+        sandbox.run("sleep 0.5")
+
+    with pytest.raises(ConflictError, match="another run"):
+        run_items(list("abcdef"), work, tool="base", sandboxes=1, results=tmp_path, config=ags_config)
+    assert len(done) < 4
+    assert not [one for one in ags_config.control_plane().list_instances() if one.status == "RUNNING"]
+
+
+def test_equal_batches_of_a_run_have_locations_of_their_own_which_a_retry_finds(storage):
+    def step(attempt):
+        return Execution((Frame("flow", "run", attempt),)).step("run_items", {})
+
+    numbers = []
+    for attempt in (1, 2):
+        for _ in range(2):
+            location, number = location_of(storage, made := step(attempt))
+            numbers.append(number)
+            with hold(location, made.holder):
+                pass
+    assert numbers == [0, 1, 0, 1]
+
+
+def test_a_location_that_cannot_be_used_is_reported():
     with pytest.raises(ConfigurationError, match=r"results: /proc/nowhere/results\.jsonl cannot be used"):
-        with claimed(DirectoryStorage(Path("/proc/nowhere")), "one", LOGGER):
+        with hold(DirectoryStorage(Path("/proc/nowhere")), holder("one")):
             pass

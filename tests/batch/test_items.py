@@ -79,3 +79,37 @@ def test_what_is_no_text_is_refused(tmp_path):
         read_items(tmp_path)
     with pytest.raises(ConfigurationError, match="item 1 is not JSON"):
         read_items(["a", {"id": "b", "text": "\ud800"}])
+
+
+@pytest.mark.parametrize(
+    ("content", "keys"),
+    [
+        (b'\xef\xbb\xbf{"id": "a"}\r\n\r\n  \n{"id": "b"}\r\n', ["a", "b"]),
+        (b'{"id": "a", "$ref": "x"}\n{"$ref": {"id": 1}}', ["a", None]),
+        ('{"id": "caf\u00e9\u2028line"}\n'.encode(), ["caf\u00e9\u2028line"]),
+        (b'{"id": true, "n": 1}\ntrue\n1\n', [None, "true", "1"]),
+    ],
+    ids=["byte order mark, CRLF and blank lines", "$ref", "line separators inside of a text", "booleans are no keys"],
+)
+def test_usual_json_lines_are_read(tmp_path, content, keys):
+    (tmp_path / "items.jsonl").write_bytes(content)
+    found = read_items(tmp_path / "items.jsonl").all
+    assert [key or item.key for key, item in zip(keys, found, strict=True)] == [item.key for item in found]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'1\n{"id": "a", "n": NaN}', "line 2 is not JSON .key 'a', field 'n'.: Out of range float"),
+        (b'{"n": -Infinity}', "line 1 is not JSON .key '[0-9a-f]{16}', field 'n'.: Out"),
+        (b'{"id": 1}\n{"id": 2, "id": 3}', "line 2: it has the field 'id' twice"),
+        ('{"id": 1}'.encode("utf-16"), "items.jsonl cannot be read: it is UTF-16"),
+        (b'1\n"\xff"', "line 2 cannot be read: it is not UTF-8"),
+        (b"[" * 100_000, "line 1"),
+        (b'1\n"\\ud800"', "line 2 is not JSON: .*surrogates not allowed"),
+    ],
+)
+def test_lines_that_cannot_be_used_are_named(tmp_path, content, message):
+    (tmp_path / "items.jsonl").write_bytes(content)
+    with pytest.raises(ConfigurationError, match=message):
+        read_items(tmp_path / "items.jsonl")

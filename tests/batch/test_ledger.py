@@ -1,13 +1,16 @@
 import pytest
 from prefect.filesystems import LocalFileSystem, RemoteFileSystem
 
+from ags_flows.batch import storage as storages
 from ags_flows.batch.items import read_items
-from ags_flows.batch.ledger import Begun, Ledger
-from ags_flows.batch.storage import DirectoryStorage, PrefectStorage, storage_at
+from ags_flows.batch.ledger import Begun, Identity, Ledger
+from ags_flows.batch.storage import DirectoryStorage, PrefectStorage, ResultsError, storage_at
+from ags_flows.cloud.retry import Backoff
 from ags_flows.errors import ConfigurationError
 from ags_flows.models import ItemResult
 
 ITEMS = read_items([f"item-{number}" for number in range(250)]).all
+WORK = Identity("count", "count", "command count for 250 items")
 
 
 @pytest.fixture(params=["directory", "object store"])
@@ -21,53 +24,156 @@ def ok(item):
     return ItemResult(key=item.key, index=item.index, status="ok", value={"n": item.index})
 
 
-def test_whoever_goes_on_knows_what_is_done_and_what_was_begun(storage):
-    first = Ledger(storage(), ITEMS)
-    for item in (ITEMS[0], ITEMS[120]):
-        first.begin(item, "sandbox-1", 1)
-        first.finish(item, ok(item))
-    first.begin(ITEMS[1], "sandbox-1", 1)
-    first.begin(ITEMS[2], "sandbox-1", 1)
-    first.finish(ITEMS[2], ItemResult(key="item-2", index=2, status="failed", error="no"))
-    second = Ledger(storage(), ITEMS)
+def finish(ledger, *items):
+    ledger.finish([(item, ok(item)) for item in items])
+
+
+def values(ledger):
+    return {result.key: result.value for result in ledger.results()}
+
+
+def test_a_later_attempt_knows_what_is_done_and_what_was_begun(storage):
+    first = Ledger(storage(), ITEMS, WORK)
+    first.begin([(ITEMS[0], 1), (ITEMS[120], 1)], "sandbox-1")
+    finish(first, ITEMS[0], ITEMS[120])
+    first.begin([(ITEMS[1], 1), (ITEMS[2], 1)], "sandbox-1")
+    first.finish([(ITEMS[2], ItemResult(key="item-2", index=2, status="failed", error="no"))])
+    second = Ledger(storage(), ITEMS, WORK)
     assert second.resumed == {"item-0", "item-120"}
     assert second.begun == {"item-1": Begun("sandbox-1", 1)}
     assert second.attempts["item-2"] == 1
-    assert second.results["item-120"].value == {"n": 120}
+    assert values(second)["item-120"] == {"n": 120}
+    assert (second.count("ok"), second.count("failed")) == (2, 1)
 
 
 def test_a_line_that_was_cut_counts_as_never_written(tmp_path):
     storage = DirectoryStorage(tmp_path)
-    Ledger(storage, ITEMS).finish(ITEMS[0], ok(ITEMS[0]))
+    finish(Ledger(storage, ITEMS, WORK), ITEMS[0])
     storage.append("ledger-00000.jsonl", b'{"key": "item-1", "ind')
-    again = Ledger(storage, ITEMS)
+    again = Ledger(storage, ITEMS, WORK)
     assert again.resumed == {"item-0"}
-    again.finish(ITEMS[2], ok(ITEMS[2]))
-    assert Ledger(storage, ITEMS).resumed == {"item-0", "item-2"}
+    finish(again, ITEMS[2])
+    assert Ledger(storage, ITEMS, WORK).resumed == {"item-0", "item-2"}
 
 
-def test_results_are_written_in_the_order_of_the_items(storage):
-    ledger = Ledger(storage(), ITEMS)
-    for item in (ITEMS[200], ITEMS[3]):
-        ledger.finish(item, ok(item))
+def test_results_are_written_in_the_order_of_the_items_also_after_the_list_has_grown(storage):
+    ledger = Ledger(storage(), ITEMS, WORK)
+    finish(ledger, ITEMS[200], ITEMS[3])
     assert ledger.write_results().endswith("results.jsonl")
+    longer = read_items([*(f"new-{number}" for number in range(150)), *(item.value for item in ITEMS)]).all
+    again = Ledger(storage(), longer, WORK)
+    assert again.resumed == {"item-200", "item-3"}
+    finish(again, longer[7], longer[399])
+    again.write_results()
     lines = storage().read("results.jsonl").splitlines()
-    assert [ItemResult.model_validate_json(line).index for line in lines] == [3, 200]
+    found = [ItemResult.model_validate_json(line) for line in lines]
+    assert [(one.key, one.index) for one in found] == [
+        ("new-7", 7),
+        ("item-3", 153),
+        ("item-200", 350),
+        ("item-249", 399),
+    ]
 
 
-@pytest.mark.parametrize("place", ["/proc/nowhere", "nosuch://bucket/runs"])
-def test_a_place_that_cannot_be_written_to_is_told_before_anything_is_started(place):
+@pytest.mark.parametrize("location", ["/proc/nowhere", "nosuch://bucket/runs"])
+def test_a_location_that_cannot_be_written_to_is_reported_before_anything_is_started(location):
     with pytest.raises(ConfigurationError, match=r"results: .* cannot be .* Nothing was started"):
-        Ledger(storage_at(place), ITEMS).prepare()
+        Ledger(storage_at(location), ITEMS, WORK).prepare()
 
 
 def test_a_store_that_cannot_be_read_now_is_not_taken_for_an_empty_one(tmp_path):
     (tmp_path / "batch" / "ledger-00000.jsonl").mkdir(parents=True)
     with pytest.raises(ConfigurationError, match="cannot be read: ValueError: Path .* is not a file"):
-        Ledger(PrefectStorage(LocalFileSystem(basepath=str(tmp_path)), "batch/"), ITEMS)
+        Ledger(PrefectStorage(LocalFileSystem(basepath=str(tmp_path)), "batch/"), ITEMS, WORK)
 
 
-def test_the_place_of_another_batch_is_refused(storage):
-    Ledger(storage(), ITEMS).finish(ITEMS[0], ok(ITEMS[0]))
-    with pytest.raises(ConfigurationError, match="batch of other items"):
-        Ledger(storage(), read_items(["a", "b"]).all)
+def test_the_location_of_a_batch_of_other_items_is_refused(storage):
+    first = Ledger(storage(), ITEMS, WORK)
+    first.prepare()
+    finish(first, ITEMS[0])
+    with pytest.raises(ConfigurationError, match="another batch.*250 items, with the item 'item-0'.*Here: command add"):
+        Ledger(storage(), read_items(["a", "b"]).all, Identity("count", "count", "command add for 2 items"))
+
+
+def test_the_location_of_other_work_is_refused_with_both_descriptions(storage):
+    Ledger(storage(), ITEMS, WORK).prepare()
+    with pytest.raises(ConfigurationError, match="There: command count for 250 items. Here: command add"):
+        Ledger(storage(), ITEMS, Identity("add", "add", "command add for 250 items"))
+
+
+@pytest.mark.parametrize("change", ["value", "work"])
+def test_an_item_is_done_when_its_value_and_its_work_are_the_recorded_ones(storage, change):
+    def items(amount):
+        return read_items([{"id": "cn", "amount": amount}, {"id": "de", "amount": 7}]).all
+
+    first = Ledger(storage(), items(5), WORK)
+    first.begin([(items(5)[0], 1), (items(5)[1], 1)], "sandbox-1")
+    finish(first, *items(5))
+    if change == "value":
+        again = Ledger(storage(), items(6), WORK)
+        assert again.resumed == {"de"}
+        assert again.attempts["cn"] == 1 and "cn" not in again.status
+    else:
+        assert Ledger(storage(), items(5), Identity("count", "another env", "count")).resumed == set()
+
+
+def test_a_file_is_another_item_when_its_content_changes(tmp_path, storage):
+    directory = tmp_path / "files"
+    directory.mkdir()
+    for name in "ab":
+        (directory / name).write_text("1")
+    finish(Ledger(storage(), read_items(directory).all, WORK), *read_items(directory).all)
+    (directory / "a").write_text("2")
+    assert Ledger(storage(), read_items(directory).all, WORK).resumed == {"b"}
+
+
+class Failing(DirectoryStorage):
+    """A directory whose appends fail some times, behind half of the record."""
+
+    failures = 0
+
+    def append(self, name, content):
+        if self.failures:
+            self.failures -= 1
+            super().append(name, content[: len(content) // 2])
+            raise OSError("503 SlowDown")
+        super().append(name, content)
+
+
+def test_a_write_that_fails_is_repeated_and_given_up_after_some_attempts(tmp_path, monkeypatch):
+    monkeypatch.setattr("ags_flows.batch.ledger.BACKOFF", Backoff(attempts=3, first_pause=0.01))
+    storage = Failing(tmp_path)
+    ledger = Ledger(storage, ITEMS, WORK)
+    storage.failures = 2
+    finish(ledger, ITEMS[0])
+    assert Ledger(DirectoryStorage(tmp_path), ITEMS, WORK).resumed == {"item-0"}
+    storage.failures = 3
+    with pytest.raises(ResultsError, match="503 SlowDown"):
+        finish(ledger, ITEMS[1])
+    finish(ledger, ITEMS[2])
+    assert Ledger(DirectoryStorage(tmp_path), ITEMS, WORK).resumed == {"item-0", "item-2"}
+
+
+def test_nothing_is_recorded_by_a_run_that_lost_its_location(storage):
+    def lost():
+        raise ConfigurationError("lost")
+
+    ledger = Ledger(storage(), ITEMS, WORK, lost)
+    with pytest.raises(ConfigurationError, match="lost"):
+        finish(ledger, ITEMS[0])
+    assert Ledger(storage(), ITEMS, WORK).resumed == set()
+
+
+def test_a_failed_write_to_an_object_store_is_not_repeated_in_the_next_one(tmp_path, monkeypatch):
+    filesystem = LocalFileSystem(basepath=str(tmp_path))
+    storage, fails = PrefectStorage(filesystem), [True]
+    write = storage.write
+
+    def failing(name, content):
+        if fails.pop() if fails else False:
+            raise OSError("503 SlowDown")
+        write(name, content)
+
+    monkeypatch.setattr(storage, "write", failing)
+    storages.repeated(storage, lambda: storage.append("part", b"line\n"), Backoff(attempts=2, first_pause=0.01))
+    assert storage.read("part") == b"line\n"

@@ -137,14 +137,17 @@ def test_a_sandbox_that_dies_costs_its_item_another_attempt(ags_emulator, ags_co
 
 def test_more_failures_than_allowed_end_the_batch_early_and_a_retry_does_the_rest(ags_config, tmp_path):
     items = [str(number) for number in range(20)]
+    options = {"command": 'exit "$CODE"', "tool": "base", "results": tmp_path, "config": ags_config}
     with pytest.raises(BatchFailedError, match="3 of 20 items failed") as caught:
-        run_items(items, command="exit 4", tool="base", sandboxes=1, results=tmp_path, config=ags_config)
+        run_items(items, sandboxes=1, options={"env": {"CODE": "4"}}, **options)
     assert caught.value.report.failed == 3
     assert "exit code 4" in str(caught.value)
-    report = run_items(items, command="true", tool="base", sandboxes=2, results=tmp_path, config=ags_config)
+    report = run_items(items, sandboxes=2, options={"env": {"CODE": "0"}}, **options)
     assert (report.succeeded, report.failed, report.resumed) == (20, 0, 0)
-    again = run_items(items, command="false", tool="base", results=tmp_path, config=ags_config)
+    again = run_items(items, options={"env": {"CODE": "0"}}, **options)
     assert (again.succeeded, again.resumed, again.started) == (20, 20, 0)
+    with pytest.raises(ConfigurationError, match="There: command exit .* Here: command false"):
+        run_items(items, **{**options, "command": "false"})
 
 
 SCRIPT = """
@@ -206,14 +209,14 @@ def test_the_quota_is_never_exceeded_also_by_two_batches_at_once(ags_emulator, a
     assert max(most) <= 3
 
 
-def test_a_quota_of_zero_is_told_before_anything_is_started(ags_emulator, ags_config, tmp_path):
+def test_a_quota_of_zero_is_reported_before_anything_is_started(ags_emulator, ags_config, tmp_path):
     ags_emulator.limits(quotas=True, instances=0)
     with pytest.raises(ConfigurationError, match="quota of instances is 0"):
         run_items(["a"], command="true", tool="base", results=tmp_path, config=ags_config)
     assert not list(tmp_path.iterdir())
 
 
-def test_ags_that_does_not_answer_is_told_and_nothing_is_half_done(ags_emulator, tmp_path):
+def test_ags_that_does_not_respond_is_reported_and_nothing_is_half_done(ags_emulator, tmp_path):
     config = config_for(ags_emulator, http_endpoint="http://127.0.0.1:9")
     with pytest.raises(UnreachableError, match="127.0.0.1:9"):
         run_items(["a"], command="true", tool="base", results=tmp_path, config=config)
@@ -234,7 +237,7 @@ def test_a_tool_of_a_spec_is_made_and_deleted(ags_config, tmp_path):
     assert "batch" not in [tool.name for tool in ags_config.control_plane().list_tools()]
 
 
-def test_what_cannot_be_meant_is_refused(ags_config, tmp_path):
+def test_settings_that_make_no_sense_are_refused(ags_config, tmp_path):
     options = {"tool": "base", "results": tmp_path, "config": ags_config}
     for wrong in (
         {"command": None},
@@ -244,6 +247,8 @@ def test_what_cannot_be_meant_is_refused(ags_config, tmp_path):
         {"command": "true", "fail_above": 2},
         {"command": "true", "retries": -1},
         {"command": "true", "tool": None},
+        {"command": "true", "options": {"timeout": -1}},
+        {"command": "true", "sandbox": 3},
     ):
         with pytest.raises(ConfigurationError):
             run_items(["a"], **{**options, **wrong})

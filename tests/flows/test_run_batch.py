@@ -13,7 +13,6 @@ from prefect.client.schemas.filters import (
 )
 
 from ags_flows.errors import BatchFailedError, ConfigurationError
-from ags_flows.flows import concurrency as limits
 from ags_flows.flows import run_batch, run_items
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
@@ -97,46 +96,37 @@ def test_a_global_concurrency_limit_is_never_exceeded_by_two_batches(ags_config,
     assert 1 <= max(most) <= 2
 
 
-@pytest.mark.parametrize("young", [True, False])
-def test_a_slot_whose_lease_the_server_forgot_stays_held_or_is_taken_anew(
-    young, ags_config, prefect_server, tmp_path, monkeypatch
-):
-    # What a restart leaves of a server that keeps leases in memory: none of them, and their slots counted. A lease that
-    # may have ended by itself is another matter: the slot may be somebody else's.
-    monkeypatch.setattr(limits, "RENEWAL", 0.1)
-    monkeypatch.setattr(limits, "LOOK", 0.2)
-    taken, take = [], limits._take
-
-    def noting(name, over):
-        taken.append(take(name, over))
-        return taken[-1]
-
-    def forget(session, item):
-        if item == "b":
-            slot = taken[0]
-            with get_client(sync_client=True) as client:
-                client.release_concurrency_slots_with_lease(slot.lease)
-                if young:
-                    client.increment_concurrency_slots([name], 1, "concurrency")
-                else:
-                    slot.renewed -= limits.LEASE
-            ends = time.monotonic() + 20
-            while slot.lease is not None and time.monotonic() < ends:
-                time.sleep(0.05)
-        return item
-
-    name = f"forgotten-{young}"
+def test_slots_of_a_global_concurrency_limit_are_given_back(ags_config, tmp_path):
     with get_client(sync_client=True) as client:
-        client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name=name, limit=1))
-    monkeypatch.setattr(limits, "_take", noting)
-    options = {"concurrency_limit": name, "results": tmp_path, "config": ags_config, "sandboxes": 1}
-    report = run_items(list("abcd"), forget, tool="base", **options)
-    assert (report.succeeded, report.started) == ((4, 1) if young else (4, 2))
-    with get_client(sync_client=True) as client:
-        assert client.read_global_concurrency_limit_by_name(name).active_slots == 0
+        client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name="given-back", limit=1))
+        options = {"concurrency_limit": "given-back", "results": tmp_path, "config": ags_config, "sandboxes": 3}
+        report = run_items(list("abcd"), lambda sandbox, item: item, tool="base", **options)
+        assert (report.succeeded, report.started) == (4, 1)
+        assert client.read_global_concurrency_limit_by_name("given-back").active_slots == 0
 
 
-def test_a_limit_that_does_not_exist_is_told_before_anything_is_started(ags_config):
+def test_a_limit_that_does_not_exist_is_reported_before_anything_is_started(ags_config):
     with pytest.raises(ConfigurationError, match="no such global concurrency limit"):
         run_batch(["a"], "true", "base", concurrency_limit="nowhere", config=ags_config)
     assert not ags_config.control_plane().list_instances()
+
+
+def test_items_are_data_for_prefect_too(ags_config, tmp_path):
+    items = [{"id": "a", "$ref": {"block_document_id": "x"}}, {"id": "b", "nested": [{"$ref": "y"}]}]
+    run_batch(items, 'echo "$ITEM"', "base", sandboxes=1, results=str(tmp_path), config=ags_config)
+    lines = (tmp_path / "results.jsonl").read_text().splitlines()
+    assert [json.loads(json.loads(line)["stdout"]) for line in lines] == items
+
+
+@pytest.mark.parametrize(
+    ("items", "message"),
+    [
+        ([{"id": "a", "n": float("nan")}], "item 0 is not JSON .key 'a', field 'n'."),
+        ([{"id": "a", "text": "x\0y"}], "item 0, 'a' .field 'text'., has the character U.0000"),
+        (["ok", "x\0y"], "item 1, 'x.x00y', has the character"),
+    ],
+)
+def test_items_that_no_command_can_get_are_refused(ags_config, tmp_path, items, message):
+    with pytest.raises(ConfigurationError, match=message):
+        run_batch(items, "true", "base", results=str(tmp_path / "out"), config=ags_config)
+    assert not (tmp_path / "out").exists()

@@ -24,6 +24,7 @@ SUBFLOW = (Scope("flow", "child", (Session((task("measure", A), A)),)),)
 TASK_RETRIES = (Session((task("outer", A, task("inner", A, B), A, retries=2),)),)
 BATCHES = (Session((items(A), items(A))),)
 PARALLEL_BATCHES = (Session((Parallel((items(A), items(A))),)),)
+SHARD = (Session((items(A),)),)
 TOOLS = (Parallel((task("pears", Session((A,), spec=True)), task("plums", Session((B,), spec=True)))),)
 KEPT = (task("measure", Session((A, B), keep=True), retries=2),)
 
@@ -39,6 +40,7 @@ ALL = {
     "task retries": [TASK_RETRIES],
     "batches": [BATCHES],
     "parallel batches": [PARALLEL_BATCHES],
+    "shards of a batch": [SHARD, SHARD],
     "tools": [TOOLS],
     "a kept sandbox": [KEPT],
     "two runs": [ONE_SESSION, ONE_SESSION],

@@ -157,7 +157,7 @@ class Stage:
         return [tool.name for tool in known if tool.tags.get("managed-by") == "ags-flows"]
 
 
-FLOWS = ("counting", "chaotic", "asking", "provision-and-run", "run-job", "child", "suspended")
+FLOWS = ("counting", "chaotic", "asking", "provision-and-run", "run-job", "child", "batched", "suspended")
 
 
 def calmly(look):

@@ -15,7 +15,7 @@ from prefect.runtime import flow_run
 from prefect.task_runners import ProcessPoolTaskRunner
 
 from ags_flows import sandbox_session
-from ags_flows.flows import provision_and_run, run_job, stop_sandboxes
+from ags_flows.flows import provision_and_run, run_items, run_job, stop_sandboxes
 from ags_flows.models import ToolSpec
 
 
@@ -280,6 +280,19 @@ def suspended(tool: str, directory: str, units: list[str]) -> None:
         note(directory, units[0], sandbox, sandbox.run(COUNT, check=True).stdout)
 
 
+@flow(name="batched", on_cancellation=[stop_sandboxes])
+def batched(tool: str, items: int, sandboxes: int, results: str) -> None:
+    """Take many items through a pool of sandboxes. Each item counts how often it has run."""
+    run_items(
+        [str(number) for number in range(items)],
+        command='echo "$ITEM" >> ran; sleep 0.05; grep -cx "$ITEM" ran',
+        tool=ToolSpec(name=tool, image="python:3.11"),
+        sandboxes=sandboxes,
+        results=results,
+        lease="2m",
+    )
+
+
 KINDS = [pool_of_processes, parent, threads, retried_tasks, subflows, pooled_subflow, inputs, cells, kept, suspended]
 if importlib.util.find_spec("prefect_dask"):
     from prefect_dask import DaskTaskRunner
@@ -289,6 +302,6 @@ if importlib.util.find_spec("prefect_dask"):
 
 
 if __name__ == "__main__":
-    flows = (counting, chaotic, asking, provision_and_run, run_job, child, *KINDS)
+    flows = (counting, chaotic, asking, provision_and_run, run_job, child, batched, *KINDS)
     serve(*(each.to_deployment("served") for each in flows), limit=10)
     sys.exit(0)

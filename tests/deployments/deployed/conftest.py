@@ -57,6 +57,7 @@ class Stage:
         endpoint = exports["AGS_ENDPOINT"]
         self.config = AGSConfig(http_endpoint=endpoint, domain=endpoint, credentials=keys)
         self.control = self.config.control_plane()
+        self.workers = {}
         self.clone = directory / "clone"
         subprocess.run(["git", "clone", "-q", str(ROOT), str(self.clone)], check=True)
 
@@ -258,7 +259,8 @@ def larger_stage(tmp_path_factory):
             with SyncPrefectClient(f"{url}/api") as api:
                 made = Stage(directory, url, environment, exports, api)
                 made.deploy()
-                with made.worker("one"), made.worker("two"):
+                with made.worker("one") as one, made.worker("two") as two:
+                    made.workers = {"one": one, "two": two}
                     yield made
 
 

@@ -1,5 +1,9 @@
 """The same flows with PostgreSQL and Redis under the server, its services apart, and two workers."""
 
+import contextlib
+import json
+
+import psutil
 from prefect.client.schemas.objects import StateType
 
 
@@ -46,3 +50,30 @@ def test_what_a_deleted_run_left_is_reaped(larger_stage):
     stage.completed(stage.start("reap/reap-one-run", flow_run_id=str(run.id), rules={"grace_minutes": 0}))
     stage.wait_until(lambda: not stage.live(run), 20)
     assert stage.control.get_instance(instance.id).status in ("STOPPING", "STOPPED")
+
+
+def test_a_batch_in_four_shards_survives_the_loss_of_one_of_two_workers(larger_stage, tmp_path):
+    stage = larger_stage
+    items = [f"item-{number}" for number in range(80)]
+    # Each item says which items have run twice in its sandbox.
+    command = 'echo "$ITEM" >> ran; sleep 0.5; sort ran | uniq -d'
+    parameters = {"items": items, "command": command, "sandboxes": 8, "shards": 4, "results": str(tmp_path)}
+    run = stage.start("run-batch/nightly", tool="base", **parameters)
+
+    def results():
+        return [part.read_text().count('"result"') for part in tmp_path.glob("shard-*/ledger-*")]
+
+    stage.wait_until(lambda: len(results()) == 4 and min(results()) > 0, 240)
+    # The machine of the worker that does not execute the parent goes down, with all that it executes.
+    victim = next(name for name in stage.workers if name != stage.worker_of(run))
+    process = psutil.Process(stage.workers[victim].pid)
+    for one in [process, *process.children(recursive=True)]:
+        with contextlib.suppress(psutil.Error):
+            one.kill()
+    stage.completed(run, 480)
+    again = [shard for shard in stage.runs("run-batch-shard/machines") if shard.run_count > 1]
+    assert again
+    lines = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
+    assert [line["key"] for line in lines] == items
+    assert {(line["status"], line["stdout"]) for line in lines} == {("ok", "")}
+    assert stage.live() == []

@@ -1,0 +1,37 @@
+"""Remove what finished items leave in a sandbox: their journals and their inboxes would fill its disk."""
+
+from __future__ import annotations
+
+import shlex
+
+from ags_flows.batch.items import Item
+from ags_flows.batch.pool import PooledSandbox
+from ags_flows.batch.work import inbox_of
+from ags_flows.durable.claims import CALL_TIMEOUT, ROOT
+from ags_flows.durable.scripts import JOURNALS
+from ags_flows.errors import AGSFlowsError
+from ags_flows.ownership import Place, digest
+
+EVERY = 20
+"""After so many items there is one request for all of them."""
+
+
+def sweep(sandbox: PooledSandbox, item: Item, place: Place, user: str | None) -> None:
+    """Note that an item is recorded as finished, and remove from time to time what such items left.
+
+    Args:
+        sandbox: Where the item was done.
+        item: The item.
+        place: The place of its steps: it names their journals.
+        user: Whose journals they are.
+    """
+    sandbox.unswept.append(f'"$ags_root"/{JOURNALS}/*{digest(*place.path)}.* {shlex.quote(inbox_of(item))}')
+    if len(sandbox.unswept) < EVERY:
+        return
+    patterns = " ".join(sandbox.unswept)
+    sandbox.unswept.clear()
+    try:
+        sandbox.plane.plane.script(f"{ROOT}\nrm -rf -- {patterns}", user=user, timeout=CALL_TIMEOUT)
+    except AGSFlowsError:
+        # They stay: a sandbox that does not respond is found by the next item.
+        return

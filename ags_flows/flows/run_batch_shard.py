@@ -1,0 +1,51 @@
+"""The flow of one shard of a batch: `run_batch(shards=...)` starts it as runs of a deployment."""
+
+from typing import Any
+
+from prefect import flow
+
+from ags_flows.batch.slices import items_at
+from ags_flows.batch.work import Work
+from ags_flows.blocks import AGSConfig
+from ags_flows.flows.batch_progress import ShardObserver
+from ags_flows.flows.hooks import stop_sandboxes
+from ags_flows.flows.run_items import do_batch
+from ags_flows.models import BatchOptions, BatchReport
+
+
+@flow(
+    name="run-batch-shard",
+    description="One part of a batch that runs on several machines. Started by run-batch, not by hand.",
+    on_cancellation=[stop_sandboxes],
+)
+def run_batch_shard(
+    location: str,
+    work: dict[str, Any],
+    options: dict[str, Any],
+    tool: str,
+    config: AGSConfig | None = None,
+) -> BatchReport:
+    """Do the items of one shard of a batch.
+
+    Args:
+        location: The results location of the shard, which all workers can read and write. Its items are there.
+        work: What is done with each item: `command` or `function`, and the options of the command.
+        options: How it is done: fields of `ags_flows.models.BatchOptions`.
+        tool: A tool's id or name.
+        config: Where AGS is: an `AGSConfig` block, or by default the environment of the worker.
+
+    Returns:
+        What became of the items.
+
+    Raises:
+        ConfigurationError: The location has no items on this machine.
+
+    Example:
+        ```python
+        run_batch_shard.to_deployment("machines", work_pool_name="machines")
+        ```
+    """
+    chosen = BatchOptions(**options, results=location, task_runs="none", fail_above=1.0)
+    return do_batch(
+        items_at(location), Work.of(work), tool, chosen, config or AGSConfig(), observer=ShardObserver(location)
+    )

@@ -1,0 +1,193 @@
+"""A batch on several machines: one flow run of a deployment for each shard, watched and merged by the one that asks."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from prefect.context import FlowRunContext
+
+from ags_flows.batch.claim import claimed
+from ags_flows.batch.items import Items
+from ags_flows.batch.ledger import Ledger
+from ags_flows.batch.shards import Shard, Shards, started
+from ags_flows.batch.slices import Slice, sliced
+from ags_flows.batch.storage import RESULTS, Storage, repeated
+from ags_flows.batch.work import Work
+from ags_flows.blocks import AGSConfig
+from ags_flows.cloud.pace import PacedControlPlane
+from ags_flows.errors import ConfigurationError
+from ags_flows.flows.batch_progress import Observer
+from ags_flows.flows.run_items import (
+    MOST_SANDBOXES,
+    SHOWN_FAILURES,
+    BatchTool,
+    failure_of,
+    identity_of,
+    may_fail,
+    place_of,
+)
+from ags_flows.models import BatchOptions, BatchReport, ItemResult, Tool, ToolSpec
+from ags_flows.ownership import digest
+from ags_flows.run.logs import run_logger
+from ags_flows.run.outcome import Ending, ending_of
+
+PASSED_ON = {"items_per_sandbox", "concurrency_limit", "rate_limit", "retries", "retries_of_failed", "lease", "step"}
+"""Options of a batch that its shards have too."""
+
+
+class Sharding:
+    """How a batch is divided among flow runs.
+
+    Args:
+        shards: How many.
+        deployment: The deployment of `run_batch_shard`, as `flow/deployment`.
+        settings: What is done, JSON-like: see `Work.of`.
+
+    Raises:
+        ConfigurationError: It is not possible here.
+    """
+
+    def __init__(self, shards: int, deployment: str, settings: Mapping[str, Any]) -> None:
+        if shards < 1:
+            raise ConfigurationError(f"shards must be >= 1, got {shards}.")
+        if FlowRunContext.get() is None:
+            raise ConfigurationError("shards: a batch with shards needs a flow run. Use run_batch.")
+        self.shards = shards
+        self.deployment = deployment
+        self.settings = dict(settings)
+
+
+def do_shards(
+    read: Items,
+    work: Work,
+    tool: ToolSpec | Tool | str | None,
+    options: BatchOptions,
+    config: AGSConfig | None,
+    sharding: Sharding,
+) -> BatchReport:
+    """Do a batch in shards. See `run_batch`."""
+    if not options.results:
+        raise ConfigurationError(
+            "results: a batch with shards needs a location that all workers can read and write.",
+            hint="Give a directory that they share, or a URL such as s3://bucket/path.",
+        )
+    here, passed_config = config or AGSConfig(), _reference(config)
+    reference = tool if tool is not None else here.tool_id
+    if not reference:
+        raise ConfigurationError("No tool is given.", hint="Give a ToolSpec, a tool's name, or AGSConfig(tool_id=...).")
+    begun, place = time.monotonic(), place_of(work, read.source, options)
+    identity = identity_of(read, work, options, sharding.shards)
+    with claimed(place.storage, place.holder, run_logger(), lambda: None) as claim:
+        identity.check(place.storage)
+        slices = sliced(read.all, sharding.shards, _location(options.results))
+        observer = Observer(read.all, "none")
+        made = BatchTool(here, reference, options.delete_tool)
+        shards = Shards([], 0, run_logger())
+        try:
+            parameters = {
+                "work": sharding.settings,
+                "options": _options(options, here, len(slices)),
+                "tool": made.make(),
+                "config": passed_config,
+            }
+            identity.record(place.storage)
+            observer.announce(0)
+            # Of this flow run: a retry finds the runs that it started, another run starts its own.
+            key = digest(place.execution.frames[0].id, *place.execution.place.path)
+            runs = [_start(part, sharding.deployment, parameters, key) for part in slices]
+            shards = Shards(runs, may_fail(read, options), run_logger(), claim.check)
+            observer.watch(shards)
+        except BaseException as error:
+            _end(shards, made, ending_of(claim.lost or error))
+            raise
+        _end(shards, made, "completed")
+        report, shown = _merge(read, slices, work, options, place.storage)
+    most, begun_sandboxes = shards.totals
+    seconds = round(time.monotonic() - begun, 3)
+    report = report.model_copy(update={"sandboxes": most, "started": begun_sandboxes, "seconds": seconds})
+    failed = report.failed > may_fail(read, options) or report.succeeded + report.failed < report.items
+    observer.report(report, shown, failed)
+    if failed:
+        raise failure_of(report, options.fail_above, may_fail(read, options))
+    return report
+
+
+def _start(part: Slice, deployment: str, parameters: dict[str, Any], key: str) -> Shard:
+    part.write()
+    return started(
+        part,
+        deployment,
+        {**parameters, "location": part.location},
+        key=f"{key}-{part.number}",
+        name=f"shard-{part.number}-of-{key[:8]}",
+    )
+
+
+def _end(shards: Shards, made: BatchTool, ending: Ending) -> None:
+    if ending in ("crashed", "suspended", "superseded"):
+        # The shards go on, and a retry of this run finds them.
+        return
+    if ending != "completed":
+        shards.cancel()
+    made.delete(quietly=ending == "cancelled")
+
+
+def _merge(
+    read: Items, slices: list[Slice], work: Work, options: BatchOptions, storage: Storage
+) -> tuple[BatchReport, list[ItemResult]]:
+    """Write the results of all shards in the order of the items; return the report, and the results to show."""
+    merged: dict[int, ItemResult] = {}
+    for part in slices:
+        identity = identity_of(Items(part.items, source=part.location), work, options)
+        for result in Ledger(part.storage, part.items, identity).results():
+            position = part.positions[result.index]
+            merged[position] = result.model_copy(update={"index": position})
+    ordered = [merged[position] for position in sorted(merged)]
+    lines = b"".join(result.model_dump_json().encode() + b"\n" for result in ordered)
+    repeated(storage, lambda: storage.write(RESULTS, lines))
+    failures = [result for result in ordered if result.status == "failed"]
+    report = BatchReport(
+        items=len(read.all),
+        succeeded=len(ordered) - len(failures),
+        failed=len(failures),
+        duplicates=read.duplicates,
+        failures=tuple(failures[:SHOWN_FAILURES]),
+        results=storage.where(RESULTS),
+    )
+    return report, [*failures, *(result for result in ordered if result.status == "ok")]
+
+
+def _options(options: BatchOptions, config: AGSConfig, shards: int) -> dict[str, Any]:
+    """Return the options of each shard: the sandboxes are divided."""
+    total = options.sandboxes
+    if total is None:
+        with closing(PacedControlPlane(config.connection())) as control:
+            quota = control.quotas().instances
+        total = None if quota is None else max(1, int(quota.limit - quota.used))
+    each = MOST_SANDBOXES if total is None else min(MOST_SANDBOXES, max(1, math.ceil(total / shards)))
+    return {**options.model_dump(include=PASSED_ON), "sandboxes": each}
+
+
+def _location(results: Any) -> str:
+    """Return the results location as all workers understand it: not relative to a directory of this process."""
+    text = str(results)
+    return text if "://" in text else str(Path(text).expanduser().absolute())
+
+
+def _reference(config: AGSConfig | None) -> Any:
+    """Return the configuration as a parameter of another flow run, without its secrets."""
+    if config is None:
+        return None
+    document = config._block_document_id
+    if document is None:
+        raise ConfigurationError(
+            "config: the shards of a batch run on other machines, which cannot be given a configuration that is not "
+            "saved.",
+            hint="Save it by config.save(name) and pass AGSConfig.load(name), or set the workers' environment.",
+        )
+    return {"$ref": {"block_document_id": str(document)}}

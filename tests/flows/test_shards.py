@@ -1,0 +1,187 @@
+"""Batches in shards, with a real Prefect server, and real processes that serve the shards."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import psutil
+import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, ArtifactFilterKey
+from prefect.settings import PREFECT_API_URL, PREFECT_HOME
+
+from ags_flows.batch import shards as module
+from ags_flows.batch.items import read_items
+from ags_flows.batch.slices import items_at, sliced
+from ags_flows.demo.servers import end
+from ags_flows.errors import ConfigurationError
+from ags_flows.flows import run_batch, run_items
+from ags_flows.ownership import LIVE
+
+SERVE = (
+    "from prefect import serve; from ags_flows.flows import run_batch_shard as shard; "
+    "serve(shard.to_deployment('machines'), limit=4)"
+)
+DEPLOYMENT = "run-batch-shard/machines"
+
+
+@pytest.fixture
+def served(ags_emulator, prefect_server, tmp_path):
+    """Return a function that starts a process that executes shards; all are ended."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    environment |= {
+        **ags_emulator.environment,
+        "PREFECT_API_URL": str(PREFECT_API_URL.value()),
+        "PREFECT_HOME": str(PREFECT_HOME.value()),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_RUNNER_POLL_FREQUENCY": "1",
+    }
+    processes = []
+
+    def start():
+        log = (tmp_path / f"runner-{len(processes)}.log").open("wb")
+        arguments = [sys.executable, "-c", SERVE]
+        process = subprocess.Popen(arguments, env=environment, stdout=log, stderr=log, start_new_session=True)
+        log.close()
+        processes.append(process)
+        with get_client(sync_client=True) as client:
+            deadline = time.monotonic() + 90
+            while time.monotonic() < deadline:
+                with contextlib.suppress(Exception):
+                    if client.read_deployment_by_name(DEPLOYMENT).status == "READY":
+                        return process
+                time.sleep(0.2)
+        raise AssertionError("the shards are not served")
+
+    yield start
+    for process in processes:
+        end(process, signal.SIGINT)
+    for log in sorted(tmp_path.glob("runner-*.log")):
+        print(log.read_text()[-6000:])
+
+
+@pytest.fixture
+def environment(ags_emulator, monkeypatch):
+    """The environment names the account, as on a worker."""
+    for name, value in ags_emulator.environment.items():
+        monkeypatch.setenv(name, value)
+
+
+def live(config):
+    return [one for one in config.control_plane().list_instances() if one.status in LIVE]
+
+
+def lines(directory):
+    return [json.loads(line) for line in (directory / "results.jsonl").read_text().splitlines()]
+
+
+def finished(directory):
+    """Return how many items each shard has recorded as done."""
+    return [part.read_text().count('"result"') for part in directory.glob("shard-*/ledger-*")]
+
+
+def sharded(directory, items, command, **more):
+    options = {"results": str(directory), "shards": 2, "sandboxes": 2, "return_state": True, **more}
+    return run_batch(items, command, "base", **options)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("what", ["an engine", "a machine"])
+def test_a_shard_that_is_lost_is_executed_again_and_the_parent_merges_all(
+    served, environment, ags_config, tmp_path, monkeypatch, what
+):
+    monkeypatch.setattr(module, "LOST_AFTER", 15.0)
+    monkeypatch.setattr(module, "SETTLED", 3.0)
+    first = served()
+    items = [{"id": f"n{number}", "code": int(number == 7)} for number in range(12)]
+    command = 'echo "$ITEM_ID" >> ran; sleep 1; echo "$ITEM_ID"; sort ran | uniq -d; exit "$ITEM_CODE"'
+    states = []
+    batch = threading.Thread(target=lambda: states.append(sharded(tmp_path / "out", items, command)))
+    batch.start()
+    deadline = time.monotonic() + 120
+    while len(done := finished(tmp_path / "out")) < 2 or 0 in done:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    runs = {}
+    for process in psutil.Process(first.pid).children(recursive=True):
+        runs.setdefault(process.environ().get("PREFECT__FLOW_RUN_ID"), []).append(process)
+    victims = [next(run for run in runs if run)] if what == "an engine" else list(runs)
+    if what == "a machine":
+        first.kill()
+    for process in [one for run in victims for one in runs[run]]:
+        with contextlib.suppress(psutil.Error):
+            process.kill()
+    if what == "a machine":
+        served()
+    batch.join()
+    report = states[0].result()
+    assert (report.items, report.succeeded, report.failed) == (12, 11, 1)
+    assert [one.key for one in report.failures] == ["n7"]
+    # Each item ran once in its sandbox, and the results stand in the order of the items.
+    assert [line["stdout"] for line in lines(tmp_path / "out")] == [f"n{number}\n" for number in range(12)]
+    assert [line["index"] for line in lines(tmp_path / "out")] == list(range(12))
+    assert not live(ags_config)
+    with get_client(sync_client=True) as client:
+        ours = ArtifactFilter(
+            flow_run_id=ArtifactFilterFlowRunId(any_=[states[0].state_details.flow_run_id]),
+            key=ArtifactFilterKey(like_="batch-%"),
+        )
+        keys = sorted(one.key for one in client.read_artifacts(artifact_filter=ours))
+    assert keys == ["batch-progress", "batch-results"]
+
+
+def test_slices_hold_each_item_once_and_a_list_that_grows_leaves_items_where_they_are(tmp_path):
+    few = read_items([f"item-{number}" for number in range(50)]).all
+    more = read_items(["new", *(item.value for item in few)]).all
+    first, second = sliced(few, 4, str(tmp_path)), sliced(more, 4, str(tmp_path))
+    assert sorted(item.key for part in first for item in part.items) == sorted(item.key for item in few)
+    where = {item.key: part.number for part in second for item in part.items}
+    assert all(where[item.key] == part.number for part in first for item in part.items)
+    for part in second:
+        assert [more[position].key for position in part.positions] == [item.key for item in part.items]
+
+
+def test_a_shard_reads_what_the_parent_wrote(tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a").write_text("x")
+    for source in (tmp_path / "in", [{"id": "\u00e9", "$ref": {"a": [1, None]}}]):
+        [part] = sliced(read_items(source).all, 1, str(tmp_path / "out"))
+        part.write()
+        assert items_at(part.location).all == part.items
+
+
+def test_a_machine_that_does_not_share_the_results_is_named(tmp_path):
+    with pytest.raises(ConfigurationError, match="does not exist on this machine"):
+        items_at(str(tmp_path))
+
+
+@pytest.mark.usefixtures("prefect_server")
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"results": ""}, "results: a batch with shards needs a location"),
+        ({"shards": -1}, "shards must be >= 1"),
+        ({"shard_deployment": "nowhere/machines"}, "no such deployment"),
+    ],
+)
+def test_shards_that_cannot_be_started_are_refused(environment, tmp_path, options, message):
+    with pytest.raises(ConfigurationError, match=message):
+        sharded(tmp_path, ["a"], "true", return_state=False, **options)
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_a_configuration_that_other_machines_cannot_have_is_refused(ags_config, tmp_path):
+    with pytest.raises(ConfigurationError, match="a configuration that is not saved"):
+        sharded(tmp_path, ["a"], "true", config=ags_config, return_state=False)
+
+
+def test_a_location_of_a_batch_without_shards_is_refused(environment, prefect_server, ags_config, tmp_path):
+    run_items(["a"], command="true", tool="base", results=tmp_path, config=ags_config)
+    with pytest.raises(ConfigurationError, match="There: command true for 1 items. Here: .* in 2 shards"):
+        sharded(tmp_path, ["a"], "true", return_state=False)
