@@ -31,6 +31,9 @@ def emulator(
     state: Annotated[Path | None, typer.Option(help="Keep tools, instances and files here, over restarts.")] = None,
     volumes: Annotated[Path | None, typer.Option(help="Folder that COS, CFS and image mounts are bound from.")] = None,
     limits: Annotated[bool, typer.Option("--limits", help="AGS's quota of 10 instances, and its rates.")] = False,
+    allow_host_port: Annotated[
+        list[int] | None, typer.Option(help="A port of this machine that sandboxes reach at 127.0.0.1, such as 4200.")
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No line for each request.")] = False,
 ) -> None:
     """Serve AGS on this machine: real processes, no cloud account. For development, not a security boundary."""
@@ -39,7 +42,16 @@ def emulator(
     except ModuleNotFoundError as error:
         _fail(f"The emulator needs the extra 'emulator' ({error}): pip install 'ags-flows[emulator]'")
     sys.exit(
-        serve(port=port, env_file=env_file, state=state, volumes=volumes, quiet=quiet, quotas=limits, rates=limits)
+        serve(
+            port=port,
+            env_file=env_file,
+            state=state,
+            volumes=volumes,
+            quiet=quiet,
+            quotas=limits,
+            rates=limits,
+            host_ports=allow_host_port or (),
+        )
     )
 
 

@@ -14,6 +14,7 @@ import socket
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -65,6 +66,7 @@ class Emulator(Levers):
         token_lifetime: Seconds for which an acquired access token is good.
         retention: Seconds for which a stopped instance stays listed.
         envd_version: The version of envd that E2B clients are told.
+        host_ports: Ports of this machine that sandboxes reach at their own loopback interface.
         launch: Starts a sandbox; replaced where only records are measured.
     """
 
@@ -85,6 +87,7 @@ class Emulator(Levers):
         token_lifetime: float = 12 * 3600.0,
         retention: float = 3600.0,
         envd_version: str = "0.6.13",
+        host_ports: Sequence[int] = (),
         launch: Launch = SandboxMachine.launch,
     ) -> None:
         """Keep the settings; nothing runs before `start`.
@@ -108,6 +111,7 @@ class Emulator(Levers):
             "token_lifetime": token_lifetime,
             "retention": retention,
             "envd_version": envd_version,
+            "host_ports": tuple(host_ports),
         }
         super().__init__()
         self._launch = launch

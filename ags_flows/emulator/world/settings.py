@@ -30,6 +30,7 @@ class Settings:
         retention: Seconds for which a stopped instance stays listed.
         envd_version: The version that E2B clients are told.
         app_id: The account's number.
+        host_ports: Ports of this machine that sandboxes reach at their own loopback interface.
     """
 
     directory: Path
@@ -44,3 +45,4 @@ class Settings:
     retention: float = 3600.0
     envd_version: str = "0.6.13"
     app_id: int = 1_250_000_000
+    host_ports: tuple[int, ...] = ()
