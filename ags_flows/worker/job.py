@@ -204,8 +204,8 @@ class FlowRunSandbox:
         if self._command is not None:
             with suppress(AGSFlowsError):
                 self._command.kill()
-        elif self._plane is not None and self.instance is not None:
-            close_plane(self._config.connection(), self.instance.id, self._plane)
+        else:
+            self.end()
 
     def leave(self) -> None:
         """Let go of the sandbox: the flow in it goes on, and a worker finds it by its metadata."""

@@ -135,14 +135,15 @@ class AGSWorker(BaseWorker[AGSWorkerJobConfiguration, AGSWorkerVariables, AGSWor
             self._recovering = asyncio.create_task(self._recover())
 
     async def teardown(self, *exc_info: Any) -> None:
-        """Let go of the sandboxes: the flows in them go on, and a worker that starts later finds them."""
-        for sandbox in list(self._active.values()):
-            sandbox.leave()
-        tasks = [task for task in (self._looking, self._recovering, *self._work) if task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await super().teardown(*exc_info)
+        """Wait for the flow runs; or let go of them where the worker is being stopped: a later worker finds them."""
+        try:
+            await super().teardown(*exc_info)
+            if not any(exc_info):
+                await asyncio.gather(*self._work, return_exceptions=True)
+        finally:
+            for task in (self._looking, self._recovering, *self._work):
+                if task is not None:
+                    task.cancel()
 
     def _sandbox(self, flow_run: FlowRun, configuration: AGSWorkerJobConfiguration, attempt: int) -> FlowRunSandbox:
         owner = Owner(
@@ -193,6 +194,10 @@ class AGSWorker(BaseWorker[AGSWorkerJobConfiguration, AGSWorkerVariables, AGSWor
                     # The flow has reported its end.
                     code = 0
             return AGSWorkerResult(identifier=sandbox.instance_id, status_code=code)
+        except asyncio.CancelledError:
+            # The worker is being stopped, and the flow goes on.
+            sandbox.leave()
+            raise
         finally:
             if self._active.get(run) is sandbox:
                 del self._active[run]
@@ -224,8 +229,7 @@ class AGSWorker(BaseWorker[AGSWorkerJobConfiguration, AGSWorkerVariables, AGSWor
                         ),
                     )
                 )
-                for run in found:
-                    await self._cancel(run)
+                await asyncio.gather(*(self._cancel(run) for run in found))
             await asyncio.sleep(LOOK_EVERY)
 
     async def _cancel(self, run: FlowRun) -> None:
@@ -237,7 +241,8 @@ class AGSWorker(BaseWorker[AGSWorkerJobConfiguration, AGSWorkerVariables, AGSWor
             sandbox.cancelled_at = now
         # A flow that runs is told by Prefect, and has its hooks to execute.
         if run.start_time is None or now - sandbox.cancelled_at >= GRACE - LOOK_EVERY:
-            await self._in_thread(sandbox.cancel)
+            with suppress(AGSFlowsError):
+                await self._in_thread(sandbox.cancel)
 
     async def _recover(self) -> None:
         """Go on with what a worker of this pool left that has died, and report what it lost."""
