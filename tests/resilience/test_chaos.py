@@ -45,6 +45,7 @@ KINDS = {
     "subflows": 2,
     "kept": 1,
     "inputs": 1,
+    "functions": 1,
 }
 if importlib.util.find_spec("prefect_dask"):
     KINDS["dask"] = 2

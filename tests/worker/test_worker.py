@@ -80,7 +80,7 @@ def test_a_sandbox_that_dies_is_reported_as_crashed_and_a_retry_gets_another_one
 @pytest.mark.parametrize("when", ["pending", "starting", "running"])
 def test_a_cancelled_run_loses_its_sandbox_within_ten_seconds(pool, emulator, when):
     if when == "starting":
-        emulator.transition("instance.start", "after", after=60)
+        emulator.transition("instance.start", "seconds", 60)
     running = [state("RUNNING")] if when == "running" else []
     run = pool.submit(*running, "sleep 100")
 
