@@ -23,6 +23,7 @@ AREAS = (
     "emulator",
     "batch",
     "functions",
+    "worker",
     "reaping",
     "swerex",
     "swebench",

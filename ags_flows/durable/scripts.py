@@ -269,10 +269,12 @@ class Limits:
     Attributes:
         seconds: Time limit, 0 for none.
         output: The most bytes that it may write to both streams together.
+        linger: Seconds that the start waits for its end.
     """
 
     seconds: int
     output: int
+    linger: float = LINGER
 
 
 def start_script(request: Request, limits: Limits, *, uploaded: str, stdin: str) -> str:
@@ -300,7 +302,7 @@ def start_script(request: Request, limits: Limits, *, uploaded: str, stdin: str)
             .replace("PAUSE_SECONDS", str(PAUSE))
             .replace("PROLOGUE", shlex.quote(f"{PROLOGUE.strip()}\n{_SOURCE}")),
             _report(),
-            _START.replace("LINGER_SECONDS", str(LINGER))
+            _START.replace("LINGER_SECONDS", str(limits.linger))
             .replace("STALE_SECONDS", str(STALE))
             .replace("ABSOLUTE", _ABSOLUTE),
         ]

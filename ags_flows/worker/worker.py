@@ -269,12 +269,14 @@ class AGSWorker(BaseWorker[AGSWorkerJobConfiguration, AGSWorkerVariables, AGSWor
             # The reaper knows whether it is another server's.
             return
         state = run.state.type if run.state is not None else None
-        is_current = attempt_in(instance) == attempt_of(run) - (1 if state == StateType.RUNNING else 0)
+        attempt, following = attempt_in(instance), attempt_of(run)
         configuration = await self._configuration(run)
-        sandbox = self._sandbox(run, configuration, attempt_in(instance))
-        if state == StateType.PENDING and attempt_in(instance) == attempt_of(run):
+        sandbox = self._sandbox(run, configuration, attempt)
+        # A resumed execution does not raise the count of executions.
+        is_running = state == StateType.RUNNING and attempt in (following - 1, following)
+        if state == StateType.PENDING and attempt == following:
             self._begin(sandbox, sandbox.open)
-        elif state in (StateType.RUNNING, StateType.CANCELLING) and (is_current or state == StateType.CANCELLING):
+        elif is_running or state == StateType.CANCELLING:
             self._begin(sandbox, partial(sandbox.attach, instance))
         else:
             sandbox.instance = instance
@@ -296,14 +298,14 @@ class AGSWorker(BaseWorker[AGSWorkerJobConfiguration, AGSWorkerVariables, AGSWor
             age = datetime.now(timezone.utc) - run.state.timestamp
             if run.state.type == StateType.PENDING and age > PENDING_FOR:
                 sandbox = self._sandbox(run, await self._configuration(run), attempt_of(run))
-                self._begin(sandbox, sandbox.open, crash=True)
+                self._begin(sandbox, sandbox.open)
             elif run.state.type != StateType.PENDING and run.infrastructure_pid and await self._has_ended(run):
                 if run.state.type == StateType.CANCELLING:
                     await self._report_cancelled(run.id)
                 else:
                     await self._report_crashed(run.id, f"Its sandbox {run.infrastructure_pid} has ended.")
 
-    def _begin(self, sandbox: FlowRunSandbox, begin: Callable[[], str], crash: bool = False) -> None:
+    def _begin(self, sandbox: FlowRunSandbox, begin: Callable[[], str]) -> None:
         """Carry out a flow run that Prefect's part of the worker does not know of."""
 
         async def carry_out() -> None:

@@ -206,29 +206,27 @@ def test_a_submission_waits_for_the_quota_and_shows_it_in_the_state(pool, emulat
     assert done.state.type == StateType.COMPLETED
 
 
-@pytest.mark.parametrize(
-    ("variables", "reason"),
-    [
-        ({"api_url": "http://127.0.0.1:9/api"}, "cannot reach the Prefect API at http://127.0.0.1:9/api"),
-        ({"network": "SANDBOX"}, "cannot reach the Prefect API"),
-        ({"image": "python:3.11"}, "lacks the command prefect"),
-        ({"image": None}, "names no image and no tool"),
-        ({"tool": "base"}, "image and tool"),
-        ({"image": None, "tool": "missing"}, "missing"),
-        ({"secrets": {"A": "no-such-block"}}, "no Secret block named 'no-such-block'"),
-        ({"uploads": {"/no/such/file": "x"}}, "/no/such/file"),
-    ],
-    ids=lambda value: value if isinstance(value, str) else "",
-)
-def test_a_template_that_cannot_work_is_named_in_the_state_and_leaves_no_sandbox(pool, variables, reason):
-    run = pool.submit("sleep 100", **variables)
+BAD = [
+    ({"api_url": "http://127.0.0.1:9/api"}, "cannot reach the Prefect API at http://127.0.0.1:9/api"),
+    ({"network": "SANDBOX"}, "cannot reach the Prefect API"),
+    ({"image": "python:3.11"}, "lacks the command prefect"),
+    ({"image": None}, "names no image and no tool"),
+    ({"tool": "base"}, "image and tool"),
+    ({"image": None, "tool": "missing"}, "missing"),
+    ({"secrets": {"A": "no-such-block"}}, "no Secret block named 'no-such-block'"),
+    ({"uploads": {"/no/such/file": "x"}}, "/no/such/file"),
+]
+
+
+def test_a_template_that_cannot_work_is_named_in_the_state_and_leaves_no_sandbox(pool):
+    runs = [pool.submit("sleep 100", **variables) for variables, _ in BAD]
 
     async def scenario(worker):
-        return await soon(lambda: ended(pool, run))
+        return [await soon(lambda run=run: ended(pool, run)) for run in runs]
 
-    found = pool.perform(scenario)
-    assert found.state.type == StateType.CRASHED
-    assert reason in found.state.message
+    for (variables, reason), found in zip(BAD, pool.perform(scenario), strict=True):
+        assert found.state.type == StateType.CRASHED, variables
+        assert reason in found.state.message
 
 
 def test_a_time_limit_ends_the_run(pool):
