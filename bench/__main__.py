@@ -20,7 +20,7 @@ from bench.figure import Figure
 
 AREAS = (
     *("imports", "claims", "commands", "following", "control_plane", "surface", "transfers", "emulator"),
-    *("tls", "retention", "cells", "verify", "batch", "functions", "reaping", "swerex", "swebench"),
+    *("tls", "retention", "cells", "verify", "batch", "functions", "worker", "reaping", "swerex", "swebench"),
 )
 RESULTS = Path(".bench/figures.json")
 

@@ -21,7 +21,7 @@ LAYERS = [
     {"tasks"},
     {"functions"},
     {"runtime", "session"},
-    {"job", "swerex"},
+    {"job", "swerex", "worker"},
     {"batch"},
     {"swebench"},
     {"flows", "collection"},

@@ -24,6 +24,9 @@ def emulator(
     tls: Annotated[bool, typer.Option("--tls", help="Serve HTTPS too, on the same port.")] = False,
     start: Annotated[str, typer.Option(help="When a start returns: `async` (STARTING) or `at-once`.")] = "async",
     profile: Annotated[Path | None, typer.Option(help="Behave as this account did: `verify --record`.")] = None,
+    allow_host_port: Annotated[
+        list[int] | None, typer.Option(help="A port of this machine that sandboxes reach at 127.0.0.1, such as 4200.")
+    ] = None,
     retention: Annotated[float, typer.Option(help="Seconds for which an ended instance stays listed.")] = 3600.0,
     quiet: Annotated[bool, typer.Option("--quiet", help="No line for each request.")] = False,
 ) -> None:
@@ -45,6 +48,7 @@ def emulator(
             start=start,
             retention=retention,
             profile=profile or {},
+            host_ports=tuple(allow_host_port or ()),
         )
     )
 

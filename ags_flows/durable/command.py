@@ -24,6 +24,7 @@ from ags_flows.durable.claims import NEEDS, remember, request_for, superseded
 from ags_flows.durable.output import OnLine, OutputStream
 from ags_flows.durable.scripts import (
     JOURNALS,
+    LINGER,
     LONGEST_VALUE,
     MARK,
     STALE,
@@ -80,6 +81,8 @@ class Command:
         stdin: Standard input. Default: empty.
         timeout: Seconds after which the whole process group is killed. None: no limit.
         most_output: Bytes of output after which the command is killed.
+        linger: Seconds that the start waits for its end. A command that ends in time costs one request; the output of
+            a longer one is read from then on.
         title: What stands for the text in errors and in the result, where it is not the caller's. Default: the text.
     """
 
@@ -90,6 +93,7 @@ class Command:
     stdin: bytes | None = None
     timeout: float | None = None
     most_output: int = MOST_OUTPUT
+    linger: float = LINGER
     title: str = ""
 
     @property
@@ -204,7 +208,7 @@ class DurableCommand:
         uploaded = upload_path(call) if len(command.text.encode()) > LONGEST_VALUE else ""
         stdin = input_path(call) if command.stdin is not None else ""
         env = start_environment(None if uploaded else command.text, command.env, directory_of(command.cwd))
-        limits = Limits(math.ceil(command.timeout or 0), command.most_output)
+        limits = Limits(math.ceil(command.timeout or 0), command.most_output, command.linger)
         deadline = time.monotonic() + STALE * 2
         while True:
             # Each start script deletes its uploaded input, so a repeated one needs it again.

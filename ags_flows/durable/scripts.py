@@ -275,10 +275,12 @@ class Limits:
     Attributes:
         seconds: Time limit in seconds; 0 means no limit.
         output: Maximum number of bytes of both streams together.
+        linger: Seconds for which the start waits until the command ends.
     """
 
     seconds: int
     output: int
+    linger: float = LINGER
 
 
 def start_script(request: Request, limits: Limits, *, uploaded: str, stdin: str) -> str:
@@ -306,7 +308,7 @@ def start_script(request: Request, limits: Limits, *, uploaded: str, stdin: str)
             .replace("PAUSE_SECONDS", str(PAUSE))
             .replace("PROLOGUE", shlex.quote(f"{PROLOGUE.strip()}\n{_SOURCE}")),
             _report(),
-            _START.replace("LINGER_SECONDS", str(LINGER))
+            _START.replace("LINGER_SECONDS", str(limits.linger))
             .replace("STALE_SECONDS", str(STALE))
             .replace("ABSOLUTE", _ABSOLUTE),
         ]

@@ -56,6 +56,9 @@ INLINE = 60_000
 FORGOTTEN = (FunctionError, CommandTimeoutError, OutputTooLargeError, UnsupportedError, CancelledError, TimeoutError)
 """Errors after which a call is made again by a later attempt. The last two are time limits of Prefect's."""
 
+LINGER = 2.0
+"""Seconds that the start of a call waits for its end: calls of many sandboxes at once take longer than one alone."""
+
 FILES = ".ags_flows/files"
 RESULTS = ".ags_flows/results"
 KEPT_OUTPUT = 1 << 16
@@ -272,6 +275,7 @@ def perform(call: Call, instance: Instance, step: Step, config: AGSConfig) -> An
         env={**check_environment(options.env), **hidden},
         stdin=stdin,
         timeout=options.timeout,
+        linger=LINGER,
         title=redactor.text(call.title),
     )
     log = OutputLog(run_logger(), redactor)

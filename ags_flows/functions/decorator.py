@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial, wraps
 from typing import Any, ParamSpec, TypeVar, cast, overload
@@ -32,9 +31,10 @@ from ags_flows.errors import (
 from ags_flows.functions.call import Call, FunctionOptions, RemoteFunction, install_packages, perform
 from ags_flows.functions.packages import check_packages, packages_key, snapshot_name
 from ags_flows.functions.pool import Kind, Pool, Setup, Warm, pool_of
-from ags_flows.models import Instance, Resources, ToolSpec
+from ags_flows.lifecycle.image_tool import image_tool
+from ags_flows.models import Instance, ToolSpec
 from ags_flows.models.checks import check_count, check_seconds
-from ags_flows.ownership import Step, fingerprint
+from ags_flows.ownership import Step
 from ags_flows.run.holder import STEP, identify
 from ags_flows.run.interruption import interruptible
 from ags_flows.run.outcome import enclosing_run, ending_of
@@ -167,7 +167,7 @@ def in_sandbox(
         raise ConfigurationError("image and tool: give one of them.", hint="A tool has its image already.")
     if image is None and (cpu is not None or memory is not None):
         raise ConfigurationError("cpu and memory: they need image=...", hint="A tool has its resources already.")
-    origin = _origin(image, tool, cpu, memory)
+    origin = image_tool("fn", image, cpu, memory) if image is not None else tool or ""
     place = partial(_Place, origin, sandboxes, idle, config)
 
     def decorate(function: Callable[P, R]) -> Task[P, R]:
@@ -301,13 +301,3 @@ def _is_repeated(retries: int, retries_of_failed: int, task: Task[..., Any], run
     if run.run_count > retries or isinstance(error, WaitCancelledError):
         return False
     return is_retryable(task, run, state) or (isinstance(error, AGSFlowsError) and isinstance(error, _LOST))
-
-
-def _origin(image: str | None, tool: ToolSpec | str | None, cpu: str | None, memory: str | None) -> ToolSpec | str:
-    if image is None:
-        return tool or ""
-    given: dict[str, Any] = {name: value for name, value in (("cpu", cpu), ("memory", memory)) if value is not None}
-    resources = Resources(**given)
-    slug = re.sub(r"[^A-Za-z0-9]+", "-", image.rpartition("/")[2]).strip("-")[:30]
-    name = f"fn-{slug}-{fingerprint([image, resources.model_dump()])[:8]}"
-    return ToolSpec(name=name, image=image, resources=resources)

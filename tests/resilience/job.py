@@ -14,7 +14,7 @@ from prefect.input import RunInput
 from prefect.runtime import flow_run
 from prefect.task_runners import ProcessPoolTaskRunner
 
-from ags_flows import sandbox_session
+from ags_flows import AGSConfig, in_sandbox, sandbox_session
 from ags_flows.flows import provision_and_run, run_items, run_job, stop_sandboxes
 from ags_flows.models import ToolSpec
 
@@ -293,7 +293,37 @@ def batched(tool: str, items: int, sandboxes: int, results: str) -> None:
     )
 
 
-KINDS = [pool_of_processes, parent, threads, retried_tasks, subflows, pooled_subflow, inputs, cells, kept, suspended]
+def in_one_call(unit: str) -> dict:
+    """Do all steps in one call, and return what ran in its sandbox."""
+    import time
+
+    def say(text: str) -> None:
+        with open(f"ran-{unit}", "a") as ran:
+            ran.write(f"{text}\n")
+
+    for text in ("first", "second", "second"):
+        say(text)
+    output = ""
+    for number in range(1, 7):
+        print("line", number)
+        say(str(number))
+        output += f"line {number}\n"
+        time.sleep(0.25)
+    with open("/run/e2b/.E2B_SANDBOX_ID") as identity, open(f"ran-{unit}") as ran:
+        return {"instance": identity.read(), "ran": ran.read().split(), "output": output}
+
+
+@flow(name="functions", on_cancellation=[stop_sandboxes])
+def functions(tool: str, directory: str, units: list[str]) -> None:
+    """Call functions in sandboxes that they share."""
+    config = AGSConfig(lease="1m")
+    called = in_sandbox(tool="base", sandboxes=1, config=config)(in_one_call)
+    for unit, found in zip(units, called.map(units).result(), strict=True):
+        Path(directory, f"{unit}.json").write_text(json.dumps(found))
+
+
+KINDS = [functions, pool_of_processes, parent, threads, retried_tasks, subflows, pooled_subflow, inputs, cells]
+KINDS += [kept, suspended]
 if importlib.util.find_spec("prefect_dask"):
     from prefect_dask import DaskTaskRunner
 

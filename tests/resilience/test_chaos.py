@@ -46,6 +46,7 @@ KINDS = {
     "pooled-subflow": 1,
     "kept": 1,
     "inputs": 1,
+    "functions": 1,
 }
 if importlib.util.find_spec("prefect_dask"):
     KINDS["dask"] = 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shlex
 import shutil
 import site
 import sys
@@ -49,6 +50,27 @@ class Places:
 def interpreter_binds() -> tuple[Bind, ...]:
     """Return what a sandbox needs from the host for its code interpreter; nothing where there are no namespaces."""
     return isolated_places().binds if isolation().bwrap is not None else ()
+
+
+def prefect_binds(directory: Path) -> tuple[Bind, ...]:
+    """Return the command `prefect` for a sandbox that has `interpreter_binds`; nothing where there are no namespaces.
+
+    Args:
+        directory: Where the command's script is written on the host.
+    """
+    if isolation().bwrap is None:
+        return ()
+    places, script = isolated_places(), directory / "prefect"
+    libraries = f"export LD_LIBRARY_PATH={shlex.quote(places.libraries)}\n" if places.libraries else ""
+    packages = shlex.quote(os.pathsep.join(places.packages))
+    directory.mkdir(parents=True, exist_ok=True)
+    script.write_text(
+        f"#!/bin/sh\n{libraries}export PYTHONPATH={packages}${{PYTHONPATH:+:$PYTHONPATH}}\n"
+        f'exec {shlex.quote(places.python)} -m prefect "$@"\n',
+        encoding="utf-8",
+    )
+    script.chmod(0o755)
+    return (Bind(script, "/opt/sandbox/bin/prefect", readonly=True),)
 
 
 @cache

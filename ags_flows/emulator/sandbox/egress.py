@@ -104,7 +104,7 @@ class Egress:
                 writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
             else:
                 onward.write(opening)
-            await asyncio.gather(_pass(reader, onward), _pass(answers, writer))
+            await asyncio.gather(pass_on(reader, onward), pass_on(answers, writer))
         except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, asyncio.TimeoutError):
             return
         finally:
@@ -175,7 +175,8 @@ def _is_own(address: str) -> bool:
     return known.is_loopback or known.is_unspecified or known.is_link_local or known.is_multicast
 
 
-async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Write what is read, until the end of it."""
     with contextlib.suppress(OSError):
         while piece := await reader.read(PIECE):
             writer.write(piece)

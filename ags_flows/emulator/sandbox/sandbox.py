@@ -17,6 +17,7 @@ from typing import Literal
 from ..reach import Reach
 from .egress import Egress
 from .halting import Halt, is_at_rest
+from .host_ports import HostPorts
 from .isolation import isolation
 from .leftover import Leftover
 from .process import Process, spawn
@@ -46,6 +47,7 @@ class Sandbox(ABC):
         self.spec = spec
         self._stopped = False
         self._egress: Egress | None = None
+        self._host_ports: HostPorts | None = None
         self._leftover: Leftover | None = None
         self._halt = Halt(self._pids, self._rests)
         self._cpu: tuple[float, float] = (time.monotonic(), 0.0)
@@ -250,6 +252,11 @@ class Sandbox(ABC):
             self._egress = None
         elif not network.nowhere and self.alive:
             self._egress = Egress(self._listen_for_way_out(), network, self.spec.hostname)
+        if self._host_ports is not None and network.nowhere:
+            self._host_ports.close()
+            self._host_ports = None
+        elif self._host_ports is None and not network.nowhere and self.spec.host_ports and self.alive:
+            self._host_ports = HostPorts(self.listen, self.spec.host_ports)
 
     def _listen_for_way_out(self) -> socket.socket:
         return self.listen(0)
@@ -338,6 +345,9 @@ class Sandbox(ABC):
         if self._egress is not None:
             self._egress.close()
             self._egress = None
+        if self._host_ports is not None:
+            self._host_ports.close()
+            self._host_ports = None
         if self._leftover is not None:
             self._leftover.close()
             self._leftover = None

@@ -25,6 +25,7 @@ class SandboxSpec:
         sandbox_id: Its id.
         directory: A directory of the host that belongs to this sandbox alone; it is removed at the end.
         network: Which other machines it may reach, through the emulator's proxy.
+        host_ports: Ports of this machine that it finds on its own loopback interface, unless it has no network.
         storage_bytes: The size of its file system, None for that of the host.
         memory_bytes: A limit for its memory, where cgroups allow one.
         binds: Directories of the host that appear in it.
@@ -37,6 +38,7 @@ class SandboxSpec:
     sandbox_id: str
     directory: Path
     network: Reach = EVERYWHERE
+    host_ports: tuple[int, ...] = ()
     storage_bytes: int | None = None
     memory_bytes: int | None = None
     binds: tuple[Bind, ...] = ()

@@ -31,6 +31,8 @@ class Plan:
         seed: The saved file system to start from.
         image: What the image adds to a fresh file system.
         network: Which other machines it may reach.
+        host_ports: Ports of this machine that it finds on its own loopback interface.
+        has_prefect: Whether it has this program's Python with Prefect, as images of `prefecthq/prefect` have.
         storage_bytes: The size of its writable file system; None: as much as the host has.
         memory_bytes: Its memory limit; None: none.
         mounts: Host directories that appear in it.
@@ -48,6 +50,8 @@ class Plan:
     seed: Path | None = None
     image: Path | None = None
     network: Reach = EVERYWHERE
+    host_ports: tuple[int, ...] = ()
+    has_prefect: bool = False
     storage_bytes: int | None = None
     memory_bytes: int | None = None
     mounts: tuple[Mount, ...] = ()
@@ -193,15 +197,20 @@ class SandboxMachine:
         from ..sandbox import Bind, Sandbox, SandboxSpec
 
         binds = tuple(Bind(mount.source, mount.target, mount.readonly) for mount in plan.mounts)
-        if plan.interprets or plan.serves_agents:
+        if plan.interprets or plan.serves_agents or plan.has_prefect:
             from ..code_interpreter import interpreter_binds
 
             binds += interpreter_binds()
+        if plan.has_prefect:
+            from ..code_interpreter import prefect_binds
+
+            binds += prefect_binds(plan.directory)
         sandbox: Any = await (Sandbox.adopt if plan.adopted else Sandbox.start)(
             SandboxSpec(
                 sandbox_id=plan.sandbox_id,
                 directory=plan.directory,
                 network=plan.network,
+                host_ports=plan.host_ports,
                 storage_bytes=plan.storage_bytes,
                 memory_bytes=plan.memory_bytes,
                 binds=binds,

@@ -91,6 +91,10 @@ class Power:
         return replace(plan_of(instance, self._world.settings, seed), keeper=self._world.keeper)
 
 
+PREFECT_IMAGE = "prefecthq/prefect"
+"""Its sandboxes have this program's Python with Prefect: no image is pulled."""
+
+
 def machine_directory(settings: Settings, instance: Instance) -> Path:
     """Return where an instance's machine is."""
     return settings.directory / "machines" / instance.instance_id
@@ -119,6 +123,8 @@ def plan_of(instance: Instance, settings: Settings, seed: Path | None) -> Plan:
         seed=seed,
         image=mounts.files_of_image(settings.volumes, custom.get("Image")),
         network=_reach_of(instance),
+        host_ports=settings.host_ports,
+        has_prefect=(custom.get("Image") or "").partition(":")[0].endswith(PREFECT_IMAGE),
         storage_bytes=configuration.kibibytes(storage, "Storage") * 1024 if storage else None,
         memory_bytes=configuration.kibibytes(memory, "Memory") * 1024 if memory else None,
         mounts=tuple(mounts.on_host(settings.volumes, instance.mounts)),

@@ -35,6 +35,7 @@ class Settings:
         start: ``async``: StartSandboxInstance returns an instance that is STARTING. ``at-once``: it returns when the
             instance is RUNNING, which some clients rely on.
         tls: Whether HTTPS is spoken too, on the same port.
+        host_ports: Ports of this machine that sandboxes reach at their own loopback interface.
         profile: How a recorded account behaved, see `world.profile`.
 
     Raises:
@@ -56,6 +57,7 @@ class Settings:
     envd_version: str = "0.6.13"
     start: Literal["async", "at-once"] = "async"
     tls: bool = False
+    host_ports: tuple[int, ...] = ()
     profile: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -1,0 +1,338 @@
+"""One flow run in a sandbox of its own: start it, run the flow there as a durable command, end it.
+
+All of it is synchronous and blocks: the worker calls it in threads. The identity of sandbox and command is made of the
+flow run and its attempt alone. So whichever worker submits an attempt again gets the same sandbox and the same command,
+and a second one is never started.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import UUID
+
+from ags_flows.blocks import AGSConfig
+from ags_flows.cloud.data_planes import OpenPlane, close_plane, open_new_plane
+from ags_flows.cloud.retry import Backoff, persistently
+from ags_flows.durable.command import Command, DurableCommand, Following
+from ags_flows.errors import AGSFlowsError, ConfigurationError, UnsupportedError, WaitCancelledError
+from ags_flows.lifecycle.image_tool import image_tool
+from ags_flows.lifecycle.lease import Lease, keep_lease
+from ags_flows.lifecycle.open_sandbox import Launch, open_sandbox
+from ags_flows.models import ExecResult, Instance, Network
+from ags_flows.models.durations import format_duration, parse_duration
+from ags_flows.ownership import (
+    FAMILY,
+    KEPT,
+    LIVE,
+    OWNER_HOST,
+    OWNER_PID,
+    Frame,
+    Holder,
+    Owner,
+    Place,
+    Step,
+    digest,
+    holder_of,
+)
+from ags_flows.run.holder import Execution
+from ags_flows.run.redaction import Redactor
+from ags_flows.run.secrets import load_secrets
+from ags_flows.tasks import ensure_tool
+from ags_flows.transfer import upload_directory, upload_file
+from ags_flows.worker.configuration import AGSWorkerJobConfiguration
+
+STEP = "flow run"
+WORK_POOL = "work-pool"
+"""Metadata: the work pool whose worker started the sandbox."""
+
+PATIENCE = Backoff(attempts=None, patience=900.0, first_pause=1.0, longest_pause=30.0)
+"""How long a submission is repeated while the quota, the rate limit or the cloud refuses it."""
+
+KEPT_OUTPUT = 16_384
+LOOK_TIMEOUT = 60.0
+
+_LOOK = """\
+command -v prefect >/dev/null || { echo '{"missing": "the command prefect"}'; exit; }
+python=$(command -v python3 || command -v python) || { echo '{"missing": "Python"}'; exit; }
+exec "$python" - <<'END'
+import json, os, urllib.error, urllib.request
+try:
+    urllib.request.urlopen(os.environ["AGS_URL"].rstrip("/") + "/health", timeout=15)
+    print(json.dumps({}))
+except urllib.error.HTTPError:
+    print(json.dumps({}))
+except Exception as error:
+    print(json.dumps({"unreachable": str(getattr(error, "reason", error))}))
+END
+"""
+
+
+@dataclass(frozen=True)
+class Job:
+    """An attempt at a flow run.
+
+    Attributes:
+        flow_run_id: The flow run.
+        attempt: Greater in every later attempt.
+        pool: Name of the work pool.
+        owner: Whose the sandbox is.
+        configuration: What the flow run gets.
+    """
+
+    flow_run_id: UUID
+    attempt: int
+    pool: str
+    owner: Owner
+    configuration: AGSWorkerJobConfiguration
+
+    @property
+    def step(self) -> Step:
+        """The step that starts the sandbox: the same in every worker."""
+        frame = Frame("flow", self.flow_run_id.hex, self.attempt)
+        call = digest(STEP, self.flow_run_id.hex, str(self.attempt))
+        return Execution((frame,), Place(), self.owner).step(STEP, "", call=call)
+
+
+def attempt_in(instance: Instance) -> int:
+    """Return the attempt that a sandbox was started for, 0 where it does not say."""
+    holder: Holder | None = holder_of(instance.metadata)
+    return holder.frames[0].attempt if holder is not None else 0
+
+
+class FlowRunSandbox:
+    """The sandbox of an attempt at a flow run.
+
+    Args:
+        job: The attempt.
+        tell: Gets sentences for the log of the flow run.
+        on_waiting: Gets the reason when the submission has to wait.
+    """
+
+    def __init__(self, job: Job, tell: Callable[[str], None], on_waiting: Callable[[str], None]) -> None:
+        self.job = job
+        self.instance: Instance | None = None
+        self.is_executing = False
+        self.cancelled_at: float | None = None
+        self._tell = tell
+        self._on_waiting = on_waiting
+        self._config = job.configuration.config or AGSConfig()
+        self._lease: Lease | None = None
+        self._plane: OpenPlane | None = None
+        self._command: DurableCommand | None = None
+        self._given_up = threading.Event()
+        self._secrets: Mapping[str, str] = {}
+        self._started_at, self._seconds = 0.0, 0
+
+    @property
+    def instance_id(self) -> str:
+        """The sandbox's id, empty before there is one."""
+        return self.instance.id if self.instance is not None else ""
+
+    def open(self) -> str:
+        """Start the sandbox, or find the one of this attempt, and lay into it what the flow needs.
+
+        Returns:
+            The instance's id.
+
+        Raises:
+            ConfigurationError: The template is wrong, or the sandbox cannot reach the Prefect API.
+            UnsupportedError: The image has no Prefect.
+            WaitCancelledError: The flow run was cancelled.
+            AGSFlowsError: The cloud refused it for good, or for too long.
+        """
+        try:
+            self._secrets = load_secrets(self.job.configuration.secrets)
+            self._stop_earlier()
+            self.instance = persistently(
+                self._start, PATIENCE, on_failure=lambda error: self._on_waiting(str(error)), sleep=self._sleep
+            )
+            self._follow(self.instance)
+            self._tell(f"The flow run has the sandbox {self.instance.id} ({self.instance.tool_name}).")
+            self._look()
+            self._upload()
+        except BaseException:
+            self.end()
+            raise
+        return self.instance.id
+
+    def attach(self, instance: Instance) -> str:
+        """Go on with a sandbox in which the flow runs already, and return its id."""
+        self._secrets = load_secrets(self.job.configuration.secrets)
+        self._started_at = time.monotonic()
+        self._seconds = self._lease_seconds()
+        control = self._config.control_plane()
+        metadata = {OWNER_HOST: self.job.owner.host, OWNER_PID: str(self.job.owner.pid)}
+        persistently(
+            lambda: control.update_instance(instance.id, timeout=format_duration(self._seconds), metadata=metadata)
+        )
+        self.instance = instance
+        self._follow(instance)
+        self._tell(f"The worker goes on with the flow run in sandbox {instance.id}.")
+        return instance.id
+
+    def execute(self) -> ExecResult:
+        """Run the flow in the sandbox, or attach to it where it runs, and wait for its end.
+
+        Raises:
+            CommandTimeoutError: The time limit was reached.
+            InstanceGoneError: The sandbox ended.
+            OutcomeUnknownError: The process vanished.
+        """
+        assert self._plane is not None
+        configuration, plane = self.job.configuration, self._plane
+        command = Command(
+            configuration.command or "prefect flow-run execute",
+            env={**configuration.environment(), **self._secrets},
+            timeout=configuration.timeout,
+        )
+        following = Following(None, self._tell, plane.cancelled, KEPT_OUTPUT)
+        self._command = DurableCommand(plane.plane, command, following).start(self.job.step)
+        self.is_executing = True
+        redactor = Redactor(self._secrets.values())
+        with redactor.errors():
+            return redactor.data(self._command.wait())
+
+    def cancel(self) -> None:
+        """End the flow's process, or the start of the sandbox, and let `open` or `execute` return."""
+        self._given_up.set()
+        if self._command is not None:
+            with suppress(AGSFlowsError):
+                self._command.kill()
+        else:
+            self.end()
+
+    def leave(self) -> None:
+        """Let go of the sandbox: the flow in it goes on, and a worker finds it by its metadata."""
+        self._given_up.set()
+        if self._lease is not None:
+            self._lease.release()
+        if self._plane is not None and self.instance is not None:
+            close_plane(self._config.connection(), self.instance.id, self._plane)
+
+    def end(self, keep: bool = False) -> None:
+        """Stop the sandbox, whatever state it is in; or keep it until its lease ends. Errors are logged.
+
+        A start whose response was lost is looked for by its metadata.
+        """
+        if self._lease is not None:
+            self._lease.release()
+        control = self._config.control_plane()
+        try:
+            if keep and self.instance is not None:
+                kept = self.instance.id
+                persistently(lambda: control.update_instance(kept, metadata={KEPT: "keep"}))
+                self._tell(f"The sandbox {kept} is kept until its lease ends: ags-flows exec {kept} 'ls -la'")
+                return
+            ids = [self.instance.id] if self.instance is not None else [one.id for one in self._of_family()]
+            for one in ids:
+                close_plane(self._config.connection(), one)
+                persistently(lambda: control.stop_instance(one))  # noqa: B023 - called here
+        except AGSFlowsError as error:
+            self._tell(f"The sandbox {self.instance_id} is left to its lease and the reaper: {error}")
+
+    def _start(self) -> Instance:
+        config, job = self._config, self.job
+        seconds = self._lease_seconds()
+        launch = Launch(
+            step=job.step,
+            owner=job.owner,
+            arguments={"tool": self._tool()},
+            timeout=format_duration(seconds),
+            lease=seconds,
+            metadata={WORK_POOL: job.pool},
+            startup_timeout=config.startup_timeout,
+        )
+        self._started_at, self._seconds = time.monotonic(), seconds
+        return open_sandbox(config.control_plane(), config.connection(), launch, [], on_trouble=self._tell).instance
+
+    def _lease_seconds(self) -> int:
+        return parse_duration(self.job.configuration.lease or self._config.lease, field="lease")
+
+    def _tool(self) -> str:
+        configuration = self.job.configuration
+        if configuration.image and configuration.tool:
+            raise ConfigurationError(
+                "image and tool: give one of them.", hint="Change the work pool or the deployment."
+            )
+        if configuration.image:
+            network = Network(mode=configuration.network)
+            spec = image_tool("flow", configuration.image, configuration.cpu, configuration.memory, network)
+            return ensure_tool.fn(spec, replace=False, config=self._config).id
+        tool = configuration.tool or self._config.tool_id
+        if not tool:
+            raise ConfigurationError(
+                "The work pool names no image and no tool.",
+                hint="Set one of the variables image and tool of the work pool, or as a job variable.",
+            )
+        return tool
+
+    def _follow(self, instance: Instance) -> None:
+        connection = self._config.connection()
+        self._plane = plane = open_new_plane(connection, instance.id)
+        self._lease = keep_lease(
+            self._config.control_plane(),
+            instance.id,
+            self._seconds,
+            self.job.step.holder,
+            age=time.monotonic() - self._started_at,
+            on_trouble=self._tell,
+            on_lost=lambda error: close_plane(connection, instance.id, plane, error),
+        )
+
+    def _look(self) -> None:
+        """Find out whether the flow can run there, before it is started."""
+        assert self._plane is not None and self.instance is not None
+        plane, url = self._plane.plane, self.job.configuration.environment().get("PREFECT_API_URL", "")
+        if not url:
+            raise ConfigurationError(
+                "api_url: the worker has no PREFECT_API_URL.", hint="Set it, or the variable api_url."
+            )
+        found = persistently(lambda: plane.run(_LOOK, env={"AGS_URL": url}, timeout=LOOK_TIMEOUT))
+        try:
+            report = json.loads(found.stdout.strip().splitlines()[-1])
+        except (ValueError, IndexError):
+            report = {"missing": f"bash and coreutils ({(found.stderr or found.stdout).strip()[-300:]})"}
+        if missing := report.get("missing"):
+            raise UnsupportedError(
+                f"The image of sandbox {self.instance.id} lacks {missing}.",
+                hint="Choose an image with Prefect, such as prefecthq/prefect:3-latest.",
+            )
+        if reason := report.get("unreachable"):
+            raise ConfigurationError(
+                f"The sandbox cannot reach the Prefect API at {url}: {reason}.",
+                hint="Set the variable api_url to a URL that sandboxes reach, and check the network of the tool.",
+            )
+
+    def _upload(self) -> None:
+        assert self._plane is not None
+        for local, remote in self.job.configuration.uploads.items():
+            upload = upload_directory if Path(local).is_dir() else upload_file
+            upload(self._plane.plane, Path(local), remote)
+
+    def _of_family(self) -> list[Instance]:
+        known = self._config.control_plane().list_instances(metadata={FAMILY: self.job.step.family})
+        return [one for one in known if one.status in LIVE and attempt_in(one) == self.job.attempt]
+
+    def _stop_earlier(self) -> None:
+        """Stop what an earlier attempt left: its process must not run beside this one's."""
+        control = self._config.control_plane()
+        for one in control.list_instances(metadata={FAMILY: self.job.step.family}):
+            if one.status in LIVE and attempt_in(one) < self.job.attempt and not one.metadata.get(KEPT):
+                self._tell(f"The sandbox {one.id} of an earlier attempt is stopped.")
+                persistently(lambda: control.stop_instance(one.id))  # noqa: B023 - called here
+
+    def _sleep(self, seconds: float) -> None:
+        if self._given_up.wait(seconds):
+            raise WaitCancelledError("The flow run was cancelled before it had a sandbox.")
+
+
+def shown_end(result: ExecResult, lines: int = 20) -> str:
+    """Return the last lines that a flow's process wrote."""
+    text = (result.stdout + result.stderr).strip().splitlines()
+    return "\n".join(text[-lines:])

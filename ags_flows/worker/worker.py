@@ -1,0 +1,427 @@
+"""The worker of work pools of type `ags`: each flow run is executed in a sandbox of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from datetime import datetime, timedelta, timezone
+from functools import partial
+from typing import Any, Optional, TypeVar
+from uuid import UUID
+
+import anyio
+import anyio.abc
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterId,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+    WorkPoolFilter,
+    WorkPoolFilterName,
+)
+from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.exceptions import Abort, InfrastructureNotFound, ObjectNotFound
+from prefect.states import Cancelled, Crashed, InfrastructurePending
+from prefect.workers.base import BaseWorker, BaseWorkerResult
+
+from ags_flows.blocks import AGSConfig
+from ags_flows.cloud.retry import persistently
+from ags_flows.errors import AGSFlowsError, NotFoundError
+from ags_flows.models import Instance
+from ags_flows.ownership import (
+    ENDED,
+    LEASE,
+    LIVE,
+    MANAGED_BY,
+    MANAGED_BY_KEY,
+    OWNER_HOST,
+    OWNER_PID,
+    STEP_NAME,
+    Owner,
+    flow_runs_of,
+    lease_is_kept,
+)
+from ags_flows.worker.configuration import AGSWorkerJobConfiguration, AGSWorkerVariables
+from ags_flows.worker.job import STEP, WORK_POOL, FlowRunSandbox, Job, attempt_in, shown_end
+
+T = TypeVar("T")
+
+LOOK_EVERY = 2.0
+"""Seconds between two looks for flow runs that are being cancelled."""
+
+GRACE = 6.0
+"""Seconds that a flow has to end by itself when it is cancelled, its hooks included."""
+
+PENDING_FOR = timedelta(seconds=60)
+"""A flow run that is PENDING for so long, and has no sandbox, lost its worker before the submission."""
+
+_FINAL = frozenset({StateType.COMPLETED, StateType.FAILED, StateType.CRASHED, StateType.CANCELLED})
+_LEFT = _FINAL | {StateType.PAUSED, StateType.SCHEDULED}
+"""States that a flow run reaches by itself: there is nothing to report any more."""
+
+
+class AGSWorkerResult(BaseWorkerResult):
+    """How the process of a flow run ended: the id of its sandbox, and its exit code."""
+
+
+class AGSWorker(BaseWorker[AGSWorkerJobConfiguration, AGSWorkerVariables, AGSWorkerResult]):
+    """Executes flow runs in sandboxes of Tencent Cloud Agent Sandbox.
+
+    `prefect work-pool create NAME --type ags` makes a work pool, and `prefect worker start --pool NAME` runs a worker.
+    """
+
+    type = "ags"
+    job_configuration = AGSWorkerJobConfiguration
+    job_configuration_variables = AGSWorkerVariables
+    _description = "Execute flow runs in sandboxes of Tencent Cloud Agent Sandbox (AGS)."
+    _display_name = "AGS sandbox"
+    _documentation_url = "https://cloud.tencent.com/document/product/1814"
+    _logo_url = "https://cloudcache.tencent-cloud.com/qcloud/favicon.ico"
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        """Take the arguments of Prefect's workers."""
+        super().__init__(*args, **options)
+        self._active: dict[UUID, FlowRunSandbox] = {}
+        self._work: set[asyncio.Task[Any]] = set()
+        self._looking: asyncio.Task[None] | None = None
+        self._recovering: asyncio.Task[None] | None = None
+        # Most of a thread is waiting: the usual limit would make flow runs wait for one another.
+        self._threads = anyio.CapacityLimiter(10_000)
+
+    async def run(
+        self,
+        flow_run: FlowRun,
+        configuration: AGSWorkerJobConfiguration,
+        task_status: Optional[anyio.abc.TaskStatus[Any]] = None,  # noqa: UP045
+    ) -> AGSWorkerResult:
+        """Execute a flow run in a sandbox, and end the sandbox."""
+        sandbox = self._sandbox(flow_run, configuration, attempt_of(flow_run))
+
+        def started(instance_id: str) -> None:
+            if task_status is not None:
+                task_status.started(instance_id)
+
+        return await self._carry_out(sandbox, sandbox.open, started)
+
+    async def kill_infrastructure(
+        self, infrastructure_pid: str, configuration: AGSWorkerJobConfiguration, grace_seconds: int = 30
+    ) -> None:
+        """Stop the sandbox of a flow run.
+
+        Raises:
+            InfrastructureNotFound: It has ended.
+        """
+        control = (configuration.config or AGSConfig()).control_plane()
+
+        def stop() -> None:
+            try:
+                if control.get_instance(infrastructure_pid).status in ENDED:
+                    raise NotFoundError(f"Sandbox {infrastructure_pid} has ended.")
+                persistently(lambda: control.stop_instance(infrastructure_pid))
+            except NotFoundError as error:
+                raise InfrastructureNotFound(str(error)) from error
+
+        await self._in_thread(stop)
+
+    async def sync_with_backend(self) -> None:
+        """Synchronize with the Prefect server, and look for sandboxes and flow runs that lost their worker."""
+        await super().sync_with_backend()
+        if self._recovering is None or self._recovering.done():
+            self._recovering = asyncio.create_task(self._recover())
+
+    async def teardown(self, *exc_info: Any) -> None:
+        """Wait for the flow runs; or let go of them where the worker is being stopped: a later worker finds them."""
+        try:
+            await super().teardown(*exc_info)
+            if not any(exc_info):
+                await asyncio.gather(*self._work, return_exceptions=True)
+        finally:
+            for task in (self._looking, self._recovering, *self._work):
+                if task is not None:
+                    task.cancel()
+
+    def _sandbox(self, flow_run: FlowRun, configuration: AGSWorkerJobConfiguration, attempt: int) -> FlowRunSandbox:
+        owner = Owner(
+            flow_run_id=str(flow_run.id),
+            flow_run_name=flow_run.name or "",
+            flow_id=str(flow_run.flow_id),
+            deployment=str(flow_run.deployment_id or ""),
+            host=socket.gethostname(),
+            pid=os.getpid(),
+        )
+        logger = self.get_flow_run_logger(flow_run)
+        job = Job(flow_run.id, attempt, self.work_pool.name, owner, configuration)
+        return FlowRunSandbox(job, partial(logger.info, "%s"), partial(_show_waiting, flow_run.id))
+
+    async def _carry_out(
+        self, sandbox: FlowRunSandbox, begin: Callable[[], str], started: Callable[[str], None]
+    ) -> AGSWorkerResult:
+        """Open a sandbox or attach to it, wait for the end of the flow, stop the sandbox, and report what is not known.
+
+        The sandbox is ended before anything is reported: nothing of an attempt runs on behind its final state.
+        """
+        run = sandbox.job.flow_run_id
+        self._active[run] = sandbox
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.create_task(self._look_for_cancellations())
+        try:
+            try:
+                await self._in_thread(begin)
+            except AGSFlowsError:
+                if sandbox.cancelled_at is None:
+                    raise
+                started(sandbox.instance_id or "none")
+                await self._persistently(partial(self._report_cancelled, run))
+                return AGSWorkerResult(identifier=sandbox.instance_id or "none", status_code=0)
+            started(sandbox.instance_id)
+            code, message = await self._follow(sandbox)
+            with anyio.CancelScope(shield=True):
+                state = await self._persistently(partial(self._state, run))
+                failed = state in (StateType.FAILED, StateType.CRASHED) or state not in _LEFT
+                keep = failed and sandbox.cancelled_at is None and sandbox.job.configuration.keep_on_failure
+                await self._in_thread(partial(sandbox.end, keep))
+                if state == StateType.CANCELLING or sandbox.cancelled_at is not None:
+                    await self._persistently(partial(self._report_cancelled, run))
+                    code = 0
+                elif state is not None and state not in _LEFT:
+                    await self._persistently(partial(self._report_crashed, run, message))
+                else:
+                    # The flow has reported its end.
+                    code = 0
+            return AGSWorkerResult(identifier=sandbox.instance_id, status_code=code)
+        except asyncio.CancelledError:
+            # The worker is being stopped, and the flow goes on.
+            sandbox.leave()
+            raise
+        finally:
+            if self._active.get(run) is sandbox:
+                del self._active[run]
+
+    async def _follow(self, sandbox: FlowRunSandbox) -> tuple[int, str]:
+        """Wait for the end of the flow's process; return its exit code, and a sentence about its end."""
+        where = f"in sandbox {sandbox.instance_id}"
+        try:
+            result = await self._in_thread(sandbox.execute)
+        except AGSFlowsError as error:
+            message = f"The process of the flow run {where} was lost: {error}"
+            self._logger.warning("Flow run %s: %s", sandbox.job.flow_run_id, message)
+            return 1, message
+        message = f"The process of the flow run {where} ended with exit code {result.exit_code}."
+        if result.exit_code:
+            message += f"\n{shown_end(result)}"
+            self._logger.warning("Flow run %s: %s", sandbox.job.flow_run_id, message)
+        return result.exit_code or 1, message
+
+    async def _look_for_cancellations(self) -> None:
+        """End the flow runs of this worker that are being cancelled, all of them found by one request."""
+        while self._active:
+            with suppress(Exception):
+                found = await self.client.read_flow_runs(
+                    flow_run_filter=FlowRunFilter(
+                        id=FlowRunFilterId(any_=list(self._active)),
+                        state=FlowRunFilterState(
+                            type=FlowRunFilterStateType(any_=[StateType.CANCELLING, StateType.CANCELLED])
+                        ),
+                    )
+                )
+                await asyncio.gather(*(self._cancel(run) for run in found))
+            await asyncio.sleep(LOOK_EVERY)
+
+    async def _cancel(self, run: FlowRun) -> None:
+        sandbox = self._active.get(run.id)
+        if sandbox is None:
+            return
+        now = time.monotonic()
+        if sandbox.cancelled_at is None:
+            sandbox.cancelled_at = now
+        # A flow that runs is told by Prefect, and has its hooks to execute.
+        if run.start_time is None or now - sandbox.cancelled_at >= GRACE - LOOK_EVERY:
+            with suppress(AGSFlowsError):
+                await self._in_thread(sandbox.cancel)
+
+    async def _recover(self) -> None:
+        """Go on with what a worker of this pool left that has died, and report what it lost."""
+        try:
+            left = await self._in_thread(self._left_sandboxes)
+            for instance in left:
+                await self._recover_sandbox(instance)
+            await self._recover_runs({run for one in left for run in flow_runs_of(one.metadata)})
+        except Exception as error:  # noqa: BLE001 - the next synchronization looks again
+            self._logger.warning("Sandboxes of earlier workers could not be looked for: %s", error)
+
+    def _left_sandboxes(self) -> list[Instance]:
+        config = self._config_of_pool()
+        marks = {MANAGED_BY_KEY: MANAGED_BY, STEP_NAME: STEP, WORK_POOL: self.work_pool.name}
+        return [one for one in config.control_plane().list_instances(metadata=marks) if one.status in LIVE]
+
+    async def _recover_sandbox(self, instance: Instance) -> None:
+        run_id = UUID(flow_runs_of(instance.metadata)[0])
+        if run_id in self._active or _is_followed(instance):
+            return
+        try:
+            run = await self.client.read_flow_run(run_id)
+        except ObjectNotFound:
+            # The reaper knows whether it is another server's.
+            return
+        state = run.state.type if run.state is not None else None
+        attempt, following = attempt_in(instance), attempt_of(run)
+        configuration = await self._configuration(run)
+        sandbox = self._sandbox(run, configuration, attempt)
+        # A resumed execution does not raise the count of executions.
+        is_running = state == StateType.RUNNING and attempt in (following - 1, following)
+        if state == StateType.PENDING and attempt == following:
+            self._begin(sandbox, sandbox.open)
+        elif is_running or state == StateType.CANCELLING:
+            self._begin(sandbox, partial(sandbox.attach, instance))
+        else:
+            sandbox.instance = instance
+            await self._in_thread(sandbox.end)
+
+    async def _recover_runs(self, with_sandbox: set[str]) -> None:
+        """Submit PENDING flow runs whose worker died before their sandbox, and report RUNNING ones that lost theirs."""
+        found = await self.client.read_flow_runs(
+            work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[self.work_pool.name])),
+            flow_run_filter=FlowRunFilter(
+                state=FlowRunFilterState(
+                    type=FlowRunFilterStateType(any_=[StateType.PENDING, StateType.RUNNING, StateType.CANCELLING])
+                )
+            ),
+        )
+        for run in found:
+            if run.id in self._active or str(run.id) in with_sandbox or run.state is None:
+                continue
+            age = datetime.now(timezone.utc) - run.state.timestamp
+            if run.state.type == StateType.PENDING and age > PENDING_FOR:
+                sandbox = self._sandbox(run, await self._configuration(run), attempt_of(run))
+                self._begin(sandbox, sandbox.open)
+            elif run.state.type != StateType.PENDING and run.infrastructure_pid and await self._has_ended(run):
+                if run.state.type == StateType.CANCELLING:
+                    await self._report_cancelled(run.id)
+                else:
+                    await self._report_crashed(run.id, f"Its sandbox {run.infrastructure_pid} has ended.")
+
+    def _begin(self, sandbox: FlowRunSandbox, begin: Callable[[], str]) -> None:
+        """Carry out a flow run that Prefect's part of the worker does not know of."""
+
+        async def carry_out() -> None:
+            run = sandbox.job.flow_run_id
+
+            def started(instance_id: str) -> None:
+                task = asyncio.create_task(self.client.update_flow_run(run, infrastructure_pid=instance_id))
+                self._work.add(task)
+                task.add_done_callback(self._work.discard)
+
+            try:
+                await self._carry_out(sandbox, begin, started)
+            except AGSFlowsError as error:
+                await self._persistently(partial(self._report_crashed, run, f"The sandbox did not start: {error}"))
+
+        self._active[sandbox.job.flow_run_id] = sandbox
+        task = asyncio.create_task(carry_out())
+        self._work.add(task)
+        task.add_done_callback(self._work.discard)
+
+    async def _has_ended(self, run: FlowRun) -> bool:
+        control = (await self._configuration(run)).config or self._config_of_pool()
+        pid = str(run.infrastructure_pid)
+
+        def look() -> bool:
+            try:
+                return control.control_plane().get_instance(pid).status in ENDED
+            except NotFoundError:
+                return True
+
+        return await self._in_thread(look)
+
+    async def _configuration(self, run: FlowRun) -> AGSWorkerJobConfiguration:
+        return await AGSWorkerJobConfiguration.resolve_for_flow_run(
+            run, client=self.client, work_pool=self.work_pool, worker_name=self.name, worker_id=self.backend_id
+        )
+
+    def _config_of_pool(self) -> AGSConfig:
+        """Return the configuration that the pool's template has by default."""
+        default = self.work_pool.base_job_template.get("variables", {}).get("properties", {}).get("config", {})
+        reference = (default.get("default") or {}).get("$ref", {}).get("block_document_id")
+        if not reference:
+            return AGSConfig()
+        with get_client(sync_client=True) as client:
+            return AGSConfig.model_validate(client.read_block_document(UUID(reference)).data)
+
+    async def _state(self, run: UUID) -> StateType | None:
+        try:
+            found = (await self.client.read_flow_run(run)).state
+        except ObjectNotFound:
+            return None
+        return found.type if found is not None else None
+
+    async def _report_crashed(self, run: UUID, message: str) -> None:
+        if await self._state(run) in _LEFT:
+            return
+        with suppress(Abort, ObjectNotFound):
+            await self.client.set_flow_run_state(run, Crashed(message=message))
+
+    async def _report_cancelled(self, run: UUID) -> None:
+        if await self._state(run) in (None, *_FINAL):
+            return
+        with suppress(Abort, ObjectNotFound):
+            cancelled: State[Any] = Cancelled(message="The worker has stopped the sandbox.")
+            await self.client.set_flow_run_state(run, cancelled, force=True)
+
+    async def _persistently(self, action: Callable[[], Awaitable[T]], patience: float = 600.0) -> T:
+        """Ask the Prefect server until it responds."""
+        began, pause = time.monotonic(), 1.0
+        while True:
+            try:
+                return await action()
+            except Exception:
+                if time.monotonic() - began > patience:
+                    raise
+            await asyncio.sleep(pause)
+            pause = min(30.0, pause * 2)
+
+    async def _in_thread(self, action: Callable[[], T]) -> T:
+        return await anyio.to_thread.run_sync(action, abandon_on_cancel=True, limiter=self._threads)
+
+
+def attempt_of(run: FlowRun) -> int:
+    """Return a number that is greater in every later execution of a flow run: of the one that starts next.
+
+    Prefect raises `run_count` when an execution starts. It does not when a suspended run is resumed; then the total
+    run time has grown.
+    """
+    return (run.run_count or 0) + 1 + (run.total_run_time or timedelta()) // timedelta(microseconds=1)
+
+
+def _is_followed(instance: Instance) -> bool:
+    """Whether a worker that lives follows the sandbox: its process is here, or its lease was renewed in time."""
+    host, pid = instance.metadata.get(OWNER_HOST, ""), instance.metadata.get(OWNER_PID, "")
+    if host == socket.gethostname() and pid.isdecimal():
+        return int(pid) != os.getpid() and _is_alive(int(pid))
+    return bool(instance.metadata.get(LEASE)) and lease_is_kept(
+        instance.metadata, instance.expires_at, datetime.now(timezone.utc)
+    )
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _show_waiting(run: UUID, reason: str) -> None:
+    """Show in the state of a flow run why it waits for a sandbox. Called in a thread."""
+    with suppress(Exception), get_client(sync_client=True) as client:
+        state = client.read_flow_run(run).state
+        if state is not None and state.type == StateType.PENDING:
+            client.set_flow_run_state(
+                run, InfrastructurePending(message=f"Waiting for a sandbox: {reason}"), force=True
+            )

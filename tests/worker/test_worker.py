@@ -1,0 +1,314 @@
+"""The worker: every end of a flow run ends its sandbox, and nothing runs twice or is lost."""
+
+import asyncio
+import json
+import time
+
+import pytest
+from prefect.blocks.system import Secret
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import StateType
+from prefect.states import Cancelled, Cancelling, Pending, Scheduled
+
+from ags_flows.cloud.data_planes import open_plane
+from ags_flows.ownership import KEPT
+from tests.worker.conftest import soon, state
+
+pytestmark = [
+    pytest.mark.usefixtures("prefect_server"),
+    # Prefect leaves sockets of its own to the garbage collector when an event loop ends.
+    pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+def ended(pool, run):
+    found = pool.run(run)
+    return found if found.state.is_final() and not pool.live(run) else None
+
+
+def test_a_flow_run_has_a_sandbox_of_its_own_and_its_id_and_leaves_nothing(pool):
+    runs = [pool.submit(state("RUNNING"), "sleep 0.2", state("COMPLETED")) for _ in range(3)]
+
+    async def scenario(worker):
+        return [await soon(lambda run=run: ended(pool, run)) for run in runs]
+
+    found = pool.perform(scenario)
+    assert [run.state.type for run in found] == [StateType.COMPLETED] * 3
+    pids = [run.infrastructure_pid for run in found]
+    assert len(set(pids)) == 3
+    assert {one.id for one in pool.instances()} == set(pids)
+    assert {one.metadata["work-pool"] for one in pool.instances()} == {pool.name}
+
+
+def test_a_process_that_ends_without_a_final_state_is_crashed_with_its_last_lines(pool):
+    run = pool.submit(state("RUNNING"), "echo the last words >&2", "exit 7")
+
+    async def scenario(worker):
+        return await soon(lambda: ended(pool, run))
+
+    found = pool.perform(scenario)
+    assert found.state.type == StateType.CRASHED
+    assert "exit code 7" in found.state.message
+    assert "the last words" in found.state.message
+    assert found.infrastructure_pid in found.state.message
+
+
+def test_a_sandbox_that_dies_is_reported_as_crashed_and_a_retry_gets_another_one(pool, emulator):
+    run = pool.submit(state("RUNNING"), "sleep 60")
+
+    async def scenario(worker):
+        await soon(lambda: pool.run(run).state.is_running())
+        first = pool.live(run)[0].id
+        began = time.monotonic()
+        emulator.kill_sandbox(first)
+        crashed = await soon(lambda: ended(pool, run))
+        took = time.monotonic() - began
+        pool.set_state(run, Scheduled(name="AwaitingRetry"), force=True)
+        await soon(lambda: pool.run(run).state.is_running() and pool.live(run))
+        second = pool.live(run)[0].id
+        pool.set_state(run, Cancelling(), force=True)
+        await soon(lambda: ended(pool, run))
+        return crashed, took, first, second
+
+    crashed, took, first, second = pool.perform(scenario)
+    assert crashed.state.type == StateType.CRASHED
+    assert first in crashed.state.message
+    assert took < 15
+    assert first != second
+
+
+@pytest.mark.parametrize("when", ["pending", "starting", "running"])
+def test_a_cancelled_run_loses_its_sandbox_within_ten_seconds(pool, emulator, when):
+    if when == "starting":
+        emulator.transition("instance.start", "seconds", 60)
+    running = [state("RUNNING")] if when == "running" else []
+    run = pool.submit(*running, "sleep 100")
+
+    async def scenario(worker):
+        await soon(lambda: pool.live(run))
+        if when != "starting":
+            await soon(lambda: pool.run(run).infrastructure_pid)
+        if when == "running":
+            await soon(lambda: pool.run(run).state.is_running())
+        pool.set_state(run, Cancelling(), force=True)
+        began = time.monotonic()
+        found = await soon(lambda: ended(pool, run))
+        return found, time.monotonic() - began
+
+    found, took = pool.perform(scenario)
+    assert found.state.type == StateType.CANCELLED
+    assert took < 12
+
+
+def test_a_run_that_was_cancelled_while_no_worker_was_there_loses_its_sandbox(pool):
+    run = pool.submit(state("RUNNING"), "sleep 100")
+
+    async def first(worker):
+        await soon(lambda: pool.run(run).state.is_running())
+
+    pool.perform_and_die(first)
+    assert pool.live(run)
+    pool.set_state(run, Cancelled(), force=True)
+
+    async def second(worker):
+        return await soon(lambda: not pool.live(run))
+
+    assert pool.perform(second, name="another")
+
+
+def test_another_worker_goes_on_with_a_run_and_its_process_runs_once(pool):
+    run = pool.submit(state("RUNNING"), "echo x >> runs", "while [ ! -e go ]; do sleep 0.1; done", state("COMPLETED"))
+
+    async def first(worker):
+        await soon(lambda: pool.run(run).state.is_running())
+
+    pool.perform_and_die(first)
+    instance = pool.live(run)[0]
+
+    async def second(worker):
+        await soon(lambda: run in worker._active)
+        await soon(lambda: pool.live(run)[0].metadata["lease"])
+        plane = open_plane(worker._active[run]._config.connection(), instance.id).plane
+        await asyncio.to_thread(plane.write, "go", "")
+        runs = await asyncio.to_thread(plane.read, "runs")
+        return runs, await soon(lambda: ended(pool, run))
+
+    runs, found = pool.perform(second, name="another")
+    assert runs == b"x\n"
+    assert found.state.type == StateType.COMPLETED
+    assert [one.id for one in pool.instances(run)] == [instance.id]
+
+
+def test_a_running_flow_whose_sandbox_ended_without_a_worker_is_reported(pool, emulator):
+    run = pool.submit(state("RUNNING"), "sleep 100")
+
+    async def first(worker):
+        await soon(lambda: pool.run(run).state.is_running() and pool.run(run).infrastructure_pid)
+
+    pool.perform_and_die(first)
+    emulator.kill_sandbox(pool.live(run)[0].id)
+
+    async def second(worker):
+        return await soon(lambda: ended(pool, run))
+
+    assert pool.perform(second, name="another").state.type == StateType.CRASHED
+
+
+def test_a_pending_run_whose_worker_died_before_its_sandbox_is_submitted(pool, monkeypatch):
+    monkeypatch.setattr("ags_flows.worker.worker.PENDING_FOR", __import__("datetime").timedelta(0))
+    run = pool.submit(state("RUNNING"), state("COMPLETED"))
+    pool.set_state(run, Pending())
+
+    async def scenario(worker):
+        await worker.sync_with_backend()
+        return await soon(lambda: ended(pool, run))
+
+    found = pool.perform(scenario)
+    assert found.state.type == StateType.COMPLETED
+    assert found.infrastructure_pid == pool.instances(run)[0].id
+
+
+def test_two_workers_that_submit_the_same_attempt_start_one_sandbox_and_one_process(pool):
+    run = pool.submit("echo x >> runs", "sleep 1", state("RUNNING"), "sleep 1", state("COMPLETED"))
+    pool.set_state(run, Pending())
+
+    async def scenario(worker):
+        flow_run = pool.run(run)
+        configuration = await worker._configuration(flow_run)
+        sandboxes = [worker._sandbox(flow_run, configuration, 1) for _ in range(2)]
+        ids = await asyncio.gather(*(asyncio.to_thread(one.open) for one in sandboxes))
+        results = await asyncio.gather(*(asyncio.to_thread(one.execute) for one in sandboxes))
+        runs = await asyncio.to_thread(sandboxes[0]._plane.plane.read, "runs")
+        for one in sandboxes:
+            await asyncio.to_thread(one.end)
+        return ids, results, runs
+
+    ids, results, runs = pool.perform(scenario)
+    assert len(set(ids)) == 1
+    assert [one.exit_code for one in results] == [0, 0]
+    assert runs == b"x\n"
+
+
+def test_a_submission_waits_for_the_quota_and_shows_it_in_the_state(pool, emulator):
+    emulator.limits(quotas=True, instances=1)
+    first = pool.submit(state("RUNNING"), "while [ ! -e go ]; do sleep 0.1; done", state("COMPLETED"))
+
+    async def scenario(worker):
+        await soon(lambda: pool.run(first).state.is_running())
+        second = pool.submit(state("RUNNING"), state("COMPLETED"))
+        waiting = await soon(lambda: (found := pool.run(second).state).message and found)
+        plane = worker._active[first]._plane.plane
+        await asyncio.to_thread(plane.write, "go", "")
+        return waiting, await soon(lambda: ended(pool, second))
+
+    waiting, done = pool.perform(scenario)
+    assert waiting.type == StateType.PENDING and "Waiting for a sandbox" in waiting.message
+    assert done.state.type == StateType.COMPLETED
+
+
+BAD = [
+    ({"api_url": "http://127.0.0.1:9/api"}, "cannot reach the Prefect API at http://127.0.0.1:9/api"),
+    ({"network": "SANDBOX"}, "cannot reach the Prefect API"),
+    ({"image": "python:3.11"}, "lacks the command prefect"),
+    ({"image": None}, "names no image and no tool"),
+    ({"tool": "base"}, "image and tool"),
+    ({"image": None, "tool": "missing"}, "missing"),
+    ({"secrets": {"A": "no-such-block"}}, "no Secret block named 'no-such-block'"),
+    ({"uploads": {"/no/such/file": "x"}}, "/no/such/file"),
+]
+
+
+def test_a_template_that_cannot_work_is_named_in_the_state_and_leaves_no_sandbox(pool):
+    runs = [pool.submit("sleep 100", **variables) for variables, _ in BAD]
+
+    async def scenario(worker):
+        return [await soon(lambda run=run: ended(pool, run)) for run in runs]
+
+    for (variables, reason), found in zip(BAD, pool.perform(scenario), strict=True):
+        assert found.state.type == StateType.CRASHED, variables
+        assert reason in found.state.message
+
+
+def test_a_time_limit_ends_the_run(pool):
+    run = pool.submit(state("RUNNING"), "sleep 100", timeout=1)
+
+    async def scenario(worker):
+        return await soon(lambda: ended(pool, run))
+
+    found = pool.perform(scenario)
+    assert found.state.type == StateType.CRASHED
+    assert "limit of 1 s" in found.state.message
+
+
+def test_the_sandbox_of_a_failed_run_is_kept_where_that_is_asked_for(pool):
+    run = pool.submit(state("RUNNING"), state("FAILED"), keep_on_failure=True)
+
+    async def scenario(worker):
+        return await soon(lambda: pool.live(run) and pool.live(run)[0].metadata.get(KEPT))
+
+    assert pool.perform(scenario) == "keep"
+
+
+def test_secrets_reach_the_process_alone_and_nothing_of_the_worker_does(pool, monkeypatch, tmp_path):
+    for number, name in enumerate(("PREFECT_API_KEY", "PREFECT_API_AUTH_STRING")):
+        monkeypatch.setenv(name, f"key-number-{number}-of-the-worker")
+    monkeypatch.setenv("PREFECT_LOGGING_LEVEL", "WARNING")
+    monkeypatch.setenv("OWN_VARIABLE", "of the worker")
+    Secret(value="secret-of-the-template").save("for-the-worker", overwrite=True)
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "main.py").write_text("print(1)\n")
+    deployment = pool.deploy(
+        command=f"env > seen; {state('RUNNING')} && sleep 100",
+        env={"A": "deployment", "B": "deployment"},
+        secrets={"TOKEN": "for-the-worker"},
+        uploads={str(tmp_path / "code"): "code"},
+    )
+    run = pool.submit(deployment=deployment, run_variables={"env": {"B": "run"}})
+
+    async def scenario(worker):
+        await soon(lambda: pool.run(run).state.is_running())
+        sandbox = worker._active[run]
+        plane, instance = sandbox._plane.plane, sandbox.instance
+        seen = (await asyncio.to_thread(plane.read, "seen")).decode()
+        code = await asyncio.to_thread(plane.read, "code/main.py")
+        outside = await asyncio.to_thread(plane.run, "ps -ef; cat ~/.ags_flows/journal/*/cmd", user="root")
+        described = pool.control.call("DescribeSandboxInstanceList", {"InstanceIds": [instance.id]})
+        with get_client(sync_client=True) as client:
+            logs = [one.message for one in client.read_logs()]
+        pool.set_state(run, Cancelling(), force=True)
+        await soon(lambda: ended(pool, run))
+        return (
+            dict(line.split("=", 1) for line in seen.splitlines() if "=" in line),
+            code,
+            outside.stdout,
+            described,
+            logs,
+        )
+
+    seen, code, outside, described, logs = pool.perform(scenario)
+    assert (seen["A"], seen["B"], seen["TOKEN"]) == ("deployment", "run", "secret-of-the-template")
+    assert seen["PREFECT__FLOW_RUN_ID"] == str(run)
+    assert not {"PREFECT_LOGGING_LEVEL", "OWN_VARIABLE", "PREFECT_HOME", "AGS_ENDPOINT"} & set(seen)
+    assert code == b"print(1)\n"
+    for place in (outside, json.dumps(described), "\n".join(logs)):
+        assert "secret-of-the-template" not in place
+        assert "of-the-worker" not in place
+
+
+def test_kill_infrastructure_stops_the_sandbox_and_says_when_there_is_none(pool):
+    from prefect.exceptions import InfrastructureNotFound
+
+    run = pool.submit(state("RUNNING"), "sleep 100")
+
+    async def scenario(worker):
+        await soon(lambda: pool.run(run).state.is_running())
+        configuration = await worker._configuration(pool.run(run))
+        pid = pool.live(run)[0].id
+        await worker.kill_infrastructure(pid, configuration)
+        found = await soon(lambda: ended(pool, run))
+        for gone in (pid, "0" * 32):
+            with pytest.raises(InfrastructureNotFound):
+                await worker.kill_infrastructure(gone, configuration)
+        return found
+
+    assert pool.perform(scenario).state.type == StateType.CRASHED
