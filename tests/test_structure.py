@@ -1,6 +1,7 @@
 """Imports point one way, the public surface is complete, and files stay small."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -106,3 +107,12 @@ def test_public_names_are_sorted_and_there(module):
     assert list(loaded.__all__) == sorted(loaded.__all__)
     for name in loaded.__all__:
         assert getattr(loaded, name) is not None
+
+
+def test_every_path_in_the_map_of_the_architecture_exists():
+    root = PACKAGE.parent
+    text = (root / "docs" / "architecture.md").read_text()
+    named = set(re.findall(r"`((?:ags_flows|docs|tests)/[\w/.]+)`", text))
+    assert [path for path in named if not (root / path).exists()] == []
+    packages = {f"ags_flows/{noun(path)}" for path in modules() if len(path.relative_to(PACKAGE).parts) > 1}
+    assert packages - named == set(), "docs/architecture.md does not name a package"
