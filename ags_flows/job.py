@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from prefect.blocks.abstract import JobBlock, JobRun
-from pydantic import Field, HttpUrl, model_validator
+from pydantic import Field, model_validator
 from typing_extensions import Self
 
 from ags_flows.blocks import AGSConfig
-from ags_flows.blocks.credentials import LOGO
+from ags_flows.blocks.credentials import DOCUMENTATION
 from ags_flows.blocks.explained import Explained
 from ags_flows.errors import ConfigurationError
 from ags_flows.models import CommandHandle, ExecResult, RunReport, Step, Timeout, ToolSpec
@@ -64,8 +64,7 @@ class SandboxJob(Explained, JobBlock[RunReport]):
 
     _block_type_name = "AGS Sandbox Job"
     _block_type_slug = "ags-sandbox-job"
-    _logo_url = LOGO
-    _documentation_url = HttpUrl("https://cloud.tencent.com/document/product/1814")
+    _documentation_url = DOCUMENTATION
     _description = "A command in a sandbox of AGS, with files in and out: edited here, run by the flow run-job."
 
     command: str = Field(title="Command", description="Run by bash, such as python etl.py --day yesterday.")

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal
 
 from prefect.blocks.core import Block
-from pydantic import Field, HttpUrl, SecretStr, field_serializer, model_validator
+from pydantic import Field, SecretStr, field_serializer, model_validator
 from typing_extensions import Self
 
-from ags_flows.blocks.credentials import LOGO, Secret, TencentCloudCredentials, filled
+from ags_flows.blocks.credentials import DOCUMENTATION, Secret, TencentCloudCredentials, filled
 from ags_flows.blocks.environment import config_from_environment
 from ags_flows.blocks.explained import Explained
 from ags_flows.cloud.connection import DEFAULT_ENDPOINT, DEFAULT_REGION, Connection, check_domain, domain_of
@@ -64,8 +64,7 @@ class AGSConfig(Explained, Block):
 
     _block_type_name = "AGS Config"
     _block_type_slug = "ags-config"
-    _logo_url = LOGO
-    _documentation_url = HttpUrl("https://cloud.tencent.com/document/product/1814")
+    _documentation_url = DOCUMENTATION
     _description = "Tencent Cloud Agent Sandbox (AGS): endpoint, region, keys, defaults of sandboxes."
 
     type: Literal["tencentags"] = Field(default="tencentags", description="The kind of sandbox service, constant.")

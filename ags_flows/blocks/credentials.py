@@ -17,7 +17,8 @@ from ags_flows.errors import CredentialsError
 if TYPE_CHECKING:
     from tencentcloud.ags.v20250920.ags_client import AgsClient
 
-LOGO = HttpUrl("https://github.com/TencentCloud.png?size=200")
+DOCUMENTATION: HttpUrl | None = None
+"""Where the documentation of this package is served. Forms of blocks link to it, and would show a logo from there."""
 """Prefect takes http(s) addresses alone; its UI shows the block all the same where the picture cannot be loaded."""
 
 
@@ -63,8 +64,7 @@ class TencentCloudCredentials(Explained, CredentialsBlock):
 
     _block_type_name = "Tencent Cloud Credentials"
     _block_type_slug = "tencent-cloud-credentials"
-    _logo_url = LOGO
-    _documentation_url = HttpUrl("https://cloud.tencent.com/document/product/598")
+    _documentation_url = DOCUMENTATION
     _description = "Keys of Tencent Cloud (SecretId, SecretKey), or how to get temporary ones."
 
     method: Method = Field(

@@ -1,7 +1,6 @@
 """Retryable Prefect tasks, one a step: validate, call, log, return a value.
 
-All are synchronous. An async flow calls them with `await asyncio.to_thread(task, ...)` or `.submit`. Outside of
-Prefect, `task.fn(...)` is the plain function.
+All are synchronous. An async flow awaits `task.aio(...)`. Outside of Prefect, `task.fn(...)` is the plain function.
 """
 
 from ags_flows.tasks.cleanup import cleanup

@@ -1,0 +1,75 @@
+"""`ags-flows run`: a command in a new sandbox."""
+
+import json
+
+import pytest
+
+RUN = ("run", "--quiet")
+
+
+def left_over(config):
+    return [one for one in config.control_plane().list_instances() if one.status == "RUNNING"]
+
+
+def test_run_passes_output_and_exit_code_on(cli, tmp_path, ags_config):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "data.csv").write_text("a\nb\n")
+    command = "wc -l < in/data.csv; echo warn >&2; mkdir out; cp in/data.csv out; exit 7"
+    up, down = f"{tmp_path / 'in'}:in", f"out/*.csv:{tmp_path / 'got'}"
+    done = cli("run", "--quiet", "--image", "python:3.11", "--upload", up, "--download", down, "--", command)
+    assert (done.exit_code, done.stdout) == (7, "2\n")
+    assert done.stderr.splitlines() == ["warn", f"-- Exit code 7: {command}"]
+    assert (tmp_path / "got" / "data.csv").read_text() == "a\nb\n"
+    assert not left_over(ags_config)
+    assert "run-" not in str(ags_config.control_plane().list_tools())
+
+
+def test_run_gives_a_program_its_arguments_and_reports_in_json(cli):
+    done = cli("run", "--image", "python:3.11", "--env", "WORD=hello", "--json", "--", "printenv", "WORD")
+    report = json.loads(done.stdout)
+    assert (report["result"]["stdout"], report["result"]["exit_code"]) == ("hello\n", 0)
+    assert "-- Created tool run-" in done.stderr
+
+
+def test_run_takes_resources_directory_user_and_lease(cli, ags_config):
+    options = ("--cpu", "2", "--memory", "4Gi", "--cwd", "/tmp", "--user", "root", "--lease", "30m", "--json")
+    done = cli("run", *options, "pwd; id -un")
+    report = json.loads(done.stdout)
+    assert report["result"]["stdout"] == "/tmp\nroot\n"
+    used = ags_config.control_plane().get_instance(report["instance_id"])
+    assert (used.cpu_cores, used.memory_gib, used.metadata["lease"]) == (2, 4, "1800")
+
+
+@pytest.mark.timeout(120)
+def test_run_with_a_prefect_server_is_recorded_there(cli, prefect_server):
+    done = cli("run", "--image", "python:3.11", "--", "echo recorded", server=None)
+    assert (done.exit_code, done.stdout) == (0, "recorded\n"), done.stderr
+    assert "View at" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--tool", "a", "--image", "b", "true"), "tool and image: give one of them"),
+        (("--tool", "a", "--cpu", "2", "true"), "tool and cpu: give one of them"),
+        (("--upload", "x", "true"), "upload: 'x' is not of the form LOCAL:REMOTE"),
+        (("--timeout", "-1", "true"), "timeout must be >= 0 (0 means no limit), got -1."),
+        (("--lease", "5 minutes", "true"), "lease='5 minutes' is not a duration"),
+        (("--cpu", "many", "true"), "cpu"),
+        (("--tool", "nix", "true"), "Sandbox tool 'nix' does not exist"),
+        (("--image", "no.invalid/x", "true"), "failed to pull image no.invalid/x"),
+        (("--secret", "A=nix", "--tool", "base", "true"), "secret: Secret blocks are on a Prefect server"),
+    ],
+    ids=" ".join,
+)
+def test_a_job_that_cannot_be_run_is_refused_in_one_line(cli, arguments, said):
+    done = cli("run", *arguments)
+    assert done.exit_code == 1
+    assert said in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
+def test_an_unknown_choice_is_refused_with_the_choices(cli):
+    done = cli("run", "--on-failure", "x", "true")
+    assert done.exit_code == 2
+    assert "stop" in done.stderr and "keep" in done.stderr and "pause" in done.stderr
