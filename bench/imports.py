@@ -1,12 +1,14 @@
-"""`import ags_flows` against `import prefect`."""
+"""What starting costs: `import ags_flows` and the command line against `import prefect` and `prefect version`."""
 
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
+from ags_flows.testing import running_emulator
 from bench.figure import Figure, side_by_side
 
 ROUNDS = 7
@@ -16,8 +18,34 @@ def figures() -> Iterator[Figure]:
     """Measure whole interpreters in turns, with byte code as an installed package has it."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
-    def importing(module: str) -> None:
-        subprocess.run([sys.executable, "-c", f"import {module}"], env=environment, check=True)
+    def python(*arguments: str) -> Callable[[], object]:
+        return lambda: subprocess.run(
+            [sys.executable, *arguments], env=environment, check=True, stdout=subprocess.DEVNULL
+        )
 
-    ours, theirs = side_by_side(lambda: importing("ags_flows"), lambda: importing("prefect"), ROUNDS, warm=1)
-    yield Figure("import ags_flows / import prefect", ours / theirs, "x", 1.15, detail=f"{ours:.2f} s / {theirs:.2f} s")
+    blocks = "from ags_flows import AGSConfig, SandboxJob"
+    for name, code in (("import ags_flows", "import ags_flows"), (blocks, blocks)):
+        ours, theirs = side_by_side(python("-c", code), python("-c", "import prefect"), ROUNDS, warm=1)
+        detail = f"{ours:.2f} s / {theirs:.2f} s"
+        yield Figure(f"{name} / import prefect", ours / theirs, "x", 1.10, detail=detail)
+    yield Figure(
+        "ags-flows --help", min(_cpu(python("-m", "ags_flows.cli", "--help")) for _ in range(ROUNDS)), "s", 0.5
+    )
+    with running_emulator() as emulator:
+        environment.update(emulator.environment)
+        ps, version = python("-m", "ags_flows.cli", "ps"), python("-m", "prefect", "version")
+        ours, theirs = side_by_side(ps, version, ROUNDS, warm=1)
+    detail = f"{ours:.2f} s / {theirs:.2f} s"
+    yield Figure("ags-flows ps / prefect version", ours / theirs, "x", 0.8, detail=detail)
+
+
+def _cpu(action: Callable[[], object]) -> float:
+    """Return the seconds of CPU that the child processes of an action take."""
+
+    def used() -> float:
+        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return usage.ru_utime + usage.ru_stime
+
+    before = used()
+    action()
+    return used() - before

@@ -18,8 +18,10 @@ if TYPE_CHECKING:
     from tencentcloud.ags.v20250920.ags_client import AgsClient
 
 DOCUMENTATION: HttpUrl | None = None
-"""Where the documentation of this package is served. Forms of blocks link to it, and would show a logo from there."""
-"""Prefect takes http(s) addresses alone; its UI shows the block all the same where the picture cannot be loaded."""
+"""Where the documentation of this package is served, None as long as it is only in the repository.
+
+Forms of blocks link to it. Blocks have no logo: Prefect takes only http(s) URLs, and another host may be out of reach.
+"""
 
 
 def _no_secret(value: object) -> object:

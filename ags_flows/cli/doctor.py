@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, requires, version
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import httpx
+from packaging.requirements import Requirement
 from packaging.version import Version
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import (
@@ -51,8 +52,8 @@ SHOWN = 5
 PINNED_BY_ITSELF = Version("3.9.1")
 """The first Prefect release that asks for versions of these packages with which its server works."""
 
-TOO_NEW = {"fastapi": Version("0.151"), "sqlalchemy": Version("2.1")}
-"""Versions with which the server of older releases does not start, or creates no scheduled runs."""
+SERVER_PACKAGES = ("fastapi", "sqlalchemy")
+"""With newer releases of these, the server of older Prefect releases does not start, or creates no scheduled runs."""
 
 Verdict = Literal["ok", "warning", "wrong", "skipped"]
 
@@ -272,23 +273,33 @@ def _has(check: str, missing: Callable[[], list[str]], remedy: str) -> Finding:
 def _packages() -> Finding:
     """Look for packages that are too new for the Prefect server of this environment."""
     known = {}
-    for name in ("prefect", *TOO_NEW):
+    for name in ("prefect", *SERVER_PACKAGES):
         try:
             known[name] = Version(version(name))
         except PackageNotFoundError:
             # The small `prefect-client` has no server.
             return Finding("packages", "skipped", f"{name} is not installed: there is no Prefect server here")
     versions = ", ".join(f"{name} {found}" for name, found in known.items())
-    wrong = [name for name, limit in TOO_NEW.items() if known[name] >= limit]
+    limits = {"fastapi": _limit_of_fastapi(), "sqlalchemy": Version("2.1")}
+    wrong = [name for name, limit in limits.items() if known[name] >= limit]
     if known["prefect"] >= PINNED_BY_ITSELF or not wrong:
         return Finding("packages", "ok", versions)
-    limits = " ".join(f"'{name}<{TOO_NEW[name]}'" for name in wrong)
+    wanted = " ".join(f"'{name}<{limits[name]}'" for name in wrong)
     return Finding(
         "packages",
         "warning",
-        f"{versions}: a Prefect server that is started here does not start, or creates no scheduled runs",
-        f"pip install {limits}, or upgrade Prefect to {PINNED_BY_ITSELF} or later.",
+        f"{versions}: a Prefect server of this environment does not start, or creates no scheduled runs",
+        f"pip install {wanted}, or upgrade Prefect to {PINNED_BY_ITSELF} or later.",
     )
+
+
+def _limit_of_fastapi() -> Version:
+    """Return the first FastAPI release that the installed Prefect does not work with, whatever it asks for.
+
+    FastAPI changed its router in 0.139, to which Prefect 3.7 adapted, and its parameters in 0.151.
+    """
+    asked = next(Requirement(one) for one in requires("prefect") or () if one.startswith("fastapi"))
+    return Version("0.139" if asked.specifier.contains("0.138") else "0.151")
 
 
 def _emulator() -> Finding:

@@ -9,6 +9,7 @@ from prefect import flow
 from prefect.client.schemas.objects import StateType
 
 from ags_flows import sandbox_session
+from ags_flows.cloud.data_planes import open_plane
 from ags_flows.models import ToolSpec
 
 TOOL = ToolSpec(name="ends", image="python:3.11")
@@ -88,11 +89,30 @@ from ags_flows.models import ToolSpec
 @flow
 async def nightly(tool):
     with sandbox_session(ToolSpec(name=tool, image="python:3.11")) as sandbox:
-        sandbox.start("sleep 600")
+        sandbox.start("echo 1 > counted; sleep 600")
         print(sandbox.instance.id, flush=True)
         # asyncio sets no wake-up descriptor: a signal between two polls of the loop is noticed at the next one.
         for _ in range(1200):
             await asyncio.sleep(0.1)
+
+asyncio.run(nightly(sys.argv[1]))
+"""
+
+AWAITING_SCRIPT = """
+import asyncio, sys
+from prefect import flow
+from ags_flows import sandbox_session
+from ags_flows.models import ToolSpec
+
+@flow
+async def nightly(tool):
+    async with sandbox_session(ToolSpec(name=tool, image="python:3.11")) as sandbox:
+        print(sandbox.instance.id, flush=True)
+        following = asyncio.create_task(sandbox.run("echo 1 > counted; sleep 600"))
+        # asyncio sets no wake-up descriptor: a signal between two polls of the loop is noticed at the next one.
+        for _ in range(1200):
+            await asyncio.sleep(0.1)
+        await following
 
 asyncio.run(nightly(sys.argv[1]))
 """
@@ -113,14 +133,18 @@ asyncio.run(nightly(sys.argv[1]))
     ],
     ids=["SIGTERM", "SIGINT"],
 )
-def test_an_async_flow_leaves_its_sandbox_to_a_retry_after_a_sigterm_and_stops_it_after_ctrl_c(stage, number, states):
-    command = [sys.executable, "-c", ASYNC_SCRIPT, f"async-{number.name}".lower()]
+@pytest.mark.parametrize("script", [ASYNC_SCRIPT, AWAITING_SCRIPT], ids=["with", "async with"])
+def test_an_async_flow_leaves_its_sandbox_to_a_retry_after_a_sigterm_and_stops_it_after_ctrl_c(
+    stage, script, number, states
+):
+    command = [sys.executable, "-c", script, f"async-{number.name}".lower()]
     process = subprocess.Popen(
         command, env=stage.environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     )
     try:
         instance = process.stdout.readline().strip()
         assert instance
+        stage.wait_until(lambda: stage.counted(stage.control.get_instance(instance)), 30)
         process.send_signal(number)
         process.communicate(timeout=60)
     finally:
@@ -128,6 +152,8 @@ def test_an_async_flow_leaves_its_sandbox_to_a_retry_after_a_sigterm_and_stops_i
         process.wait()
     known = stage.control.get_instance(instance)
     assert known.status in states
+    if number is signal.SIGTERM:
+        assert open_plane(stage.config.connection(), instance).plane.run("pgrep -xf 'sleep 600'").exit_code == 0
     stage.control.stop_instance(instance)
     for name in stage.tools():
         stage.delete_tool(name)

@@ -217,3 +217,48 @@ def test_swe_rex_reaches_a_server_on_port_8000_by_url_and_token(runtime, ags_emu
     assert ask(runtime.acquire_token(sandbox.sandbox_id)).text == "alive\n"
     server.kill()
     sandbox.kill()
+
+
+SCRIPT = """
+from ags_flows import AGSRuntime
+
+runtime = AGSRuntime(region="ap-guangzhou")
+tool_id = runtime.create_tool(
+    tool_name="as-ever", image="python:3.11", command=None, command_args=None, network_mode="PUBLIC",
+    tool_description="As ever", tool_default_timeout="5m", role_arn="", image_registry_type="enterprise",
+    ports=[{"name": "web", "port": 8000, "protocol": "TCP"}], env_vars=[{"name": "MODE", "value": "fast"}],
+    cpu="1", memory="2Gi", tags=[{"key": "team", "value": "data"}], wait_for_active=True,
+)
+tools = runtime.list_tools(tool_ids=[tool_id], limit=20, offset=0)
+print(tools.TotalCount, tools.SandboxToolSet[0].ToolName, tools.SandboxToolSet[0].Status)
+instance_id = runtime.start_instance(
+    tool_id=tool_id, timeout="5m", custom_config={"env_vars": [{"name": "A", "value": "b"}]}
+)
+print([one.Status for one in runtime.list_instances(instance_ids=[instance_id]).InstanceSet])
+print(len(runtime.acquire_token(instance_id)) > 20, runtime.get_instance_url(instance_id, 8000).startswith("http"))
+runtime.stop_instance(instance_id)
+sandbox = runtime.create_e2b_sandbox("as-ever", timeout=600)
+runtime.upload_file_to_sandbox(sandbox, "local.bin", "/data/remote.bin", user="root")
+print(runtime.execute_command_in_sandbox(sandbox, "echo $MODE; md5sum < /data/remote.bin", user="root").stdout)
+running = runtime.execute_command_in_sandbox(sandbox, "echo later", background=True)
+print(running.wait().stdout)
+sandbox.kill()
+runtime.delete_tool(tool_id)
+code = runtime.create_e2b_sandbox("code-interpreter-v1")
+print(runtime.execute_code_in_sandbox(code, "6 * 7", language="python").text)
+code.kill()
+"""
+
+
+def test_a_script_of_the_older_tool_runs_with_the_import_changed(ags_emulator, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for name, value in ags_emulator.environment.items():
+        monkeypatch.setenv(name, value)
+    content = bytes(range(256))
+    (tmp_path / "local.bin").write_bytes(content)
+    exec(compile(SCRIPT, "script", "exec"), {})
+    said = capsys.readouterr().out.split("\n")
+    assert said[:2] == ["1 as-ever ACTIVE", "['RUNNING']"]
+    assert said[2] == "True True"
+    assert said[3:5] == ["fast", f"{hashlib.md5(content).hexdigest()}  -"]
+    assert "later" in said and "42" in said
