@@ -14,7 +14,7 @@ from ags_flows.ownership import LIVE
 
 SAMPLE = re.compile(r"^ *```python\n(.*?)^ *```", re.DOTALL | re.MULTILINE)
 PLACES = (ags_flows, tasks, flows, testing)
-UNEXECUTED = {"ags_flows.AGSFlowsError", "ags_flows.SandboxSession"}
+UNEXECUTED = {"ags_flows.AGSFlowsError", "ags_flows.AsyncSandboxSession", "ags_flows.SandboxSession"}
 """An error is raised and a session is given: neither is called. Nor are the fixtures `ags_...`."""
 
 

@@ -10,7 +10,7 @@ from ags_flows.cli.listing import Column
 from ags_flows.cli.steps import steps_on_stderr
 from ags_flows.flows import swebench_evaluate
 from ags_flows.models import EvaluationReport
-from ags_flows.swebench import report as told
+from ags_flows.swebench import report as page
 
 COLUMNS = (
     Column("instance", whole=True),
@@ -35,9 +35,9 @@ def evaluate_now(predictions: str, dataset: str, **options: Any) -> EvaluationRe
 
 def rows_of(report: EvaluationReport) -> list[dict[str, str]]:
     """Return the verdicts as rows of a listing."""
-    return told.rows_of(report)
+    return page.rows_of(report)
 
 
 def summary_of(report: EvaluationReport) -> str:
     """Return the summary of the report as plain text."""
-    return told.summary_of(report).replace("**", "").replace("`", "")
+    return page.summary_of(report).replace("**", "").replace("`", "")

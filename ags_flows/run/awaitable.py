@@ -119,7 +119,7 @@ class Call(Generic[R]):
         """Execute something in a thread, in the context of the caller."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
-        # An exception that nobody waits for any more is none to warn of.
+        # Read the exception of an abandoned call: asyncio logs those that are never read.
         future.add_done_callback(lambda done: done.cancelled() or done.exception())
 
         def settle(result: Any, error: BaseException | None) -> None:
@@ -138,7 +138,7 @@ class Call(Generic[R]):
             try:
                 loop.call_soon_threadsafe(settle, result, error)
             except RuntimeError:
-                # The event loop was closed in the meantime: nobody waits any more.
+                # The event loop was closed in the meantime: the call was abandoned.
                 pass
 
         threading.Thread(target=copy_context().run, args=(execute,), name="ags-call").start()
