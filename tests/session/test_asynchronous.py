@@ -6,7 +6,9 @@ import time
 
 import pytest
 from prefect import flow
+from prefect.exceptions import Pause
 from prefect.runtime import flow_run
+from prefect.states import Suspended
 
 from ags_flows import SandboxJob, awaitable, sandbox_session
 from ags_flows.errors import CommandFailedError, NotFoundError
@@ -267,3 +269,15 @@ def test_an_error_that_no_signal_caused_is_no_crash():
         return ending_of_coroutine(asyncio.CancelledError())
 
     assert asyncio.run(nightly()) == "cancelled"
+
+
+def test_a_run_that_is_suspended_has_its_sandbox_paused(ags_config):
+    @flow
+    async def asks():
+        async with sandbox_session("base", config=ags_config):
+            raise Pause(state=Suspended())
+
+    with pytest.raises(Pause):
+        asyncio.run(asks())
+    (paused,) = live(ags_config)
+    assert paused.status in ("PAUSING", "PAUSED")
