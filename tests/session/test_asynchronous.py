@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import time
 
 import pytest
@@ -33,6 +34,9 @@ LONGEST_GAP = 1.0
 @pytest.fixture(autouse=True)
 def quick_tools(ags_emulator):
     ags_emulator.transition("tool.create", "at_once")
+    yield
+    # Here the warning of an unclosed socket is ignored, in the test that comes next it is not.
+    gc.collect()
 
 
 @contextlib.asynccontextmanager
