@@ -53,66 +53,64 @@ def choose(page):
     return choose
 
 
-def run_of(stage, deployment, before):
-    (run,) = stage.wait_until(lambda: [one for one in stage.runs(deployment) if one.id not in before], 30)
-    return run
+@pytest.fixture
+def submit(page):
+    """Return a function that submits the form, and returns the flow run that the server has created for it."""
+
+    def submit(stage):
+        with page.expect_response(lambda response: response.url.endswith("/create_flow_run"), timeout=120_000) as got:
+            page.get_by_role("button", name="Submit").click()
+        assert got.value.status == 201, got.value.text()
+        return stage.api.read_flow_run(got.value.json()["id"])
+
+    return submit
 
 
-def test_a_saved_configuration_is_chosen_in_the_form_and_used(unconfigured, page, shoot, choose):
+def test_a_saved_configuration_is_chosen_in_the_form_and_used(unconfigured, page, shoot, choose, submit):
     stage = unconfigured
     name = "provision-and-run/run-command"
-    before = {run.id for run in stage.runs(name)}
     page.goto(f"{stage.url}/deployments/deployment/{stage.deployment(name).id}/run")
     page.locator("textarea").first.wait_for()
     page.get_by_text("AGSConfig", exact=True).click()
     choose("emulator")
     shoot("config-chosen")
-    page.get_by_role("button", name="Submit").click()
-    run = run_of(stage, name, before)
+    run = submit(stage)
     assert set(run.parameters["config"]) == {"$ref"}
     stage.completed(run)
     assert "Exit code 0" in stage.artifacts(run)["sandbox-run"]
 
 
-def test_a_saved_job_is_chosen_in_the_form(unconfigured, page, shoot, choose):
+def test_a_saved_job_is_chosen_in_the_form(unconfigured, page, shoot, choose, submit):
     stage = unconfigured
-    before = {run.id for run in stage.runs("run-job/saved-job")}
     page.goto(f"{stage.url}/deployments/deployment/{stage.deployment('run-job/saved-job').id}/run")
     choose("of-the-form")
     shoot("job-chosen")
-    page.get_by_role("button", name="Submit").click()
-    run = stage.completed(run_of(stage, "run-job/saved-job", before))
+    run = stage.completed(submit(stage))
     assert "Exit code 0" in stage.artifacts(run)["sandbox-run"]
     assert stage.api.read_flow_run(run.id).name == "of-the-form on base"
 
 
-def test_the_name_of_a_configuration_is_written_into_the_form(unconfigured, page):
+def test_the_name_of_a_configuration_is_written_into_the_form(unconfigured, page, submit):
     stage = unconfigured
     name = "provision-and-run/run-command"
-    before = {run.id for run in stage.runs(name)}
     page.goto(f"{stage.url}/deployments/deployment/{stage.deployment(name).id}/run")
     field = page.locator(".schema-form-property", has=page.get_by_text("config (Optional)", exact=True))
     field.locator("textarea").fill("emulator")
-    page.get_by_role("button", name="Submit").click()
-    run = run_of(stage, name, before)
+    run = submit(stage)
     assert run.parameters["config"] == "emulator"
     stage.completed(run)
 
 
-def test_a_person_fills_in_the_form_runs_and_looks_at_the_page_of_the_run(worked, page, shoot):
+def test_a_person_fills_in_the_form_runs_and_looks_at_the_page_of_the_run(worked, page, shoot, submit):
     stage = worked
     deployment = stage.deployment("provision-and-run/run-command")
-    before = {run.id for run in stage.runs("provision-and-run/run-command")}
     page.goto(f"{stage.url}/deployments/deployment/{deployment.id}/run")
     shoot("form-empty")
     command = page.locator("textarea").first
     assert command.input_value() == "python3 --version"
     command.fill("for i in 1 2 3; do echo line $i; sleep 2; done; python3 --version")
     shoot("form-filled")
-    page.get_by_role("button", name="Submit").click()
-    (run,) = stage.wait_until(
-        lambda: [one for one in stage.runs("provision-and-run/run-command") if one.id not in before], 30
-    )
+    run = submit(stage)
     page.goto(f"{stage.url}/runs/flow-run/{run.id}")
     stage.wait_until(lambda: "line 2" in stage.log(run), 90)
     shoot("run-under-way")
