@@ -13,10 +13,11 @@ from ..reach import Reach
 from . import configuration
 from .instance import ENDED, Instance
 from .machine import Machine
-from .power import Power, unshaken
+from .power import Power
 from .readiness import NotReady
 from .refusal import Refusal
 from .snapshots import Snapshot
+from .steps import cancelled, let_go
 from .transitions import StepFailed
 
 if TYPE_CHECKING:
@@ -158,7 +159,7 @@ class Course:
         self._still(instance)
         before, instance.task = instance.task, None
         instance.status, instance.status_reason, instance.stop_reason = "FAILED", why, "error"
-        await _cancelled(before)
+        await cancelled(before)
         await self._end_machine(instance)
         self._ended(instance)
 
@@ -185,7 +186,7 @@ class Course:
         """End an instance's processes with the emulator itself; its files stay when the state is kept."""
         self._still(instance)
         task, instance.task = instance.task, None
-        await _cancelled(task)
+        await cancelled(task)
         if instance.machine is not None and self._world.settings.keep:
             try:
                 await self.save(instance, self.power.parking_of(instance))
@@ -205,7 +206,7 @@ class Course:
         """End an instance at once and leave nothing of it."""
         self._still(instance)
         task, instance.task = instance.task, None
-        await _cancelled(task)
+        await cancelled(task)
         await self._end_machine(instance)
         await self.power.unpark(instance)
 
@@ -218,7 +219,7 @@ class Course:
         instance.updated = self._world.clock.now()
         self.keep(instance)
         instance.task = task = self._world.spawn(course)
-        task.add_done_callback(lambda _: _let_go(instance, task))
+        task.add_done_callback(lambda _: let_go(instance, task))
 
     async def _bring_up(
         self,
@@ -302,7 +303,7 @@ class Course:
         self._run(instance, None)
 
     async def _take_down(self, instance: Instance, before: asyncio.Task[None] | None, reason: str) -> None:
-        await _cancelled(before)
+        await cancelled(before)
         try:
             await self._pass(instance)
         except StepFailed as failed:
@@ -372,7 +373,7 @@ class Course:
 
     async def _unwatch(self, instance: Instance) -> None:
         watcher, instance.watcher = instance.watcher, None
-        await _cancelled(watcher)
+        await cancelled(watcher)
 
     def _ended(self, instance: Instance, at: float | None = None) -> None:
         """Note the end, and when to forget the instance."""
@@ -386,20 +387,6 @@ class Course:
             self._world.spawn(self.power.unpark(instance))
         instance.samples.clear()
         self._world.retention.add(instance.instance_id, instance.ended_at, lambda: self.forget(instance))
-
-
-def _let_go(instance: Instance, task: asyncio.Task[None]) -> None:
-    """Drop a step that is over, unless another one has begun."""
-    if instance.task is task:
-        instance.task = None
-
-
-async def _cancelled(task: asyncio.Task[None] | None) -> None:
-    """Cancel a task and wait for its end, unless it is the one that asks."""
-    if task is None or task.done() or task is asyncio.current_task():
-        return
-    task.cancel()
-    await unshaken(asyncio.wait([task]))
 
 
 def _reason(error: Exception) -> str:
