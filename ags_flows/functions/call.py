@@ -57,7 +57,7 @@ FORGOTTEN = (FunctionError, CommandTimeoutError, OutputTooLargeError, Unsupporte
 """Errors after which a call is made again by a later attempt. The last two are time limits of Prefect's."""
 
 LINGER = 2.0
-"""Seconds that the start of a call waits for its end: calls of many sandboxes at once take longer than one alone."""
+"""Seconds that the start of a call waits for its end: concurrent calls take longer than one alone."""
 
 FILES = ".ags_flows/files"
 RESULTS = ".ags_flows/results"

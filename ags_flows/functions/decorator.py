@@ -130,7 +130,7 @@ def in_sandbox(
         timeout: Seconds for one call, then it is killed. None: no limit.
         retries: How often a call is repeated after a failure of the sandbox or the cloud.
         retries_of_failed: How often a call is repeated after an exception of the function, or its time limit.
-        sandboxes: How many at once for the calls of one run.
+        sandboxes: The most sandboxes that run concurrently for the calls of one run.
         idle: Seconds without a call after which a sandbox is stopped.
         files: Directory on this machine for files that the function returns as `SandboxFile`.
         config: Where AGS is; by default from the environment.
@@ -212,7 +212,7 @@ class _Place:
 
     Args:
         origin: The tool, or its spec.
-        sandboxes: How many at once.
+        sandboxes: The most that run concurrently.
         idle: Seconds without a call after which a sandbox is stopped.
         config: Where AGS is.
         remote: The function.

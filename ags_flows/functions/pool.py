@@ -59,7 +59,7 @@ class Kind:
         tool: Name or id of the tool.
         packages: Key of the packages that are installed in it; empty for none.
         snapshot: Name of the snapshot that it is started from, if there is one; empty for none.
-        sandboxes: How many at once.
+        sandboxes: The most that run concurrently.
         idle: Seconds without a call after which one is stopped.
     """
 

@@ -1,4 +1,4 @@
-"""The worker of work pools of type `ags`: each flow run is executed in a sandbox of its own."""
+"""The worker of work pools of type `ags`: each flow run is executed in a separate sandbox."""
 
 from __future__ import annotations
 
@@ -55,14 +55,14 @@ LOOK_EVERY = 2.0
 """Seconds between two looks for flow runs that are being cancelled."""
 
 GRACE = 6.0
-"""Seconds that a flow has to end by itself when it is cancelled, its hooks included."""
+"""Seconds that a flow has to end when it is cancelled, its hooks included."""
 
 PENDING_FOR = timedelta(seconds=60)
 """A flow run that is PENDING for so long, and has no sandbox, lost its worker before the submission."""
 
 _FINAL = frozenset({StateType.COMPLETED, StateType.FAILED, StateType.CRASHED, StateType.CANCELLED})
 _LEFT = _FINAL | {StateType.PAUSED, StateType.SCHEDULED}
-"""States that a flow run reaches by itself: there is nothing to report any more."""
+"""States that need no report: the flow has reported its end, or goes on elsewhere."""
 
 
 class AGSWorkerResult(BaseWorkerResult):
@@ -239,7 +239,7 @@ class AGSWorker(BaseWorker[AGSWorkerJobConfiguration, AGSWorkerVariables, AGSWor
         now = time.monotonic()
         if sandbox.cancelled_at is None:
             sandbox.cancelled_at = now
-        # A flow that runs is told by Prefect, and has its hooks to execute.
+        # A flow that runs is cancelled by Prefect's process in the sandbox, which executes its hooks.
         if run.start_time is None or now - sandbox.cancelled_at >= GRACE - LOOK_EVERY:
             with suppress(AGSFlowsError):
                 await self._in_thread(sandbox.cancel)
