@@ -1,4 +1,4 @@
-"""Flow runs by the worker: how soon they start, beside a process worker; and twenty concurrent ones, which leave nothing."""
+"""Flow runs by the worker: how soon they start, beside a process worker; and twenty concurrent ones."""
 
 from __future__ import annotations
 

@@ -30,7 +30,8 @@ from ags_flows.errors import (
 )
 from ags_flows.functions.call import Call, FunctionOptions, RemoteFunction, install_packages, perform
 from ags_flows.functions.packages import check_packages, packages_key, snapshot_name
-from ags_flows.functions.pool import Kind, Pool, Setup, Warm, pool_of
+from ags_flows.functions.pool import Kind, Pool, Setup, Warm
+from ags_flows.functions.pools import pool_of
 from ags_flows.lifecycle.image_tool import image_tool
 from ags_flows.models import Instance, ToolSpec
 from ags_flows.models.checks import check_count, check_seconds
