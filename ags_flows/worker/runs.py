@@ -6,6 +6,7 @@ import os
 import socket
 from contextlib import suppress
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 from uuid import UUID
 
 from prefect.client.orchestration import get_client
@@ -26,13 +27,15 @@ def attempt_of(run: FlowRun) -> int:
 
 
 def is_followed(instance: Instance) -> bool:
-    """Whether a worker that lives follows the sandbox: its process is here, or its lease was renewed in time."""
-    host, pid = instance.metadata.get(OWNER_HOST, ""), instance.metadata.get(OWNER_PID, "")
-    if host == socket.gethostname() and pid.isdecimal():
-        return int(pid) != os.getpid() and _is_alive(int(pid))
-    return bool(instance.metadata.get(LEASE)) and lease_is_kept(
-        instance.metadata, instance.expires_at, datetime.now(timezone.utc)
-    )
+    """Whether a worker that lives follows the sandbox: its lease was renewed in time, and its process has not died."""
+    metadata = instance.metadata
+    if not metadata.get(LEASE) or not lease_is_kept(metadata, instance.expires_at, datetime.now(timezone.utc)):
+        return False
+    pid = metadata.get(OWNER_PID, "")
+    if metadata.get(OWNER_HOST) != socket.gethostname() or not pid.isdecimal():
+        return True
+    # An earlier worker of this process is gone too: its sandboxes are not among those of this one.
+    return int(pid) != os.getpid() and _is_alive(int(pid))
 
 
 def _is_alive(pid: int) -> bool:
@@ -42,7 +45,11 @@ def _is_alive(pid: int) -> bool:
         return False
     except PermissionError:
         return True
-    return True
+    try:
+        # The state comes behind the name. A zombie has ended, and waits for its parent.
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return True
 
 
 def show_waiting(run: UUID, reason: str) -> None:

@@ -99,7 +99,7 @@ def test_a_flow_survives_the_death_of_its_worker_and_another_worker_ends_its_san
             pull_steps=[{"prefect.deployments.steps.set_working_directory": {"directory": "/home/user/code"}}],
             job_variables={"image": IMAGE, "uploads": {str(tmp_path / "code"): "code"}},
         )
-        run = client.create_flow_run_from_deployment(deployment, parameters={"seconds": 15}).id
+        run = client.create_flow_run_from_deployment(deployment, parameters={"seconds": 20}).id
     first = start_worker(pool.name, "first")
     soon(lambda: "it begins" in messages(run))
     os.killpg(first.pid, signal.SIGKILL)
