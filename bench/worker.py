@@ -1,4 +1,4 @@
-"""Flow runs by the worker: how soon they start, beside a process worker; and twenty at once, which leave nothing."""
+"""Flow runs by the worker: how soon they start, beside a process worker; and twenty concurrent ones."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ def figures() -> Iterator[Figure]:
             left = sum(one.status in LIVE for one in control.list_instances())
         detail = f"{ours:.1f} s / {theirs:.1f} s"
         yield Figure("a flow run starts later than by a process worker", ours - theirs, "s", 2.0, detail=detail)
-        yield Figure(f"{AT_ONCE} flow runs at once: completed", finished, "runs", AT_ONCE, at_least=True)
-        yield Figure(f"{AT_ONCE} flow runs at once: sandboxes left", left, "sandboxes", 0)
+        yield Figure(f"{AT_ONCE} concurrent flow runs: completed", finished, "runs", AT_ONCE, at_least=True)
+        yield Figure(f"{AT_ONCE} concurrent flow runs: sandboxes left", left, "sandboxes", 0)
 
 
 async def _measured(code: Path) -> tuple[float, float, int]:

@@ -1,4 +1,4 @@
-"""Deploy a flow to a work pool of type `ags`: each of its runs is executed in a sandbox of its own.
+"""Deploy a flow to a work pool of type `ags`: each of its runs is executed in a separate sandbox.
 
     prefect work-pool create sandboxes --type ags
     prefect worker start --pool sandboxes        # in another terminal

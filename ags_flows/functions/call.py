@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
-import enum
 import json
-import platform
 import shlex
-import typing
 from asyncio import CancelledError
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from inspect import Parameter
-from pathlib import Path, PurePath, PurePosixPath
+from pathlib import Path
 from typing import Any
-
-from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from ags_flows.blocks import AGSConfig
 from ags_flows.cloud.data_plane import DataPlane
@@ -33,11 +26,12 @@ from ags_flows.errors import (
     UnsupportedError,
 )
 from ags_flows.functions import guest
-from ags_flows.functions.guest import NotJSONError, SandboxFile, decode, encode
+from ags_flows.functions.guest import NotJSONError, encode
 from ags_flows.functions.included import Included, digest_of, included
 from ags_flows.functions.packages import install, packages_key, packages_path
+from ags_flows.functions.result import MOST, Report, fetched, value_of
 from ags_flows.functions.source import Source, source_of
-from ags_flows.models import ExecResult, Instance
+from ags_flows.models import Instance
 from ags_flows.models.checks import check_environment, check_seconds
 from ags_flows.ownership import Step, fingerprint
 from ags_flows.run.holder import identify
@@ -45,10 +39,7 @@ from ags_flows.run.logs import OutputLog, run_logger
 from ags_flows.run.redaction import Redactor
 from ags_flows.run.secrets import load_secrets
 from ags_flows.run.task_options import sandbox_task
-from ags_flows.tasks import download_directory, download_file, upload_directory, upload_file
-
-MOST = 64 << 20
-"""Bytes of the arguments, and of the result, as JSON."""
+from ags_flows.tasks import upload_directory, upload_file
 
 INLINE = 60_000
 """Characters of a call that go with the command. A longer one is sent as its input."""
@@ -57,12 +48,11 @@ FORGOTTEN = (FunctionError, CommandTimeoutError, OutputTooLargeError, Unsupporte
 """Errors after which a call is made again by a later attempt. The last two are time limits of Prefect's."""
 
 LINGER = 2.0
-"""Seconds that the start of a call waits for its end: calls of many sandboxes at once take longer than one alone."""
+"""Seconds that the start of a call waits for its end: concurrent calls take longer than one alone."""
 
 FILES = ".ags_flows/files"
 RESULTS = ".ags_flows/results"
 KEPT_OUTPUT = 1 << 16
-SHOWN_OUTPUT = 2_000
 LONGEST_TITLE = 200
 
 _GUEST = Path(guest.__file__).read_text(encoding="utf-8")
@@ -127,15 +117,6 @@ class RemoteFunction:
     def included(self) -> Included:
         """Return the local code that it imports, as it is now."""
         return included(self.options.include, Path(self.source.file).parent)
-
-    @cached_property
-    def result_adapter(self) -> TypeAdapter[Any] | None:
-        """What makes the annotated type of a result; None where its JSON form is the value."""
-        try:
-            hint: Any = typing.get_type_hints(self.function).get("return")
-        except Exception:  # noqa: BLE001 - an annotation may name what exists for type checkers alone
-            return None
-        return TypeAdapter(hint) if _is_made_of_json(hint) else None
 
 
 @dataclass(frozen=True)
@@ -279,7 +260,7 @@ def perform(call: Call, instance: Instance, step: Step, config: AGSConfig) -> An
         title=redactor.text(call.title),
     )
     log = OutputLog(run_logger(), redactor)
-    report = _Report(mark, log)
+    report = Report(mark, log)
     durable = DurableCommand(
         plane,
         command,
@@ -290,13 +271,13 @@ def perform(call: Call, instance: Instance, step: Step, config: AGSConfig) -> An
             try:
                 result = durable.start(step).wait()
                 found = report.read(lambda path: persistently(lambda: plane.read(path)))
-                value = redactor.data(_value(call, found, result))
+                value = redactor.data(value_of(remote.source, found, result))
             except FORGOTTEN:
                 _forget(durable, plane)
                 raise
     finally:
         log.close()
-    return _fetched(call, value, instance, config)
+    return fetched(remote.function, options.files, value, instance, config)
 
 
 def result_path(step: Step) -> str:
@@ -335,151 +316,6 @@ def _command(call: Call, mark: str, step: Step) -> tuple[str, bytes | None]:
     return "\n".join(lines), None if inline else sent.encode()
 
 
-class _Report:
-    """Takes the lines of a call's output: the report is kept, the others go to the log.
-
-    Args:
-        mark: How the line of the report begins.
-        log: Gets the others.
-    """
-
-    def __init__(self, mark: str, log: OutputLog) -> None:
-        self._mark = mark
-        self._log = log
-        self._text = ""
-        self._is_empty_line_held = False
-
-    def __call__(self, stream: str, line: str) -> None:
-        """Take a line."""
-        if stream == "stdout":
-            # The report is preceded by a line end, which is not the function's.
-            if line.startswith(self._mark):
-                self._text, self._is_empty_line_held = line[len(self._mark) :], False
-                return
-            if self._is_empty_line_held:
-                self._log("stdout", "")
-            self._is_empty_line_held = not line
-            if not line:
-                return
-        self._log(stream, line)
-
-    def read(self, read: Callable[[str], bytes]) -> dict[str, Any] | None:
-        """Return the report, None where the process ended without one.
-
-        Args:
-            read: Reads a file of the sandbox.
-        """
-        try:
-            found = json.loads(self._text) if self._text else None
-            if found is not None and found["kind"] == "file":
-                found = json.loads(read(found["path"]))
-        except (ValueError, KeyError, TypeError):
-            return None
-        return found if isinstance(found, dict) else None
-
-
-def _value(call: Call, report: dict[str, Any] | None, result: ExecResult) -> Any:
-    """Return the JSON form of the result, or raise what a report stands for."""
-    remote = call.remote
-    name, kind = remote.name, report["kind"] if report else None
-    if report is None:
-        lines = [line for line in (result.stderr or result.stdout).strip().splitlines() if line]
-        shown = "\n".join(lines)[-SHOWN_OUTPUT:]
-        message = f"the process ended with exit code {result.exit_code} before the function returned"
-        raise FunctionError(
-            f"{name}: {message}" + (f":\n{shown}" if shown else "."),
-            function=name,
-            error_type="ProcessEnded",
-            error_message=message,
-            traceback=shown,
-            hint="It was killed: it may need more memory." if result.exit_code == 137 else None,
-        )
-    if kind == "value":
-        return report["value"]
-    if kind == "error":
-        raise FunctionError(
-            f"{name} raised {report['type']}: {report['message']}\n{report['traceback']}",
-            function=name,
-            error_type=report["type"],
-            error_message=report["message"],
-            traceback=report["traceback"],
-        )
-    if kind == "no python":
-        raise UnsupportedError(
-            f"{name}: the sandbox's image has no Python.", hint="Choose an image with Python 3.8 or later."
-        )
-    if kind == "version":
-        raise UnsupportedError(
-            f"{name}: the sandbox has Python {report['version']}.", hint="Choose an image with Python 3.8 or later."
-        )
-    if kind == "syntax":
-        raise UnsupportedError(
-            f"{name}: the sandbox's Python {report['version']} does not know the syntax of line {report['line']} of "
-            f"{remote.source.file} ({report['message']}: {(report['text'] or '').strip()}); this process has Python "
-            f"{platform.python_version()}.",
-            hint="Choose an image with this Python, or write the line for the older one.",
-        )
-    if kind == "large":
-        raise OutputTooLargeError(
-            f"{name}: the result is {report['size']:,} bytes as JSON, more than {MOST:,}.",
-            hint="Write it to a file and return SandboxFile(path).",
-        )
-    raise FunctionError(
-        f"{name}: the result cannot be returned: {report['message']}.",
-        function=name,
-        error_type="NotJSON",
-        error_message=report["message"],
-        hint="Return JSON, dataclasses, datetimes, bytes, or SandboxFile for files.",
-    )
-
-
-def _fetched(call: Call, value: Any, instance: Instance, config: AGSConfig) -> Any:
-    """Return the result as the function's annotation has it, its files downloaded."""
-    remote = call.remote
-    directory = Path(remote.options.files)
-
-    def fetch(file: SandboxFile) -> SandboxFile:
-        name = file.to or PurePosixPath(file.path).name
-        # What comes out of a sandbox is not trusted.
-        if not name or PurePath(name).is_absolute() or ".." in PurePath(name).parts:
-            raise FunctionError(
-                f"{remote.name}: SandboxFile(to={file.to!r}) leads out of the directory {str(directory)!r}.",
-                function=remote.name,
-                error_type="NotJSON",
-                error_message="a file leads out of its directory",
-                hint="Give a path relative to files=...",
-            )
-        plane = open_plane(config.connection(), instance.id).plane
-        is_directory = persistently(lambda: plane.stat(file.path)).type == "dir"
-        download = download_directory if is_directory else download_file
-        download.fn(instance, file.path, directory / name, config=config)
-        return SandboxFile(str((directory / name).resolve()))
-
-    found = _each_file(decode(value), fetch)
-    if remote.result_adapter is None:
-        return found
-    try:
-        return remote.result_adapter.validate_python(found)
-    except ValidationError as error:
-        raise FunctionError(
-            f"{remote.name}: the result is not what its annotation says: {error}",
-            function=remote.name,
-            error_type="ValidationError",
-            error_message=str(error),
-        ) from None
-
-
-def _each_file(value: Any, change: Callable[[SandboxFile], SandboxFile]) -> Any:
-    """Return a value with each file in it changed."""
-    if isinstance(value, SandboxFile):
-        return change(value)
-    if isinstance(value, dict):
-        return type(value)({name: _each_file(one, change) for name, one in value.items()})
-    if isinstance(value, (list, tuple)):
-        return type(value)([_each_file(one, change) for one in value])
-    return value
-
-
 def _sent(encoded: Any, path: str, uploads: dict[str, str]) -> Any:
     """Return the JSON form of an argument in which files have their paths in the sandbox, and note what is uploaded."""
     if isinstance(encoded, list):
@@ -495,14 +331,6 @@ def _sent(encoded: Any, path: str, uploads: dict[str, str]) -> Any:
     target = f"{FILES}/{digest_of(local)}/{local.name}"
     uploads[target] = str(local)
     return {guest.KIND: "file", "value": [f"~/{target}", encoded["value"][1]]}
-
-
-def _is_made_of_json(hint: Any) -> bool:
-    """Whether values of a type are made of their JSON form: dataclasses, models, enumerations, named tuples."""
-    if isinstance(hint, type) and not typing.get_origin(hint):
-        is_tuple = issubclass(hint, tuple) and hasattr(hint, "_fields")
-        return is_tuple or issubclass(hint, (BaseModel, enum.Enum)) or dataclasses.is_dataclass(hint)
-    return any(_is_made_of_json(one) for one in typing.get_args(hint))
 
 
 def _forget(durable: DurableCommand, plane: DataPlane) -> None:

@@ -30,7 +30,8 @@ from ags_flows.errors import (
 )
 from ags_flows.functions.call import Call, FunctionOptions, RemoteFunction, install_packages, perform
 from ags_flows.functions.packages import check_packages, packages_key, snapshot_name
-from ags_flows.functions.pool import Kind, Pool, Setup, Warm, pool_of
+from ags_flows.functions.pool import Kind, Pool, Setup, Warm
+from ags_flows.functions.pools import pool_of
 from ags_flows.lifecycle.image_tool import image_tool
 from ags_flows.models import Instance, ToolSpec
 from ags_flows.models.checks import check_count, check_seconds
@@ -130,7 +131,7 @@ def in_sandbox(
         timeout: Seconds for one call, then it is killed. None: no limit.
         retries: How often a call is repeated after a failure of the sandbox or the cloud.
         retries_of_failed: How often a call is repeated after an exception of the function, or its time limit.
-        sandboxes: How many at once for the calls of one run.
+        sandboxes: The most sandboxes that run concurrently for the calls of one run.
         idle: Seconds without a call after which a sandbox is stopped.
         files: Directory on this machine for files that the function returns as `SandboxFile`.
         config: Where AGS is; by default from the environment.
@@ -212,7 +213,7 @@ class _Place:
 
     Args:
         origin: The tool, or its spec.
-        sandboxes: How many at once.
+        sandboxes: The most that run concurrently.
         idle: Seconds without a call after which a sandbox is stopped.
         config: Where AGS is.
         remote: The function.

@@ -107,7 +107,7 @@ def encode(value: Any, path: str, depth: int = 0) -> Any:
     """Return a value as JSON.
 
     Raises:
-        NotJSONError: It is none; the error has its path.
+        NotJSONError: It is not JSON; the error has its path.
     """
     if value is None or value is True or value is False:
         return value

@@ -8,22 +8,20 @@ and each call goes to the sandbox that has its journal.
 
 from __future__ import annotations
 
-import atexit
 import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable
 from contextlib import suppress
 from contextvars import copy_context
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 from uuid import UUID
 
 from prefect.context import FlowRunContext
 
 from ags_flows.blocks import AGSConfig
 from ags_flows.cloud.data_planes import OpenPlane, close_plane, open_plane
-from ags_flows.cloud.forks import reset_in_children
 from ags_flows.cloud.retry import persistently
 from ags_flows.durable.journals import list_journals
 from ags_flows.errors import (
@@ -39,9 +37,9 @@ from ags_flows.lifecycle.lease import Lease, keep_lease
 from ags_flows.lifecycle.open_sandbox import Launch, left_by_earlier_attempts, open_sandbox, release
 from ags_flows.models import Instance
 from ags_flows.models.durations import format_duration
-from ags_flows.ownership import Frame, Place, Step
+from ags_flows.ownership import Step
 from ags_flows.run.events import tell_instance
-from ags_flows.run.holder import Execution, current_execution
+from ags_flows.run.holder import Execution
 from ags_flows.run.interruption import Ending
 from ags_flows.run.logs import run_logger
 from ags_flows.run.outcome import has_ended
@@ -59,7 +57,7 @@ class Kind:
         tool: Name or id of the tool.
         packages: Key of the packages that are installed in it; empty for none.
         snapshot: Name of the snapshot that it is started from, if there is one; empty for none.
-        sandboxes: How many at once.
+        sandboxes: The most that run concurrently.
         idle: Seconds without a call after which one is stopped.
     """
 
@@ -104,6 +102,18 @@ class Setup:
     prepare: Callable[[Instance], bool]
 
 
+class Keeper(Protocol):
+    """Stops the sandboxes of pools in time."""
+
+    def watch(self, pool: Pool) -> None:
+        """Stop the sandboxes of a pool when they are idle for too long, and when its run is over."""
+        ...
+
+    def drop(self, pool: Pool) -> None:
+        """Forget a pool: the next call makes a new one."""
+        ...
+
+
 class Pool:
     """The sandboxes of one kind for one root execution. Thread-safe.
 
@@ -113,11 +123,19 @@ class Pool:
         execution: The root execution.
         flow_run_id: The flow run, None outside of flow runs.
         setup: How its sandboxes are made.
+        keeper: Stops its sandboxes in time.
     """
 
     def __init__(
-        self, kind: Kind, config: AGSConfig, execution: Execution, flow_run_id: UUID | None, setup: Setup
+        self,
+        kind: Kind,
+        config: AGSConfig,
+        execution: Execution,
+        flow_run_id: UUID | None,
+        setup: Setup,
+        keeper: Keeper,
     ) -> None:
+        self._keeper = keeper
         self.kind = kind
         self._flow_run_id = flow_run_id
         self._flow_context: FlowRunContext | None = next(iter(flow_contexts()), None)
@@ -180,7 +198,7 @@ class Pool:
             warm.calls -= 1
             warm.idle_since = time.monotonic()
             self._changed.notify_all()
-        _keeper.watch(self)
+        self._keeper.watch(self)
 
     def remember(self, warm: Warm, family: str) -> None:
         """Note that a sandbox has the journal of a call whose outcome is not known yet."""
@@ -201,7 +219,7 @@ class Pool:
             self._is_ended = True
             ended, self._warm = self._warm, []
             self._changed.notify_all()
-        _keeper.drop(self)
+        self._keeper.drop(self)
         for warm in ended:
             if ending in ("crashed", "suspended", "superseded"):
                 warm.lease.release()
@@ -287,7 +305,7 @@ class Pool:
                         for journal in journals:
                             self._holding[journal.rpartition(".")[0]].append(warm)
             self._is_looked = True
-        _keeper.watch(self)
+        self._keeper.watch(self)
 
     def _step(self) -> Step:
         return self._execution.step(STEP, {"tool": self.kind.tool, "packages": self.kind.packages})
@@ -352,83 +370,3 @@ class Pool:
             # Prefect emits no events while the interpreter is shutting down.
             with suppress(Exception):
                 self._context.copy().run(tell_instance, "stopped", instance)
-
-
-class Pools:
-    """The pools of this process, and the thread that stops idle sandboxes."""
-
-    def __init__(self) -> None:
-        self.forget()
-
-    def forget(self) -> None:
-        """Forget all pools: after a fork they belong to the parent process."""
-        self._changed = threading.Condition()
-        self._pools: dict[tuple[Frame | None, Kind, str], Pool] = {}
-        self._watched: set[Pool] = set()
-        self._thread: threading.Thread | None = None
-
-    def pool(self, kind: Kind, config: AGSConfig, flow_run_id: UUID | None, setup: Setup) -> Pool:
-        """Return the pool of a kind for the root execution around the caller.
-
-        Args:
-            kind: What its sandboxes are.
-            config: Where AGS is.
-            flow_run_id: The flow run around the caller.
-            setup: How its sandboxes are made.
-        """
-        execution = current_execution()
-        root = execution.frames[0] if execution.frames else None
-        name = (root, kind, config.place_key)
-        with self._changed:
-            if name not in self._pools:
-                own = replace(execution, frames=(root,) if root else (), place=Place()).rooted()
-                self._pools[name] = Pool(kind, config, own, flow_run_id, setup)
-            return self._pools[name]
-
-    def watch(self, pool: Pool) -> None:
-        """Stop the sandboxes of a pool when they are idle for too long, and when its run is over."""
-        with self._changed:
-            self._watched.add(pool)
-            if self._thread is None or not self._thread.is_alive():
-                self._thread = threading.Thread(target=self._work, name="ags-functions", daemon=True)
-                self._thread.start()
-
-    def drop(self, pool: Pool) -> None:
-        """Forget a pool: the next call makes a new one."""
-        with self._changed:
-            self._watched.discard(pool)
-            self._pools = {name: one for name, one in self._pools.items() if one is not pool}
-
-    def end_all(self) -> None:
-        """Stop all sandboxes of runs that are over; those of a run that is not are left to its retry."""
-        with self._changed:
-            pools = {*self._watched, *self._pools.values()}
-        for pool in pools:
-            pool.end("completed" if pool.is_outside_of_runs or pool.is_over() else "crashed")
-
-    def _work(self) -> None:
-        while True:
-            with self._changed:
-                pools = list(self._watched)
-            for pool in pools:
-                if pool.is_over():
-                    pool.end("completed")
-                else:
-                    pool.end_idle()
-                if pool.is_empty:
-                    self.drop(pool)
-            with self._changed:
-                if not self._watched:
-                    self._thread = None
-                    return
-                self._changed.wait(LOOK_EVERY)
-
-
-_keeper = Pools()
-reset_in_children(_keeper.forget)
-atexit.register(_keeper.end_all)
-
-
-def pool_of(kind: Kind, config: AGSConfig, flow_run_id: UUID | None, setup: Setup) -> Pool:
-    """Return the pool of this process for a kind of sandbox, and the run around the caller. See `Pools.pool`."""
-    return _keeper.pool(kind, config, flow_run_id, setup)

@@ -93,20 +93,20 @@ def _check_names(function: FunctionType, source: Source) -> None:
     missing = sorted(_names_around(source) - PROVIDED - {source.name} - set(dir(builtins)))
     if not missing:
         return
-    told = []
+    described = []
     for name in missing:
         value = function.__globals__.get(name)
         if name in function.__code__.co_freevars:
-            told.append(f"{name} (of the function around it)")
+            described.append(f"{name} (of the function around it)")
         elif inspect.ismodule(value):
-            told.append(f"{name} (a module)")
+            described.append(f"{name} (a module)")
         elif name in function.__globals__:
-            told.append(f"{name} (a global)")
+            described.append(f"{name} (a global)")
         else:
-            told.append(f"{name} (not defined)")
+            described.append(f"{name} (not defined)")
     raise _refused(
         source.name,
-        f"it uses names that the sandbox does not have: {', '.join(told)}",
+        f"it uses names that the sandbox does not have: {', '.join(described)}",
         "Import modules inside of the function, pass values as arguments, send own code with include=[...].",
     )
 

@@ -1,4 +1,4 @@
-"""Work pools of type `ags`: each flow run in a sandbox of its own. Prefect finds the worker by its entry point."""
+"""Work pools of type `ags`: each flow run in a separate sandbox. Prefect finds the worker by its entry point."""
 
 from ags_flows.worker.configuration import AGSWorkerJobConfiguration, AGSWorkerVariables
 from ags_flows.worker.worker import AGSWorker, AGSWorkerResult

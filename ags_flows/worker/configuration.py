@@ -102,8 +102,8 @@ class AGSWorkerJobConfiguration(BaseJobConfiguration):
     ) -> None:
         """Fill in what is known of the flow run.
 
-        The environment has what the template names, what tells the flow which run it is, and how it reaches the Prefect
-        server. No other setting and no other variable of the worker gets into the sandbox.
+        The environment has what the template names, the ids of the flow run, and how it reaches the Prefect server.
+        No other setting and no other variable of the worker gets into the sandbox.
         """
         named = {name: value for name, value in self.env.items() if value is not None}
         super().prepare_for_flow_run(flow_run, deployment, flow, work_pool, worker_name, worker_id)

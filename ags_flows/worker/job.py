@@ -1,4 +1,4 @@
-"""One flow run in a sandbox of its own: start it, run the flow there as a durable command, end it.
+"""One flow run in a separate sandbox: start it, run the flow there as a durable command, end it.
 
 All of it is synchronous and blocks: the worker calls it in threads. The identity of sandbox and command is made of the
 flow run and its attempt alone. So whichever worker submits an attempt again gets the same sandbox and the same command,
@@ -110,16 +110,16 @@ class FlowRunSandbox:
 
     Args:
         job: The attempt.
-        tell: Gets sentences for the log of the flow run.
+        note: Logs a sentence for the flow run.
         on_waiting: Gets the reason when the submission has to wait.
     """
 
-    def __init__(self, job: Job, tell: Callable[[str], None], on_waiting: Callable[[str], None]) -> None:
+    def __init__(self, job: Job, note: Callable[[str], None], on_waiting: Callable[[str], None]) -> None:
         self.job = job
         self.instance: Instance | None = None
         self.is_executing = False
         self.cancelled_at: float | None = None
-        self._tell = tell
+        self._note = note
         self._on_waiting = on_waiting
         self._config = job.configuration.config or AGSConfig()
         self._lease: Lease | None = None
@@ -153,7 +153,7 @@ class FlowRunSandbox:
                 self._start, PATIENCE, on_failure=lambda error: self._on_waiting(str(error)), sleep=self._sleep
             )
             self._follow(self.instance)
-            self._tell(f"The flow run has the sandbox {self.instance.id} ({self.instance.tool_name}).")
+            self._note(f"The flow run has the sandbox {self.instance.id} ({self.instance.tool_name}).")
             self._look()
             self._upload()
         except BaseException:
@@ -173,7 +173,7 @@ class FlowRunSandbox:
         )
         self.instance = instance
         self._follow(instance)
-        self._tell(f"The worker goes on with the flow run in sandbox {instance.id}.")
+        self._note(f"The worker goes on with the flow run in sandbox {instance.id}.")
         return instance.id
 
     def execute(self) -> ExecResult:
@@ -191,7 +191,7 @@ class FlowRunSandbox:
             env={**configuration.environment(), **self._secrets},
             timeout=configuration.timeout,
         )
-        following = Following(None, self._tell, plane.cancelled, KEPT_OUTPUT)
+        following = Following(None, self._note, plane.cancelled, KEPT_OUTPUT)
         self._command = DurableCommand(plane.plane, command, following).start(self.job.step)
         self.is_executing = True
         redactor = Redactor(self._secrets.values())
@@ -227,14 +227,14 @@ class FlowRunSandbox:
             if keep and self.instance is not None:
                 kept = self.instance.id
                 persistently(lambda: control.update_instance(kept, metadata={KEPT: "keep"}))
-                self._tell(f"The sandbox {kept} is kept until its lease ends: ags-flows exec {kept} 'ls -la'")
+                self._note(f"The sandbox {kept} is kept until its lease ends: ags-flows exec {kept} 'ls -la'")
                 return
             ids = [self.instance.id] if self.instance is not None else [one.id for one in self._of_family()]
             for one in ids:
                 close_plane(self._config.connection(), one)
                 persistently(lambda: control.stop_instance(one))  # noqa: B023 - called here
         except AGSFlowsError as error:
-            self._tell(f"The sandbox {self.instance_id} is left to its lease and the reaper: {error}")
+            self._note(f"The sandbox {self.instance_id} is left to its lease and the reaper: {error}")
 
     def _start(self) -> Instance:
         config, job = self._config, self.job
@@ -249,7 +249,7 @@ class FlowRunSandbox:
             startup_timeout=config.startup_timeout,
         )
         self._started_at, self._seconds = time.monotonic(), seconds
-        return open_sandbox(config.control_plane(), config.connection(), launch, [], on_trouble=self._tell).instance
+        return open_sandbox(config.control_plane(), config.connection(), launch, [], on_trouble=self._note).instance
 
     def _lease_seconds(self) -> int:
         return parse_duration(self.job.configuration.lease or self._config.lease, field="lease")
@@ -281,7 +281,7 @@ class FlowRunSandbox:
             self._seconds,
             self.job.step.holder,
             age=time.monotonic() - self._started_at,
-            on_trouble=self._tell,
+            on_trouble=self._note,
             on_lost=lambda error: close_plane(connection, instance.id, plane, error),
         )
 
@@ -324,7 +324,7 @@ class FlowRunSandbox:
         control = self._config.control_plane()
         for one in control.list_instances(metadata={FAMILY: self.job.step.family}):
             if one.status in LIVE and attempt_in(one) < self.job.attempt and not one.metadata.get(KEPT):
-                self._tell(f"The sandbox {one.id} of an earlier attempt is stopped.")
+                self._note(f"The sandbox {one.id} of an earlier attempt is stopped.")
                 persistently(lambda: control.stop_instance(one.id))  # noqa: B023 - called here
 
     def _sleep(self, seconds: float) -> None:

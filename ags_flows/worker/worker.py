@@ -1,4 +1,4 @@
-"""The worker of work pools of type `ags`: each flow run is executed in a sandbox of its own."""
+"""The worker of work pools of type `ags`: each flow run is executed in a separate sandbox."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.exceptions import Abort, InfrastructureNotFound, ObjectNotFound
-from prefect.states import Cancelled, Crashed, InfrastructurePending
+from prefect.states import Cancelled, Crashed
 from prefect.workers.base import BaseWorker, BaseWorkerResult
 
 from ags_flows.blocks import AGSConfig
@@ -35,19 +35,16 @@ from ags_flows.errors import AGSFlowsError, NotFoundError
 from ags_flows.models import Instance
 from ags_flows.ownership import (
     ENDED,
-    LEASE,
     LIVE,
     MANAGED_BY,
     MANAGED_BY_KEY,
-    OWNER_HOST,
-    OWNER_PID,
     STEP_NAME,
     Owner,
     flow_runs_of,
-    lease_is_kept,
 )
 from ags_flows.worker.configuration import AGSWorkerJobConfiguration, AGSWorkerVariables
 from ags_flows.worker.job import STEP, WORK_POOL, FlowRunSandbox, Job, attempt_in, shown_end
+from ags_flows.worker.runs import attempt_of, is_followed, show_waiting
 
 T = TypeVar("T")
 
@@ -55,14 +52,14 @@ LOOK_EVERY = 2.0
 """Seconds between two looks for flow runs that are being cancelled."""
 
 GRACE = 6.0
-"""Seconds that a flow has to end by itself when it is cancelled, its hooks included."""
+"""Seconds that a flow has to end when it is cancelled, its hooks included."""
 
 PENDING_FOR = timedelta(seconds=60)
 """A flow run that is PENDING for so long, and has no sandbox, lost its worker before the submission."""
 
 _FINAL = frozenset({StateType.COMPLETED, StateType.FAILED, StateType.CRASHED, StateType.CANCELLED})
 _LEFT = _FINAL | {StateType.PAUSED, StateType.SCHEDULED}
-"""States that a flow run reaches by itself: there is nothing to report any more."""
+"""States that need no report: the flow has reported its end, or goes on elsewhere."""
 
 
 class AGSWorkerResult(BaseWorkerResult):
@@ -156,7 +153,7 @@ class AGSWorker(BaseWorker[AGSWorkerJobConfiguration, AGSWorkerVariables, AGSWor
         )
         logger = self.get_flow_run_logger(flow_run)
         job = Job(flow_run.id, attempt, self.work_pool.name, owner, configuration)
-        return FlowRunSandbox(job, partial(logger.info, "%s"), partial(_show_waiting, flow_run.id))
+        return FlowRunSandbox(job, partial(logger.info, "%s"), partial(show_waiting, flow_run.id))
 
     async def _carry_out(
         self, sandbox: FlowRunSandbox, begin: Callable[[], str], started: Callable[[str], None]
@@ -239,7 +236,7 @@ class AGSWorker(BaseWorker[AGSWorkerJobConfiguration, AGSWorkerVariables, AGSWor
         now = time.monotonic()
         if sandbox.cancelled_at is None:
             sandbox.cancelled_at = now
-        # A flow that runs is told by Prefect, and has its hooks to execute.
+        # A flow that runs is cancelled by Prefect's process in the sandbox, which executes its hooks.
         if run.start_time is None or now - sandbox.cancelled_at >= GRACE - LOOK_EVERY:
             with suppress(AGSFlowsError):
                 await self._in_thread(sandbox.cancel)
@@ -261,7 +258,7 @@ class AGSWorker(BaseWorker[AGSWorkerJobConfiguration, AGSWorkerVariables, AGSWor
 
     async def _recover_sandbox(self, instance: Instance) -> None:
         run_id = UUID(flow_runs_of(instance.metadata)[0])
-        if run_id in self._active or _is_followed(instance):
+        if run_id in self._active or is_followed(instance):
             return
         try:
             run = await self.client.read_flow_run(run_id)
@@ -386,42 +383,3 @@ class AGSWorker(BaseWorker[AGSWorkerJobConfiguration, AGSWorkerVariables, AGSWor
 
     async def _in_thread(self, action: Callable[[], T]) -> T:
         return await anyio.to_thread.run_sync(action, abandon_on_cancel=True, limiter=self._threads)
-
-
-def attempt_of(run: FlowRun) -> int:
-    """Return a number that is greater in every later execution of a flow run: of the one that starts next.
-
-    Prefect raises `run_count` when an execution starts. It does not when a suspended run is resumed; then the total
-    run time has grown.
-    """
-    return (run.run_count or 0) + 1 + (run.total_run_time or timedelta()) // timedelta(microseconds=1)
-
-
-def _is_followed(instance: Instance) -> bool:
-    """Whether a worker that lives follows the sandbox: its process is here, or its lease was renewed in time."""
-    host, pid = instance.metadata.get(OWNER_HOST, ""), instance.metadata.get(OWNER_PID, "")
-    if host == socket.gethostname() and pid.isdecimal():
-        return int(pid) != os.getpid() and _is_alive(int(pid))
-    return bool(instance.metadata.get(LEASE)) and lease_is_kept(
-        instance.metadata, instance.expires_at, datetime.now(timezone.utc)
-    )
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-def _show_waiting(run: UUID, reason: str) -> None:
-    """Show in the state of a flow run why it waits for a sandbox. Called in a thread."""
-    with suppress(Exception), get_client(sync_client=True) as client:
-        state = client.read_flow_run(run).state
-        if state is not None and state.type == StateType.PENDING:
-            client.set_flow_run_state(
-                run, InfrastructurePending(message=f"Waiting for a sandbox: {reason}"), force=True
-            )

@@ -15,7 +15,7 @@ from prefect.states import Cancelling
 from ags_flows import in_sandbox
 from ags_flows.errors import ConfigurationError, FunctionError, WaitCancelledError
 from ags_flows.flows.run_items import run_items
-from ags_flows.functions.pool import Pools
+from ags_flows.functions.pools import Pools
 from ags_flows.ownership import LIVE, Frame, Owner
 from ags_flows.run.holder import Execution, acting_as
 from ags_flows.tasks import list_instances, list_snapshots, stop_instance
@@ -309,12 +309,12 @@ def test_a_retry_after_a_crash_finds_every_call_in_the_sandbox_that_has_it(ags_c
 
     # The first process: its pools are never ended, as if it had been killed.
     first = Pools()
-    monkeypatch.setattr("ags_flows.functions.pool._keeper", first)
+    monkeypatch.setattr("ags_flows.functions.pools._pools_of_process", first)
     names = ["short", "long", "longer"]
     threads = called(1, names, {})
     soon(lambda: len([one for one in live(ags_config) if one.status == "RUNNING"]) == 3)
     threads[0].join()
-    monkeypatch.setattr("ags_flows.functions.pool._keeper", Pools())
+    monkeypatch.setattr("ags_flows.functions.pools._pools_of_process", Pools())
     found = {}
     for thread in called(2, ["longer", "short", "long"], found):
         thread.join()

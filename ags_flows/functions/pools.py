@@ -1,0 +1,94 @@
+"""All pools of this process, and the thread that stops their sandboxes in time."""
+
+from __future__ import annotations
+
+import atexit
+import threading
+from dataclasses import replace
+from uuid import UUID
+
+from ags_flows.blocks import AGSConfig
+from ags_flows.cloud.forks import reset_in_children
+from ags_flows.functions.pool import LOOK_EVERY, Kind, Pool, Setup
+from ags_flows.ownership import Frame, Place
+from ags_flows.run.holder import current_execution
+
+
+class Pools:
+    """The pools of this process, and the thread that stops idle sandboxes."""
+
+    def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """Forget all pools: after a fork they belong to the parent process."""
+        self._changed = threading.Condition()
+        self._pools: dict[tuple[Frame | None, Kind, str], Pool] = {}
+        self._watched: set[Pool] = set()
+        self._thread: threading.Thread | None = None
+
+    def pool(self, kind: Kind, config: AGSConfig, flow_run_id: UUID | None, setup: Setup) -> Pool:
+        """Return the pool of a kind for the root execution around the caller.
+
+        Args:
+            kind: What its sandboxes are.
+            config: Where AGS is.
+            flow_run_id: The flow run around the caller.
+            setup: How its sandboxes are made.
+        """
+        execution = current_execution()
+        root = execution.frames[0] if execution.frames else None
+        name = (root, kind, config.place_key)
+        with self._changed:
+            if name not in self._pools:
+                own = replace(execution, frames=(root,) if root else (), place=Place()).rooted()
+                self._pools[name] = Pool(kind, config, own, flow_run_id, setup, self)
+            return self._pools[name]
+
+    def watch(self, pool: Pool) -> None:
+        """Stop the sandboxes of a pool when they are idle for too long, and when its run is over."""
+        with self._changed:
+            self._watched.add(pool)
+            if self._thread is None or not self._thread.is_alive():
+                self._thread = threading.Thread(target=self._work, name="ags-functions", daemon=True)
+                self._thread.start()
+
+    def drop(self, pool: Pool) -> None:
+        """Forget a pool: the next call makes a new one."""
+        with self._changed:
+            self._watched.discard(pool)
+            self._pools = {name: one for name, one in self._pools.items() if one is not pool}
+
+    def end_all(self) -> None:
+        """Stop all sandboxes of runs that are over; those of a run that is not are left to its retry."""
+        with self._changed:
+            pools = {*self._watched, *self._pools.values()}
+        for pool in pools:
+            pool.end("completed" if pool.is_outside_of_runs or pool.is_over() else "crashed")
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                pools = list(self._watched)
+            for pool in pools:
+                if pool.is_over():
+                    pool.end("completed")
+                else:
+                    pool.end_idle()
+                if pool.is_empty:
+                    self.drop(pool)
+            with self._changed:
+                if not self._watched:
+                    self._thread = None
+                    return
+                self._changed.wait(LOOK_EVERY)
+
+
+_pools_of_process = Pools()
+reset_in_children(_pools_of_process.forget)
+atexit.register(_pools_of_process.end_all)
+
+
+def pool_of(kind: Kind, config: AGSConfig, flow_run_id: UUID | None, setup: Setup) -> Pool:
+    """Return the pool of this process for a kind of sandbox, and the run around the caller. See `Pools.pool`."""
+    return _pools_of_process.pool(kind, config, flow_run_id, setup)

@@ -1,0 +1,190 @@
+"""What a call leaves: the report of the script in the sandbox, and the result or the error that it stands for."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import json
+import platform
+import typing
+from collections.abc import Callable
+from pathlib import Path, PurePath, PurePosixPath
+from typing import Any
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from ags_flows.blocks import AGSConfig
+from ags_flows.cloud.data_planes import open_plane
+from ags_flows.cloud.retry import persistently
+from ags_flows.errors import FunctionError, OutputTooLargeError, UnsupportedError
+from ags_flows.functions.guest import SandboxFile, decode
+from ags_flows.functions.source import Source
+from ags_flows.models import ExecResult, Instance
+from ags_flows.run.logs import OutputLog
+from ags_flows.tasks import download_directory, download_file
+
+MOST = 64 << 20
+"""Bytes of the arguments, and of the result, as JSON."""
+
+SHOWN_OUTPUT = 2_000
+
+
+class Report:
+    """Takes the lines of a call's output: the report is kept, the others go to the log.
+
+    Args:
+        mark: How the line of the report begins.
+        log: Gets the others.
+    """
+
+    def __init__(self, mark: str, log: OutputLog) -> None:
+        self._mark = mark
+        self._log = log
+        self._text = ""
+        self._is_empty_line_held = False
+
+    def __call__(self, stream: str, line: str) -> None:
+        """Take a line."""
+        if stream == "stdout":
+            # The report is preceded by a line end, which is not the function's.
+            if line.startswith(self._mark):
+                self._text, self._is_empty_line_held = line[len(self._mark) :], False
+                return
+            if self._is_empty_line_held:
+                self._log("stdout", "")
+            self._is_empty_line_held = not line
+            if not line:
+                return
+        self._log(stream, line)
+
+    def read(self, read: Callable[[str], bytes]) -> dict[str, Any] | None:
+        """Return the report, None where the process ended without one.
+
+        Args:
+            read: Reads a file of the sandbox.
+        """
+        try:
+            found = json.loads(self._text) if self._text else None
+            if found is not None and found["kind"] == "file":
+                found = json.loads(read(found["path"]))
+        except (ValueError, KeyError, TypeError):
+            return None
+        return found if isinstance(found, dict) else None
+
+
+def value_of(source: Source, report: dict[str, Any] | None, result: ExecResult) -> Any:
+    """Return the JSON form of the result, or raise what a report stands for."""
+    name, kind = source.name, report["kind"] if report else None
+    if report is None:
+        lines = [line for line in (result.stderr or result.stdout).strip().splitlines() if line]
+        shown = "\n".join(lines)[-SHOWN_OUTPUT:]
+        message = f"the process ended with exit code {result.exit_code} before the function returned"
+        raise FunctionError(
+            f"{name}: {message}" + (f":\n{shown}" if shown else "."),
+            function=name,
+            error_type="ProcessEnded",
+            error_message=message,
+            traceback=shown,
+            hint="It was killed: it may need more memory." if result.exit_code == 137 else None,
+        )
+    if kind == "value":
+        return report["value"]
+    if kind == "error":
+        raise FunctionError(
+            f"{name} raised {report['type']}: {report['message']}\n{report['traceback']}",
+            function=name,
+            error_type=report["type"],
+            error_message=report["message"],
+            traceback=report["traceback"],
+        )
+    if kind == "no python":
+        raise UnsupportedError(
+            f"{name}: the sandbox's image has no Python.", hint="Choose an image with Python 3.8 or later."
+        )
+    if kind == "version":
+        raise UnsupportedError(
+            f"{name}: the sandbox has Python {report['version']}.", hint="Choose an image with Python 3.8 or later."
+        )
+    if kind == "syntax":
+        raise UnsupportedError(
+            f"{name}: the sandbox's Python {report['version']} does not know the syntax of line {report['line']} of "
+            f"{source.file} ({report['message']}: {(report['text'] or '').strip()}); this process has Python "
+            f"{platform.python_version()}.",
+            hint="Choose an image with this Python, or write the line for the older one.",
+        )
+    if kind == "large":
+        raise OutputTooLargeError(
+            f"{name}: the result is {report['size']:,} bytes as JSON, more than {MOST:,}.",
+            hint="Write it to a file and return SandboxFile(path).",
+        )
+    raise FunctionError(
+        f"{name}: the result cannot be returned: {report['message']}.",
+        function=name,
+        error_type="NotJSON",
+        error_message=report["message"],
+        hint="Return JSON, dataclasses, datetimes, bytes, or SandboxFile for files.",
+    )
+
+
+def fetched(function: Callable[..., Any], files: str, value: Any, instance: Instance, config: AGSConfig) -> Any:
+    """Return the result as the function's annotation has it, its files downloaded."""
+    called, directory = function.__name__, Path(files)
+
+    def fetch(file: SandboxFile) -> SandboxFile:
+        name = file.to or PurePosixPath(file.path).name
+        # What comes out of a sandbox is not trusted.
+        if not name or PurePath(name).is_absolute() or ".." in PurePath(name).parts:
+            raise FunctionError(
+                f"{called}: SandboxFile(to={file.to!r}) leads out of the directory {str(directory)!r}.",
+                function=called,
+                error_type="NotJSON",
+                error_message="a file leads out of its directory",
+                hint="Give a path relative to files=...",
+            )
+        plane = open_plane(config.connection(), instance.id).plane
+        is_directory = persistently(lambda: plane.stat(file.path)).type == "dir"
+        download = download_directory if is_directory else download_file
+        download.fn(instance, file.path, directory / name, config=config)
+        return SandboxFile(str((directory / name).resolve()))
+
+    found = _each_file(decode(value), fetch)
+    adapter = _adapter_of(function)
+    if adapter is None:
+        return found
+    try:
+        return adapter.validate_python(found)
+    except ValidationError as error:
+        raise FunctionError(
+            f"{called}: the result is not what its annotation says: {error}",
+            function=called,
+            error_type="ValidationError",
+            error_message=str(error),
+        ) from None
+
+
+def _adapter_of(function: Callable[..., Any]) -> TypeAdapter[Any] | None:
+    """Return what makes the annotated type of a result; None where its JSON form is the value."""
+    try:
+        hint: Any = typing.get_type_hints(function).get("return")
+    except Exception:  # noqa: BLE001 - an annotation may name what exists for type checkers alone
+        return None
+    return TypeAdapter(hint) if _is_made_of_json(hint) else None
+
+
+def _each_file(value: Any, change: Callable[[SandboxFile], SandboxFile]) -> Any:
+    """Return a value with each file in it changed."""
+    if isinstance(value, SandboxFile):
+        return change(value)
+    if isinstance(value, dict):
+        return type(value)({name: _each_file(one, change) for name, one in value.items()})
+    if isinstance(value, (list, tuple)):
+        return type(value)([_each_file(one, change) for one in value])
+    return value
+
+
+def _is_made_of_json(hint: Any) -> bool:
+    """Whether values of a type are made of their JSON form: dataclasses, models, enumerations, named tuples."""
+    if isinstance(hint, type) and not typing.get_origin(hint):
+        is_tuple = issubclass(hint, tuple) and hasattr(hint, "_fields")
+        return is_tuple or issubclass(hint, (BaseModel, enum.Enum)) or dataclasses.is_dataclass(hint)
+    return any(_is_made_of_json(one) for one in typing.get_args(hint))
