@@ -75,7 +75,7 @@ def verify(
 
     with errors_as_text():
         chosen = configuration(config, region)
-        typer.echo(announcement(chosen), err=True)
+        Console(stderr=True).print(announcement(chosen), highlight=False, markup=False)
         if not yes:
             typer.confirm("Go on?", abort=True, err=True)
         sys.exit(verify_account(chosen, Options(only or (), quick, keep, as_json, record, against)))
