@@ -1,4 +1,4 @@
-"""What became of the items of a batch."""
+"""How the items of a batch are done, and what became of them."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class ItemResult(Value):
         value: What its function returned (JSON); None for a command.
         exit_code: The command's, None where no command ended.
         stdout, stderr: The command's, at most a few kilobytes of each: head and tail.
-        error: What went wrong, in words.
+        error: What went wrong, as text.
         error_class: The name of the error's class; `ExitCode` for a command that ended with another code than 0.
         attempts: How often it was tried, in all runs of the batch.
         seconds: How long the last attempt took.
@@ -90,7 +90,7 @@ class BatchReport(Value):
         resumed: How many had been done before, by an attempt that was interrupted.
         failures: The first of the failed; all are in `results`.
         results: Where the results are, JSON Lines in the order of the items.
-        sandboxes: How many sandboxes were used at most at once.
+        sandboxes: How many sandboxes were used at the same time, at most.
         started: How many sandboxes were started in all.
     """
 
