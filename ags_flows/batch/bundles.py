@@ -18,7 +18,10 @@ from ags_flows.run.holder import Execution
 SECONDS = 1.0
 """Seconds that the items of one request take, about."""
 
-GROWTH = 4
+LEAST_SECONDS = 0.3
+"""Seconds of items that a request has also at the end of a batch, when the last ones are shared by all sandboxes."""
+
+GROWTH = 8
 """A request has at most so many times the items of the one before."""
 
 REMEMBERED = 20
@@ -53,9 +56,9 @@ class Bundles:
         with self._lock:
             if self._average is None or self._average > SLOW:
                 return 1
-            fitting = int(SECONDS / max(self._average, 0.001))
-            share = math.ceil(waiting / (2 * self._sandboxes))
-            return max(1, min(fitting, share, GROWTH * self._largest, MOST_ITEMS))
+            average = max(self._average, 0.001)
+            share = max(math.ceil(waiting / self._sandboxes), int(LEAST_SECONDS / average))
+            return max(1, min(int(SECONDS / average), share, GROWTH * self._largest, MOST_ITEMS))
 
     def run(self, sandbox: PooledSandbox, turns: Sequence[Turn]) -> Iterator[tuple[Turn, ItemResult | None]]:
         """Execute items and yield their results, None for those that were taken back before they began.

@@ -1,4 +1,4 @@
-"""One run at a time works on a results location, and a batch without `results=` has a location of its own.
+"""One run at a time works on a results location, and a batch without `results=` has a separate location.
 
 The run at work keeps a claim in the location and renews it. A later attempt of the same run takes the claim over
 immediately; any other run waits until the claim has ended, or was not renewed for a while. No clocks, host names or
@@ -108,7 +108,7 @@ class Claim:
             time.sleep(LOOK)
 
     def reserve(self) -> None:
-        """Write who has the location, before the work on it begins."""
+        """Record the holder in the location, before the work on it begins."""
         self._write(ended=True)
 
     def renew(self) -> None:
@@ -127,12 +127,12 @@ class Claim:
             )
 
     def end(self) -> None:
-        """Give the claim up. What it says about its holder stays: see `location_of`."""
+        """Give the claim up. Its holder stays recorded: see `location_of`."""
         try:
             with self._renewing:
                 if _parsed(self._storage.read(CLAIM)).get("token") == self._token:
                     self._write(ended=True)
-        except Exception as error:  # noqa: BLE001 - each store has errors of its own
+        except Exception as error:  # noqa: BLE001 - each store raises other errors
             self._logger.warning("The claim at %s could not be given up: %s", self._storage.where(CLAIM), error)
 
     def _read(self) -> bytes:
@@ -190,7 +190,7 @@ def location_of(storage: Storage, step: Step) -> tuple[Storage, int]:
     The number tells batches of one run apart that do the same.
 
     A storage has nothing that decides between two processes. Batches of one run that do the same, and that several
-    processes begin at the same moment, need names of their own (`step=`).
+    processes begin at the same moment, need separate names (`step=`).
 
     Args:
         storage: Where batches of the run are kept.
@@ -219,7 +219,7 @@ def _keep(claim: Claim, ended: threading.Event, on_lost: Callable[[], None]) -> 
     while not ended.wait(BEAT):
         try:
             claim.renew()
-        except Exception:  # noqa: BLE001,S112 - each store has errors of its own; the next renewal may succeed
+        except Exception:  # noqa: BLE001,S112 - each store raises other errors; the next renewal may succeed
             continue
         if claim.lost is not None:
             on_lost()

@@ -1,6 +1,6 @@
 """The record of a batch: what it is, which items have begun, and which are done.
 
-The first record says what the batch is. The others are appended to parts of a fixed number of items, so that a store
+The first record describes the batch. The others are appended to parts of a fixed number of items, so that a store
 whose objects cannot grow writes little again. A line that was cut by the death of its writer counts as never written.
 """
 
@@ -56,7 +56,7 @@ class Identity:
             return ""
         text = str(found.get("batch", ""))
         if found.get("does", self.does) != self.does:
-            raise self.refusal(storage, text)
+            raise self.conflict(storage, text)
         return text
 
     def record(self, storage: Storage) -> None:
@@ -69,7 +69,7 @@ class Identity:
         with reported(storage, "written to"):
             repeated(storage, lambda: storage.write(BATCH, content), FIRST_BACKOFF)
 
-    def refusal(self, storage: Storage, other: str) -> ConfigurationError:
+    def conflict(self, storage: Storage, other: str) -> ConfigurationError:
         """Return the error for a location that belongs to another batch."""
         return ConfigurationError(
             f"results: {storage.where('')} belongs to another batch. There: {other}. Here: {self.text}.",
@@ -232,7 +232,7 @@ class Ledger:
         return digest(self._identity.work, item.version)
 
     def _read(self, part: str) -> Iterator[ItemResult]:
-        """Take in what a part says about items that have begun, and yield the results in it, the latest last."""
+        """Read a part: keep which items have begun, and yield the results in it, the latest last."""
         content = repeated(self._storage, lambda: self._storage.read(part), FIRST_BACKOFF)
         if content and not content.endswith(b"\n"):
             self._torn.add(part)
@@ -267,7 +267,7 @@ class Ledger:
         return result.model_copy(update={"index": item.index}) if same else None
 
     def _refuse(self, other: str) -> NoReturn:
-        raise self._identity.refusal(self._storage, other)
+        raise self._identity.conflict(self._storage, other)
 
 
 def _part(item: Item) -> str:

@@ -33,7 +33,7 @@ class Queue:
 
     Args:
         turns: All of them, in order.
-        reserved: Keys of items to the sandbox that they were begun in, and that somebody will ask with.
+        reserved: Keys of items to the sandbox that they were begun in, and with which a worker will ask.
         clock: Seconds that only grow.
     """
 
@@ -109,6 +109,6 @@ class Queue:
 
     @property
     def over(self) -> bool:
-        """Whether nobody will get anything any more, unless it is given back."""
+        """Whether no worker gets an item any more, unless one is given back."""
         with self._changed:
             return self._closed or not (self._ready or self._later or any(self._reserved.values()))

@@ -226,10 +226,9 @@ class Runner:
 
     def _do(self, turns: list[Turn], sandbox: PooledSandbox | None, wanted: str | None) -> PooledSandbox | None:
         """Do items, and return the sandbox for the next ones, if it is still good."""
-        orders = [self._plan.order(turn.item) for turn in turns]
-        order = orders[0]
-        self._give_back([turn for turn, other in zip(turns, orders, strict=True) if other != order])
-        turns = [turn for turn, other in zip(turns, orders, strict=True) if other == order]
+        turns, order = self._alike(turns)
+        if order is None:
+            return sandbox
         opened = self._open(turns, order, sandbox, wanted)
         if opened is None or self._interrupted.is_set():
             return opened
@@ -257,6 +256,26 @@ class Runner:
             self._pool.close(used)
             return None
         return used
+
+    def _alike(self, turns: list[Turn]) -> tuple[list[Turn], Order | None]:
+        """Return the items that need the same sandbox as the first one, and which; the others are given back.
+
+        An item that has no sandbox, such as one whose image does not exist, fails alone.
+        """
+        found: list[tuple[Turn, Order]] = []
+        for turn in turns:
+            try:
+                found.append((turn, self._plan.order(turn.item)))
+            except (ConfigurationError, CredentialsError):
+                self._give_back(turns)
+                raise
+            except AGSFlowsError as error:
+                self._charge([turn], error, "", again=worth_another(error))
+        if not found:
+            return [], None
+        first = found[0][1]
+        self._give_back([turn for turn, order in found if order != first])
+        return [turn for turn, order in found if order == first], first
 
     def _open(
         self, turns: list[Turn], order: Order, sandbox: PooledSandbox | None, wanted: str | None

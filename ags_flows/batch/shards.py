@@ -49,7 +49,7 @@ OVER = {StateType.COMPLETED, StateType.FAILED, StateType.CRASHED, StateType.CANC
 
 @dataclass
 class Progress:
-    """What a shard says about itself.
+    """The progress that a shard writes.
 
     Attributes:
         beat: Grows as long as it is at work.

@@ -146,7 +146,7 @@ class PrefectStorage:
 
 
 def _is_absent(error: Exception) -> bool:
-    """Whether an error says that there is no such object, which differs from store to store.
+    """Whether an error means that there is no such object, which differs from store to store.
 
     All others are errors: what is done would be forgotten, and written over.
     """
@@ -163,7 +163,7 @@ def _is_absent(error: Exception) -> bool:
 
 
 def repeated(storage: Storage, action: Callable[[], R], backoff: Backoff = BACKOFF) -> R:
-    """Read or write, again and again if it fails: each store has errors of its own.
+    """Read or write, again and again if it fails: each store raises other errors.
 
     Raises:
         ResultsError: It failed to the end.
@@ -215,6 +215,6 @@ def result_storage(filesystem: WritableFileSystem | None, prefix: str) -> Storag
     return PrefectStorage(filesystem, prefix)
 
 
-def _now(answer: Any) -> Any:
+def _now(response: Any) -> Any:
     """Return what a method of a file system gives, which is a coroutine in some of them."""
-    return run_coro_as_sync(answer) if isinstance(answer, Coroutine) else answer
+    return run_coro_as_sync(response) if isinstance(response, Coroutine) else response

@@ -143,7 +143,7 @@ class Work:
         """Do it, and return the outcome, good or bad.
 
         Raises:
-            AGSFlowsError: The sandbox or the cloud failed, not the item: the error's class says that a repetition may
+            AGSFlowsError: The sandbox or the cloud failed, not the item: by the error's class a repetition may
                 succeed, or the sandbox is of no use any more.
         """
         started = time.monotonic()
@@ -228,7 +228,7 @@ def function_named(name: str) -> Function:
     """Return the function that `package.module:function` names.
 
     Raises:
-        ConfigurationError: There is none.
+        ConfigurationError: It does not exist.
     """
     module, _, function = name.partition(":")
     try:

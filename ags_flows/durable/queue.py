@@ -270,7 +270,7 @@ class SandboxQueue:
 
 @dataclass(frozen=True)
 class _Entry:
-    """One entry of a bundle's log. `out` and `err` are None where the output is in files of its own."""
+    """One entry of a bundle's log. `out` and `err` are None where the output has to be read from its files."""
 
     name: str
     how: str
@@ -330,7 +330,7 @@ class _Bundle:
 
 
 def fits(items: Sequence[QueuedItem], item: QueuedItem) -> bool:
-    """Whether one more item fits into a request. An item that fits into none is executed by itself."""
+    """Whether one more item fits into a request. An item that fits into none is sent alone."""
     return len(items) < MOST_ITEMS and item.size + sum(one.size for one in items) <= MOST_BYTES
 
 

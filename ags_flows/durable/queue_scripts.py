@@ -51,7 +51,7 @@ ags_entry() {
   printf '@item %s %s %s %s %s %s %s\n%s%s\n' "$ags_item" "$1" "$ags_code" "$ags_why" "$ags_took" "$ags_o" "$ags_e" \
     "$ags_out" "$ags_err" >>"$ags_log"
 }
-# Whether the item is to be executed now; otherwise ags_how says what became of it.
+# Whether the item is to be executed now; otherwise ags_how is its outcome.
 ags_claim_item() {
   local ags_c= ags_look
   set -C

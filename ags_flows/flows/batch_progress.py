@@ -41,10 +41,14 @@ POLL = 0.5
 
 
 class Observer:
-    """Watches a batch, and tells the Prefect server; outside of a flow run it only watches."""
+    """Watches a batch, and shows it in the Prefect UI; outside of a flow run it only watches.
+
+    Args:
+        items: The items.
+        task_runs: What gets a task run.
+    """
 
     def __init__(self, items: Sequence[Item], task_runs: TaskRuns) -> None:
-        """Divide the items into chunks."""
         self._items = items
         self._task_runs = task_runs
         self._in_flow = FlowRunContext.get() is not None
@@ -55,8 +59,8 @@ class Observer:
     def announce(self, done: int) -> None:
         """Show the progress before there is any; what the server has to write later comes in bursts."""
         if self._in_flow:
-            progress, told = _percent(done, len(self._items)), self._told(done, 0)
-            created = show(lambda: create_progress_artifact(progress, key=PROGRESS, description=told))
+            progress, text = _percent(done, len(self._items)), self._text(done, 0)
+            created = show(lambda: create_progress_artifact(progress, key=PROGRESS, description=text))
             self._artifact = created if isinstance(created, UUID) else None
 
     def watch(self, runner: Runner | Shards) -> None:
@@ -108,7 +112,7 @@ class Observer:
         """Return when the items of a chunk are done, or the batch is over."""
         over, done = False, 0
         while done < len(keys) and not over:
-            # Looked at once more after the end: the last items may be done meanwhile.
+            # One more look after the end: the last items may have been done in between.
             over, done = runner.over, runner.wait_for(keys, POLL)
             self._update(runner)
         if done < len(keys):
@@ -121,10 +125,10 @@ class Observer:
         self._updated = time.monotonic()
         if runner.done != self._shown:
             self._shown = runner.done
-            progress, told = _percent(self._shown, len(self._items)), self._told(self._shown, runner.failed)
-            show(partial(update_progress_artifact, self._artifact, progress, description=told))
+            progress, text = _percent(self._shown, len(self._items)), self._text(self._shown, runner.failed)
+            show(partial(update_progress_artifact, self._artifact, progress, description=text))
 
-    def _told(self, done: int, failed: int) -> str:
+    def _text(self, done: int, failed: int) -> str:
         more = f", {failed:,} of them failed" if failed else ""
         return f"{done:,} of {len(self._items):,} items done{more}"
 
@@ -220,7 +224,7 @@ def _line(report: BatchReport) -> str:
     resumed = f" ({report.resumed:,} before)" if report.resumed else ""
     return (
         f"{report.succeeded:,} of {report.items:,} items done{resumed}, {report.failed:,} failed, in "
-        f"{report.seconds:.1f} s, in {report.started:,} sandboxes, {report.sandboxes:,} at once at most"
+        f"{report.seconds:.1f} s, in {report.started:,} sandboxes, at most {report.sandboxes:,} at the same time"
     )
 
 

@@ -84,7 +84,7 @@ def run_batch(
         tool: A tool to create (deleted afterwards), or the name or id of an existing one (kept).
         config: An AGS Config block, or its name. Empty: the environment of the process that executes the run.
         function: Instead of a command: `package.module:function`, called with a session and the item.
-        sandboxes: How many at once; empty: what the account's quota leaves free, at most 100.
+        sandboxes: How many at the same time; empty: what the account's quota leaves free, at most 100.
         items_per_sandbox: After how many items a sandbox is replaced; empty: never; 1: a fresh one for each item.
         concurrency_limit: A global concurrency limit: each sandbox takes one slot, in all flow runs together.
         rate_limit: A global concurrency limit with a slot decay: each start of a sandbox takes one slot of it, in all
@@ -95,9 +95,9 @@ def run_batch(
         env: Environment of the command.
         secrets: Environment from Prefect Secret blocks: variable name to name of the block.
         cwd: Working directory in the sandbox. Empty: the user's home.
-        user: Who runs the command.
+        user: The user that runs the command.
         durable: Commands belong to the sandbox and survive lost connections. Off is faster for very short ones: what
-            a crash interrupts is then done anew.
+            a crash interrupts is then done again.
         retries: How often an item is tried again after a failure of the sandbox or the cloud.
         retries_of_failed: How often an item is tried again that itself failed.
         fail_above: The part of the items that may fail, 0 to 1.

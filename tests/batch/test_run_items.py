@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ags_flows.batch.pool import Order
-from ags_flows.errors import BatchFailedError, ConfigurationError, UnreachableError
+from ags_flows.errors import BatchFailedError, ConfigurationError, ToolFailedError, UnreachableError
 from ags_flows.flows import run_items
 from ags_flows.lifecycle.waiting import wait_tool_active
 from ags_flows.models import CustomConfiguration, ToolSpec
@@ -253,3 +253,15 @@ def test_settings_that_make_no_sense_are_refused(ags_config, tmp_path):
         with pytest.raises(ConfigurationError):
             run_items(["a"], **{**options, **wrong})
     assert not live(ags_config)
+
+
+def test_an_item_without_a_sandbox_fails_alone(ags_config, tmp_path):
+    def order(item):
+        if item == "b":
+            raise ToolFailedError("There is no image for it.")
+        return Order("base")
+
+    options = {"order": order, "sandboxes": 1, "fail_above": 0.5, "results": tmp_path, "config": ags_config}
+    report = run_items(list("abc"), command="true", **options)
+    assert [(one.key, one.error_class) for one in report.failures] == [("b", "ToolFailedError")]
+    assert (report.succeeded, report.started) == (2, 1)

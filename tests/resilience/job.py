@@ -281,11 +281,11 @@ def suspended(tool: str, directory: str, units: list[str]) -> None:
 
 
 @flow(name="batched", on_cancellation=[stop_sandboxes])
-def batched(tool: str, items: int, sandboxes: int, results: str) -> None:
+def batched(tool: str, items: int, sandboxes: int, results: str, pause: float) -> None:
     """Take many items through a pool of sandboxes. Each item counts how often it has run."""
     run_items(
         [str(number) for number in range(items)],
-        command='echo "$ITEM" >> ran; sleep 0.05; grep -cx "$ITEM" ran',
+        command=f'echo "$ITEM" >> ran; sleep {pause}; grep -cx "$ITEM" ran',
         tool=ToolSpec(name=tool, image="python:3.11"),
         sandboxes=sandboxes,
         results=results,

@@ -12,6 +12,8 @@ from prefect.client.schemas.objects import StateType
 
 ITEMS = int(os.environ.get("BATCH_ITEMS", "60"))
 SANDBOXES = int(os.environ.get("BATCH_SANDBOXES", "4"))
+PAUSE = 0.8 if ITEMS < 1000 else 0.05
+"""Seconds of an item: few short ones would be done before the batch can be killed three times."""
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300 + ITEMS), pytest.mark.xdist_group("stage")]
 
@@ -24,7 +26,8 @@ def records(directory):
 
 def test_a_batch_that_is_killed_three_times_does_each_item_once(stage, tmp_path):
     began = time.monotonic()
-    run = stage.start("batched", tool="batched", items=ITEMS, sandboxes=SANDBOXES, results=str(tmp_path))
+    parameters = {"tool": "batched", "items": ITEMS, "sandboxes": SANDBOXES, "pause": PAUSE}
+    run = stage.start("batched", results=str(tmp_path), **parameters)
     for part in (1, 2, 3):
         wanted = ITEMS * part // 4
         stage.wait_until(lambda: sum("result" in one for one in records(tmp_path)) >= wanted, 120 + ITEMS)  # noqa: B023
