@@ -117,7 +117,7 @@ class SandboxQueue:
         self._paths += paths
 
     def run(self, items: Sequence[QueuedItem]) -> Iterator[list[Outcome]]:
-        """Hand items over and yield outcomes, as they come, until each item has one.
+        """Hand items over, and yield each outcome when it is known, until each item has one.
 
         Raises:
             SupersededError: A later attempt of the same run has the sandbox.

@@ -32,7 +32,7 @@ class BatchOptions(Value):
         on_crash: What becomes of the sandboxes when this process is killed: `lease` leaves them to a retry and to
             their lease, `stop` stops them.
         delete_tool: Delete the tool afterwards; by default only one that was created here.
-        step: Tells batches of one flow run apart that do the same with items of the same source.
+        step: Distinguishes batches of one flow run that do the same with items of the same source.
     """
 
     sandboxes: int | None = Field(default=None, ge=1)

@@ -68,7 +68,7 @@ class Network(Value):
 class Dns(Value):
     """Name resolution in a container, as in `resolv.conf`."""
 
-    servers: tuple[str, ...] = Field(default=(), description="Addresses of name servers.")
+    servers: tuple[str, ...] = Field(default=(), description="IP addresses of name servers.")
     searches: tuple[str, ...] = Field(default=(), description="Domains that are appended to short names.")
     options: tuple[str, ...] = Field(default=(), description="Such as ndots:2.")
 

@@ -168,9 +168,9 @@ def test_an_item_whose_runner_vanished_is_lost_and_the_others_run(queue, plane, 
 
 def test_a_lost_response_starts_nothing_twice(queue, plane, ags_emulator_process):
     ags_emulator_process.stream_fault("cut", times=1, after_seconds=0.3)
-    found = outcomes(queue('echo "$ITEM" >> answered; sleep 0.4'), items(*"abc"))
+    found = outcomes(queue('echo "$ITEM" >> done_here; sleep 0.4'), items(*"abc"))
     assert {one.how for one in found.values()} == {"done"}
-    assert plane.read("answered").split() == [b"a", b"b", b"c"]
+    assert plane.read("done_here").split() == [b"a", b"b", b"c"]
 
 
 def test_an_attempt_that_was_superseded_hands_over_nothing(queue, plane, family):
@@ -198,7 +198,7 @@ def test_files_of_items_that_are_recorded_are_removed_with_the_next_request(queu
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_whatever_is_handed_over_and_left_by_whom_each_item_runs_once_and_alone(queue, plane, seed):
+def test_each_item_runs_once_and_alone_whatever_is_handed_over_and_abandoned(queue, plane, seed):
     draw = random.Random(seed)
     ran, given = f"ran-{seed}", items(*map(str, range(12)))
     command = (
