@@ -191,7 +191,7 @@ USERS_OWN = [
     {"config": 7},
     {"config": None},
     {"config": {"$ref": "not a reference"}},
-    {"config": {"$ref": {"block_document_id": str(uuid4())}}},
+    {"config": {"$ref": {"block_document_id": "7d0a1f7e-6f0e-4f35-9d1c-1d2f0f4e7a11"}}},
     {"config": {"$ref": {"something": "else"}}},
     {"job": {"command": "train", "config": {"region": "north"}}},
     {"job": "nightly"},
