@@ -9,7 +9,7 @@ from typing import Any
 
 from .execution import Execution
 from .kernel import Kernel, KernelFailed
-from .languages import recipe_for, reset_variables, set_variables
+from .languages import prepare, recipe_for, reset_variables, set_variables
 from .places import Places
 
 HOME = "/home/user"
@@ -69,9 +69,9 @@ class Context:
                 self._kernel = None
             if self._kernel is None:
                 self._kernel = await self._start()
-                if self.language == "java":
-                    # A JVM cannot change its environment: E2B's Java kernels have properties for it.
-                    self._kernel.submit(set_variables(self.language, {**self._env, "user.dir": self.cwd}), silent=True)
+                first = prepare(self.language, {**self._env, "user.dir": self.cwd})
+                if first is not None:
+                    self._kernel.submit(first, silent=True)
             return self._kernel
 
     async def execute(self, code: str, variables: Mapping[str, str]) -> tuple[Kernel, Execution]:

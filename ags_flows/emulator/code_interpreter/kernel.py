@@ -227,6 +227,8 @@ class Kernel:
         self._client = client
         numbers = {f"{name}_port": number for number, name in enumerate(_CHANNELS, 1)}
         client.load_connection_info({**connection, **numbers, "transport": "ipc", "ip": prefix})
+        # Of the sockets that are made next.
+        context.rcvhwm = self._recipe.waiting
         client.start_channels(shell=True, iopub=True, stdin=False, hb=False, control=True)
         self._tasks += [
             asyncio.ensure_future(self._read(client.iopub_channel)),

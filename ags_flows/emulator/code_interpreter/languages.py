@@ -29,6 +29,32 @@ _ADVICE = {
 }
 
 
+# The kernel of Java drops output of which more than a thousand pieces wait to be sent: after some it gives them time.
+# Other kernels than JJava are left as they are.
+_PACE_OUTPUT = """
+try {
+    Object io = Class.forName("org.dflib.jjava.jupyter.kernel.BaseKernel").getMethod("notebookKernel").invoke(null);
+    io = io.getClass().getMethod("getIO").invoke(io);
+    for (String name : new String[] {"jupyterOut", "jupyterErr"}) {
+        java.lang.reflect.Field stream = io.getClass().getDeclaredField(name);
+        stream.setAccessible(true);
+        Object target = stream.get(io);
+        java.lang.reflect.Field write = target.getClass().getDeclaredField("write");
+        write.setAccessible(true);
+        java.util.function.BiConsumer<Object, Object> send =
+            (java.util.function.BiConsumer<Object, Object>) write.get(target);
+        java.util.concurrent.atomic.AtomicInteger sent = new java.util.concurrent.atomic.AtomicInteger();
+        write.set(target, (java.util.function.BiConsumer<Object, Object>) (reply, text) -> {
+            send.accept(reply, text);
+            if (sent.incrementAndGet() % 100 == 0) {
+                try { Thread.sleep(20); } catch (InterruptedException stop) { Thread.currentThread().interrupt(); }
+            }
+        });
+    }
+} catch (ReflectiveOperationException unknown) { }
+"""
+
+
 class NoKernel(Exception):
     """There is no kernel for a language."""
 
@@ -41,6 +67,7 @@ class Recipe:
         argv: The command; `CONNECTION_FILE` stands for the file of that name.
         env: Its environment, over that of the sandbox.
         by_signal: Whether SIGINT interrupts it, and not a message.
+        waiting: How many of its messages may wait to be read. More wait in the kernel, if it can hold them.
         mark: Code that prints a text, which stands for `MARK`, where output may come after the kernel is idle.
     """
 
@@ -48,6 +75,7 @@ class Recipe:
     env: Mapping[str, str] = field(default_factory=dict)
     by_signal: bool = False
     mark: str | None = None
+    waiting: int = 1_000
 
 
 def language_named(name: str | None) -> str:
@@ -81,6 +109,16 @@ def recipe_for(language: str, places: Places) -> Recipe:
     raise NoKernel(
         f"There is no kernel for the language {language!r}. It needs {advice}, and start the emulator again."
     )
+
+
+def prepare(language: str, values: Mapping[str, str]) -> str | None:
+    """Return code that a new kernel executes first, or None.
+
+    Args:
+        language: Its language.
+        values: The environment. A JVM cannot change its own: E2B's Java kernels have properties for it.
+    """
+    return _PACE_OUTPUT + set_variables(language, values) if language == "java" else None
 
 
 def set_variables(language: str, values: Mapping[str, str]) -> str:
@@ -117,7 +155,9 @@ def _installed(language: str, places: Places) -> Recipe | None:
     if spec is None:
         return None
     argv = tuple(argument.replace("{resource_dir}", spec.directory) for argument in spec.argv)
-    return Recipe(argv, spec.env, spec.by_signal)
+    # The kernel of Java drops messages of which more than a thousand wait in it.
+    waiting = 200_000 if language == "java" else Recipe.waiting
+    return Recipe(argv, spec.env, spec.by_signal, waiting=waiting)
 
 
 def _set(language: str, name: str, value: str) -> str:
