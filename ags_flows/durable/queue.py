@@ -165,6 +165,7 @@ class SandboxQueue:
 
     def _start(self, bundle: _Bundle) -> tuple[str, str, bytes]:
         """Hand a bundle over, or look at it again; return state, end, and what is new in its log."""
+        self._pause(0)
         command = self._command
         env = start_environment(command.text, command.env, directory_of(command.cwd))
         for number, item in enumerate(bundle.items):
