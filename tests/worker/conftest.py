@@ -1,6 +1,7 @@
 """A work pool of type `ags` on a real Prefect server, an emulator that lets sandboxes reach it, and workers."""
 
 import asyncio
+import gc
 import time
 import uuid
 from contextlib import asynccontextmanager
@@ -49,6 +50,13 @@ def config(emulator, monkeypatch):
     yield config_for(emulator)
     emulator.reset()
     emulator.transition("tool.create", "at_once")
+
+
+@pytest.fixture(autouse=True)
+def no_sockets_of_prefect():
+    """Collect what Prefect leaves to the garbage collector while the warnings of the test are ignored."""
+    yield
+    gc.collect()
 
 
 class Died(Exception):
