@@ -7,6 +7,7 @@ import shlex
 from ags_flows.batch.items import Item
 from ags_flows.batch.pool import PooledSandbox
 from ags_flows.batch.work import inbox_of
+from ags_flows.durable.changes import KIND as CHANGES
 from ags_flows.durable.claims import CALL_TIMEOUT, ROOT
 from ags_flows.durable.scripts import JOURNALS
 from ags_flows.errors import AGSFlowsError
@@ -25,7 +26,8 @@ def sweep(sandbox: PooledSandbox, item: Item, place: Place, user: str | None) ->
         place: The place of its steps: it names their journals.
         user: Whose journals they are.
     """
-    sandbox.unswept.append(f'"$ags_root"/{JOURNALS}/*{digest(*place.path)}.* {shlex.quote(inbox_of(item))}')
+    steps = " ".join(f'"$ags_root"/{kind}/*{digest(*place.path)}.*' for kind in (JOURNALS, CHANGES))
+    sandbox.unswept.append(f"{steps} {shlex.quote(inbox_of(item))}")
     if len(sandbox.unswept) < EVERY:
         return
     patterns = " ".join(sandbox.unswept)
