@@ -13,7 +13,7 @@ from ags_flows.durable.command import Command
 from ags_flows.durable.queue import MOST_ITEMS, SLOW, QueuedItem, SandboxQueue, fits
 from ags_flows.models import ItemResult
 from ags_flows.ownership import digest
-from ags_flows.run.holder import Execution
+from ags_flows.run.holder import Execution, acting_as
 
 SECONDS = 1.0
 """Seconds that the items of one request take, about."""
@@ -41,6 +41,7 @@ class Bundles:
     def __init__(self, work: Work, command: Command, execution: Execution, sandboxes: int) -> None:
         self._work = work
         self._command = command
+        self._execution = execution
         self._step = execution.step("batch queue", work.version)
         self._sandboxes = sandboxes
         self._lock = threading.Lock()
@@ -96,7 +97,8 @@ class Bundles:
         """Divide items into requests, which have a longest size."""
         pending: list[QueuedItem] = []
         for turn in turns:
-            env = self._work.environment_of(sandbox.session, turn.item)
+            with acting_as(self._execution.within_item(turn.item.key, turn.attempt)):
+                env = self._work.environment_of(sandbox.session, turn.item)
             item = QueuedItem(digest(f"{turn.item.key}#{turn.attempt}", turn.item.version), env)
             known[item.name] = turn
             if pending and not fits(pending, item):

@@ -26,14 +26,18 @@ def sweep(sandbox: PooledSandbox, item: Item, place: Place, user: str | None) ->
         place: The place of its steps: it names their journals.
         user: Whose journals they are.
     """
-    steps = " ".join(f'"$ags_root"/{kind}/*{digest(*place.path)}.*' for kind in (JOURNALS, CHANGES))
-    sandbox.unswept.append(f"{steps} {shlex.quote(inbox_of(item))}")
+    where = digest(*place.path)
+    sandbox.unswept.append((where, inbox_of(item)))
     if len(sandbox.unswept) < EVERY:
         return
-    patterns = " ".join(sandbox.unswept)
+    journals = " ".join(f'"$ags_root"/{JOURNALS}/*{place}.* {shlex.quote(inbox)}' for place, inbox in sandbox.unswept)
+    changes = " ".join(f'"$ags_root"/{CHANGES}/*{place}.*' for place, _ in sandbox.unswept)
     sandbox.unswept.clear()
+    plane = sandbox.plane.plane
     try:
-        sandbox.plane.plane.script(f"{ROOT}\nrm -rf -- {patterns}", user=user, timeout=CALL_TIMEOUT)
+        plane.script(f"{ROOT}\nrm -rf -- {journals}", user=user, timeout=CALL_TIMEOUT)
+        # Changes are always recorded by the default user.
+        plane.script(f"{ROOT}\nrm -rf -- {changes}", timeout=CALL_TIMEOUT)
     except AGSFlowsError:
         # They stay: a sandbox that does not respond is found by the next item.
         return

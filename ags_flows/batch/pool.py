@@ -54,7 +54,7 @@ class PooledSandbox:
         plane: Its data plane.
         queue: The queue in it, once there is one.
         used: How many items were done in it.
-        unswept: What items left that were done in it: patterns of paths to remove.
+        unswept: Finished items whose files are still there: digest of the place, and path of the inbox.
     """
 
     order: Order
@@ -63,7 +63,7 @@ class PooledSandbox:
     plane: OpenPlane
     queue: SandboxQueue | None = None
     used: int = 0
-    unswept: list[str] = field(default_factory=list)
+    unswept: list[tuple[str, str]] = field(default_factory=list)
 
     @property
     def id(self) -> str:
@@ -170,7 +170,7 @@ class Pool:
             )
         return max(0, int(quota.limit - quota.used)) + len(self._earlier)
 
-    def open(self, order: Order, wanted: str | None = None) -> PooledSandbox:
+    def open(self, order: Order, wanted: str | None = None, call: str = "") -> PooledSandbox:
         """Return a running sandbox: one that an earlier attempt left, or a new one.
 
         A call that raises a retryable error may be repeated: what it did not take over is still there.
@@ -178,12 +178,14 @@ class Pool:
         Args:
             order: What it is started from.
             wanted: The id of the sandbox to take over, if it was left and is still there.
+            call: Id of the call. A call that is repeated with the same id gets the sandbox that its first request
+                started, if the response was lost.
 
         Raises:
             QuotaExceededError: The account may have no more at the moment.
             WaitCancelledError: The pool was interrupted.
         """
-        step = self._execution.step(STEP, _of_order(order))
+        step = self._execution.step(STEP, _of_order(order), call=call)
         launch = Launch(
             step=step,
             owner=self._execution.owner,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import threading
 import time
+import uuid
 from collections.abc import Callable, Collection, Iterator
 from contextvars import Context, copy_context
 from dataclasses import dataclass
@@ -287,9 +288,10 @@ class Runner:
         if sandbox is not None:
             return sandbox
         backoff = Backoff(self._plan.options.retries + 1, first_pause=FIRST_PAUSE, longest_pause=LONGEST_PAUSE)
+        call = uuid.uuid4().hex
         try:
             return persistently(
-                lambda: self._pool.open(order, wanted),
+                lambda: self._pool.open(order, wanted, call),
                 backoff,
                 repeat=lambda error: error.retryable and not isinstance(error, QuotaExceededError),
                 sleep=self._pause,

@@ -105,7 +105,7 @@ class Shards:
     """The shards of one batch. For an observer it is what a `Runner` is.
 
     Args:
-        shards: The shards, once they were started.
+        shards: The shards that were started.
         failures: More failed items than that end the batch early.
         logger: Gets what happens to shards.
         check: Called with each look: raises an error if another run has taken the batch over.
@@ -123,6 +123,10 @@ class Shards:
         self._logger = logger
         self._check = check
         self._looked = 0.0
+
+    def add(self, shard: Shard) -> None:
+        """Add a shard that was started."""
+        self._shards.append(shard)
 
     @property
     def over(self) -> bool:

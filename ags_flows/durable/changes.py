@@ -12,7 +12,7 @@ from typing import TypeVar
 from ags_flows.cloud.data_plane import DataPlane
 from ags_flows.cloud.retry import persistently
 from ags_flows.durable.claims import claim, record, remember, request_for
-from ags_flows.errors import UnsupportedError
+from ags_flows.errors import AGSFlowsError, SupersededError, UnsupportedError
 from ags_flows.ownership import Step
 
 KIND = "change"
@@ -27,8 +27,9 @@ def change_once(
     """Make a change, or return what an earlier attempt of the step returned for it.
 
     A change is recorded in the sandbox after it was made, which costs one request. If the process dies in between, a
-    retry makes it again: nothing that followed it was done yet. Outside of runs there is no retry, and no record. In a
-    sandbox that cannot hold claims there are no durable commands either, and a retry makes the change again.
+    retry makes it again: no step that came after it has begun. A command that ran at the same time may have used it.
+    Outside of runs there is no retry, and no record. In a sandbox that cannot hold claims there are no durable
+    commands either, and a retry makes the change again.
 
     Args:
         plane: The sandbox.
@@ -55,6 +56,8 @@ def change_once(
     try:
         claimed = record(plane, request_for(plane, KIND, step), dump(made))
         remember(plane, KIND, step, claimed.directory.rpartition("/")[2])
-    except UnsupportedError:
-        pass
+    except AGSFlowsError as error:
+        # The change is made. Without a record, a retry makes it again.
+        if error.retryable or isinstance(error, SupersededError):
+            raise
     return made

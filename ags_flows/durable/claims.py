@@ -20,6 +20,7 @@ from weakref import WeakKeyDictionary
 from cachetools import LRUCache
 
 from ags_flows.cloud.data_plane import DataPlane
+from ags_flows.cloud.forks import reset_in_children
 from ags_flows.cloud.retry import Backoff, persistently
 from ags_flows.errors import SupersededError, UnsupportedError
 from ags_flows.ownership import Frame, Holder, Step
@@ -54,7 +55,7 @@ class _Hint:
 
 
 _hints: WeakKeyDictionary[DataPlane, LRUCache[tuple[str, str, tuple[Frame, ...]], _Hint]] = WeakKeyDictionary()
-_hints_lock = threading.Lock()
+_hints_lock = threading.RLock()
 
 Outcome = Literal["new", "same", "taken", "sibling"]
 
@@ -395,3 +396,12 @@ def claim_functions(request: Request) -> str:
 def assignments(values: Mapping[str, str]) -> str:
     """Return the lines that set variables of a script."""
     return "\n".join(f"{name}={shlex.quote(value)}" for name, value in values.items())
+
+
+def _forget_lock() -> None:
+    """Replace the lock in a forked child: a thread that does not exist there may have held it."""
+    global _hints_lock
+    _hints_lock = threading.RLock()
+
+
+reset_in_children(_forget_lock)

@@ -36,7 +36,10 @@ from ags_flows.ownership import digest
 from ags_flows.run.logs import run_logger
 from ags_flows.run.outcome import Ending, ending_of
 
-PASSED_ON = {"items_per_sandbox", "concurrency_limit", "rate_limit", "retries", "retries_of_failed", "lease", "step"}
+PASSED_ON = {
+    *("items_per_sandbox", "concurrency_limit", "rate_limit", "retries", "retries_of_failed", "lease", "step"),
+    "on_crash",
+}
 """Options of a batch that its shards have too."""
 
 
@@ -99,8 +102,10 @@ def do_shards(
             observer.announce(0)
             # Of this flow run: a retry finds the runs that it started, another run starts its own.
             key = digest(place.execution.frames[0].id, *place.execution.place.path)
-            runs = [_start(part, sharding.deployment, parameters, key) for part in slices]
-            shards = Shards(runs, may_fail(read, options), run_logger(), claim.check)
+            # What was started is cancelled, also if the start of a later shard fails.
+            shards = Shards([], may_fail(read, options), run_logger(), claim.check)
+            for part in slices:
+                shards.add(_start(part, sharding.deployment, parameters, key))
             observer.watch(shards)
         except BaseException as error:
             _end(shards, made, ending_of(claim.lost or error))

@@ -11,6 +11,7 @@ from inspect import Parameter
 from pathlib import Path
 from typing import Any
 
+from ags_flows import transfer
 from ags_flows.blocks import AGSConfig
 from ags_flows.cloud.data_plane import DataPlane
 from ags_flows.cloud.data_planes import open_plane
@@ -34,12 +35,12 @@ from ags_flows.functions.source import Source, source_of
 from ags_flows.models import Instance
 from ags_flows.models.checks import check_environment, check_seconds
 from ags_flows.ownership import Step, fingerprint
+from ags_flows.run.awaitable import stopped_with_call
 from ags_flows.run.holder import identify
 from ags_flows.run.logs import OutputLog, run_logger
 from ags_flows.run.redaction import Redactor
 from ags_flows.run.secrets import load_secrets
 from ags_flows.run.task_options import sandbox_task
-from ags_flows.tasks import upload_directory, upload_file
 
 INLINE = 60_000
 """Characters of a call that go with the command. A longer one is sent as its input."""
@@ -243,10 +244,11 @@ def perform(call: Call, instance: Instance, step: Step, config: AGSConfig) -> An
     forgotten: a later attempt calls the function again.
     """
     remote, options = call.remote, call.remote.options
-    for target, local in call.uploads.items():
-        upload = upload_directory if Path(local).is_dir() else upload_file
-        upload.fn(instance, local, target, config=config)
     plane, cancelled = open_plane(config.connection(), instance.id)
+    for target, local in call.uploads.items():
+        # By content, and not as a step: a call that is made again needs its files again.
+        send = transfer.upload_directory if Path(local).is_dir() else transfer.upload_file
+        send(plane, Path(local), target)
     hidden = load_secrets(options.secrets)
     redactor = Redactor(hidden.values())
     mark = f"@ags-function-{step.family} "
@@ -264,7 +266,9 @@ def perform(call: Call, instance: Instance, step: Step, config: AGSConfig) -> An
     durable = DurableCommand(
         plane,
         command,
-        Following(report, lambda note: run_logger().info("%s", redactor.text(note)), cancelled, KEPT_OUTPUT),
+        Following(
+            report, lambda note: run_logger().info("%s", redactor.text(note)), stopped_with_call(cancelled), KEPT_OUTPUT
+        ),
     )
     try:
         with redactor.errors(), request_span("ags.call", instance=instance.id, function=remote.name):

@@ -36,6 +36,7 @@ from ags_flows.lifecycle.image_tool import image_tool
 from ags_flows.models import Instance, ToolSpec
 from ags_flows.models.checks import check_count, check_seconds
 from ags_flows.ownership import Step
+from ags_flows.run.awaitable import stopped_with_call
 from ags_flows.run.holder import STEP, identify
 from ags_flows.run.interruption import interruptible
 from ags_flows.run.outcome import enclosing_run, ending_of
@@ -245,11 +246,18 @@ class _Place:
             try:
                 warm = pool.take(step.family, lambda: interruption.ending is not None)
                 used.append(warm)
+                if interruption.ending is not None:
+                    raise WaitCancelledError(f"{self._remote.name}: the call was ended before it began.")
                 if call.included.key not in warm.included:
                     call.included.upload(open_plane(self._config.connection(), warm.instance.id).plane)
                     warm.included.add(call.included.key)
                 value = perform(call, warm.instance, step, self._config)
             except BaseException as error:
+                if stopped_with_call().is_set():
+                    # Only this call is cancelled: the coroutine that waits for it. Others use the pool.
+                    for warm in used:
+                        pool.discard(warm)
+                    raise
                 ending = interruption.ending or ending_of(error, run)
                 if ending in ("failed", "superseded"):
                     self._after_failure(pool, used, step, error)

@@ -45,6 +45,9 @@ from ags_flows.run.logs import run_logger
 from ags_flows.run.outcome import has_ended
 from ags_flows.run.prefect_contexts import flow_contexts, is_left
 
+ASK_EVERY = 10.0
+"""Seconds between two questions to the Prefect server whether the run has ended."""
+
 STEP = "function sandbox"
 LOOK_EVERY = 0.5
 
@@ -145,6 +148,7 @@ class Pool:
         self._tool = ""
         self._broken: AGSFlowsError | None = None
         self._is_ended = False
+        self._ask_again = 0.0
         self._seconds = config.lease_seconds
         self._changed = threading.Condition()
         self._first, self._finding = threading.Lock(), threading.Lock()
@@ -248,12 +252,17 @@ class Pool:
 
     def is_over(self) -> bool:
         """Whether the run around it has ended, so that no call comes any more; False if it may be retried."""
-        if self._flow_run_id is None or (self._flow_context is not None and not is_left(self._flow_context)):
+        context = self._flow_context
+        if self._flow_run_id is None or (context is not None and not is_left(context)):
             return False
+        if time.monotonic() < self._ask_again:
+            return False
+        self._ask_again = time.monotonic() + ASK_EVERY
         try:
             return self._context.copy().run(has_ended, self._flow_run_id)
-        except Exception:  # noqa: BLE001 - a server of this process alone has ended with the flow
-            return True
+        except Exception:  # noqa: BLE001 - the server of a process that executes the flow may have ended with it
+            # In the process of a pool, the context of each task is left, and the run goes on.
+            return context is None or not context.detached
 
     def _holder_of_journal(self, family: str) -> Warm | None:
         holding = self._holding.get(family, [])
@@ -281,7 +290,12 @@ class Pool:
                 self._opening -= 1
                 self._changed.notify_all()
         with self._changed:
-            self._warm.append(warm)
+            is_ended = self._is_ended
+            if not is_ended:
+                self._warm.append(warm)
+        if is_ended:
+            self._end(warm)
+            raise InstanceGoneError("The run ended while the sandbox for a call was being started.")
         return warm
 
     def _look_once(self) -> None:
@@ -328,7 +342,11 @@ class Pool:
             startup_timeout=config.startup_timeout,
         )
         candidates = [] if candidate is None else [candidate]
-        instance, taken_over = open_sandbox(control, connection, launch, candidates, on_trouble=self._logger.warning)
+        # Repeated with the same step: a start whose response was lost is found.
+        instance, taken_over = persistently(
+            lambda: open_sandbox(control, connection, launch, candidates, on_trouble=self._logger.warning),
+            repeat=lambda error: error.retryable and not isinstance(error, QuotaExceededError),
+        )
         plane = open_plane(connection, instance.id)
         lease = keep_lease(
             control,

@@ -14,7 +14,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -41,7 +41,7 @@ _REMEMBERED = 1_000
 _fingerprints: LRUCache[UUID, str] = LRUCache(_REMEMBERED)
 _orders: LRUCache[tuple[str, tuple[Frame, ...]], dict[str, int]] = LRUCache(_REMEMBERED)
 _unknown: LRUCache[UUID, _Acting] = LRUCache(_REMEMBERED)
-_lock = threading.Lock()
+_lock = threading.RLock()
 
 
 @dataclass(frozen=True)
@@ -175,7 +175,9 @@ def _sent_with(context: FlowRunContext) -> _Acting | None:
     if sent is None:
         return _of_unknown_attempt(context) if _has_parent(context.flow_run) else None
     enclosing = Holder.parse(sent["frames"])
-    owner = replace(Owner(**sent["owner"]), host=socket.gethostname(), pid=os.getpid())
+    # Another version of this package may have sent it.
+    known = {one.name: sent["owner"].get(one.name, "") for one in fields(Owner)}
+    owner = replace(Owner(**known), host=socket.gethostname(), pid=os.getpid())
     execution = Execution(enclosing.frames if enclosing else (), Place(tuple(sent["place"])), owner)
     return _Acting(execution, frozenset(UUID(one) for one in sent["outer"]))
 
@@ -302,7 +304,7 @@ def _has_parent(run: FlowRun | None) -> bool:
 def _forget_locks() -> None:
     """Replace the lock in a forked child: a thread that does not exist there may have held it."""
     global _lock
-    _lock = threading.Lock()
+    _lock = threading.RLock()
 
 
 carry(_to_send)

@@ -8,6 +8,7 @@ of the token that its `ContextVar` returned, which Prefect keeps in `_token`. A 
 from __future__ import annotations
 
 import functools
+import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextvars import Token
@@ -16,6 +17,10 @@ from uuid import UUID
 
 from cachetools import LRUCache
 from prefect.context import ContextModel, FlowRunContext, TaskRunContext
+
+from ags_flows.cloud.forks import reset_in_children
+
+logger = logging.getLogger(__name__)
 
 C = TypeVar("C", bound=ContextModel)
 
@@ -61,7 +66,10 @@ def carry(value: Callable[[], dict[str, Any]]) -> None:
     def carrying(self: FlowRunContext, *args: Any, **options: Any) -> dict[str, Any]:
         sent = serialize(self, *args, **options)
         if self is FlowRunContext.get() and (run := sent.get("flow_run")):
-            run["context"] = {**(run.get("context") or {}), CARRIED: value()}
+            try:
+                run["context"] = {**(run.get("context") or {}), CARRIED: value()}
+            except Exception:  # noqa: BLE001 - other tasks of the process must not fail because of this package
+                logger.debug("The path of executions could not be sent", exc_info=True)
         return sent
 
     setattr(FlowRunContext, "serialize", carrying)  # noqa: B010 - a method is not assignable for type checkers
@@ -91,6 +99,15 @@ def attempt_of_task(context: TaskRunContext) -> int:
         if entered not in attempts:
             attempts[entered] = max(1, (run.run_count or 1) - is_left(context))
         return attempts[entered]
+
+
+def _forget_lock() -> None:
+    """Replace the lock in a forked child: a thread that does not exist there may have held it."""
+    global _lock
+    _lock = threading.Lock()
+
+
+reset_in_children(_forget_lock)
 
 
 def _outwards(context: C | None) -> Iterator[C]:

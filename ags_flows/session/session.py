@@ -55,7 +55,7 @@ class SandboxSession:
         self.instance = instance
         self.steps = steps
         self._config = config
-        self._context = copy_context()
+        self._context = copy_context() if is_in_execution() else None
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Send what stands for the sandbox to another process, such as one of a process pool."""
@@ -195,7 +195,12 @@ class SandboxSession:
                     fail(f"exit code {result.exit_code}")
                 return result
 
-        return step() if is_in_execution() else self._context.copy().run(step)
+        if is_in_execution():
+            if self._context is None:
+                # The session came from another process.
+                self._context = copy_context()
+            return step()
+        return step() if self._context is None else self._context.copy().run(step)
 
     def _how_to_download(self, remote: str, user: str | None) -> Task[..., Transfer]:
         check_user(user)

@@ -207,7 +207,9 @@ def remove_code_context(instance: Instance | str, context: CodeContext | str, co
         remove_code_context(instance, create_code_context(instance))
         ```
     """
-    _interpreter(instance, config).remove_context(context if isinstance(context, str) else context.id)
+    interpreter, name = _interpreter(instance, config), context if isinstance(context, str) else context.id
+    step = identify("remove_code_context", name)
+    change_once(interpreter.plane, step, lambda: interpreter.remove_context(name), lambda _: "done", lambda _: None)
 
 
 def _interpreter(instance: Instance | str, config: AGSConfig | None) -> CodeInterpreter:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from ags_flows import transfer
 from ags_flows.blocks import AGSConfig
@@ -14,6 +13,7 @@ from ags_flows.cloud.data_planes import open_plane
 from ags_flows.durable.changes import change_once
 from ags_flows.models import FileInfo, Instance, Transfer
 from ags_flows.models.checks import check_text_path
+from ags_flows.ownership import Step
 from ags_flows.run.holder import identify
 from ags_flows.run.logs import ProgressLog, run_logger
 from ags_flows.run.task_options import sandbox_task
@@ -27,14 +27,13 @@ def _plane(instance: Instance | str, config: AGSConfig | None) -> DataPlane:
     return open_plane((config or AGSConfig()).connection(), instance_id(instance)).plane
 
 
-def _once(plane: DataPlane, name: str, does: Any, change: Callable[[], None]) -> None:
+def _once(plane: DataPlane, step: Step, change: Callable[[], None]) -> None:
     """Make a change of the sandbox's files; a retry that finds it made does not make it again."""
-    change_once(plane, identify(name, does), change, lambda _: "done", lambda _: None)
+    change_once(plane, step, change, lambda _: "done", lambda _: None)
 
 
-def _sent_once(plane: DataPlane, name: str, local: Path, does: Any, send: Callable[[], Transfer]) -> Transfer:
+def _sent_once(plane: DataPlane, step: Step, send: Callable[[], Transfer]) -> Transfer:
     """Send local files; a retry that finds them sent does not send them again, unless they have changed since."""
-    step = identify(name, [does, transfer.local_state(local)])
     return change_once(
         plane, step, send, lambda sent: sent.model_dump_json(exclude={"left_out"}), Transfer.model_validate_json
     )
@@ -62,6 +61,7 @@ def upload_file(
     local: str | Path,
     remote: str,
     user: str | None = None,
+    step: str = "",
     config: AGSConfig | None = None,
 ) -> Transfer:
     """Copy a local file into a sandbox, whole or not at all. Parent directories are made, the mode is kept.
@@ -73,6 +73,7 @@ def upload_file(
         local: A file on this machine.
         remote: Absolute path, or relative to the user's home.
         user: Who owns it in the sandbox: `user` (default) or `root`.
+        step: Your own name for the step. A retry sends the file again under another name.
         config: Where AGS is; by default from the environment.
 
     Raises:
@@ -88,7 +89,8 @@ def upload_file(
     def send() -> Transfer:
         return transfer.upload_file(plane, path, remote, user=user, progress=ProgressLog(f"upload of {local}"))
 
-    return _logged(_sent_once(plane, "upload_file", path, [remote, user], send))
+    does = [remote, user, transfer.local_state(path)]
+    return _logged(_sent_once(plane, identify("upload_file", does, step=step), send))
 
 
 @sandbox_task("upload", "local", exclude=check_exclude, links=check_links)
@@ -99,6 +101,7 @@ def upload_directory(
     user: str | None = None,
     exclude: Exclude = (),
     links: Links = "keep",
+    step: str = "",
     config: AGSConfig | None = None,
 ) -> Transfer:
     """Copy a local directory with all that is in it into a sandbox; modes, links and empty directories are kept.
@@ -114,6 +117,7 @@ def upload_directory(
         user: Who owns it in the sandbox: `user` (default) or `root`.
         exclude: What is left out: patterns in the style of `.gitignore`, or the text of such a file.
         links: `keep` recreates links that lead outside of `local` as they are, `skip` leaves them out.
+        step: Your own name for the step. A retry sends the directory again under another name.
         config: Where AGS is; by default from the environment.
 
     Raises:
@@ -133,7 +137,8 @@ def upload_directory(
             plane, path, remote, exclude=exclude, links=links, user=user, progress=progress
         )
 
-    return _logged(_sent_once(plane, "upload_directory", path, [remote, user, exclude, links], send))
+    does = [remote, user, transfer.local_state(path, exclude, links)]
+    return _logged(_sent_once(plane, identify("upload_directory", does, step=step), send))
 
 
 @sandbox_task("download", "remote", remote=check_text_path)
@@ -263,11 +268,13 @@ def write_file(
     path: str,
     content: str | bytes,
     user: str | None = None,
+    step: str = "",
     config: AGSConfig | None = None,
 ) -> None:
     """Write text (as UTF-8) or bytes to a file in a sandbox, whole or not at all.
 
-    A file that is there keeps its mode. A link at the path is replaced.
+    A file that is there keeps its mode. A link at the path is replaced. A retry of the run does not write the same
+    content again, unless `step` is another name.
 
     Raises:
         TransferError: The path is a directory, or the user must not write there.
@@ -279,8 +286,8 @@ def write_file(
     """
     plane = _plane(instance, config)
     data = content.encode() if isinstance(content, str) else content
-    does = [path, user, hashlib.sha256(data).hexdigest()]
-    _once(plane, "write_file", does, lambda: transfer.write_file(plane, path, data, user=user))
+    made = identify("write_file", [path, user, hashlib.sha256(data).hexdigest()], step=step)
+    _once(plane, made, lambda: transfer.write_file(plane, path, data, user=user))
 
 
 @sandbox_task("read", "path")
@@ -336,8 +343,12 @@ def list_files(
 
 
 @sandbox_task("remove", "path")
-def remove_path(instance: Instance | str, path: str, user: str | None = None, config: AGSConfig | None = None) -> None:
+def remove_path(
+    instance: Instance | str, path: str, user: str | None = None, step: str = "", config: AGSConfig | None = None
+) -> None:
     """Remove a file, or a directory with all that is in it. A path that is gone already is a success.
+
+    A retry of the run does not remove it again, unless `step` is another name.
 
     Example:
         ```python
@@ -345,4 +356,4 @@ def remove_path(instance: Instance | str, path: str, user: str | None = None, co
         ```
     """
     plane = _plane(instance, config)
-    _once(plane, "remove_path", [path, user], lambda: plane.remove(path, user=user))
+    _once(plane, identify("remove_path", [path, user], step=step), lambda: plane.remove(path, user=user))

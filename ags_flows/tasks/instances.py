@@ -105,6 +105,7 @@ def start_instance(
         lease=parse_duration(duration) if LEASE in own else None,
         metadata=own,
         startup_timeout=config.startup_timeout,
+        cancelled=stopped_with_call(),
     )
     instance, taken_over = take_over_or_start(control, config.connection(), launch, on_trouble=run_logger().warning)
     if taken_over:

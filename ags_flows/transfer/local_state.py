@@ -1,31 +1,46 @@
-"""What local files and directories are at the moment, to notice that they have changed since they were sent."""
+"""The content of local files and directories, to notice that they have changed since they were sent."""
 
 from __future__ import annotations
 
 import hashlib
-import os
+import stat
 from pathlib import Path
 
-READ = 64 << 20
-"""Files up to this size, in bytes, are compared by content; larger ones, and directories, by sizes and times."""
+from ags_flows.errors import TransferError
+from ags_flows.transfer.archive import scan
+from ags_flows.transfer.exclusion import Exclude, Exclusion, Links
+
+MOST_READ = 64 << 20
+"""Up to so many bytes in total, files are compared by content. Larger ones are compared by size and time."""
 
 
-def local_state(path: Path) -> list[str]:
-    """Return texts that are equal as long as a file, or a directory with all that is in it, stays the same.
+def local_state(path: Path, exclude: Exclude = (), links: Links = "keep") -> str:
+    """Return a digest of what is sent: names below the path, modes, links and content.
 
-    A path that cannot be read has an empty list: to send it raises the error.
+    It does not depend on where the path is, so that it is the same on another machine.
+
+    Args:
+        path: A file or a directory.
+        exclude: Patterns of what is left out.
+        links: Whether links that lead outside of the directory are kept.
+
+    Returns:
+        64 hexadecimal digits; empty if the path cannot be read, so that sending it raises the error.
     """
+    digest, left = hashlib.sha256(), MOST_READ
     try:
-        if path.is_dir():
-            return sorted(_state_of(Path(root, name)) for root, _, names in os.walk(path) for name in ("", *names))
-        if path.stat().st_size <= READ:
-            return [hashlib.sha256(path.read_bytes()).hexdigest(), oct(path.stat().st_mode)]
-        return [_state_of(path)]
-    except OSError:
-        return []
-
-
-def _state_of(path: Path) -> str:
-    status = path.lstat()
-    changed = 0 if path.is_dir() else status.st_mtime_ns
-    return f"{os.fsencode(path)!r} {status.st_mode:o} {status.st_size} {changed}"
+        names = [one.name for one in scan(path, Exclusion(exclude), links)[0]] if path.is_dir() else [""]
+        for name in names:
+            one = path / name
+            status = one.lstat() if name else one.stat()
+            digest.update(f"{name!r} {status.st_mode:o} ".encode(errors="surrogateescape"))
+            if stat.S_ISLNK(status.st_mode):
+                digest.update(f"{one.readlink()}".encode(errors="surrogateescape"))
+            elif stat.S_ISREG(status.st_mode) and status.st_size <= left:
+                left -= status.st_size
+                digest.update(hashlib.sha256(one.read_bytes()).digest())
+            elif stat.S_ISREG(status.st_mode):
+                digest.update(f"{status.st_size} {status.st_mtime_ns}".encode())
+    except (OSError, TransferError):
+        return ""
+    return digest.hexdigest()
