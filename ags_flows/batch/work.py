@@ -6,6 +6,7 @@ import importlib
 import json
 import shlex
 import time
+import uuid
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -192,11 +193,13 @@ class Work:
                     shown = json.dumps(value) if isinstance(value, bool) else str(value)
                     environment[f"ITEM_{name.upper()}"] = shown
         file = f"{inbox_of(item)}/{item.path.name if item.path else 'item.json'}"
-        user = self.options.get("user")
+        # A command that is not durable runs again in a retry, and needs its file again.
+        step = "" if self.options.get("durable", True) else uuid.uuid4().hex
+        options = {"user": self.options.get("user"), "step": step}
         if item.path is not None:
-            sandbox.upload(item.path, file, user=user)
+            sandbox.upload(item.path, file, **options)
         elif len(shlex.quote(text).encode()) > LONGEST_IN_ENVIRONMENT:
-            sandbox.write(file, text, user=user)
+            sandbox.write(file, text, **options)
             return {**environment, "ITEM_FILE": file}
         return {**environment, "ITEM": text, **({"ITEM_FILE": file} if item.path else {})}
 

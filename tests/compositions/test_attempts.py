@@ -19,6 +19,7 @@ from ags_flows.flows import run_items
 from ags_flows.models import ToolSpec
 from ags_flows.ownership import GIVEN_UP, KEPT
 from ags_flows.session import Opening
+from ags_flows.transfer import local_state
 
 SPEC = ToolSpec(name="etl", image="python:3.11")
 
@@ -389,3 +390,29 @@ def test_a_retry_does_not_restart_a_context_again(ags_config, attempt, killed_se
     with attempt(2), sandbox_session("code-interpreter-v1", config=ags_config) as sandbox:
         assert work(sandbox) == "1"
         assert sandbox.run_code("x", context=None).error is not None
+
+
+def test_a_change_with_another_name_is_made_again(ags_config, attempt, killed_session):
+    def work(number):
+        def change(sandbox):
+            sandbox.write("f", "raw", step=f"try {number}")
+            return sandbox.run("mv f used; cat used", durable=False).stdout
+
+        return change
+
+    with attempt(1):
+        killed_session(work=work(1))
+    with attempt(2), sandbox_session("base", config=ags_config) as sandbox:
+        assert work(2)(sandbox) == "raw"
+
+
+def test_a_directory_is_the_same_wherever_it_is_and_whenever_it_was_written(tmp_path):
+    def made(name, content="x"):
+        directory = tmp_path / name
+        directory.mkdir()
+        (directory / "f").write_text(content)
+        (directory / "left-out.pyc").write_text(name)
+        return local_state(directory, exclude=["*.pyc"])
+
+    assert made("a") == made("b") != made("c", "y")
+    assert local_state(tmp_path / "nowhere") == ""
