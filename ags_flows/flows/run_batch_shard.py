@@ -6,9 +6,9 @@ from prefect import flow
 
 from ags_flows.batch.slices import items_at
 from ags_flows.batch.work import Work
-from ags_flows.blocks import AGSConfig
+from ags_flows.blocks import ConfigChoice, resolve_config
 from ags_flows.flows.batch_progress import ShardObserver
-from ags_flows.flows.hooks import stop_sandboxes
+from ags_flows.flows.hooks import stop_sandboxes, stop_sandboxes_if_asked
 from ags_flows.flows.run_items import do_batch
 from ags_flows.models import BatchOptions, BatchReport
 
@@ -17,13 +17,14 @@ from ags_flows.models import BatchOptions, BatchReport
     name="run-batch-shard",
     description="One part of a batch that runs on several machines. Started by run-batch, not by hand.",
     on_cancellation=[stop_sandboxes],
+    on_crashed=[stop_sandboxes_if_asked],
 )
 def run_batch_shard(
     location: str,
     work: dict[str, Any],
     options: dict[str, Any],
     tool: str,
-    config: AGSConfig | None = None,
+    config: ConfigChoice = "",
 ) -> BatchReport:
     """Do the items of one shard of a batch.
 
@@ -32,7 +33,7 @@ def run_batch_shard(
         work: What is done with each item: `command` or `function`, and the options of the command.
         options: How it is done: fields of `ags_flows.models.BatchOptions`.
         tool: A tool's id or name.
-        config: Where AGS is: an `AGSConfig` block, or by default the environment of the worker.
+        config: An AGS Config block, or its name. Empty: the environment of the worker.
 
     Returns:
         What became of the items.
@@ -47,5 +48,5 @@ def run_batch_shard(
     """
     chosen = BatchOptions(**options, results=location, task_runs="none", fail_above=1.0)
     return do_batch(
-        items_at(location), Work.of(work), tool, chosen, config or AGSConfig(), observer=ShardObserver(location)
+        items_at(location), Work.of(work), tool, chosen, resolve_config(config), observer=ShardObserver(location)
     )

@@ -187,8 +187,11 @@ def _location(results: Any) -> str:
 def _reference(config: AGSConfig | None) -> Any:
     """Return the configuration as a parameter of another flow run, without its secrets."""
     if config is None:
-        return None
+        return ""
     document = config._block_document_id
+    if document is None and config.model_dump() == AGSConfig().model_dump():
+        # The environment of this process: the shards take that of their workers.
+        return ""
     if document is None:
         raise ConfigurationError(
             "config: the shards of a batch run on other machines, which cannot be given a configuration that is not "

@@ -33,7 +33,7 @@ from ags_flows.functions.packages import install, packages_key, packages_path
 from ags_flows.functions.result import MOST, Report, fetched, value_of
 from ags_flows.functions.source import Source, source_of
 from ags_flows.models import Instance
-from ags_flows.models.checks import check_environment, check_seconds
+from ags_flows.models.checks import check_environment, check_seconds, one_of
 from ags_flows.ownership import Step, fingerprint
 from ags_flows.run.awaitable import stopped_with_call
 from ags_flows.run.holder import identify
@@ -188,7 +188,7 @@ class Call:
         }
 
 
-@sandbox_task("call", "remote")
+@sandbox_task("call", "remote", remote=one_of(RemoteFunction))
 def call_function(
     instance: Instance,
     remote: RemoteFunction,

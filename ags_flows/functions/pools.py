@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import threading
 from dataclasses import replace
 from uuid import UUID
@@ -12,6 +13,8 @@ from ags_flows.cloud.forks import reset_in_children
 from ags_flows.functions.pool import LOOK_EVERY, Kind, Pool, Setup
 from ags_flows.ownership import Frame, Place
 from ags_flows.run.holder import current_execution
+
+logger = logging.getLogger(__name__)
 
 
 class Pools:
@@ -66,16 +69,23 @@ class Pools:
         for pool in pools:
             pool.end("completed" if pool.is_outside_of_runs or pool.is_over() else "crashed")
 
+    def _look_at(self, pool: Pool) -> None:
+        if pool.is_over():
+            pool.end("completed")
+        else:
+            pool.end_idle()
+        if pool.is_empty:
+            self.drop(pool)
+
     def _work(self) -> None:
         while True:
             with self._changed:
                 pools = list(self._watched)
             for pool in pools:
-                if pool.is_over():
-                    pool.end("completed")
-                else:
-                    pool.end_idle()
-                if pool.is_empty:
+                try:
+                    self._look_at(pool)
+                except Exception:  # noqa: BLE001 - the other pools are looked at all the same
+                    logger.warning("The sandboxes of a pool are left to their leases", exc_info=True)
                     self.drop(pool)
             with self._changed:
                 if not self._watched:

@@ -16,7 +16,6 @@ from ags_flows.run.assets import check_assets
 from ags_flows.run.checked import check
 from ags_flows.run.secrets import load_secrets
 from ags_flows.session import OnCrash, OnFailure
-from ags_flows.tasks.commands import as_text
 
 Snapshots = Literal["none", "before", "after", "both"]
 
@@ -71,10 +70,6 @@ class JobSpec(Value):
 
     @model_validator(mode="after")
     def _can_be_executed(self) -> Self:
-        if not self.commands:
-            raise ValueError("command: the list is empty")
-        for command in self.commands:
-            as_text(command)
         if bool(self.cpu) != bool(self.memory):
             raise ValueError(f"cpu and memory belong together: give both or none (cpu={self.cpu!r}, {self.memory=!r})")
         check_assets(self.assets)
@@ -86,7 +81,11 @@ class JobSpec(Value):
         Raises:
             ConfigurationError: An argument breaks its rule, or a path to upload or a Secret block does not exist.
         """
-        check(command=list(self.commands), env=self.env, secrets=self.secrets, cwd=self.cwd, timeout=self.timeout)
+        if not self.commands:
+            raise ConfigurationError("command is empty: the list has no command.")
+        for command in self.commands:
+            check(command=command)
+        check(env=self.env, secrets=self.secrets, cwd=self.cwd, timeout=self.timeout)
         for local, remote in [*self.uploads.items(), *((local, remote) for remote, local in self.downloads.items())]:
             check(local=local, remote=remote)
         missing = [local for local in self.uploads if not Path(local).exists()]

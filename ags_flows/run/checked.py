@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, ParamSpec, TypeVar
 
-from ags_flows.blocks import resolve_config
+from ags_flows.blocks import AGSConfig, resolve_config
 from ags_flows.errors import ConfigurationError
 from ags_flows.models import (
     CodeContext,
@@ -62,6 +62,13 @@ def _own_metadata(values: Any, field: str) -> Any:
     return values
 
 
+def _configuration(value: Any, field: str) -> AGSConfig:
+    """Return the configuration that a block, or the name of a saved one, stands for."""
+    if not isinstance(value, (AGSConfig, str)):
+        raise ConfigurationError(f"{field} must be an AGSConfig or the name of a block, got {type(value).__name__}.")
+    return resolve_config(value)
+
+
 RULES: Mapping[str, Rule] = {
     "artifacts": check_flag,
     "auth_mode": check_name,
@@ -70,7 +77,7 @@ RULES: Mapping[str, Rule] = {
     "code": check_text,
     "command": check_command,
     "computer": one_of(Computer),
-    "config": lambda value, _: resolve_config(value),
+    "config": _configuration,
     "content": check_content,
     "context": one_of(CodeContext, str),
     "custom": one_of(CustomConfiguration),

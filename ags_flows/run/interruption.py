@@ -15,7 +15,6 @@ from __future__ import annotations
 import contextvars
 import logging
 import multiprocessing
-import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,6 +23,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal
 from uuid import UUID
+
+from ags_flows.cloud.forks import reset_in_children
 
 Ending = Literal["completed", "failed", "cancelled", "crashed", "suspended", "superseded"]
 """How a block ends.
@@ -229,5 +230,4 @@ def is_open(call: object) -> bool:
     return bool(_interruptions.opened_by(call))
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_interruptions.forget)
+reset_in_children(_interruptions.forget)

@@ -29,6 +29,9 @@ def local_state(path: Path, exclude: Exclude = (), links: Links = "keep") -> str
     """
     digest, left = hashlib.sha256(), MOST_READ
     try:
+        if not path.is_dir() and not path.is_file():
+            # A device or a pipe may have no end.
+            return ""
         names = [one.name for one in scan(path, Exclusion(exclude), links)[0]] if path.is_dir() else [""]
         for name in names:
             one = path / name

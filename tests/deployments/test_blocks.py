@@ -97,5 +97,5 @@ def test_a_batch_starts_no_faster_than_its_rate_limit(register, document, ags_co
     report = run_batch(["a", "b", "c"], "true", "base", rate_limit="slow-starts", **options)
     # One at once, and one every two seconds after it.
     assert report.succeeded == 3 and report.seconds >= 3.5
-    with pytest.raises(ConfigurationError, match="is no rate"):
+    with pytest.raises(ConfigurationError, match="is not a rate"):
         run_batch(["a"], "true", "base", rate_limit="no-rate", **options)

@@ -9,6 +9,7 @@ from ags_flows import SandboxJob, flows
 PARAMETERS = {
     "provision-and-run": {"command": "true", "tool": {"name": "etl", "image": "python:3.11"}},
     "run-batch": {"items": ["a"], "command": "true", "tool": "etl"},
+    "run-batch-shard": {"location": "results/shard-0", "work": {"command": "true"}, "options": {}, "tool": "etl"},
     "swebench-evaluate": {"predictions": "predictions.jsonl", "dataset": "dataset.jsonl"},
     "sync-tools": {"images": ["python:3.11"]},
     "run-job": {"job": SandboxJob(command="true", tool="etl")},

@@ -121,8 +121,8 @@ def test_cpu_and_memory_are_those_of_the_sandbox(ags_config):
         ({"cpu": "2"}, "cpu and memory belong together"),
         ({"cpu": "many", "memory": "1Gi"}, "not an amount of CPU"),
         ({"assets": ["out.csv"]}, "'out.csv' is not the key of an asset"),
-        ({"command": []}, "command: the list is empty"),
-        ({"command": [" "]}, "command: it is empty"),
+        ({"command": []}, "command is empty: the list"),
+        ({"command": [" "]}, "command is empty"),
     ],
     ids=str,
 )

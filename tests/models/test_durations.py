@@ -40,7 +40,7 @@ def test_every_documented_format_is_parsed(text, seconds):
      0, -1, 29, 86_401, True, None, float("nan"), float("inf"), [], "5m\n5m", timedelta(seconds=29.9)],
 )  # fmt: skip
 def test_anything_else_raises_an_error_with_field_value_and_rule(value):
-    with pytest.raises(ConfigurationError, match=r"lease=.*(30s to 24h|for example '30s')"):
+    with pytest.raises(ConfigurationError, match=r"lease=.*(30s to 24h|such as '30s')"):
         parse_duration(value, field="lease")
 
 

@@ -1,5 +1,6 @@
 """A flow that dies anywhere loses nothing, does nothing twice, and leaves nothing running."""
 
+import os
 import signal
 
 import pytest
@@ -92,6 +93,7 @@ def test_a_sandbox_whose_owner_was_killed_and_never_came_back_is_gone_with_its_l
         stage.delete_tool(tool)
 
 
+@pytest.mark.skipif(not os.environ.get("DEPLOYED"), reason="waits for missed heartbeats: make deployed runs it")
 def test_a_run_whose_runner_and_engine_were_killed_is_marked_crashed_and_can_be_retried(stage, tmp_path):
     from ags_flows.run.automations import LOST_RUNS, lost_runs_file, sync_automations
 

@@ -84,7 +84,7 @@ def test_outcomes_of_a_step(configured, ags_config):
         ({"command": " "}, "command is empty"),
         ({"command": "ls", "timeout": 0}, "timeout must be > 0 seconds, got 0"),
         ({"command": "ls", "timeout": float("inf")}, "timeout must be a finite number"),
-        ({"command": "ls", "session": ""}, "session must be a non-empty string"),
+        ({"command": "ls", "session": ""}, "session must be a text that is not empty"),
     ],
 )
 def test_a_wrong_argument_is_named_before_any_request(arguments, told, ags_emulator, ags_config):
