@@ -13,6 +13,13 @@ from ags_flows.errors import ConfigurationError
 _USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,254}\$?", re.ASCII)
 
 
+MOST_SECONDS = 10**9
+MOST_COUNT = (1 << 63) - 1
+
+_OF_BASH = frozenset({"UID", "EUID", "PPID", "SHELLOPTS", "BASHOPTS", "BASH_VERSINFO"})
+"""Variables that bash sets and that cannot be given to a command."""
+
+
 def check_seconds(value: float | None, field: str = "timeout", *, positive: bool = False) -> float | None:
     """Check a number of seconds and return it. None is valid.
 
@@ -32,10 +39,12 @@ def check_seconds(value: float | None, field: str = "timeout", *, positive: bool
     if value is None:
         return None
     rule = "> 0" if positive else ">= 0"
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise ConfigurationError(f"{field} must be a finite number of seconds {rule}, got {value!r}.")
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value or abs(value) == math.inf:
+        raise ConfigurationError(f"{field} must be a finite number of seconds {rule}, got {_shown(value)}.")
+    if value > MOST_SECONDS:
+        raise ConfigurationError(f"{field} must be at most {MOST_SECONDS} seconds.", hint="None is no limit.")
     if value < 0 or (positive and value == 0):
-        raise ConfigurationError(f"{field} must be {rule} seconds, got {value!r}.")
+        raise ConfigurationError(f"{field} must be {rule} seconds, got {_shown(value)}.")
     return value
 
 
@@ -53,7 +62,9 @@ def check_count(value: int | None, field: str = "limit", *, least: int = 0) -> i
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ConfigurationError(f"{field} must be an integer >= {least}, got {value!r}.")
+        raise ConfigurationError(f"{field} must be an integer >= {least}, got {_shown(value)}.")
+    if value > MOST_COUNT:
+        raise ConfigurationError(f"{field} must be at most {MOST_COUNT}.")
     return value
 
 
@@ -280,13 +291,16 @@ def _variable(name: object, field: str) -> str:
             f"{field}: {name!r} is not a valid variable name.",
             hint="A name is a non-empty string without '=' and null characters.",
         )
+    if name in _OF_BASH or name.startswith("AGS_FLOWS_"):
+        owner = "bash" if name in _OF_BASH else "this package"
+        raise ConfigurationError(f"{field}: the variable {name!r} is set by {owner}.", hint="Choose another name.")
     return name
 
 
 def _text_of(name: str, value: object, field: str) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, int) or (isinstance(value, float) and math.isfinite(value)):
+    if isinstance(value, int) and abs(value) <= MOST_COUNT or isinstance(value, float) and math.isfinite(value):
         return str(value)
     if not isinstance(value, str):
         raise ConfigurationError(
@@ -322,5 +336,8 @@ def _is_name(text: str) -> bool:
 
 def _shown(value: object) -> str:
     """Return a value for a message, on one line and not long."""
-    text = repr(value)
+    try:
+        text = repr(value)
+    except Exception as error:  # noqa: BLE001 - integers of thousands of digits, and classes of the caller
+        return f"a value of type {type(value).__name__} that cannot be shown ({type(error).__name__})"
     return text if len(text) <= 200 else f"{text[:200]}..."

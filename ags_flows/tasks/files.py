@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import posixpath
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from ags_flows.blocks import AGSConfig
 from ags_flows.cloud.data_plane import DataPlane
 from ags_flows.cloud.data_planes import open_plane
 from ags_flows.durable.changes import change_once
+from ags_flows.errors import ConfigurationError
 from ags_flows.models import FileInfo, Instance, Transfer
 from ags_flows.models.checks import check_text_path
 from ags_flows.ownership import Step
@@ -350,10 +352,15 @@ def remove_path(
 
     A retry of the run does not remove it again, unless `step` is another name.
 
+    Raises:
+        ConfigurationError: It is the whole home, or `/`.
+
     Example:
         ```python
         remove_path(instance, "orders")
         ```
     """
+    if posixpath.normpath(path.removeprefix("~/") or ".") in (".", "/", "//", "~"):
+        raise ConfigurationError(f"path: {path!r} is the whole home or the whole disk.", hint="Name what is in it.")
     plane = _plane(instance, config)
     _once(plane, identify("remove_path", [path, user], step=step), lambda: plane.remove(path, user=user))

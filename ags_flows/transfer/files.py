@@ -157,6 +157,8 @@ def download_file(
         target = local / posixpath.basename(path) if local_path(local).is_dir() else local
         if target.is_dir() and not target.is_symlink():
             raise TransferError(f"{shown(target)} is a directory.", hint="Remove it, or give another path.")
+        if target.exists() and not target.is_file():
+            raise TransferError(f"{shown(target)} is a device, a pipe or a socket.", hint="Give another path.")
         beside = temporary_file_in(target.parent)
     try:
         must_fit(target.parent, int(known), remote)

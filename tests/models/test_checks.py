@@ -97,3 +97,17 @@ def test_invalid_values_raise_an_error_with_the_variable_name(value):
 def test_invalid_variable_names_raise_an_error(name):
     with pytest.raises(ConfigurationError, match="env: .* is not a valid variable name"):
         check_environment({name: "x"})
+
+
+@pytest.mark.parametrize("value", [10**400, -(10**400), 10**5000, -(10**5000), 1e300], ids=range(5))
+def test_numbers_without_measure_are_refused_by_name(value):
+    with pytest.raises(ConfigurationError, match="^timeout must be"):
+        check_seconds(value)
+    with pytest.raises(ConfigurationError, match="^limit must be"):
+        check_count(value)
+
+
+@pytest.mark.parametrize("env", [{"UID": "0"}, {"AGS_FLOWS_CWD": "/"}, {"A": 10**5000}])
+def test_variables_that_cannot_be_given_to_a_command_are_refused_by_name(env):
+    with pytest.raises(ConfigurationError, match=f"^env: .*{next(iter(env))}"):
+        check_environment(env)
