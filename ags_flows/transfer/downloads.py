@@ -76,7 +76,9 @@ LC_ALL=C
 unset IFS
 for F in "${{FOUND[@]}}"; do
   # `**` also stands for no directory at all, and Bash before 5.2 returns `.` and `..` for `.*`.
-  case $F in */ | */. | */..) ;; *) printf '%s\\0' "$F" ;; esac
+  case $F in */ | */. | */..) continue ;; esac
+  # What has no character of a pattern stays as it is, also if there is no such file.
+  if [ -e "$F" ] || [ -L "$F" ]; then printf '%s\\0' "$F"; fi
 done >"$W/matching"
 [ -s "$W/matching" ] || refuse {NOTHING} "nothing matches"
 find_in() {{ xargs -0 bash -pc 'find "$@" -name "{OWN}*" -prune -o '"$1" bash <"$W/matching" | sort -zu; }}

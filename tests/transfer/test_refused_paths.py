@@ -5,7 +5,7 @@ import os
 import pytest
 
 from ags_flows import tasks
-from ags_flows.errors import ConfigurationError, TransferError
+from ags_flows.errors import ConfigurationError, NotFoundError, TransferError
 
 
 @pytest.fixture
@@ -32,3 +32,10 @@ def test_a_pipe_is_not_sent_and_not_replaced(instance, ags_config, pipe):
 def test_the_whole_home_is_not_removed(instance, ags_config, path):
     with pytest.raises(ConfigurationError, match="^path: "):
         tasks.remove_path.fn(instance, path, config=ags_config)
+
+
+@pytest.mark.parametrize("pattern", ["nowhere", "nowhere/*.csv", "[a", "{a,b}.txt"])
+def test_a_pattern_that_matches_nothing_is_not_found(instance, ags_config, tmp_path, pattern):
+    with pytest.raises(NotFoundError, match="nothing matches|is no directory"):
+        tasks.download_files.fn(instance, pattern, tmp_path / "found", config=ags_config)
+    assert not (tmp_path / "found").exists()
