@@ -1,6 +1,7 @@
 """What all tests share. Fixtures for the emulator come with the package itself (`ags_flows.testing`)."""
 
 import json
+import os
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -19,11 +20,17 @@ from ags_flows.testing import config_for
 FOREIGN = ("AGS_", "TENCENTCLOUD_", "E2B_")
 
 
+def pytest_collection_modifyitems(items):
+    if os.environ.get("DEPLOYED"):
+        return
+    for item in items:
+        if item.get_closest_marker("long"):
+            item.add_marker(pytest.mark.skip(reason="takes long: make deployed runs it"))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def no_foreign_environment():
     """Keep tests away from real accounts, whatever the shell that started them exports."""
-    import os
-
     with pytest.MonkeyPatch.context() as patch:
         for name in [name for name in os.environ if name.startswith(FOREIGN)]:
             patch.delenv(name)

@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.mark.skipif(not os.environ.get("DEPLOYED"), reason="installs everything anew: make deployed runs it")
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_clean_install_has_a_prefect_server_that_starts(tmp_path):

@@ -1,6 +1,5 @@
 """A flow that dies anywhere loses nothing, does nothing twice, and leaves nothing running."""
 
-import os
 import signal
 
 import pytest
@@ -15,7 +14,7 @@ def expected(lines):
     return [str(number) for number in range(1, lines + 1)]
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["SIGKILL", "SIGTERM"])
+@pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.long)])
 def test_a_killed_flow_goes_on_after_a_retry_where_it_was(stage, tmp_path, number):
     target = tmp_path / "all"
     run = stage.start("counting", tool=f"killed-{number.name}", lines=30, target=str(target))
@@ -36,6 +35,7 @@ def test_a_killed_flow_goes_on_after_a_retry_where_it_was(stage, tmp_path, numbe
     assert stage.tools() == []
 
 
+@pytest.mark.long
 def test_a_saved_job_goes_on_when_the_process_that_triggered_it_is_killed(stage, tmp_path):
     target = tmp_path / "counted"
     command = "for i in $(seq 25); do echo $i >> counted; sleep 0.3; done"
@@ -64,6 +64,7 @@ def test_a_cancelled_run_stops_its_sandbox_and_deletes_its_tool_within_ten_secon
     stage.wait_until(lambda: not stage.tools(), 5)
 
 
+@pytest.mark.long
 def test_a_run_that_dies_after_its_sandbox_ended_runs_anew_in_a_new_one(stage, tmp_path):
     target = tmp_path / "all"
     run = stage.start("counting", tool="renewed", lines=12, target=str(target))
@@ -93,7 +94,7 @@ def test_a_sandbox_whose_owner_was_killed_and_never_came_back_is_gone_with_its_l
         stage.delete_tool(tool)
 
 
-@pytest.mark.skipif(not os.environ.get("DEPLOYED"), reason="waits for missed heartbeats: make deployed runs it")
+@pytest.mark.long
 def test_a_run_whose_runner_and_engine_were_killed_is_marked_crashed_and_can_be_retried(stage, tmp_path):
     from ags_flows.run.automations import LOST_RUNS, lost_runs_file, sync_automations
 

@@ -37,6 +37,7 @@ def worker(running_stage):
     end(process, signal.SIGTERM)
 
 
+@pytest.mark.long
 def test_a_run_that_is_cancelled_on_a_worker_leaves_nothing_within_ten_seconds(stage, worker):
     run = worker(tool="worked-cancelled", lines=1000)
     instance = stage.sandbox(run, timeout=90)
