@@ -45,8 +45,7 @@ deployed: $(READY)
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip >/dev/null
 	$(BIN)/python -m pip install $(PIP_FLAGS) playwright prefect-redis
 	DEPLOYED=1 $(BIN)/python -m pytest tests/deployments/deployed -s $(PYTEST_ARGS)
-	DEPLOYED=1 $(BIN)/python -m pytest tests/test_installation.py tests/resilience/test_crash.py \
-	  tests/resilience/test_worker.py tests/flows/test_shards.py $(PYTEST_ARGS)
+	DEPLOYED=1 $(BIN)/python -m pytest -m long tests $(PYTEST_ARGS)
 
 # What installs packages from an index inside of sandboxes.
 network: $(READY)

@@ -107,7 +107,10 @@ def check(noted, live):
         "forking",
         pytest.param(
             "on_dask()",
-            marks=pytest.mark.skipif(not importlib.util.find_spec("prefect_dask"), reason="prefect-dask is missing"),
+            marks=[
+                pytest.mark.long,
+                pytest.mark.skipif(not importlib.util.find_spec("prefect_dask"), reason="prefect-dask is missing"),
+            ],
         ),
     ],
 )

@@ -133,7 +133,9 @@ asyncio.run(nightly(sys.argv[1]))
     ],
     ids=["SIGTERM", "SIGINT"],
 )
-@pytest.mark.parametrize("script", [ASYNC_SCRIPT, AWAITING_SCRIPT], ids=["with", "async with"])
+@pytest.mark.parametrize(
+    "script", [pytest.param(ASYNC_SCRIPT, id="with", marks=pytest.mark.long), pytest.param(AWAITING_SCRIPT, id="async")]
+)
 def test_an_async_flow_leaves_its_sandbox_to_a_retry_after_a_sigterm_and_stops_it_after_ctrl_c(
     stage, script, number, states
 ):
@@ -162,7 +164,7 @@ def test_an_async_flow_leaves_its_sandbox_to_a_retry_after_a_sigterm_and_stops_i
 @pytest.mark.slow
 @pytest.mark.timeout(200)
 @pytest.mark.xdist_group("stage")
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["SIGKILL", "SIGTERM"])
+@pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.long)])
 def test_a_crash_stops_the_sandbox_where_nobody_retries(stage, number):
     tool = {"name": f"unretried-{number.name}", "image": "python:3.11"}
     run = stage.start("provision-and-run", command="echo 1 > counted; sleep 1000", tool=tool, on_crash="stop")

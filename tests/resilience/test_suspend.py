@@ -32,6 +32,7 @@ def test_a_suspended_run_goes_on_in_the_same_sandbox_after_the_answer(stage, tmp
     assert stage.live() == [] and stage.tools() == []
 
 
+@pytest.mark.long
 def test_an_unanswered_run_loses_its_sandbox_to_the_reaper_and_a_late_answer_goes_on_in_a_new_one(stage, tmp_path):
     target = tmp_path / "steps"
     run = stage.start("asking", tool="asking-late", target=str(target))

@@ -48,6 +48,7 @@ def test_a_run_that_is_cancelled_on_a_worker_leaves_nothing_within_ten_seconds(s
     stage.wait_until(lambda: not stage.tools(), 10)
 
 
+@pytest.mark.long
 def test_a_run_that_is_killed_on_a_worker_goes_on_after_a_retry(stage, worker, tmp_path):
     target = tmp_path / "all"
     run = worker(tool="worked-killed", lines=25, target=str(target))

@@ -43,6 +43,7 @@ def nothing_is_left(config):
 
 
 # Prefect leaves a socket of its own to the garbage collector when the event loop of an async flow ends.
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 def test_an_async_flow_works_in_threads_and_several_at_once(ags_config):
     seen = {}

@@ -84,6 +84,7 @@ def soon(condition, seconds=180.0):
     return value
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.timeout(500)
 def test_a_flow_survives_the_death_of_its_worker_and_another_worker_ends_its_sandbox(config, start_worker, tmp_path):
