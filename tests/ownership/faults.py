@@ -90,7 +90,7 @@ def wrong_relation(found, compare, *names):
 
 FAULTS = {
     "siblings are taken over": wrong_relation(
-        "two current", siblings_are_superseded, "parallel equal places", "threads"
+        "two current|ran 1 times", siblings_are_superseded, "parallel equal places", "threads"
     ),
     "a superseded attempt continues": wrong_relation("ran", stale_is_a_sibling, "one session", "task retries"),
     "the innermost execution decides": wrong_relation("", innermost_decides, "task retries", "a shared sandbox"),
