@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 
 ROOMS = {
     "reaping": ("ags_flows/reaping", "tests/reaping"),
-    "swebench": ("ags_flows/swebench", "tests/swebench", "docs/swebench.md"),
+    "swebench": ("ags_flows/swebench", "tests/swebench"),
     "demo": ("ags_flows/demo", "tests/demo"),
     "models": ("ags_flows/models", "tests/models"),
     "lifecycle": ("ags_flows/lifecycle", "tests/lifecycle"),
@@ -25,7 +25,12 @@ ROOMS = {
     "usage": ("ags_flows/usage.py",),
     "errors": ("ags_flows/errors.py", "tests/test_errors.py"),
     "ownership": ("ags_flows/ownership.py", "tests/ownership"),
-    "documents": ("CONTRIBUTING.md", "CHANGELOG.md"),
+    "session": ("ags_flows/session", "tests/session"),
+    "testing": ("ags_flows/testing",),
+    "functions": ("ags_flows/functions", "tests/functions"),
+    "worker": ("ags_flows/worker", "tests/worker"),
+    "batch": ("ags_flows/batch", "tests/batch"),
+    "documents": ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs", "deployments/README.md"),
 }
 """What is checked. It grows until it is everything."""
 
@@ -82,7 +87,7 @@ def files(*paths: str) -> list[Path]:
     for path in paths:
         root = ROOT / path
         assert root.exists(), f"{path} does not exist: correct ROOMS"
-        found += [root] if root.is_file() else sorted(root.rglob("*.py"))
+        found += [root] if root.is_file() else sorted([*root.rglob("*.py"), *root.rglob("*.md")])
     return found
 
 

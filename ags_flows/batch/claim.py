@@ -187,7 +187,7 @@ def claimed(storage: Storage, holder: Holder, logger: Logger, on_lost: Callable[
 def location_of(storage: Storage, step: Step) -> tuple[Storage, int]:
     """Return the location of a batch: the first number of its family that is free, or that an earlier attempt left.
 
-    The number tells batches of one run apart that do the same.
+    The number distinguishes batches of one run that do the same.
 
     A storage has nothing that decides between two processes. Batches of one run that do the same, and that several
     processes begin at the same moment, need separate names (`step=`).

@@ -15,7 +15,7 @@ from ags_flows.errors import ConfigurationError
 from ags_flows.ownership import fingerprint
 
 KEYS = ("key", "id", "instance_id")
-"""Fields of an item that say what it is known by, the first that it has."""
+"""Fields of an item that may be its key: the first one that it has."""
 
 LONGEST_KEY = 200
 

@@ -135,7 +135,7 @@ def _limit(parameter: str, name: str) -> GlobalConcurrencyLimitResponse:
             ) from None
     if not limit.active or limit.limit < 1:
         raise ConfigurationError(
-            f"{parameter}={name!r} lets no sandbox in: it is {'not active' if not limit.active else 'zero'}.",
+            f"{parameter}={name!r} allows no sandbox: it is {'not active' if not limit.active else 'zero'}.",
             hint=f"Change it: prefect gcl update {name}, or prefect gcl enable {name}. Nothing was started.",
         )
     return limit

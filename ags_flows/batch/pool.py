@@ -155,7 +155,7 @@ class Pool:
             self._end(instance)
 
     def free_quota(self) -> int | None:
-        """Return how many more instances the account may have, None where AGS does not say.
+        """Return how many more instances the account may have, None where AGS reports no quota.
 
         Raises:
             ConfigurationError: The quota is zero.

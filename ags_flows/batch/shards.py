@@ -83,7 +83,7 @@ class Shard:
     Attributes:
         part: Its items.
         run: Its flow run.
-        progress: What it said last.
+        progress: What it reported last.
         heard: When the progress or the state changed last, in seconds that only grow.
         losses: How often it was lost since its last progress.
     """

@@ -66,7 +66,7 @@ def run_job(command: str, quiet: bool, *, echo: bool, timeout: float | None, **o
         command: Run by `bash -l -c`.
         quiet: Keep the log of the steps to warnings.
         echo: Whether the output is written.
-        timeout: Seconds; None and 0 are no limit.
+        timeout: Seconds; None and 0 mean no limit.
         **options: Those of `provision_and_run`.
 
     Raises:

@@ -309,7 +309,7 @@ def _command(call: Call, mark: str, step: Step) -> tuple[str, bytes | None]:
             "limit": MOST,
         }
     )
-    # JSON has escapes of its own for what is not ASCII: a character is a byte.
+    # JSON has escapes for what is not ASCII: a character is a byte.
     inline = len(sent) <= INLINE
     no_python = shlex.quote(mark + json.dumps({"kind": "no python"}))
     lines = [

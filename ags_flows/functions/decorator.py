@@ -60,7 +60,7 @@ _OF_THE_CALL = (
     NotFoundError,
     UnsupportedError,
 )
-"""Errors that say nothing about the sandbox: other calls can use it."""
+"""Errors that are independent of the sandbox: other calls can use it."""
 
 
 @overload

@@ -155,7 +155,7 @@ def fetched(function: Callable[..., Any], files: str, value: Any, instance: Inst
         return adapter.validate_python(found)
     except ValidationError as error:
         raise FunctionError(
-            f"{called}: the result is not what its annotation says: {error}",
+            f"{called}: the result does not match its annotation: {error}",
             function=called,
             error_type="ValidationError",
             error_message=str(error),

@@ -42,7 +42,7 @@ def check_seconds(value: float | None, field: str = "timeout", *, positive: bool
     if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value or abs(value) == math.inf:
         raise ConfigurationError(f"{field} must be a finite number of seconds {rule}, got {_shown(value)}.")
     if value > MOST_SECONDS:
-        raise ConfigurationError(f"{field} must be at most {MOST_SECONDS} seconds.", hint="None is no limit.")
+        raise ConfigurationError(f"{field} must be at most {MOST_SECONDS} seconds.", hint="None means no limit.")
     if value < 0 or (positive and value == 0):
         raise ConfigurationError(f"{field} must be {rule} seconds, got {_shown(value)}.")
     return value

@@ -68,8 +68,8 @@ def sandbox_session(
         delete_tool: Delete the tool afterwards; by default only one that a `ToolSpec` asks for. The name of such a tool
             ends with a part of the run's id; parallel sessions of the run share it, and the last one deletes it.
         snapshot_id: Start from this snapshot instead of a tool.
-        step: Tells identical sessions in one flow run apart, where their order may change between attempts.
-        steps: A list that the steps are appended to, for a report that also tells of the end.
+        step: Distinguishes identical sessions in one flow run, where their order may change between attempts.
+        steps: A list that the steps are appended to, for a report that also has the end.
         config: Where AGS is: an `AGSConfig`, or the name of a saved block; by default the environment.
 
     Returns:
@@ -116,7 +116,7 @@ def sandbox_session(
 
 @dataclass(eq=False)
 class _Leaving:
-    """How the block is left, where its exception alone does not say it."""
+    """How the block is left, where its exception alone does not show it."""
 
     ending: Ending | None = None
 

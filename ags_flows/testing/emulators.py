@@ -22,7 +22,7 @@ def running_emulator(**options: Any) -> Iterator[Emulator]:
         **options: Those of `ags_flows.emulator.Emulator`, such as `state=directory`.
 
     Yields:
-        The emulator: addresses and keys, faults on request, a clock that can be advanced.
+        The emulator: URLs and keys, faults on request, a clock that can be advanced.
 
     Example:
         ```python

@@ -19,7 +19,7 @@ NEEDED = frozenset({"PREFECT_API_URL", "PREFECT_API_KEY", "PREFECT_API_AUTH_STRI
 """Settings of the worker that the flow in the sandbox needs to reach the Prefect server."""
 
 OF_THE_RUN = "PREFECT__"
-"""Names of the variables begin with it by which Prefect says which flow run it is."""
+"""Names of the variables begin with it by which Prefect names the flow run."""
 
 
 class AGSWorkerVariables(BaseVariables):

@@ -1,6 +1,6 @@
 """One flow run in a separate sandbox: start it, run the flow there as a durable command, end it.
 
-All of it is synchronous and blocks: the worker calls it in threads. The identity of sandbox and command is made of the
+All of it is synchronous and blocks: the worker calls it in threads. The step key of sandbox and command is made of the
 flow run and its attempt alone. So whichever worker submits an attempt again gets the same sandbox and the same command,
 and a second one is never started.
 """
@@ -100,7 +100,7 @@ class Job:
 
 
 def attempt_in(instance: Instance) -> int:
-    """Return the attempt that a sandbox was started for, 0 where it does not say."""
+    """Return the attempt that a sandbox was started for, 0 where it is not known."""
     holder: Holder | None = holder_of(instance.metadata)
     return holder.frames[0].attempt if holder is not None else 0
 

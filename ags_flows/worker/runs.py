@@ -1,4 +1,4 @@
-"""What the Prefect server and the metadata say of a flow run and its sandbox."""
+"""What the Prefect server and the metadata report about a flow run and its sandbox."""
 
 from __future__ import annotations
 

@@ -162,7 +162,7 @@ def test_a_run_that_loses_its_location_stops_and_leaves_no_sandbox(ags_config, t
     assert not [one for one in ags_config.control_plane().list_instances() if one.status == "RUNNING"]
 
 
-def test_equal_batches_of_a_run_have_locations_of_their_own_which_a_retry_finds(storage):
+def test_equal_batches_of_a_run_have_separate_locations_which_a_retry_finds(storage):
     def step(attempt):
         return Execution((Frame("flow", "run", attempt),)).step("run_items", {})
 

@@ -73,7 +73,7 @@ def test_an_unreadable_file_in_the_middle_is_named(tmp_path):
         read_items(tmp_path)
 
 
-def test_what_is_no_text_is_refused(tmp_path):
+def test_what_is_not_text_is_refused(tmp_path):
     (tmp_path / os.fsdecode(b"caf\xe9.csv")).write_text("1")
     with pytest.raises(ConfigurationError, match=r"caf\\udce9.csv is not JSON.*surrogates not allowed"):
         read_items(tmp_path)
@@ -89,7 +89,7 @@ def test_what_is_no_text_is_refused(tmp_path):
         ('{"id": "caf\u00e9\u2028line"}\n'.encode(), ["caf\u00e9\u2028line"]),
         (b'{"id": true, "n": 1}\ntrue\n1\n', [None, "true", "1"]),
     ],
-    ids=["byte order mark, CRLF and blank lines", "$ref", "line separators inside of a text", "booleans are no keys"],
+    ids=["byte order mark, CRLF and blank lines", "$ref", "line separators inside of a text", "booleans are not keys"],
 )
 def test_usual_json_lines_are_read(tmp_path, content, keys):
     (tmp_path / "items.jsonl").write_bytes(content)

@@ -112,10 +112,10 @@ def test_sandboxes_are_reused_or_fresh_as_asked_and_fit_what_an_item_needs(ags_c
     wait_tool_active(ags_config.control_plane(), tool, timeout=30)
 
     def order(item):
-        return Order(tool, CustomConfiguration(env={"WHO": item}))
+        return Order(tool, CustomConfiguration(env={"NAME": item}))
 
     own = run_items(
-        ["x", "y"], command="echo $WHO", order=order, sandboxes=1, results=tmp_path / "3", config=ags_config
+        ["x", "y"], command="echo $NAME", order=order, sandboxes=1, results=tmp_path / "3", config=ags_config
     )
     assert [line["stdout"] for line in lines(own)] == ["x\n", "y\n"]
     assert own.started == 2
@@ -189,7 +189,7 @@ def test_a_killed_batch_goes_on_in_its_sandboxes_and_does_nothing_twice(ags_emul
     assert not live(ags_config)
 
 
-def test_the_quota_is_never_exceeded_also_by_two_batches_at_once(ags_emulator, ags_config, tmp_path):
+def test_the_quota_is_never_exceeded_also_by_two_concurrent_batches(ags_emulator, ags_config, tmp_path):
     ags_emulator.limits(quotas=True, instances=3)
     most = []
     reports = []
@@ -223,7 +223,7 @@ def test_ags_that_does_not_respond_is_reported_and_nothing_is_half_done(ags_emul
     assert not list(tmp_path.iterdir())
 
 
-def test_as_many_may_fail_as_the_part_says_in_decimal(ags_config, tmp_path):
+def test_as_many_may_fail_as_the_part_is_in_decimal(ags_config, tmp_path):
     items = [{"id": str(number), "code": int(number < 29)} for number in range(100)]
     options = {"results": tmp_path, "config": ags_config, "options": {"durable": False}, "sandboxes": 4}
     report = run_items(items, command='exit "$ITEM_CODE"', tool="base", fail_above=0.29, **options)

@@ -1,4 +1,4 @@
-"""`ags-flows doctor`: what it checks, and what it says."""
+"""`ags-flows doctor`: what it checks, and what it prints."""
 
 import json
 from importlib import metadata

@@ -73,7 +73,7 @@ def wrong() -> Order:
     return {"price": "much"}
 
 
-def test_a_result_that_is_not_what_the_annotation_says_is_an_error_of_the_function(session):
+def test_a_result_that_does_not_match_the_annotation_is_an_error_of_the_function(session):
     with pytest.raises(FunctionError, match="annotation") as caught:
         session.call(wrong)
     assert caught.value.error_type == "ValidationError"
@@ -347,5 +347,5 @@ def test_a_retry_finds_a_call_that_succeeded_and_repeats_one_that_failed(session
                 session.call(counted, "failing")
     assert session.read("failing") == b"xx"
     with attempt(2):
-        # A second equal call is a step of its own.
+        # A second equal call is a separate step.
         assert session.call(counted, "succeeding") == "xx"

@@ -45,7 +45,7 @@ def soon(condition, seconds=15.0):
 
 @in_sandbox(tool="base", sandboxes=3)
 def where(number: int, pause: float = 0.0) -> list:
-    """Say where it runs."""
+    """Return where it runs."""
     import socket
     import time
 
@@ -65,7 +65,7 @@ def test_calls_of_a_run_share_sandboxes_and_the_end_of_the_run_stops_them(ags_co
     assert len({host for _, host in found}) <= 3
     assert len(list_instances.fn(config=ags_config)) <= 3
     soon(lambda: not live(ags_config))
-    assert where.__doc__ == "Say where it runs."
+    assert where.__doc__ == "Return where it runs."
 
 
 def test_an_idle_sandbox_is_stopped_during_the_run(ags_config):
@@ -82,7 +82,7 @@ def test_an_idle_sandbox_is_stopped_during_the_run(ags_config):
     assert pausing() == 1
 
 
-# Prefect leaves a socket of its own to the garbage collector when the event loop of an async flow ends.
+# Prefect leaves a socket to the garbage collector when the event loop of an async flow ends.
 @pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 def test_an_async_flow_calls_functions_in_threads(ags_config):
     @flow

@@ -267,7 +267,7 @@ def test_a_time_limit_of_the_flow_is_a_failure_and_no_crash(ags_config):
     assert kept.metadata[KEPT] == "keep"
 
 
-def test_an_error_that_no_signal_caused_is_no_crash():
+def test_an_error_that_no_signal_caused_is_not_a_crash():
     @flow
     async def nightly():
         return ending_of_coroutine(asyncio.CancelledError())

@@ -1,4 +1,4 @@
-"""Sessions where people use them: in async flows, in nested flows, several at once; and what they leave."""
+"""Sessions where people use them: in async flows, in nested flows, several concurrently; and what they leave."""
 
 import asyncio
 import threading
@@ -42,10 +42,10 @@ def nothing_is_left(config):
     ]
 
 
-# Prefect leaves a socket of its own to the garbage collector when the event loop of an async flow ends.
+# Prefect leaves a socket to the garbage collector when the event loop of an async flow ends.
 @pytest.mark.long
 @pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
-def test_an_async_flow_works_in_threads_and_several_at_once(ags_config):
+def test_an_async_flow_works_in_concurrent_threads(ags_config):
     seen = {}
 
     def work(name):

@@ -23,7 +23,7 @@ IMAGE = "prefecthq/prefect:3-latest"
 
 @flow
 def nothing():
-    """A flow whose runs execute what the job variable `command` says."""
+    """A flow whose runs execute what the job variable `command` has."""
 
 
 def state(kind):

@@ -16,7 +16,7 @@ from tests.worker.conftest import soon, state
 
 pytestmark = [
     pytest.mark.usefixtures("prefect_server"),
-    # Prefect leaves sockets of its own to the garbage collector when an event loop ends.
+    # Prefect leaves sockets to the garbage collector when an event loop ends.
     pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 
@@ -26,7 +26,7 @@ def ended(pool, run):
     return found if found.state.is_final() and not pool.live(run) else None
 
 
-def test_a_flow_run_has_a_sandbox_of_its_own_and_its_id_and_leaves_nothing(pool):
+def test_a_flow_run_has_a_separate_sandbox_and_its_id_and_leaves_nothing(pool):
     runs = [pool.submit(state("RUNNING"), "sleep 0.2", state("COMPLETED")) for _ in range(3)]
 
     async def scenario(worker):
@@ -295,7 +295,7 @@ def test_secrets_reach_the_process_alone_and_nothing_of_the_worker_does(pool, mo
         assert "of-the-worker" not in place
 
 
-def test_kill_infrastructure_stops_the_sandbox_and_says_when_there_is_none(pool):
+def test_kill_infrastructure_stops_the_sandbox_and_reports_when_there_is_none(pool):
     from prefect.exceptions import InfrastructureNotFound
 
     run = pool.submit(state("RUNNING"), "sleep 100")
