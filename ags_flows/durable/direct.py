@@ -85,4 +85,4 @@ def run_direct(
 def _with_input(command: str, stdin: bytes) -> str:
     """Return a command whose text contains its standard input."""
     octal = "".join(f"\\{byte:03o}" for byte in stdin)
-    return f"builtin exec < <(builtin printf '{octal}')\n{command}"
+    return f"exec < <(builtin printf '{octal}')\n{command}"

@@ -201,7 +201,7 @@ ags_fill() {
   {
     if [ -n "$ags_input" ]; then
       cp "$ags_input" "$1/in" || return 1
-      printf 'builtin exec <%q || builtin exit 125\n' "$ags_d/in"
+      printf 'exec <%q || exit 125\n' "$ags_d/in"
     fi
     if [ -n "$ags_uploaded" ]; then cat "$ags_uploaded"; else printf %s "$ags_text"; fi
   } >"$1/cmd"
