@@ -177,6 +177,7 @@ def deployment(client, name):
     return found if found.status == "READY" else None
 
 
+@pytest.mark.long
 def test_background_tasks_never_share_and_their_retries_find_what_they_began(
     process, noted, live, tmp_path, environment
 ):
