@@ -16,7 +16,7 @@ from ags_flows.errors import ConfigurationError
 from ags_flows.models import FileInfo, Instance, Transfer
 from ags_flows.models.checks import check_text_path
 from ags_flows.ownership import Step
-from ags_flows.run.holder import identify
+from ags_flows.run.holder import identify, is_in_execution
 from ags_flows.run.logs import ProgressLog, run_logger
 from ags_flows.run.task_options import sandbox_task
 from ags_flows.tasks.instances import instance_id
@@ -39,6 +39,11 @@ def _sent_once(plane: DataPlane, step: Step, send: Callable[[], Transfer]) -> Tr
     return change_once(
         plane, step, send, lambda sent: sent.model_dump_json(exclude={"left_out"}), Transfer.model_validate_json
     )
+
+
+def _state(local: Path, exclude: Exclude = (), links: Links = "keep") -> str:
+    """Return what identifies the local files of a step. Outside of runs nothing is recorded, and nothing is read."""
+    return transfer.local_state(local, exclude, links) if is_in_execution() else ""
 
 
 def _logged(moved: Transfer) -> Transfer:
@@ -91,7 +96,7 @@ def upload_file(
     def send() -> Transfer:
         return transfer.upload_file(plane, path, remote, user=user, progress=ProgressLog(f"upload of {local}"))
 
-    does = [remote, user, transfer.local_state(path)]
+    does = [remote, user, _state(path)]
     return _logged(_sent_once(plane, identify("upload_file", does, step=step), send))
 
 
@@ -139,7 +144,7 @@ def upload_directory(
             plane, path, remote, exclude=exclude, links=links, user=user, progress=progress
         )
 
-    does = [remote, user, transfer.local_state(path, exclude, links)]
+    does = [remote, user, _state(path, exclude, links)]
     return _logged(_sent_once(plane, identify("upload_directory", does, step=step), send))
 
 
