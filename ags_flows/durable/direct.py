@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from ags_flows.cloud.data_plane import DataPlane
 from ags_flows.durable.claims import superseded
-from ags_flows.durable.command import Command, has_no_directory
+from ags_flows.durable.command import Command, directory_of, has_no_directory
 from ags_flows.durable.scripts import (
     LONGEST_VALUE,
     NO_DIRECTORY,
@@ -43,22 +43,24 @@ def run_direct(
         limit: Bytes of each stream that the result has: head and tail of longer output.
 
     Raises:
-        ConfigurationError: Command and input together are too long.
+        ConfigurationError: Command, input or environment is too long.
         OutcomeUnknownError: The connection was lost after the command was sent. The command may have run.
         CommandTimeoutError: The time limit was reached.
         SupersededError: A later attempt of the same run has the sandbox.
     """
-    text = command.text if command.stdin is None else _with_input(command.text, command.stdin)
-    if len(text.encode()) > LONGEST_VALUE:
-        raise ConfigurationError(
-            f"command: {len(text.encode()):,} bytes with its input, more than {LONGEST_VALUE:,}.",
-            hint="Use durable=True, which uploads longer commands.",
-        )
+    environment = start_environment(command.text, command.env, directory_of(command.cwd))
+    if len(command.text.encode()) > LONGEST_VALUE:
+        raise _too_long("command", len(command.text.encode()), LONGEST_VALUE)
+    if command.stdin is not None:
+        # Four characters a byte.
+        if len(command.stdin) > LONGEST_VALUE // 4:
+            raise _too_long("stdin", len(command.stdin), LONGEST_VALUE // 4)
+        environment["AGS_FLOWS_INPUT"] = "".join(f"\\{byte:03o}" for byte in command.stdin)
     try:
         result = plane.run(
             direct_script(holder),
             user=command.user,
-            env=start_environment(text, command.env, command.cwd),
+            env=environment,
             timeout=command.timeout or DEFAULT_TIMEOUT,
             on_stdout=on_stdout,
             on_stderr=on_stderr,
@@ -82,7 +84,8 @@ def run_direct(
     return result.model_copy(update={"command": command.text})
 
 
-def _with_input(command: str, stdin: bytes) -> str:
-    """Return a command whose text contains its standard input."""
-    octal = "".join(f"\\{byte:03o}" for byte in stdin)
-    return f"exec < <(builtin printf '{octal}')\n{command}"
+def _too_long(what: str, size: int, limit: int) -> ConfigurationError:
+    return ConfigurationError(
+        f"{what}: {size:,} bytes, more than the {limit:,} of a command that is not durable.",
+        hint="Use durable=True, which has no such limit.",
+    )

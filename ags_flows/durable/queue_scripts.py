@@ -20,7 +20,7 @@ import shlex
 from collections.abc import Sequence
 
 from ags_flows.durable.claims import HOLDER_FUNCTIONS, ROOT, assignments
-from ags_flows.durable.scripts import _ABSOLUTE, _ALIVE, _SOURCE, _STRAYS, GRACE, PAUSE, PROLOGUE, STALE, Limits
+from ags_flows.durable.scripts import _ALIVE, _STRAYS, ABSOLUTE, FROM_FILE, GRACE, PAUSE, PROFILE, STALE, Limits
 from ags_flows.ownership import Holder
 
 MARK = "@ags-queue"
@@ -111,7 +111,7 @@ _WORK = r"""
 ags_execute() {
   builtin eval "${ags_exports[ags_n]}"
   export AGS_FLOWS_JOURNAL="$ags_item"
-  exec $ags_setsid "$BASH" -l -c PROLOGUE "$BASH" "$ags_q/$ags_bundle.cmd"
+  exec $ags_setsid "$BASH" -l -c PROLOGUE "$BASH" "$ags_q/$ags_bundle.cmd" /dev/null "$ags_q/profile"
 }
 ags_work() {
   set +m; set +C
@@ -137,6 +137,7 @@ ags_work() {
       ags_entry "$ags_how"; continue
     fi
     { : >"$ags_j.out" && : >"$ags_j.err"; } 2>/dev/null || { ags_end=full; break; }
+    echo runs >"$ags_q/profile"
     ags_clock; ags_from=$ags_us
     [ -n "$ags_setsid" ] || set -m
     ags_execute >>"$ags_j.out" 2>>"$ags_j.err" </dev/null &
@@ -145,7 +146,8 @@ ags_work() {
     wait "$ags_child" 2>/dev/null
     ags_code=$?; : >"$ags_q/now"
     ags_clock; ags_took=$(((ags_us - ags_from) / 1000))
-    if [ -s "$ags_j.why" ]; then
+    if [ ! -s "$ags_j.why" ]; then ags_check_profile "$ags_q/profile" "$ags_j.err"
+    else
       read -r ags_why <"$ags_j.why"; ags_name=$ags_item
       kill -s KILL -- "-$ags_child" 2>/dev/null
       for ags_pid in $(ags_strays "$BASHPID $ags_watcher"); do kill -s KILL "$ags_pid" 2>/dev/null; done
@@ -247,11 +249,11 @@ def start_script(
         "ags_forget": " ".join(forget),
         "ags_paths": " ".join(paths),
     }
-    text = "\n".join([assignments(values), ROOT, HOLDER_FUNCTIONS, _ALIVE, _STRAYS, _FUNCTIONS, _WATCH, _WORK, _START])
+    text = "\n".join([assignments(values), ROOT, HOLDER_FUNCTIONS, _ALIVE, _STRAYS, PROFILE, _FUNCTIONS, _WATCH, _WORK, _START])
     for name, value in {
         "MARKER": MARK,
-        "ABSOLUTE": _ABSOLUTE,
-        "PROLOGUE": shlex.quote(f"{PROLOGUE.strip()}\n{_SOURCE}"),
+        "ABSOLUTE": ABSOLUTE,
+        "PROLOGUE": shlex.quote(FROM_FILE),
         "INLINE_BYTES": str(INLINE),
         "FIRST_PIECE": str(FIRST_PIECE),
         "LINGER_SECONDS": str(LINGER),

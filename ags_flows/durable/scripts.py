@@ -43,28 +43,55 @@ GRACE = 5
 PAUSE = 5
 """If more seconds pass between two checks of the supervisor, normally one second apart, the sandbox was paused."""
 
+NOT_STARTED = 125
+"""Exit code of a durable command that was not reached: its input is lost, or its profile ended the shell with 0."""
+
 NO_DIRECTORY = 124
 NO_DIRECTORY_MARK = "@ags-no-directory"
 SUPERSEDED_MARK = "@ags-superseded"
 """Exit code and marks of a direct command that was not executed."""
 
-# The command is a file. Its path is the first argument.
-_SOURCE = 'AGS_FLOWS_FILE=$1; set --; builtin source "$AGS_FLOWS_FILE"'
-
 # The scripts start in the user's home, but a profile may change the directory.
-_ABSOLUTE = 'case $AGS_FLOWS_CWD in "" | /*) ;; *) AGS_FLOWS_CWD=$PWD/$AGS_FLOWS_CWD ;; esac'
+ABSOLUTE = 'case $AGS_FLOWS_CWD in "" | /*) ;; *) AGS_FLOWS_CWD=$PWD/$AGS_FLOWS_CWD ;; esac'
 
-# The first lines of a command. They run after the login profile, so that the caller's environment takes precedence.
-PROLOGUE = r"""
+# The first lines after the login profile. The caller's environment and directory take precedence over the profile's.
+# They are not traced: after `set -x` in a profile, the values of secrets would be printed.
+_PROLOGUE = r"""
+{ AGS_FLOWS_OPTIONS=$-; builtin set +x; } 2>/dev/null
 for AGS_FLOWS_NAME in "${!AGS_FLOWS_ENV_@}"; do builtin eval "${!AGS_FLOWS_NAME}"; builtin unset "$AGS_FLOWS_NAME"; done
 [ -z "${AGS_FLOWS_CWD-}" ] || builtin cd -- "$AGS_FLOWS_CWD" || builtin exit 1
 builtin unset AGS_FLOWS_NAME AGS_FLOWS_CWD
+"""
+
+# Runs a command from a file. The arguments are the paths of the command and of its input, and a file that is emptied, so
+# that the parent process knows that the login profile did not end the shell. Builtins and their redirections work
+# whatever functions the profile has defined, for example `exec`.
+FROM_FILE = f"""{_PROLOGUE}
+AGS_FLOWS_FILE=$1 AGS_FLOWS_INPUT=$2; builtin : >|"$3"; builtin set --
+[ -r "$AGS_FLOWS_INPUT" ] || builtin exit {NOT_STARTED}
+case $AGS_FLOWS_OPTIONS in *x*) builtin set -x ;; esac
+builtin source "$AGS_FLOWS_FILE" <"$AGS_FLOWS_INPUT"
+"""
+
+# Runs a command from a variable. Its input, if any, is a variable too, as a format for printf.
+_FROM_VARIABLES = rf"""{_PROLOGUE}
+AGS_FLOWS_TEXT=$AGS_FLOWS_COMMAND AGS_FLOWS_FORMAT=${{AGS_FLOWS_INPUT-}}
+case $AGS_FLOWS_OPTIONS in *x*) AGS_FLOWS_TEXT=$'builtin set -x\n'$AGS_FLOWS_TEXT ;; esac
+if [ -z "${{AGS_FLOWS_INPUT+given}}" ]; then builtin unset AGS_FLOWS_COMMAND; builtin eval "$AGS_FLOWS_TEXT"
+else
+  builtin unset AGS_FLOWS_COMMAND AGS_FLOWS_INPUT
+  builtin eval "$AGS_FLOWS_TEXT" < <(builtin printf "$AGS_FLOWS_FORMAT")
+fi
 """
 
 MARK = "@ags-journal"
 
 LONGEST_VALUE = 100_000
 """Longest value in bytes. Linux limits one argument or environment variable to 128 KiB."""
+
+MOST_VALUES = 1_000_000
+"""Most bytes of all values together. Linux limits arguments and environment of a program to a quarter of its stack
+limit, usually 2 MiB."""
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -98,6 +125,15 @@ ags_strays() {
   done 2>/dev/null
 }
 """
+
+# ags_check_profile FILE ERR: a command that its login profile prevented has not succeeded, also after `exit 0` or `exec`.
+PROFILE = r"""
+ags_check_profile() {
+  [ -s "$1" ] && [ "$ags_code" -lt 128 ] || return 0
+  echo "The login profile ended the shell with exit code $ags_code. The command was not started." >>"$2"
+  [ "$ags_code" != 0 ] || ags_code=NOT_STARTED
+}
+""".replace("NOT_STARTED", str(NOT_STARTED))
 
 # ags_supervise starts the command; ags_watch enforces its limits in a second process.
 _SUPERVISE = r"""
@@ -136,7 +172,9 @@ ags_watch() {
 }
 ags_command() {
   export AGS_FLOWS_JOURNAL="$ags_name"
-  exec $ags_setsid "$BASH" -l -c PROLOGUE "$BASH" "$ags_d/cmd"
+  local ags_in=/dev/null
+  [ -z "$ags_input" ] || ags_in=$ags_d/in
+  exec $ags_setsid "$BASH" -l -c PROLOGUE "$BASH" "$ags_d/cmd" "$ags_in" "$ags_d/profile"
 }
 ags_supervise() {
   # Without job control setsid does not fork, so that its process id is that of the command.
@@ -146,6 +184,7 @@ ags_supervise() {
   ags_started "$ags_me"; echo "$ags_me $ags_t" >"$ags_d/pid"
   # Reserve space for the exit code, in case the disk is full at the end.
   printf '%4096s' '' >"$ags_d/reserve"
+  echo runs >"$ags_d/profile"
   : >>"$ags_d/out"; : >>"$ags_d/err"
   if hash setsid 2>/dev/null; then
     ags_setsid=${BASH_CMDS[setsid]}
@@ -161,7 +200,8 @@ ags_supervise() {
   wait "$ags_child" 2>/dev/null
   ags_code=$?
   kill "$ags_watcher" 2>/dev/null
-  if [ -s "$ags_d/why" ]; then
+  if [ ! -s "$ags_d/why" ]; then ags_check_profile "$ags_d/profile" "$ags_d/err"
+  else
     read -r ags_why <"$ags_d/why"
     kill -s KILL -- "-$ags_child" 2>/dev/null
     for ags_pid in $(ags_strays "$ags_me $ags_watcher"); do kill -s KILL "$ags_pid" 2>/dev/null; done
@@ -198,13 +238,8 @@ ags_fill() {
   if [ -n "$AGS_FLOWS_CWD" ] && [ ! -d "$AGS_FLOWS_CWD" ]; then
     rm -rf "$1"; ags_d=-; ags_report missing
   fi
-  {
-    if [ -n "$ags_input" ]; then
-      cp "$ags_input" "$1/in" || return 1
-      printf 'exec <%q || exit 125\n' "$ags_d/in"
-    fi
-    if [ -n "$ags_uploaded" ]; then cat "$ags_uploaded"; else printf %s "$ags_text"; fi
-  } >"$1/cmd"
+  if [ -n "$ags_input" ]; then cp "$ags_input" "$1/in" || return 1; fi
+  if [ -n "$ags_uploaded" ]; then cat "$ags_uploaded"; else printf %s "$ags_text"; fi >"$1/cmd"
 }
 for ags_attempt in 1 2 3; do
   ags_claim
@@ -304,13 +339,14 @@ def start_script(request: Request, limits: Limits, *, uploaded: str, stdin: str)
             claim_functions(request),
             _ALIVE,
             _STRAYS,
+            PROFILE,
             _SUPERVISE.replace("GRACE_SECONDS", str(GRACE))
             .replace("PAUSE_SECONDS", str(PAUSE))
-            .replace("PROLOGUE", shlex.quote(f"{PROLOGUE.strip()}\n{_SOURCE}")),
+            .replace("PROLOGUE", shlex.quote(FROM_FILE)),
             _report(),
             _START.replace("LINGER_SECONDS", str(limits.linger))
             .replace("STALE_SECONDS", str(STALE))
-            .replace("ABSOLUTE", _ABSOLUTE),
+            .replace("ABSOLUTE", ABSOLUTE),
         ]
     )
 
@@ -321,17 +357,15 @@ def direct_script(holder: Holder) -> str:
     Args:
         holder: The holder that runs it. If a later attempt of it owns the sandbox, the command is not run.
     """
-    prologue = PROLOGUE.strip()
-    run = f"{prologue}\nAGS_FLOWS_TEXT=$AGS_FLOWS_COMMAND; unset AGS_FLOWS_COMMAND\n" + 'builtin eval "$AGS_FLOWS_TEXT"'
     return "\n".join(
         [
             assignments({"ags_holder": str(holder)}),
             HOLDER_FUNCTIONS,
             f'if ags_is_superseded; then echo "{SUPERSEDED_MARK} $ags_theirs" >&2; exit {NO_DIRECTORY}; fi',
-            _ABSOLUTE,
+            ABSOLUTE,
             '[ -z "$AGS_FLOWS_CWD" ] || [ -d "$AGS_FLOWS_CWD" ] || '
             f"{{ echo {NO_DIRECTORY_MARK} >&2; exit {NO_DIRECTORY}; }}",
-            f'exec "$BASH" -l -c {shlex.quote(run)}',
+            f'exec "$BASH" -l -c {shlex.quote(_FROM_VARIABLES)}',
         ]
     )
 
@@ -347,7 +381,7 @@ def start_environment(command: str | None, env: Mapping[str, str], cwd: str | No
         cwd: The command's working directory, absolute or relative to the user's home.
 
     Raises:
-        ConfigurationError: A value is longer than Linux allows.
+        ConfigurationError: A value, or all together, are longer than Linux allows.
     """
     carried = {} if command is None else {"AGS_FLOWS_COMMAND": command}
     if cwd:
@@ -370,6 +404,11 @@ def start_environment(command: str | None, env: Mapping[str, str], cwd: str | No
             pieces.append("")
         pieces[-1] += line
     carried.update({f"AGS_FLOWS_ENV_{number}": piece for number, piece in enumerate(pieces) if piece})
+    if (size := sum(len(value.encode()) for value in carried.values())) > MOST_VALUES:
+        raise ConfigurationError(
+            f"env: command and variables have {size:,} bytes together, more than {MOST_VALUES:,}.",
+            hint="Upload them as a file, or pass them as stdin.",
+        )
     return carried
 
 

@@ -50,7 +50,7 @@ def test_nothing_of_the_input_stays(run, instance, ags_config):
 
 
 def test_input_that_is_too_long_for_the_direct_path_is_refused(run):
-    with pytest.raises(ConfigurationError, match="bytes with its input, more than 100,000.*durable=True"):
+    with pytest.raises(ConfigurationError, match="^stdin: 100,000 bytes, more than the 25,000 .*durable=True"):
         run("wc -c", stdin="x" * 100_000, durable=False)
     assert run("wc -c", stdin="x" * 5_000_000).stdout == "5000000\n"
 

@@ -44,13 +44,18 @@ PROFILES = {
     "stops at errors": "set -eu; shopt -s failglob",
     "fails": "false",
     "ends": "exit 3",
+    "ends with success": "exit 0",
+    "becomes another program": "exec true",
+    "traces": "set -x",
     "exports": "export PATH=/usr/bin:/bin MODE=profile HOME=/tmp LANG=xx_YY LC_ALL=xx_YY TAR_OPTIONS=-v; umask 077; "
     "export IFS=:; IFS=:",
     "has aliases": "shopt -s expand_aliases; alias cd=false ls=false mkdir=false tar=false mv=false; "
-    "cd() { false; }; printf() { false; }; export -f cd printf",
+    "cd() { false; }; printf() { false; }; exec() { false; }; export -f cd printf exec",
     "reads its input": "read -r -t 1 line; cat >/dev/null",
     "has traps": "trap 'echo trapped' EXIT; trap : TERM; exec 3>&1; set -f; set -o noclobber",
 }
+# Profiles after which the command is not reached, and the exit codes of a durable and of a direct command.
+ENDING = {"ends": (3, 3), "ends with success": (125, 0), "becomes another program": (125, 0)}
 USERS = {"user": "/home/user", **({"root": "/root"} if isolation().root and os.geteuid() == 0 else {})}
 
 attempts = itertools.count(1)
@@ -77,9 +82,10 @@ class Case:
 
     def shown(self, result, code=0):
         """Return the last line that a command printed, after a look at its exit code."""
-        if self.profile == "ends":
-            # As by `bash -l -c`: the command is not reached.
-            assert result.exit_code == 3
+        if self.profile in ENDING:
+            durable, direct = ENDING[self.profile]
+            assert result.exit_code == (durable if result.journal else direct)
+            assert ("login profile ended the shell" in result.stderr) == bool(result.journal)
             return None
         assert result.exit_code == code, result
         lines = [line for line in result.stdout.splitlines() if line != "trapped"]
@@ -92,11 +98,12 @@ def check_given(case, durable):
         exec_command,
         'read -r line; builtin printf "%s\\n" "$line $MODE $PWD ${PATH%%:*}"',
         cwd="/usr",
-        env={"MODE": "given", "PATH": "/opt/x:/usr/bin:/bin", "it's": "odd"},
+        env={"MODE": "given", "PATH": "/opt/x:/usr/bin:/bin", "it's": "odd", "HIDDEN": "kept private"},
         stdin="from stdin\n",
         durable=durable,
     )
     assert case.shown(result) in ("from stdin given /usr /opt/x", None)
+    assert "kept private" not in result.stderr
 
 
 def check_directories(case, durable):
@@ -113,15 +120,15 @@ def check_found_again(case):
     for _ in range(2):
         done = DurableCommand(case.plane, command).start(step(case.name)).wait()
         case.shown(done, 7)
-    if case.profile != "ends":
+    if case.profile not in ENDING:
         assert case.plane.read(mark, user=case.user) == b"x\n"
 
 
 def check_background(case):
-    handle = case.do(start_command, "builtin echo ready; exec sleep 300")
+    handle = case.do(start_command, "builtin echo ready; builtin exec sleep 300")
     kill_command.fn(handle, config=case.config)
     killed = wait_command.fn(handle, config=case.config, log_output=False)
-    assert killed.exit_code in (143, 137) or (killed.exit_code, case.profile) == (3, "ends")
+    assert killed.exit_code in (143, 137) or case.profile in ENDING
 
 
 def check_files(case):
