@@ -404,9 +404,9 @@ def start_environment(command: str | None, env: Mapping[str, str], cwd: str | No
             pieces.append("")
         pieces[-1] += line
     carried.update({f"AGS_FLOWS_ENV_{number}": piece for number, piece in enumerate(pieces) if piece})
-    if (size := sum(len(value.encode()) for value in carried.values())) > MOST_VALUES:
+    if (total := sum(len(value.encode()) for value in carried.values())) > MOST_VALUES:
         raise ConfigurationError(
-            f"env: command and variables have {size:,} bytes together, more than {MOST_VALUES:,}.",
+            f"env: command and variables have {total:,} bytes together, more than {MOST_VALUES:,}.",
             hint="Upload them as a file, or pass them as stdin.",
         )
     return carried

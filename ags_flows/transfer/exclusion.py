@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal
 
@@ -49,14 +50,24 @@ class Exclusion:
             if not isinstance(pattern, str):
                 raise ConfigurationError(f"{field} must be patterns as text, got {pattern!r}.")
         try:
-            self._spec = GitIgnoreSpec.from_lines(patterns)
+            # For pathspec `a/**` also matches `a`, but for Git only what is in it.
+            lines = [re.sub(r"/\*\*(/?)$", r"/**/*\1", line) for line in patterns]
+            known = GitIgnoreSpec.from_lines(lines).patterns
         except ValueError as error:
             raise ConfigurationError(f"{field}={exclude!r} has a pattern that is not valid: {error}") from error
-        self.has_patterns = any(pattern.strip() for pattern in patterns)
+        # The last one decides.
+        self._patterns = [(one.regex, bool(one.include)) for one in reversed(known) if one.regex is not None]
+        self.has_patterns = bool(self._patterns)
 
     def covers(self, name: str, is_directory: bool) -> bool:
-        """Whether an entry is left out. For a directory, all entries in it are left out too, as by Git."""
-        return is_own(name) or (self.has_patterns and self._spec.match_file(f"{name}/" if is_directory else name))
+        """Whether an entry is left out. For a directory, all entries in it are left out too, as by Git.
+
+        The last pattern decides that matches the entry itself. Directories above it are checked on their own.
+        """
+        if is_own(name):
+            return True
+        path = f"{name}/" if is_directory else name
+        return next((excluded for pattern, excluded in self._patterns if _matches(pattern, path)), False)
 
     def remaining(self, entries: Iterable[tuple[str, bool]]) -> Iterator[str]:
         """Give the names that are not left out, by themselves or with a directory above them.
@@ -78,3 +89,13 @@ class Exclusion:
                     yield name
             elif not left_out(name.rpartition("/")[0]) and not self.covers(name, False):
                 yield name
+
+
+def _matches(pattern: re.Pattern[str], path: str) -> bool:
+    """Whether a pattern matches the path itself, not only a directory above it.
+
+    The regular expressions of pathspec mark the slash after a directory as a named group.
+    """
+    return any(
+        all(match.end(mark) in (-1, len(path)) for mark in match.groupdict()) for match in pattern.finditer(path)
+    )

@@ -55,6 +55,14 @@ def test_input_that_is_too_long_for_the_direct_path_is_refused(run):
     assert run("wc -c", stdin="x" * 5_000_000).stdout == "5000000\n"
 
 
+@pytest.mark.parametrize("durable", [True, False])
+def test_the_size_of_the_whole_environment_is_checked(run, durable):
+    env = {f"V{number}": "x" * 99_000 for number in range(10)}
+    assert run("echo ${#V0} ${#V9}; ls / >/dev/null", env=env, durable=durable).stdout == "99000 99000\n"
+    with pytest.raises(ConfigurationError, match="^env: command and variables have 1,089,.*more than 1,000,000"):
+        run("true", env={**env, "ONE_MORE": "x" * 99_000}, durable=durable)
+
+
 @pytest.mark.parametrize("command", ["", "  ", [], "a\0b"])
 def test_a_command_that_is_none_is_refused_before_any_request(ags_emulator, ags_config, command):
     before = ags_emulator.overview()["requests"]

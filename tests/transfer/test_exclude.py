@@ -1,9 +1,15 @@
 """What a transfer leaves out: patterns in the style of .gitignore, and this package's own files."""
 
 import os
+import shutil
+import subprocess
+import tempfile
 import uuid
+from pathlib import Path
 
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from ags_flows import tasks
 from ags_flows.errors import ConfigurationError, NotFoundError
@@ -106,3 +112,40 @@ def test_files_of_this_package_are_not_transferred(plane, source, tmp_path, sand
     listed = [entry.name for entry in tasks.list_files.fn(instance, ".", depth=3, config=config)]
     assert "f" in listed and not [name for name in listed if name.startswith(".ags_flows")]
     assert [entry.name for entry in tasks.list_files.fn(instance, ".ags_flows/jobs", config=config)] == ["x"]
+
+
+NAMES = st.sampled_from(["a", "b", "a.txt", "b.py", "[x]", "a b"])
+PIECES = st.sampled_from(["a", "b", "*", "**", "*.txt", "?", "[ab]*", "a.txt", "b.py", "\\[x]"])
+PATTERNS = st.builds(
+    lambda include, anchor, pieces, directory: f"{include}{anchor}{'/'.join(pieces)}{directory}",
+    st.sampled_from(["", "!"]),
+    st.sampled_from(["", "/"]),
+    st.lists(PIECES, min_size=1, max_size=3),
+    st.sampled_from(["", "/"]),
+)
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="compares with git, which is not installed")
+@settings(max_examples=100, deadline=None)
+@given(
+    paths=st.lists(st.lists(NAMES, min_size=1, max_size=3).map("/".join), min_size=1, max_size=8, unique=True),
+    patterns=st.lists(PATTERNS, max_size=4),
+)
+@example(paths=["a/a.txt", "a/b.py", "a.txt", "b.py"], patterns=["*", "!*/", "!*.txt"])
+@example(paths=["a/b/a.txt", "a/b/b.py", "a/a.txt"], patterns=["a/**", "!a/**/", "!a/**/*.txt"])
+def test_patterns_mean_what_they_mean_to_git(paths, patterns):
+    files = [path for path in paths if not any(other.startswith(f"{path}/") for other in paths)]
+    with tempfile.TemporaryDirectory() as directory:
+        for path in files:
+            target = Path(directory, "tree", path)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text("")
+        Path(directory, "patterns").write_text("".join(f"{pattern}\n" for pattern in patterns))
+        git = ["git", "-c", "core.quotePath=false", "-C", f"{directory}/tree"]
+        subprocess.run([*git, "init", "-q"], check=True)
+        command = [*git, "ls-files", "-z", "--others", f"--exclude-from={directory}/patterns"]
+        expected = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split("\0")[:-1]
+    entries = {(path, False) for path in files}
+    entries |= {(str(above), True) for path in files for above in Path(path).parents if str(above) != "."}
+    remaining = set(Exclusion(patterns).remaining(sorted(entries)))
+    assert sorted(remaining & set(files)) == sorted(expected)
