@@ -15,9 +15,11 @@ from ags_flows.cloud.live_token import LiveToken
 from ags_flows.errors import (
     AGSFlowsError,
     CommandTimeoutError,
+    InstanceGoneError,
     NotFoundError,
     OutputTooLargeError,
     TokenExpiredError,
+    UnreachableError,
 )
 from ags_flows.models import AccessToken, ExecResult, FileInfo
 
@@ -58,6 +60,7 @@ class DataPlane:
         """Open nothing yet."""
         self.connection = connection
         self.instance_id = instance_id
+        self._acquire_token = acquire_token
         self.token = LiveToken(acquire_token, self._swap)
         self._envd_version = envd_version
         self._lock = threading.RLock()
@@ -351,6 +354,19 @@ class DataPlane:
         except TokenExpiredError:
             self.token.renewed(used)
             return self._guard(what, lambda: action(self.sandbox))
+        except InstanceGoneError as error:
+            raise self._ended_or_paused(error) from error
+
+    def _ended_or_paused(self, error: InstanceGoneError) -> AGSFlowsError:
+        """Return the error of a sandbox that the gateway does not find: it responds alike for a paused one."""
+        try:
+            # Only for a sandbox that lives.
+            self._acquire_token()
+        except InstanceGoneError as ended:
+            return ended
+        except AGSFlowsError:
+            return error
+        return UnreachableError(f"{error} It has not ended.", hint="If it is paused, resume it, or retry the run.")
 
     def _guard(self, what: str, action: Callable[[], R]) -> R:
         from ags_flows.cloud.sandbox_errors import map_sandbox_error

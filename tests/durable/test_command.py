@@ -19,6 +19,7 @@ from ags_flows.errors import (
     InstanceGoneError,
     OutcomeUnknownError,
     OutputTooLargeError,
+    UnreachableError,
     UnsupportedError,
 )
 from ags_flows.ownership import Frame, Holder, Place, Step
@@ -290,3 +291,20 @@ def test_a_time_limit_does_not_count_a_pause(sandbox, plane):
         time.sleep(0.2)
     control.resume_instance(instance.id, timeout="1h")
     assert running.wait().stdout == "done\n"
+
+
+def test_the_wait_for_a_command_outlasts_a_pause(sandbox, plane):
+    config, instance = sandbox
+    control = config.control_plane()
+    missed = threading.Event()
+    following = Following(on_note=lambda text: missed.set())
+    running = DurableCommand(plane, Command("sleep 3; echo done"), following).start(step_of(uuid.uuid4().hex))
+    with ThreadPoolExecutor() as pool:
+        waited = pool.submit(running.wait)
+        control.pause_instance(instance.id)
+        assert missed.wait(30)
+        with pytest.raises(UnreachableError, match="has not ended") as raised:
+            plane.read("/etc/hostname")
+        assert raised.value.retryable
+        control.resume_instance(instance.id, timeout="1h")
+        assert waited.result(60).stdout == "done\n"
