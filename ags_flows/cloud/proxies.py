@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import socket
 from urllib.parse import SplitResult, urlsplit
 
 from ags_flows.errors import ConfigurationError
@@ -45,11 +46,20 @@ def proxy_for(url: str) -> str | None:
 
 
 def is_loopback(host: str) -> bool:
-    """Return True if a host is this machine's loopback interface."""
+    """Return True if a host is this machine's loopback interface, in any spelling that connects to it."""
+    host = host.lower().rstrip(".")
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
     try:
-        return ipaddress.ip_address(host).is_loopback
+        address = ipaddress.ip_address(host)
     except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
+        try:
+            # Short forms such as 127.1.
+            address = ipaddress.ip_address(socket.inet_aton(host))
+        except OSError:
+            return False
+    address = getattr(address, "ipv4_mapped", None) or address
+    return address.is_loopback or address.is_unspecified
 
 
 def _variable(*names: str) -> tuple[str, str]:

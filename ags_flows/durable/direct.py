@@ -61,7 +61,7 @@ def run_direct(
             direct_script(holder),
             user=command.user,
             env=environment,
-            timeout=command.timeout or DEFAULT_TIMEOUT,
+            timeout=DEFAULT_TIMEOUT if command.timeout is None else command.timeout,
             on_stdout=on_stdout,
             on_stderr=on_stderr,
             limit=limit,

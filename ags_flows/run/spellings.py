@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import json
+import quopri
 import re
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -89,6 +90,8 @@ def _spell(value: str) -> Iterator[str]:
     yield from _base64(data)
     yield data.hex()
     yield data.hex().upper()
+    # Quoted-printable, as in mail.
+    yield quopri.encodestring(data).decode().replace("=\n", "")
 
 
 def _json(value: str) -> Iterator[str]:
@@ -125,6 +128,8 @@ def _source(value: str, data: bytes) -> Iterator[str]:
     yield value.replace('"', '""')
     yield repr(data)[2:-1]
     yield repr(data)[2:-1].replace("\\'", "'").replace("'", "\\'")
+    # The repr of a text that has a repr, such as a log record of a command.
+    yield re.sub(r"^\\?['\"]|\\?['\"]$", "", repr(repr(value))[1:-1])
 
 
 def _shell(value: str, data: bytes) -> Iterator[str]:
@@ -134,6 +139,11 @@ def _shell(value: str, data: bytes) -> Iterator[str]:
     yield re.sub(r"([\s!\"$&'()*,;<>?\[\\\]^`{|}]|^[#~]|(?<=[:=])~)", r"\\\1", value)
     yield value.replace("'", "'\\''")
     yield value.replace("'", "'\"'\"'")
+    # A quoted command in a quoted command, such as in the trace of `bash -c`.
+    for inner in (value.replace("'", "'\\''"), value.replace("'", "'\"'\"'")):
+        yield inner.replace("'", "'\\''")
+        yield inner.replace("'", "'\"'\"'")
+        yield re.sub(r"([\"\\$`])", r"\\\1", inner)
     # Double quotes of `export -p` and `declare -p`.
     yield re.sub(r"([\"\\$`])", r"\\\1", value)
     yield "".join(_ansi_c(character) for character in value)
@@ -160,6 +170,8 @@ def _html(value: str) -> Iterator[str]:
 def _base64(data: bytes) -> Iterator[str]:
     whole = base64.b64encode(data).decode()
     yield from _with_both_alphabets([whole, whole.rstrip("=")])
+    # In a URL.
+    yield quote_plus(whole)
     yield from _base64_cores(data)
 
 

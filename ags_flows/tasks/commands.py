@@ -55,7 +55,8 @@ def exec_command(
         instance: The instance or its id.
         command: Run by `bash -l -c`; or a program and its arguments, which no shell interprets.
         durable: See above.
-        timeout: Seconds, then its whole process group is killed. Durable: None is no limit. Direct: 60 by default.
+        timeout: Seconds, then its whole process group is killed. 0 means no limit. Default: no limit if it is durable,
+            otherwise 60.
         env: Environment of the command: texts; numbers and booleans are converted (`true`, `false`).
         secrets: Environment of the command from Prefect Secret blocks: variable name to name of the block. The
             values are masked in the log, in the result and in errors.

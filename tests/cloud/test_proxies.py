@@ -30,7 +30,20 @@ def test_a_variable_applies_to_http_urls(monkeypatch, name):
     assert (proxy_for("https://cloud.example") is None) == (name.lower() == "http_proxy")
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1:8600", "localhost", "[::1]:8600", "127.3.2.1", "sandbox.localhost"])
+@pytest.mark.parametrize(
+    "host",
+    [
+        "127.0.0.1:8600",
+        "localhost",
+        "[::1]:8600",
+        "127.3.2.1",
+        "sandbox.localhost",
+        "LOCALHOST.",
+        "127.1",
+        "0.0.0.0:80",
+        "[::ffff:127.0.0.1]",
+    ],
+)
 def test_this_machine_has_no_proxy(monkeypatch, host):
     for name in NAMES[:3]:
         monkeypatch.setenv(name, DEAD)

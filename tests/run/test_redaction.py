@@ -3,6 +3,8 @@
 import base64
 import html
 import json
+import quopri
+import re
 import shlex
 import subprocess
 from urllib.parse import quote, quote_plus
@@ -59,6 +61,11 @@ SPELLINGS = {
     "CSV": lambda text: '"' + text.replace('"', '""') + '"',
     "HTML": html.escape,
     "hex": lambda text: text.encode().hex(),
+    "shlex of shlex": lambda text: shlex.quote(shlex.quote(text)),
+    "shlex in double quotes": lambda text: '"' + re.sub(r"([\"\\$`])", r"\\\1", shlex.quote(text)) + '"',
+    "repr of repr": lambda text: repr(repr(text)),
+    "base64 in a URL": lambda text: quote_plus(in_base64(text)),
+    "quoted-printable": lambda text: quopri.encodestring(text.encode()).decode().replace("=\n", ""),
 }
 
 
