@@ -249,7 +249,9 @@ def start_script(
         "ags_forget": " ".join(forget),
         "ags_paths": " ".join(paths),
     }
-    text = "\n".join([assignments(values), ROOT, HOLDER_FUNCTIONS, _ALIVE, _STRAYS, PROFILE, _FUNCTIONS, _WATCH, _WORK, _START])
+    text = "\n".join(
+        [assignments(values), ROOT, HOLDER_FUNCTIONS, _ALIVE, _STRAYS, PROFILE, _FUNCTIONS, _WATCH, _WORK, _START]
+    )
     for name, value in {
         "MARKER": MARK,
         "ABSOLUTE": ABSOLUTE,

@@ -35,6 +35,7 @@ RESULTS = "batch-results"
 CHUNK = 100
 MOST_CHUNKS = 100
 MOST_ROWS = 200
+MOST_LOGGED = 20
 SHOWN_OUTPUT = 200
 UPDATE_EVERY = 2.0
 POLL = 0.5
@@ -84,6 +85,10 @@ class Observer:
             failed_as_a_whole: Whether more failed than may.
         """
         run_logger().info("%s", _line(report))
+        for one in report.failures[:MOST_LOGGED]:
+            run_logger().warning("Item %s failed: %s: %s", one.key, one.error_class, one.error.partition("\n")[0])
+        if report.failed > MOST_LOGGED:
+            run_logger().warning("%d more items failed; all are in %s", report.failed - MOST_LOGGED, report.results)
         if not self._in_flow:
             return
         rows = [_row(result) for result in results[:MOST_ROWS]]
@@ -167,6 +172,14 @@ class ShardObserver(Observer):
         self._progress = replace(self._progress, beat=time.time_ns(), **changes)
         content = json.dumps(asdict(self._progress)).encode()
         repeated(self._storage, lambda: self._storage.write(PROGRESS_FILE, content))
+
+
+def completed(report: BatchReport) -> BatchReport:
+    """Return a report as the result of the flow run that is executing, whose state message counts the failed items."""
+    failed = f", {report.failed:,} failed" if report.failed else ""
+    message = f"{report.succeeded:,} of {report.items:,} items succeeded{failed}."
+    # Prefect returns the data of the state to the caller of the flow.
+    return Completed(message=message, data=report)  # type: ignore[return-value]
 
 
 def _percent(done: int, items: int) -> float:

@@ -7,6 +7,7 @@ from prefect import Flow
 
 from ags_flows.batch.work import Work
 from ags_flows.blocks import ConfigChoice, resolve_config
+from ags_flows.flows.batch_progress import completed
 from ags_flows.flows.hooks import stop_sandboxes, stop_sandboxes_if_asked
 from ags_flows.flows.names import name_of_batch
 from ags_flows.flows.parameters import Pairs, Seconds, Text, Texts, ToolChoice, User
@@ -158,4 +159,4 @@ def run_batch(
     else:
         report = do_batch(read, work, tool or None, options, chosen)
     materialize_assets(assets, report.model_dump(mode="json", include={"items", "succeeded", "failed", "results"}))
-    return report
+    return completed(report)

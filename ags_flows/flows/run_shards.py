@@ -88,6 +88,7 @@ def do_shards(
     with claimed(place.storage, place.holder, run_logger(), lambda: None) as claim:
         identity.check(place.storage)
         slices = sliced(read.all, sharding.shards, _location(options.results))
+        before = sum(len(_results(part, work, options)) for part in slices)
         observer = Observer(read.all, "none")
         made = BatchTool(here, reference, options.delete_tool)
         shards = Shards([], 0, run_logger())
@@ -99,7 +100,7 @@ def do_shards(
                 "config": passed_config,
             }
             identity.record(place.storage)
-            observer.announce(0)
+            observer.announce(before)
             # Of this flow run: a retry finds the runs that it started, another run starts its own.
             key = digest(place.execution.frames[0].id, *place.execution.place.path)
             # What was started is cancelled, also if the start of a later shard fails.
@@ -114,7 +115,9 @@ def do_shards(
         report, shown = _merge(read, slices, work, options, place.storage)
     most, begun_sandboxes = shards.totals
     seconds = round(time.monotonic() - begun, 3)
-    report = report.model_copy(update={"sandboxes": most, "started": begun_sandboxes, "seconds": seconds})
+    report = report.model_copy(
+        update={"resumed": before, "sandboxes": most, "started": begun_sandboxes, "seconds": seconds}
+    )
     failed = report.failed > may_fail(read, options) or report.succeeded + report.failed < report.items
     observer.report(report, shown, failed)
     if failed:
@@ -148,8 +151,7 @@ def _merge(
     """Write the results of all shards in the order of the items; return the report, and the results to show."""
     merged: dict[int, ItemResult] = {}
     for part in slices:
-        identity = identity_of(Items(part.items, source=part.location), work, options)
-        for result in Ledger(part.storage, part.items, identity).results():
+        for result in _results(part, work, options):
             position = part.positions[result.index]
             merged[position] = result.model_copy(update={"index": position})
     ordered = [merged[position] for position in sorted(merged)]
@@ -165,6 +167,12 @@ def _merge(
         results=storage.where(RESULTS),
     )
     return report, [*failures, *(result for result in ordered if result.status == "ok")]
+
+
+def _results(part: Slice, work: Work, options: BatchOptions) -> list[ItemResult]:
+    """Return the recorded results of a shard."""
+    identity = identity_of(Items(part.items, source=part.location), work, options)
+    return list(Ledger(part.storage, part.items, identity).results())
 
 
 def _options(options: BatchOptions, config: AGSConfig, shards: int) -> dict[str, Any]:

@@ -24,7 +24,7 @@ def artifact(key):
         return client.read_latest_artifacts(artifact_filter=wanted)[0]
 
 
-def test_a_batch_has_a_task_run_for_each_chunk_a_progress_and_a_table(ags_config, tmp_path):
+def test_a_batch_has_a_task_run_for_each_chunk_a_progress_and_a_table(ags_config, tmp_path, caplog):
     items = [{"id": str(number)} for number in range(120)]
     state = run_batch(
         items,
@@ -38,6 +38,8 @@ def test_a_batch_has_a_task_run_for_each_chunk_a_progress_and_a_table(ags_config
     )
     report = state.result()
     assert (report.succeeded, report.failed) == (119, 1)
+    assert state.message == "119 of 120 items succeeded, 1 failed."
+    assert "Item 5 failed: ExitCode: exit code 1" in caplog.text
     assert float(artifact("batch-progress").data) == 100.0
     rows = json.loads(artifact("batch-results").data)
     assert (rows[0]["item"], rows[0]["outcome"], rows[0]["exit code"]) == ("5", "failed", "1")

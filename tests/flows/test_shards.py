@@ -134,6 +134,9 @@ def test_a_shard_that_is_lost_is_executed_again_and_the_parent_merges_all(
         )
         keys = sorted(one.key for one in client.read_artifacts(artifact_filter=ours))
     assert keys == ["batch-progress", "batch-results"]
+    assert report.resumed == 0
+    again = sharded(tmp_path / "out", items, command).result()
+    assert (again.resumed, again.succeeded, again.failed) == (12, 11, 1)
 
 
 def test_slices_hold_each_item_once_and_a_list_that_grows_leaves_items_where_they_are(tmp_path):
