@@ -63,8 +63,8 @@ for AGS_FLOWS_NAME in "${!AGS_FLOWS_ENV_@}"; do builtin eval "${!AGS_FLOWS_NAME}
 builtin unset AGS_FLOWS_NAME AGS_FLOWS_CWD
 """
 
-# Runs a command from a file. The arguments are the paths of the command and of its input, and a file that is emptied, so
-# that the parent process knows that the login profile did not end the shell. Builtins and their redirections work
+# Runs a command from a file. The arguments are the paths of the command and of its input, and a file that is emptied,
+# so that the parent process knows that the login profile did not end the shell. Builtins and their redirections work
 # whatever functions the profile has defined, for example `exec`.
 FROM_FILE = f"""{_PROLOGUE}
 AGS_FLOWS_FILE=$1 AGS_FLOWS_INPUT=$2; builtin : >|"$3"; builtin set --
@@ -126,7 +126,7 @@ ags_strays() {
 }
 """
 
-# ags_check_profile FILE ERR: a command that its login profile prevented has not succeeded, also after `exit 0` or `exec`.
+# ags_check_profile FILE ERR: a command that its login profile prevented has not succeeded, also after `exit 0`.
 PROFILE = r"""
 ags_check_profile() {
   [ -s "$1" ] && [ "$ags_code" -lt 128 ] || return 0
