@@ -4,6 +4,7 @@
 CHAOS_KINDS=cells,threads runs some kinds only.
 """
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -26,6 +27,11 @@ RUNS = int(os.environ.get("CHAOS_RUNS", "2"))
 AT_ONCE = 3
 LINES = 8
 MOST_STRIKES = 4
+ORPHANS_LIVE = 10.0
+"""Seconds for which the processes of a pool outlive the one that they work for.
+
+They wait for work forever, and as long as they have its output, Prefect's runner does not see that the run is over.
+"""
 MOST_ATTEMPTS = 12
 PASSWORD = "correct-horse-battery-staple-9781"
 
@@ -77,10 +83,19 @@ class Victim:
         self.attempts = 1
         self.strikes = 0
         self.history = []
+        self.orphans = []
+        self.orphaned = 0.0
         self.began = time.monotonic()
 
     def __str__(self):
         return f"{self.kind} {self.tool} after {self.history}"
+
+    def end_orphans(self):
+        """Kill the processes of a pool whose parent was killed."""
+        for process in self.orphans:
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+        self.orphans = []
 
     def more_runs(self, stage):
         """Add the runs that the run has started."""
@@ -98,7 +113,8 @@ def strike(stage, draw, victim):
     victim.history.append(kind)
     if kind in ("kill", "term", "orphans"):
         engines = sorted(stage.engines(run), key=created)
-        # The processes of a pool may outlive the one that they work for.
+        if kind == "orphans":
+            victim.orphans, victim.orphaned = [*victim.orphans, *engines[1:]], time.monotonic()
         for process in engines[:1] if kind == "orphans" else engines:
             try:
                 process.send_signal(signal.SIGTERM if kind == "term" else signal.SIGKILL)
@@ -132,6 +148,8 @@ def created(process):
 def go_on(stage, victim):
     """Look at the runs; retry one that has ended badly, resume one that waits; return whether all are over."""
     victim.more_runs(stage)
+    if victim.orphans and time.monotonic() - victim.orphaned > ORPHANS_LIVE:
+        victim.end_orphans()
     over = True
     for run in victim.runs:
         state = stage.state(run)
