@@ -30,6 +30,7 @@ ROOMS = {
     "functions": ("ags_flows/functions", "tests/functions"),
     "worker": ("ags_flows/worker", "tests/worker"),
     "batch": ("ags_flows/batch", "tests/batch"),
+    "emulator": ("ags_flows/emulator", "tests/emulator"),
     "documents": ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs", "deployments/README.md"),
 }
 """What is checked. It grows until it is everything."""

@@ -22,7 +22,7 @@ request with an ``Origin`` that is not the emulator's is refused, and a body nee
 ``POST /_emulator/reset``                         a clean account
 ================================================  ===========================================================
 
-Answers are JSON objects; an error is ``{"error": text}`` with status 400 or 404.
+Responses are JSON objects; an error is ``{"error": text}`` with status 400 or 404.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ class Controls:
         return {}
 
     async def set_transition(self, body: Json) -> Json:
-        """Say how a step goes."""
+        """Set how a step goes."""
         step = body.pop("step", None)
         self._world.transitions.declare(str(step), _made(Transition, body))
         return {"transitions": self._world.transitions.describe()}
@@ -141,7 +141,7 @@ class Controls:
         return {"time": iso(self._world.clock.now()), "advanced": self._world.clock.offset}
 
     async def set_client_tokens(self, body: Json) -> Json:
-        """Say what a repeated ClientToken does."""
+        """Set what a repeated ClientToken does."""
         if body.get("on_repeat") not in ("replay", "refuse"):
             raise ValueError("on_repeat must be replay or refuse")
         self._world.client_tokens.on_repeat = body["on_repeat"]

@@ -43,7 +43,7 @@ class Journal:
         self.count = 0
 
     def note(self, plane: str, operation: str, outcome: str, began: float, detail: str = "") -> None:
-        """Note a request that has been answered.
+        """Note a request whose response was sent.
 
         Args:
             plane: See `Entry`.

@@ -6,7 +6,7 @@ import socket
 from collections.abc import Callable, MutableMapping
 from typing import Any, Literal
 
-from .signed_addresses import Expired, signed
+from .signed_urls import Expired, signed
 from .world.instance import Instance
 from .world.machine import Asgi
 from .world.world import World
@@ -44,7 +44,7 @@ class InstanceTarget:
 
     @property
     def masked_host(self) -> str | None:
-        """The host that servers in it are told in place of the real one; ``${PORT}`` stands for the port."""
+        """The host that servers in it see in place of the real one; ``${PORT}`` stands for the port."""
         host = (self._instance.e2b.get("network") or {}).get("maskRequestHost")
         return str(host) if host else None
 
@@ -92,7 +92,7 @@ def targets_of(world: World) -> Callable[[str], InstanceTarget | None]:
 
 
 def signer_of(world: World) -> Callable[[MutableMapping[str, Any]], str | None]:
-    """Return how the gateway finds the instance that signed a request's address, be it gone or the time over."""
+    """Return a function that finds the instance that signed a request's URL, also if one of them has expired."""
 
     def find(scope: MutableMapping[str, Any]) -> str | None:
         for instance in world.all_instances():

@@ -43,7 +43,7 @@ class Api:
     """The routes of one code interpreter, an ASGI application.
 
     Raises, when it is called:
-        ConnectionError: The answer breaks off; the connection is to be closed without a proper end.
+        ConnectionError: The response breaks off; close the connection without a proper end.
     """
 
     def __init__(self, interpreter: CodeInterpreter) -> None:
@@ -51,7 +51,7 @@ class Api:
         self._interpreter = interpreter
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
+        """Handle one request."""
         if scope["type"] != "http":
             return
         try:
@@ -132,7 +132,7 @@ class Api:
             await asyncio.gather(gone, return_exceptions=True)
 
     async def _stream(self, context: Context, execution: Execution, gone: asyncio.Future[None], send: Send) -> None:
-        """Pass on what comes of an execution, until it ends or the client goes away."""
+        """Pass on the output of an execution, until it ends or the client goes away."""
         waiting: asyncio.Future[Any] | None = None
         try:
             while True:

@@ -20,8 +20,8 @@ class InnerServer:
         self._opening = asyncio.ensure_future(self._open(sandbox, port, app))
 
     async def close(self) -> None:
-        """Stop to listen and cut what is connected."""
-        # Not cancelled: a thread may be about to make the socket, and nobody would close it.
+        """Stop listening and cut all connections."""
+        # Not cancelled: a thread may be about to create the socket, which would then stay open.
         await asyncio.gather(self._opening, return_exceptions=True)
         if self._server is not None:
             self._server.close()

@@ -79,7 +79,7 @@ class Recipe:
 
 
 def language_named(name: str | None) -> str:
-    """Return the language that somebody means; Python unless another is named."""
+    """Return the language with a name or an alias; Python if the name is None."""
     language = (name or "python").strip().lower() or "python"
     return ALIASES.get(language, language)
 
@@ -88,7 +88,7 @@ def recipe_for(language: str, places: Places) -> Recipe:
     """Return how the kernel of a language is started.
 
     Raises:
-        NoKernel: There is none; says how to install it.
+        NoKernel: There is no kernel for it. The message explains how to install one.
     """
     if language == "python" and has_package("ipykernel"):
         return _of_python("ipykernel", places)

@@ -1,4 +1,4 @@
-"""What a kernel says, as lines of the answer to `/execute`."""
+"""The messages of a kernel, as lines of the response to `/execute`."""
 
 from __future__ import annotations
 

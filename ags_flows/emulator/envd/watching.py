@@ -22,7 +22,7 @@ _MODIFY, _ATTRIB, _MOVED_FROM, _MOVED_TO, _CREATE, _DELETE = 0x02, 0x04, 0x40, 0
 _IS_DIRECTORY = 0x40000000
 _HEADER = struct.Struct("iIII")
 
-# In the order in which Go's fsnotify tells them where one event is several.
+# In the order in which Go's fsnotify reports them if one event is several.
 _KINDS = (
     (_CREATE | _MOVED_TO, EventType.CREATE),
     (_MOVED_FROM, EventType.RENAME),
@@ -41,7 +41,7 @@ class Watch:
         files: The sandbox's files.
         path: The directory.
         recursive: Whether directories in it are watched too.
-        describe: Returns what is at a path, for events that tell it; None for events without.
+        describe: Returns the entry at a path, for events that have one; None for events without entries.
 
     Raises:
         OSError: The directory cannot be watched.
@@ -80,7 +80,7 @@ class Watch:
         return events
 
     def close(self) -> None:
-        """End the watch; once more is a success."""
+        """End the watch. Idempotent."""
         if self._closed:
             return
         self._closed = True

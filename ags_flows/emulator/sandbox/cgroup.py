@@ -75,7 +75,7 @@ def _delegates(controller: str) -> bool:
         if controller not in (group / "cgroup.controllers").read_text().split():
             return False
         if controller not in (group / "cgroup.subtree_control").read_text().split():
-            # Refused where the group has processes of its own, as that of most services has.
+            # The kernel refuses this for a group that contains processes, as those of most services do.
             (group / "cgroup.subtree_control").write_text(f"+{controller}")
     except OSError:
         return False
@@ -89,7 +89,7 @@ def _limit(name: str, controller: str, limit: int, *files: str) -> None:
         name: The group's name.
         controller: What is limited.
         limit: How much of it.
-        files: Where it is said in version 2, and where in version 1.
+        files: The file for it in version 2, and that in version 1.
     """
     unified = own_group()
     if unified is not None and _delegates(controller):
@@ -150,7 +150,7 @@ class Cgroup:
                     os.write(entry, str(pid).encode())
 
     def freeze(self, frozen: bool) -> None:
-        """Stop all that is in it, or let it go on; returns when that is so. Blocking."""
+        """Stop all its processes, or let them go on; return when that is done. Blocking."""
         try:
             (self._path / "cgroup.freeze").write_text("1" if frozen else "0")
             deadline = time.monotonic() + FREEZE_TIMEOUT

@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 class Halt:
-    """Stops the processes of one sandbox, and lets exactly those go on.
+    """Stops the processes of one sandbox, and later continues exactly those.
 
     Args:
         pids: Returns the host's ids of the sandbox's processes.
@@ -25,8 +25,8 @@ class Halt:
         self._guards: list[subprocess.Popen[bytes]] = []
 
     def halt(self) -> None:
-        """Stop what does not rest, and remember it: others were stopped before; blocking."""
-        # A process may fork while it is being stopped: again, until nobody new is found.
+        """Stop the processes that are not stopped yet, and remember them. Blocking."""
+        # A process may fork while it is being stopped: repeat until there is no new process.
         for _ in range(10):
             fresh = [pid for pid in self._pids() if pid not in self._halted and not self._rests(pid)]
             if not fresh:

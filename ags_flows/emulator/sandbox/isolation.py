@@ -24,8 +24,8 @@ class Isolation:
 
     Attributes:
         bwrap: The path of bubblewrap, None when sandboxes are plain directories.
-        root: Whether sandboxes have users of their own; an ordinary user can map one only.
-        users: The user namespaces of sandboxes that have users of their own; None without.
+        root: Whether sandboxes have separate users; an ordinary user can map only one.
+        users: The user namespaces of sandboxes with separate users; None without.
         limits: The sentences.
     """
 

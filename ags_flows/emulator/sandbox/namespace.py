@@ -1,4 +1,4 @@
-"""A sandbox in Linux namespaces of its own: one long-lived bubblewrap, which commands enter by nsenter."""
+"""A sandbox in its own Linux namespaces: one long-lived bubblewrap, which commands enter by nsenter."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _MS_NODEV, _MS_REMOUNT, _MS_BIND = 0x4, 0x20, 0x1000
 
 
 class NamespaceSandbox(Sandbox):
-    """A sandbox with processes, users, files, ports and a host name of its own."""
+    """A sandbox with separate processes, users, files, ports and host name."""
 
     def __init__(self, spec: SandboxSpec) -> None:
         """Hold the description; nothing runs yet. Use `Sandbox.start`."""
@@ -124,7 +124,7 @@ class NamespaceSandbox(Sandbox):
         return listener
 
     async def wait_dead(self) -> None:
-        """Return when it has ended, by `stop` or by itself."""
+        """Return when it has ended, by `stop` or otherwise."""
         if self._dead is not None:
             await asyncio.shield(self._dead)
 
@@ -253,7 +253,7 @@ class NamespaceSandbox(Sandbox):
             if Path(name).is_dir():
                 yield from ("--ro-bind", name, name)
         for bind in spec.binds:
-            # Parents that bubblewrap makes by itself are for their owner alone.
+            # Parent directories that bubblewrap creates are private to their owner.
             for parent in reversed(PurePosixPath(bind.target).parents):
                 yield from ("--dir", str(parent))
             yield from ("--ro-bind" if bind.readonly else "--bind", str(bind.source), bind.target)
@@ -263,13 +263,13 @@ class NamespaceSandbox(Sandbox):
             yield from ("--ro-bind", name, name)
         for name in filter(os.path.exists, KERNEL_HIDDEN):
             yield from ("--ro-bind", "/dev/null", name)
-        # Who starts anew without memory has booted, and can tell by this.
+        # A sandbox that starts without saved memory has booted: programs see this by the boot id.
         yield from ("--perms", "0444", "--ro-bind-data", str(boot), "/proc/sys/kernel/random/boot_id")
-        # By a name of its own: `pkill sleep` inside must not end the sandbox.
+        # With a special name: `pkill sleep` inside must not end the sandbox.
         yield from ("--symlink", shutil.which("sleep", path=PATH) or "/bin/sleep", f"/dev/{_READY}", "--chdir", "/")
 
     def _wait_ready(self) -> int:
-        """Wait until the namespaces are whole: bubblewrap tells the id before it has mounted everything.
+        """Wait until the namespaces are whole: bubblewrap writes the id before it has mounted everything.
 
         Returns:
             The host's id of the process that keeps them.

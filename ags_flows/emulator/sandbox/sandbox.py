@@ -26,7 +26,7 @@ from .spec import SandboxSpec, Usage
 from .tree import Tree, copy_tree
 
 IDENTITY = "/run/e2b"
-"""The directory with files that say which sandbox it is."""
+"""The directory with files from which programs read the sandbox's id."""
 
 FILLER = "/.full"
 """The file that takes all the room of a disk that is made full."""
@@ -36,7 +36,7 @@ class Sandbox(ABC):
     """A sandbox of this machine, as well isolated as it can be.
 
     Attributes:
-        spec: What it was to be.
+        spec: Its description.
         files: Its files, seen from the host.
     """
 
@@ -105,7 +105,7 @@ class Sandbox(ABC):
 
     @abstractmethod
     async def wait_dead(self) -> None:
-        """Return when it has ended, by `stop` or by itself."""
+        """Return when it has ended, by `stop` or otherwise."""
 
     @abstractmethod
     def connect(self, port: int) -> socket.socket:
@@ -229,7 +229,7 @@ class Sandbox(ABC):
         return ()
 
     def _introduce(self) -> None:
-        """Tell programs inside where they are, in the places where those of E2B look for it."""
+        """Write the sandbox's id where programs for E2B look for it."""
         # Not on the host's paths: a saved file system may have links in these places.
         with contextlib.suppress(OSError):
             self.files.make_directories(IDENTITY, self.owner("root"))
@@ -325,7 +325,7 @@ class Sandbox(ABC):
         self.files.full = full
 
     async def stop(self) -> None:
-        """End every process of it and remove its directory; once more is a success."""
+        """End its processes and remove its directory. Idempotent."""
         if self._stopped:
             return
         self._stopped = True

@@ -16,7 +16,7 @@ _DAY = 24 * 3600.0
 class ClientTokens:
     """What was made for which token.
 
-    Whether AGS answers a repeated request with the original resource or with ``FailedOperation.DuplicateRequest``
+    Whether AGS responds to a repeated request with the original resource or with ``FailedOperation.DuplicateRequest``
     is not documented; both can be switched on.
 
     Args:
@@ -76,7 +76,7 @@ class ClientTokens:
             self._store.drop("client_tokens", name)
 
     def clear(self) -> None:
-        """Forget all tokens, and answer repeated ones as at first."""
+        """Forget all tokens, and handle repeated ones as at the start."""
         for name in self._made:
             self._store.drop("client_tokens", name)
         self._made.clear()

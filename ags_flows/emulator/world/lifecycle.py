@@ -73,7 +73,7 @@ class Course:
         self._begin(instance, "instance.pause", self._pause(instance, memory))
 
     def resume(self, instance: Instance, timeout: int, *, memory: bool = True) -> None:
-        """Begin to resume a paused instance; without memory it boots anew from its files.
+        """Begin to resume a paused instance; without memory it boots again from its files.
 
         Raises:
             Refusal: when it is not PAUSED, or the quota of running instances is used up.
@@ -153,7 +153,7 @@ class Course:
             await asyncio.wait([instance.task])
 
     async def die(self, instance: Instance, why: str = "the sandbox died") -> None:
-        """End an instance as if its sandbox had died by itself."""
+        """End an instance as if its sandbox had died without a request."""
         if instance.ended:
             return
         self._still(instance)
@@ -203,7 +203,7 @@ class Course:
         await self.power.leave(instance)
 
     async def discard(self, instance: Instance) -> None:
-        """End an instance at once and leave nothing of it."""
+        """End an instance immediately and leave nothing of it."""
         self._still(instance)
         task, instance.task = instance.task, None
         await cancelled(task)
@@ -337,7 +337,7 @@ class Course:
         await machine.wait_dead()
         if instance.machine is machine and not instance.ended and instance.status != "STOPPING":
             instance.watcher = None
-            await self.die(instance, "the sandbox ended by itself")
+            await self.die(instance, "the sandbox ended unexpectedly")
 
     def _count_down(self, instance: Instance, due: float) -> None:
         instance.expires_at = due

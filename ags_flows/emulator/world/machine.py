@@ -27,7 +27,7 @@ class Plan:
     Args:
         sandbox_id: The instance's id; its host name begins with it.
         directory: The machine's own directory on the host.
-        tokens: Who may use it.
+        tokens: The access tokens of its ports.
         seed: The saved file system to start from.
         image: What the image adds to a fresh file system.
         network: Which other machines it may reach.
@@ -110,7 +110,7 @@ class Machine(Protocol):
         ...
 
     async def wait_dead(self) -> None:
-        """Return when the sandbox has ended by itself."""
+        """Return when the sandbox has ended."""
         ...
 
     def processes(self) -> list[dict[str, Any]]:
@@ -288,7 +288,7 @@ class SandboxMachine:
             await last()
 
     async def wait_dead(self) -> None:
-        """Return when the sandbox has ended by itself."""
+        """Return when the sandbox has ended."""
         await self._sandbox.wait_dead()
 
     def processes(self) -> list[dict[str, Any]]:

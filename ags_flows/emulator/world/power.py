@@ -142,7 +142,7 @@ def _reach_of(instance: Instance) -> Reach:
 
 
 async def launched(launch: Launch, plan: Plan) -> Machine:
-    """Launch a machine; when cancelled meanwhile, leave none behind."""
+    """Launch a machine. If cancelled, leave none behind."""
     launching = asyncio.ensure_future(launch(plan))
     try:
         return await asyncio.shield(launching)
@@ -153,7 +153,7 @@ async def launched(launch: Launch, plan: Plan) -> Machine:
 
 
 async def unshaken(work: Awaitable[T]) -> T:
-    """Finish some work however often the caller is cancelled meanwhile; the cancellation follows then."""
+    """Finish some work however often the caller is cancelled, and then raise the cancellation."""
     task = asyncio.ensure_future(work)
     cancelled = False
     while not task.done():

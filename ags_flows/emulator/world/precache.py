@@ -33,7 +33,7 @@ class PrecachedImage:
     pending: Pending | None = None
 
     def shown(self, *, listed: bool = False) -> Json:
-        """Return it as the Cloud API shows it; ``listed`` as ``PreCacheImage``, else as the task's answer."""
+        """Return it as the Cloud API shows it; ``listed`` as ``PreCacheImage``, else as the task's response."""
         shown = {
             "Image": self.image,
             "ImageDigest": digest_of(self.image),

@@ -26,7 +26,7 @@ def read_profile(source: Mapping[str, Any] | Path | str) -> dict[str, Any]:
     """Return a profile from a file, or as it is.
 
     Raises:
-        ValueError: The file cannot be read, or is no profile.
+        ValueError: The file cannot be read, or is not a profile.
     """
     if isinstance(source, Mapping):
         return dict(source)

@@ -1,4 +1,4 @@
-"""The one exception by which the emulated platform says no."""
+"""The exception for every request that the emulated platform refuses."""
 
 from __future__ import annotations
 

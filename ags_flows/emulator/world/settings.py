@@ -31,7 +31,7 @@ class Settings:
         strict_roles: Whether images of enterprise and personal registries need RoleArn.
         token_lifetime: Seconds for which an acquired access token is good.
         retention: Seconds for which an instance that has ended stays listed; at most 1,000 are.
-        envd_version: The version of envd that E2B clients are told.
+        envd_version: The version of envd that E2B clients see.
         start: ``async``: StartSandboxInstance returns an instance that is STARTING. ``at-once``: it returns when the
             instance is RUNNING, which some clients rely on.
         tls: Whether HTTPS is spoken too, on the same port.

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(isolation().bwrap is None, reason="no namespaces
 needs_root = pytest.mark.skipif(not isolation().root, reason="needs root")
 
 
-def test_every_sandbox_has_processes_names_and_ports_of_its_own(started):
+def test_every_sandbox_has_separate_processes_names_and_ports(started):
     one, two = started(), started()
     serve = "python3 -m http.server 8000 --bind 127.0.0.1 -d /tmp >/dev/null 2>&1 & echo $(hostname) > /tmp/index.html"
     for sandbox in (one, two):
@@ -276,7 +276,7 @@ def test_its_keeper_does_not_go_with_other_sleepers(started):
     assert sandbox.alive
 
 
-def test_usage_and_processes_are_told(started):
+def test_usage_and_processes_are_reported(started):
     sandbox = started()
     process = started.run(sandbox.spawn(["/bin/bash", "-c", "while :; do :; done"]))
     sandbox.usage()
@@ -412,7 +412,7 @@ def test_a_process_that_cannot_be_started_leaves_nothing(started, left):
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     started.run(asyncio.sleep(0.1))
 
-    # Fewer, where the garbage of other tests is collected meanwhile.
+    # Fewer, if the garbage of other tests was collected.
     assert me.num_fds() <= before
     assert sorted(child.name() for child in left.new()[1]) == ["bwrap", "bwrap", "init"]
 
