@@ -31,6 +31,7 @@ ROOMS = {
     "worker": ("ags_flows/worker", "tests/worker"),
     "batch": ("ags_flows/batch", "tests/batch"),
     "emulator": ("ags_flows/emulator", "tests/emulator"),
+    "cloud": ("ags_flows/cloud", "tests/cloud"),
     "documents": ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs", "deployments/README.md"),
 }
 """What is checked. It grows until it is everything."""

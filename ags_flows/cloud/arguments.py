@@ -29,7 +29,7 @@ def check_instance_id(instance_id: str) -> str:
     """Return the id of an instance; AGS has had several forms, all of which fit into a host's name.
 
     Raises:
-        ConfigurationError: It can be none.
+        ConfigurationError: It cannot be an id.
     """
     if not _INSTANCE_ID.fullmatch(instance_id):
         raise ConfigurationError(

@@ -49,7 +49,7 @@ class ControlPlane:
     """The control plane of one account in one region. Thread-safe and synchronous.
 
     Every method raises the errors of `ags_flows.cloud.error_mapping`, with code and RequestId. No call is repeated
-    in here: whoever retries knows what a repetition means.
+    here: only the caller knows whether a repetition is safe.
     """
 
     _known: OrderedDict[Connection, ControlPlane] = OrderedDict()
@@ -98,7 +98,7 @@ class ControlPlane:
         return view
 
     def close(self) -> None:
-        """Close the connections that nobody uses at the moment; the next call opens one again."""
+        """Close the connections that are not in use; the next call opens one again."""
         self._transport.close()
 
     # Tools
@@ -135,8 +135,8 @@ class ControlPlane:
     ) -> list[Tool]:
         """Return the tools, all of them unless `limit` is given; conditions must all hold.
 
-        AGS has changed its filters before: what it answers is checked again here, and a filter by name that it
-        refuses is replaced by reading all.
+        AGS has changed its filters before. So its responses are filtered again here, and if AGS refuses a filter by
+        name, all tools are read.
         """
         conditions = wire.present(ToolName=name, ToolType=type, Status=status)
         filters = [{"Name": key, "Values": [value]} for key, value in conditions.items()]
@@ -362,7 +362,7 @@ class ControlPlane:
         except NotFoundError:
             return
         except (ConflictError, InvalidRequestError):
-            # What AGS answers to a second stop is not documented: the state decides.
+            # The response of AGS to a second stop is not documented: the state decides.
             known = self.list_instances(ids=[instance_id])
             if known and known[0].status not in ENDED:
                 raise

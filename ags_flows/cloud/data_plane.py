@@ -36,8 +36,8 @@ LARGEST_READ = 1 << 30
 class DataPlane:
     """One sandbox. Thread-safe and synchronous; every call has a deadline.
 
-    The token is acquired by the first call, anew a minute before it expires, and once more after a 401: the call that
-    was refused is then repeated, which is safe, since it was not executed.
+    The token is acquired by the first call, and again a minute before it expires and after a 401. The call that got
+    the 401 is then repeated. That is safe, since it was not executed.
 
     Args:
         connection: Where the data plane is.
@@ -101,7 +101,7 @@ class DataPlane:
             cwd: Working directory, by default the user's home.
             env: Environment.
             timeout: Seconds; then envd kills the command.
-            on_stdout: Gets pieces of text as they come.
+            on_stdout: Called with each piece of text as it arrives.
             on_stderr: The same for stderr.
             limit: How many bytes of each stream are kept: head and tail of longer output.
             profile: Whether bash is a login shell (`bash -l -c`). False for scripts of this package: see `script`.
@@ -248,7 +248,7 @@ class DataPlane:
 
         Args:
             path: Absolute, or relative to the user's home.
-            user: Who reads it.
+            user: The user that reads it.
             timeout: Seconds for the whole file, None for no limit but that of a minute's silence.
         """
         stream = self.call(
@@ -268,7 +268,7 @@ class DataPlane:
     def read_range(self, path: str, offset: int, size: int, *, user: str | None = None) -> bytes | None:
         """Return up to `size` bytes of a file from an offset, or None where the sandbox serves no ranges.
 
-        The SDK has no method for it, but envd answers `Range` requests with 206 and 416.
+        The SDK has no method for it, but envd responds to `Range` requests with 206 and 416.
         """
 
         def get(sandbox: Any) -> bytes | None:
@@ -314,7 +314,7 @@ class DataPlane:
         return bool(self.call(f"make {path}", lambda sandbox: sandbox.files.make_dir(path, user=user)))
 
     def move(self, source: str, target: str, *, user: str | None = None) -> None:
-        """Move a file or a directory; an existing file is replaced at once."""
+        """Move a file or a directory; an existing file is replaced atomically."""
         self.call(f"move {source}", lambda sandbox: sandbox.files.rename(source, target, user=user))
 
     def remove(self, path: str, *, user: str | None = None) -> None:
@@ -325,7 +325,7 @@ class DataPlane:
             return
 
     def is_alive(self) -> bool:
-        """Whether the sandbox answers."""
+        """Return True if the sandbox responds."""
         try:
             return bool(self.call("look", lambda sandbox: sandbox.is_running(request_timeout=5.0)))
         except AGSFlowsError:
@@ -342,7 +342,7 @@ class DataPlane:
         self.token.forget()
 
     def call(self, what: str, action: Callable[[Any], R]) -> R:
-        """Do something with the live sandbox: with a fresh token, once more after a 401, errors as ours.
+        """Call the live sandbox with a fresh token, again after a 401, and convert errors.
 
         Args:
             what: What is being done, such as `read /tmp/x`, for the message of an error.
@@ -397,7 +397,7 @@ class DataPlane:
         )
 
     def refresh_in_time(self) -> None:
-        """Acquire the token anew if it is about to expire: for who uses an attached object by themselves."""
+        """Acquire a new token if it is about to expire, for callers that use an attached object directly."""
         self.token.fresh()
 
     def _swap(self, token: AccessToken) -> None:

@@ -1,4 +1,4 @@
-"""The e2b sandbox objects that leave this package: for users who know the SDK and want its own methods."""
+"""The e2b sandbox objects that leave this package: for users of the SDK's own methods."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class CellSandbox(Sandbox):  # type: ignore[misc]
 class KeylessSandbox(RefreshedParts, CellSandbox):
     """An `e2b_code_interpreter.Sandbox` that needs no E2B API key.
 
-    Files, commands, terminals and code use an access token that is acquired anew before it expires. `kill`,
+    Files, commands, terminals and code use an access token that is acquired again before it expires. `kill`,
     `set_timeout`, `pause`, and the end of a `with` block, go to the control plane of AGS. The SDK's other methods of
     E2B's API (`get_info`, snapshots, metrics) do need a key.
     """

@@ -15,7 +15,7 @@ REFRESH_PAUSE = 30.0
 
 
 class LiveToken:
-    """A token that is acquired by the first call that needs it, and anew a minute before it expires. Thread-safe.
+    """A token that is acquired by the first call, and again a minute before it expires. Thread-safe.
 
     Args:
         acquire: Gets an access token from the control plane.
@@ -46,7 +46,7 @@ class LiveToken:
         return token if token is not None else self.renewed(self._held)
 
     def renewed(self, used: AccessToken | None) -> AccessToken:
-        """Return a token acquired anew, unless another thread has done so since `used` was used."""
+        """Return a new token, or the one that another thread acquired since `used` was used."""
         with self._lock:
             if self._held is not None and self._held is not used:
                 return self._held
@@ -59,6 +59,6 @@ class LiveToken:
         return token
 
     def forget(self) -> None:
-        """Hold nothing any more."""
+        """Drop the token."""
         with self._lock:
             self._held = None

@@ -12,7 +12,7 @@ Call = Callable[[str, Mapping[str, Any]], Mapping[str, Any]]
 R = TypeVar("R")
 
 PAGE = 100
-"""The most items that AGS gives at once, and the most ids that one request may name."""
+"""The most items that AGS returns in one response, and the most ids that one request may name."""
 
 LAST_OFFSET = 10_000
 """Paging by offset ends here."""
