@@ -32,6 +32,8 @@ ROOMS = {
     "batch": ("ags_flows/batch", "tests/batch"),
     "emulator": ("ags_flows/emulator", "tests/emulator"),
     "cloud": ("ags_flows/cloud", "tests/cloud"),
+    "swerex": ("ags_flows/swerex", "tests/swerex"),
+    "flows": ("ags_flows/flows", "tests/flows"),
     "documents": ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs", "deployments/README.md"),
 }
 """What is checked. It grows until it is everything."""

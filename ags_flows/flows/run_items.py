@@ -1,4 +1,4 @@
-"""`run_items()`: many items through a pool of sandboxes, inside of a flow of your own. `run_batch` is a flow of it."""
+"""`run_items()`: many items through a pool of sandboxes, inside of your flow. `run_batch` is the same as a flow."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from ags_flows.session import make_tool
 from ags_flows.tasks.tools import tool_id
 
 MOST_SANDBOXES = 100
-"""How many at the same time by default: a thread each, and more than one process feeds with short items."""
+"""How many at the same time by default: each needs a thread, and one process cannot keep more busy with short items."""
 
 SHOWN_FAILURES = 100
 

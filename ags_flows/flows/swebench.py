@@ -79,7 +79,7 @@ def swebench_evaluate(
             a specification is given, and kept.
         image_registry_type: Where the images are: `system` for those that AGS has.
         tool_per_image: Keep a tool for each image instead, with the flow `sync_tools`: instances start sooner.
-        sandboxes: How many at once; empty: what the account's quota leaves free, at most 100.
+        sandboxes: How many at the same time; empty: what the account's quota leaves free, at most 100.
         timeout: Seconds for each evaluation script.
         retries: How often an instance is tried again after a failure of the sandbox or the cloud.
         results: Where logs, verdicts and the report are kept: a path, or a URL such as s3://bucket/path. A later run
@@ -104,7 +104,7 @@ def swebench_evaluate(
         ```
     """
     if not 0 < timeout < float("inf"):
-        raise ConfigurationError(f"timeout={timeout!r}: seconds greater than 0 are needed.")
+        raise ConfigurationError(f"timeout must be > 0 seconds, got {timeout!r}.")
     config = resolve_config(config)
     started = time.monotonic()
     instances, problems = read_dataset(dataset, split, image_registry_type)
@@ -197,7 +197,7 @@ def _order(
         return own
     if not tool:
         raise ConfigurationError("tool: it is empty.", hint="Give a tool of type swebench, such as swebench-v1.")
-    # One that is not there is told before anything is started, not once for each instance.
+    # A missing tool is reported before anything is started, and not once for each instance.
     ready = as_step(ensure_tool)(tool, config=config) if isinstance(tool, ToolSpec) else tool
     name = as_step(wait_tool_active)(ready, config=config).id
     return lambda item: Order(name, CustomConfiguration(image=item["image"], image_registry_type=registry))
