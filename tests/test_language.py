@@ -34,6 +34,8 @@ ROOMS = {
     "cloud": ("ags_flows/cloud", "tests/cloud"),
     "swerex": ("ags_flows/swerex", "tests/swerex"),
     "flows": ("ags_flows/flows", "tests/flows"),
+    "run": ("ags_flows/run", "tests/run"),
+    "tasks": ("ags_flows/tasks", "tests/tasks"),
     "documents": ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs", "deployments/README.md"),
 }
 """What is checked. It grows until it is everything."""

@@ -5,7 +5,7 @@ would wait for its command until the process is killed. So each session enters `
 
 - immediately, when a block in the main thread ends by a SIGTERM, a Ctrl-C, or a cancellation;
 - immediately, when the coroutine that waits for the block's thread is cancelled (`ags_flows.run.awaitable`);
-- within a few seconds, when the Prefect server says that its flow run, or one that this is nested in, is being
+- within a few seconds, when the Prefect server reports that its flow run, or one that this is nested in, is being
   cancelled. That is what reaches sessions of a flow that has no session in its main thread, and sessions in processes
   that get no signal, such as those of a process pool or of Dask.
 """

@@ -179,8 +179,8 @@ def _ending_of_dropped(run: UUID | None) -> Ending:
 def _states_on_path(flow_run_id: UUID) -> list[StateType | None]:
     """Return the states of a flow run and of the flow runs that it is nested in, innermost first.
 
-    The first state of a cancellation is the last one in the list. A run of a deployment is a root: it has a process of
-    its own, and the end of its parent says nothing about it.
+    The first state of a cancellation is the last one in the list. A run of a deployment is a root: it has a separate
+    process, and does not end with its parent.
     """
     states: list[StateType | None] = []
     settings = {PREFECT_CLIENT_MAX_RETRIES: REQUEST_RETRIES}

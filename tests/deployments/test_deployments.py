@@ -149,5 +149,5 @@ def test_a_server_that_does_not_answer_is_told():
     from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
     with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:1/api", PREFECT_CLIENT_MAX_RETRIES: 0}):
-        with pytest.raises(UnreachableError, match="does not answer"):
+        with pytest.raises(UnreachableError, match="does not respond"):
             sync_automations()
