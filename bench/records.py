@@ -24,7 +24,7 @@ class Record:
         self._over = asyncio.Event()
 
     async def envd_app(self, scope: Any, receive: Any, send: Any) -> None:
-        """Refuse: there is nobody in it."""
+        """Refuse the request: the sandbox has no processes."""
         raise ConnectionRefusedError
 
     def connect(self, port: int) -> socket.socket:
@@ -36,7 +36,7 @@ class Record:
         self._over.set()
 
     async def leave(self) -> None:
-        """End: there are no processes to leave behind."""
+        """End the record: there are no processes to leave behind."""
         self._over.set()
 
     async def wait_dead(self) -> None:
@@ -49,7 +49,7 @@ class Record:
 
 
 async def launch(plan: object) -> Any:
-    """Return a machine at once."""
+    """Return a machine immediately."""
     return Record()
 
 

@@ -32,7 +32,7 @@ def figures() -> Iterator[Figure]:
         deployment = AGSDeployment(tool=TOOL, ags=config)
         began = time.perf_counter()
         loop.run_until_complete(deployment.start())
-        yield Figure("a SWE-ReX deployment until it answers", time.perf_counter() - began, "s", 10.0)
+        yield Figure("a SWE-ReX deployment until it responds", time.perf_counter() - began, "s", 10.0)
         try:
             for runtime in (deployment.runtime, direct):
                 loop.run_until_complete(runtime.create_session(SHELL))

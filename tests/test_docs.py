@@ -37,7 +37,7 @@ def nothing_is_left(control):
     return True
 
 
-# Prefect leaves a socket of its own to the garbage collector when the event loop of an async flow ends.
+# Prefect leaves a socket to the garbage collector when the event loop of an async flow ends.
 @pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(

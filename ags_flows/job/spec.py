@@ -21,7 +21,7 @@ Snapshots = Literal["none", "before", "after", "both"]
 
 
 class JobSpec(Value):
-    """Commands in a sandbox of their own.
+    """Commands in a dedicated sandbox.
 
     Attributes:
         commands: Run one after another, until one fails.
@@ -33,7 +33,7 @@ class JobSpec(Value):
         env: Environment of the commands.
         secrets: Environment from Prefect Secret blocks: variable name to name of the block.
         cwd: Working directory. None: the user's home.
-        user: Who runs the commands.
+        user: The user that runs the commands.
         timeout: Seconds for each command. None: no limit.
         lease: How long the sandbox outlives this process. None: the configuration's.
         check: Whether an exit code other than 0 is an error.

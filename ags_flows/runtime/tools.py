@@ -51,7 +51,7 @@ class Tools(Account):
         storage_mounts: Sequence[Mapping[str, Any]] | None = None,
         wait_for_active: bool = True,
     ) -> str:
-        """Create a tool of type `custom` and return its id. A lost answer does not make a second one.
+        """Create a tool of type `custom` and return its id. A lost response does not create a second one.
 
         Args:
             tool_name: 1 to 50 letters, digits, `_` or `-`.

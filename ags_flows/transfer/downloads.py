@@ -48,7 +48,7 @@ failed() {{
 # FORMAT is what find prints of each entry.
 _ENTER = f"""
 needs tar find xargs sort grep sed
-is_there "$T" || refuse {NOTHING} "${{T#./}} is no directory in the sandbox"
+is_there "$T" || refuse {NOTHING} "there is no directory ${{T#./}} in the sandbox"
 [ -d "$T" ] || refuse {IS_FILE} "${{T#./}} is a file"
 cd -- "$T" && mkdir -m 700 -- "$W" || exit 1
 export FORMAT
@@ -122,7 +122,7 @@ def download_directory(
         local: The directory on this machine.
         exclude: Patterns in the style of `.gitignore`, relative to `remote`.
         links: Whether links that lead outside of `remote` are kept, or skipped. Nothing is written through them.
-        user: Who reads it.
+        user: The user that reads it.
         progress: Called for each piece.
 
     Raises:

@@ -70,7 +70,7 @@ class Exclusion:
         return next((excluded for pattern, excluded in self._patterns if _matches(pattern, path)), False)
 
     def remaining(self, entries: Iterable[tuple[str, bool]]) -> Iterator[str]:
-        """Give the names that are not left out, by themselves or with a directory above them.
+        """Yield the names that are not left out, alone or with a directory above them.
 
         Args:
             entries: Names and whether they are directories.

@@ -42,7 +42,7 @@ def from_home(remote: str) -> str:
     if remote == "~" or remote.startswith("~/"):
         remote = remote[2:].lstrip("/") or "."
     path = posixpath.normpath(remote)
-    # POSIX gives a meaning of its own to two slashes at the beginning.
+    # In POSIX, two slashes at the beginning have a special meaning.
     return path[1:] if path.startswith("//") else path
 
 

@@ -62,7 +62,7 @@ def run_script(plane: DataPlane, script: str, what: str, user: str | None, size:
         plane: The sandbox.
         script: Gets `values` as variables.
         what: What is being done, for messages.
-        user: Who runs it.
+        user: The user that runs it.
         size: How many bytes it handles, for its deadline.
         **values: Variables.
 

@@ -93,8 +93,8 @@ def fetch(
         plane: The sandbox.
         remote: The file.
         file: Open for writing, without a buffer.
-        user: Who reads it.
-        size: Its bytes, as far as they are known.
+        user: The user that reads it.
+        size: Its bytes, if they are known.
         most: The most bytes that are accepted.
         progress: Called for each piece.
 

@@ -88,7 +88,7 @@ def upload_directory(
         remote: The directory in the sandbox.
         exclude: Patterns in the style of `.gitignore`, relative to `local`.
         links: Whether links that lead outside of `local` are kept, or skipped.
-        user: Who owns what is new.
+        user: The owner of new files.
         progress: Called for each piece.
 
     Raises:

@@ -203,7 +203,7 @@ class Account:
         return made  # type: ignore[no-any-return]
 
     def sample(self, name: str, seconds: float) -> None:
-        """Note one duration; the answer is the median of all."""
+        """Note one duration; the result is the median of all."""
         self._samples.setdefault(name, []).append(seconds)
         self.answers[name] = round(statistics.median(self._samples[name]), 3)
 
@@ -213,7 +213,7 @@ class Account:
         """End and delete all that this run has made.
 
         Returns:
-            What could not be deleted, in words for the user.
+            What could not be deleted, as text for the user.
         """
         left = []
         for instance_id in self._instances:

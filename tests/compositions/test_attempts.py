@@ -76,7 +76,7 @@ def test_a_secret_that_was_rotated_between_attempts_leaves_the_command_the_same(
         assert ran(sandbox) == ["x"]
 
 
-def test_a_cell_in_a_context_of_its_own_is_not_executed_again(ags_config, attempt, killed_session):
+def test_a_cell_in_a_separate_context_is_not_executed_again(ags_config, attempt, killed_session):
     def cell(sandbox):
         context = tasks.create_code_context.fn(sandbox.instance, config=ags_config)
         code = "open('ran', 'a').write('x'); 6 * 7"

@@ -1,4 +1,4 @@
-"""Flows and tasks of the tests that need processes of their own. `work.py flows` and `work.py tasks` serve them."""
+"""Flows and tasks of the tests that need separate processes. `work.py flows` and `work.py tasks` serve them."""
 
 import faulthandler
 import json
