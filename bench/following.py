@@ -41,9 +41,7 @@ def figures() -> Iterator[Figure]:
         with ThreadPoolExecutor(AT_ONCE) as pool:
             right = sum(pool.map(lambda number: _counts(plane, number), range(AT_ONCE)))
         seconds = time.monotonic() - began
-        yield Figure(
-            f"{AT_ONCE} concurrent commands: right ones", right, "", AT_ONCE, True, f"{seconds:.0f} s"
-        )
+        yield Figure(f"{AT_ONCE} concurrent commands: right ones", right, "", AT_ONCE, True, f"{seconds:.0f} s")
 
         calls: list[float] = []
         counted = _Counted(plane, calls)

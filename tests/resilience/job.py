@@ -244,7 +244,9 @@ def inputs(tool: str, directory: str, units: list[str]) -> None:
 def cells(tool: str, directory: str, units: list[str]) -> None:
     """Run code cells, identical ones among them, with variables that live on."""
     with sandbox_session("code-interpreter-v1", lease="1m") as sandbox:
-        cell = "lines = []\ndef log(text):\n    lines.append(text)\n    open('ran', 'a').write(text + '\\n')\nlog('first')"
+        cell = (
+            "lines = []\ndef log(text):\n    lines.append(text)\n    open('ran', 'a').write(text + '\\n')\nlog('first')"
+        )
         sandbox.run_code(cell, check=True)
         for _ in range(2):
             sandbox.run_code("log('second')", check=True)
