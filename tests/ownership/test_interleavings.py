@@ -3,7 +3,9 @@
 import pytest
 
 from . import programs
-from .model import BrokenRuleError, Rules, World
+from .errors import BrokenRuleError
+from .model import World
+from .rules import Rules
 
 
 def until(world, fiber, condition):
