@@ -54,7 +54,7 @@ def figures() -> Iterator[Figure]:
 
 
 def _counts(plane: DataPlane, number: int) -> bool:
-    """Whether a command of several seconds came back whole."""
+    """Return True if a command of several seconds came back whole."""
     done = _run(plane, f"for i in $(seq 5); do echo {number} $i; sleep 1; done; exit 7")
     return done.exit_code == 7 and done.stdout == "".join(f"{number} {i}\n" for i in range(1, 6))
 

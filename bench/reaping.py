@@ -81,7 +81,7 @@ def _real() -> Iterator[Figure]:
 
 @contextmanager
 def records(directory: Path) -> Iterator[tuple[dict[str, str], Any]]:
-    """Give the environment of an emulator of records, and a function that switches its limits on."""
+    """Yield the environment of an emulator of records, and a function that switches its limits on."""
     env_file = directory / "records.env"
     command = [sys.executable, "-m", "bench.records", str(env_file)]
     with subprocess.Popen(

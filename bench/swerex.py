@@ -58,7 +58,7 @@ def figures() -> Iterator[Figure]:
 
 @contextmanager
 def served_on_loopback(loop: asyncio.AbstractEventLoop) -> Iterator[RemoteRuntime]:
-    """Give SWE-ReX's own client of a server on this machine, without a gateway in between."""
+    """Yield SWE-ReX's own client of a server on this machine, without a gateway in between."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

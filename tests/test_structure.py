@@ -34,10 +34,10 @@ LAYERS = [
 MOST_LINES = 400
 
 LONGER = {
-    "ags_flows/durable/claims.py": "one script, read from its start to its end",
-    "ags_flows/durable/command.py": "one class, with the rules of its fields",
-    "ags_flows/durable/scripts.py": "one script, read from its start to its end",
-    "ags_flows/ownership.py": "the rules of one concept, which are read and checked together",
+    "ags_flows/durable/claims.py": "the scripts of claims, and the calls that send them",
+    "ags_flows/durable/command.py": "one command, from its start to its end",
+    "ags_flows/durable/scripts.py": "the scripts of one journal, which share files and variables",
+    "ags_flows/ownership.py": "the rules of ownership, which the model checks together",
 }
 """Files with more lines, and why they are not split."""
 

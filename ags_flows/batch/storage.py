@@ -146,7 +146,7 @@ class PrefectStorage:
 
 
 def _is_absent(error: Exception) -> bool:
-    """Whether an error means that there is no such object, which differs from store to store.
+    """Return True if an error means that there is no such object, which differs from store to store.
 
     All others are errors: what is done would be forgotten, and written over.
     """

@@ -12,7 +12,7 @@ _INSTANCE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", re.ASCII)
 
 
 def is_tool_id(tool: str) -> bool:
-    """Whether a reference is an id: `sdt-` and lower-case letters and digits. Names may not begin so.
+    """Return True if a reference is an id: `sdt-`, lower-case letters and digits. Names must not have this form.
 
     Raises:
         ConfigurationError: It is neither an id nor a name.

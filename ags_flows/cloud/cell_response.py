@@ -198,7 +198,7 @@ def send_cell(sandbox: Any, cell: Cell, received: Received, request_timeout: flo
 
 
 def _until(deadline: float, pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """Give the pieces of a response until a deadline: the transport's own limit begins again with each piece."""
+    """Yield the pieces of a response until a deadline: the transport's own limit begins again with each piece."""
     from httpx import ReadTimeout
 
     for piece in pieces:

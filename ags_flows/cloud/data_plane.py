@@ -244,7 +244,7 @@ class DataPlane:
         return b"".join(pieces)
 
     def read_stream(self, path: str, *, user: str | None = None, timeout: float | None = None) -> Iterator[bytes]:
-        """Give a file's content in pieces. A minute without one is an error, which is the SDK's own limit.
+        """Yield a file's content in pieces. A minute without one is an error, which is the SDK's own limit.
 
         Args:
             path: Absolute, or relative to the user's home.
@@ -306,7 +306,7 @@ class DataPlane:
         return file_info(self.call(f"stat {path}", lambda sandbox: sandbox.files.get_info(path, user=user)))
 
     def exists(self, path: str, *, user: str | None = None) -> bool:
-        """Whether there is something at a path."""
+        """Return True if there is something at a path."""
         return bool(self.call(f"stat {path}", lambda sandbox: sandbox.files.exists(path, user=user)))
 
     def make_dir(self, path: str, *, user: str | None = None) -> bool:

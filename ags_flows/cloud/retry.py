@@ -17,7 +17,7 @@ LONGEST_RETRY_AFTER = 60.0
 
 
 def is_retryable(error: AGSFlowsError) -> bool:
-    """Whether the error's class allows the call to be repeated."""
+    """Return True if the error's class allows the call to be repeated."""
     return error.retryable
 
 

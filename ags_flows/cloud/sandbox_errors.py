@@ -76,7 +76,7 @@ def is_lost(error: BaseException) -> bool:
 
 
 def was_never_sent(error: BaseException) -> bool:
-    """Whether the connection for a request was never made, so that the sandbox did nothing."""
+    """Return True if the connection for a request was never made, so that the sandbox did nothing."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)):

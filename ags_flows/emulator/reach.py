@@ -71,7 +71,7 @@ class Reach:
         return self.closed and not self.names and not self.allowed
 
     def permits(self, host: str, address: str) -> bool:
-        """Whether a connection may be made.
+        """Return True if a connection may be made.
 
         Args:
             host: The requested host: a name or an IP address.

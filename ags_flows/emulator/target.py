@@ -49,11 +49,11 @@ class InstanceTarget:
         return str(host) if host else None
 
     def speaks_tls(self, port: int) -> bool:
-        """Whether what listens on a port speaks HTTPS: E2B's ``network.httpsPorts`` names such ports."""
+        """Return True if what listens on a port speaks HTTPS: E2B's ``network.httpsPorts`` names such ports."""
         return port in ((self._instance.e2b.get("network") or {}).get("httpsPorts") or [])
 
     def accepts(self, token: str | None) -> bool:
-        """Whether the token opens the ports other than envd's."""
+        """Return True if the token opens the ports other than envd's."""
         return self._instance.tokens.accepts_traffic(token)
 
     @property

@@ -77,7 +77,7 @@ class SandboxFile:
         return f"SandboxFile({self.path!r})" if self.to is None else f"SandboxFile({self.path!r}, to={self.to!r})"
 
     def __eq__(self, other: object) -> bool:
-        """Whether both name the same file."""
+        """Return True if both name the same file."""
         return isinstance(other, SandboxFile) and (self.path, self.to) == (other.path, other.to)
 
     def __hash__(self) -> int:

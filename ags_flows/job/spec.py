@@ -108,7 +108,7 @@ class JobSpec(Value):
         return self.delete_tool
 
     def saves_disk(self, when: Literal["before", "after"]) -> bool:
-        """Whether the disk is saved at this time."""
+        """Return True if the disk is saved at this time."""
         return self.snapshot in (when, "both")
 
 

@@ -224,7 +224,7 @@ def identify(name: str, does: Any, *, step: str = "", ordered: bool = False) -> 
 
 
 def is_in_execution() -> bool:
-    """Whether this call is made in a run, or in an item of a batch. A plain thread does not inherit that."""
+    """Return True if this call is made in a run, or in an item of a batch. A plain thread does not inherit that."""
     return _acting.get() is not None or FlowRunContext.get() is not None or TaskRunContext.get() is not None
 
 

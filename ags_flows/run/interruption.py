@@ -134,7 +134,7 @@ class Interruptions:
 
     @staticmethod
     def _is_watched(block: Interruption) -> bool:
-        """Whether no signal reaches the block's thread."""
+        """Return True if no signal reaches the block's thread."""
         in_main_thread = block.thread == threading.main_thread().ident
         return block.flow_run_id is not None and (not in_main_thread or multiprocessing.parent_process() is not None)
 
@@ -226,7 +226,7 @@ def interrupt_call(call: object, ending: Ending) -> None:
 
 
 def is_open(call: object) -> bool:
-    """Whether a block that a call opened is still open, for example a sandbox that is being stopped."""
+    """Return True if a block that a call opened is still open, for example a sandbox that is being stopped."""
     return bool(_interruptions.opened_by(call))
 
 

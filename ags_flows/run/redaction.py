@@ -226,7 +226,7 @@ class _Cut:
         return _unfinished(text, self.starts, self._longest)
 
     def has(self, text: str) -> bool:
-        """Whether a text is a part of a form."""
+        """Return True if a text is a part of a form."""
         return len(text) < self._longest and any(text in form for form in self.forms)
 
 

@@ -29,7 +29,7 @@ LONGEST_SUBJECT = 60
 
 
 def is_retryable(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
-    """Whether a failed attempt is worth another: the error's class decides, nothing else.
+    """Return True if a failed attempt is retried. Only the class of the error decides.
 
     A wait that the response asked for (Retry-After) is waited here, in addition to Prefect's back-off: Prefect takes
     its delays from the task and does not know responses.

@@ -47,7 +47,7 @@ def sandbox_session(
     steps: list[Step] | None = None,
     config: AGSConfig | str | None = None,
 ) -> SandboxContext:
-    """Give a running sandbox for the length of a `with` or `async with` block, and end it afterwards.
+    """Yield a running sandbox for the length of a `with` or `async with` block, and end it afterwards.
 
     While the block is executed, the instance's timeout is kept as a lease: renewed at a quarter of its life by a
     thread of this process. Success, failure, Ctrl-C and cancellation stop the instance. A process that dies stops

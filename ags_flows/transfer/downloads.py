@@ -207,7 +207,7 @@ class _Download:
         )
 
     def _exists(self) -> bool:
-        """Whether the target is there; refuse one that is not a directory."""
+        """Return True if the target is there; refuse one that is not a directory."""
         if self._local.is_dir():
             return True
         if os.path.lexists(self._local):

@@ -50,11 +50,11 @@ class Outgoing(io.BufferedIOBase):
         return self._hash.hexdigest()
 
     def readable(self) -> bool:
-        """Whether it can be read: always."""
+        """Return True if it can be read: always."""
         return True
 
     def seekable(self) -> bool:
-        """Whether it can be sent again: always."""
+        """Return True if it can be sent again: always."""
         return True
 
     def read(self, size: int | None = -1, /) -> bytes:

@@ -194,7 +194,7 @@ class _Upload:
 
 
 def _statuses(listing: bytes) -> Iterator[tuple[str, tuple[int, int]]]:
-    """Give name, and mode and size, of each file of a listing."""
+    """Yield name, and mode and size, of each file of a listing."""
     for one in split(listing):
         mode, size, name = one.split(" ", 2)
         yield name.removeprefix("./"), (int(mode, 16), int(size))

@@ -39,7 +39,7 @@ def note(directory, name, **values):
 
 
 def first_time(directory):
-    """Whether this is asked for the first time in all attempts."""
+    """Return True if this is asked for the first time in all attempts."""
     first = not Path(directory, "first").exists()
     Path(directory).mkdir(exist_ok=True)
     Path(directory, "first").touch()

@@ -29,7 +29,7 @@ class Invariants:
         self.numbers = itertools.count(first_number)
 
     def is_current(self, frames: tuple[Frame, ...]) -> bool:
-        """Whether no later attempt of anything on a path has begun."""
+        """Return True if no later attempt of anything on a path has begun."""
         return all(self.latest.get((frame.kind, frame.id), frame.attempt) == frame.attempt for frame in frames)
 
     def at_work(self, instance: Instance) -> list[Open]:
@@ -41,7 +41,7 @@ class Invariants:
         ]
 
     def is_left(self, instance: Instance, mine: Holder) -> bool:
-        """Whether an earlier attempt left an instance for a holder to take over."""
+        """Return True if an earlier attempt left an instance for a holder to take over."""
         held = instance.chain[-1] if instance.chain else holder_of(instance.metadata)
         usable = not instance.released and may_take_over(mine, instance.status, instance.metadata)
         return usable and held is not None and relation(mine, held) == "superseded"

@@ -95,7 +95,7 @@ def note(directory: str, unit: str, sandbox, output: str) -> None:
 
 
 def first_time(directory: str, what: str) -> bool:
-    """Whether this is asked for the first time in all attempts of a run."""
+    """Return True if this is asked for the first time in all attempts of a run."""
     try:
         Path(directory, what).open("x").close()
     except FileExistsError:

@@ -133,7 +133,7 @@ def isolated_places() -> Places:
 
 
 def has_package(name: str) -> bool:
-    """Whether kernels can import a package."""
+    """Return True if kernels can import a package."""
     return importlib.util.find_spec(name) is not None
 
 

@@ -35,7 +35,7 @@ class Body:
         self.values = values
 
     def has(self, name: str) -> bool:
-        """Whether a field is there and not null."""
+        """Return True if a field is present and not null."""
         return self.values.get(name) is not None
 
     def text(self, name: str, *, needed: bool = False) -> str:

@@ -65,7 +65,7 @@ class Listener:
         self._left.set()
 
     async def events(self, keepalive: float, limit: float | None) -> AsyncIterator[ProcessEvent]:
-        """Give events until the end, and a sign of life when there is none for a while.
+        """Yield events until the end, and a keepalive event after a while without events.
 
         Args:
             keepalive: Seconds.

@@ -55,7 +55,7 @@ class StreamFault:
     bytes_per_second: int = 65_536
 
     def strikes(self, instance_id: str, port: int, path: str) -> bool:
-        """Whether it is meant for a request."""
+        """Return True if it is meant for a request."""
         return (
             self.times != 0
             and self.instance_id in (None, instance_id)

@@ -53,7 +53,7 @@ class GatewayTarget(Protocol):
         ...
 
     def speaks_tls(self, port: int) -> bool:
-        """Whether what listens on a port speaks HTTPS."""
+        """Return True if what listens on a port speaks HTTPS."""
         ...
 
     @property
@@ -67,7 +67,7 @@ class GatewayTarget(Protocol):
         ...
 
     def accepts(self, token: str | None) -> bool:
-        """Whether a token opens its ports."""
+        """Return True if a token opens its ports."""
         ...
 
     def connect(self, port: int) -> socket.socket:

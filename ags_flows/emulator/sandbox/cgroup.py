@@ -62,7 +62,7 @@ def _sweep(group: Path) -> None:
 
 @functools.cache
 def limits(controller: str) -> bool:
-    """Whether groups below this process's own can have limits of a kind: `memory` or `pids`."""
+    """Return True if groups below this process's own can have limits of a kind: `memory` or `pids`."""
     return own_group() is not None and (_delegates(controller) or controller in _older_groups())
 
 
@@ -163,7 +163,7 @@ class Cgroup:
             return
 
     def has_frozen(self, pid: int) -> bool:
-        """Whether a process is in it while it is frozen."""
+        """Return True if a process is in it while it is frozen."""
         try:
             if "frozen 1" not in (self._path / "cgroup.events").read_text().splitlines():
                 return False

@@ -62,7 +62,7 @@ class Halt:
 
 
 def is_at_rest(pid: int) -> bool:
-    """Whether a process is stopped, or has ended."""
+    """Return True if a process is stopped, or has ended."""
     try:
         return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0] in "TtZX"
     except (OSError, IndexError):

@@ -362,5 +362,5 @@ class Sandbox(ABC):
             shutil.rmtree(self.spec.directory, ignore_errors=True)
 
     def _rests(self, pid: int) -> bool:
-        """Whether a process is stopped already, or has ended."""
+        """Return True if a process is stopped already, or has ended."""
         return is_at_rest(pid)

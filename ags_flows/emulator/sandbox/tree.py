@@ -218,7 +218,7 @@ class Tree:
 
     @contextmanager
     def _parent(self, path: str) -> Iterator[tuple[int, str]]:
-        """Give a descriptor of the directory that holds a path, and the path's last name."""
+        """Yield a descriptor of the directory that holds a path, and the path's last name."""
         directory, name = posixpath.split(posixpath.normpath("/" + path.lstrip("/")))
         if not name:
             raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), path)

@@ -52,7 +52,7 @@ def user_namespaces() -> UserNamespaces | None:
 
 @contextlib.contextmanager
 def _held(enter: list[str]) -> Iterator[int]:
-    """Give the id of a process in a new user namespace, which ends with the block."""
+    """Yield the id of a process in a new user namespace, which ends with the block."""
     holder = subprocess.Popen(
         [*enter, "unshare", "--user", "--", *_WAIT],
         stdin=subprocess.PIPE,

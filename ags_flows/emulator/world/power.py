@@ -70,11 +70,11 @@ class Power:
     # Machines that outlive their emulator.
 
     def outlives(self, instance: Instance) -> bool:
-        """Whether its machine can go on without this emulator: it is noted in the state directory."""
+        """Return True if its machine can go on without this emulator: it is noted in the state directory."""
         return instance.machine is not None and self.was_left(instance)
 
     def was_left(self, instance: Instance) -> bool:
-        """Whether an earlier emulator has left its machine."""
+        """Return True if an earlier emulator has left its machine."""
         return Life.read(machine_directory(self._world.settings, instance)) is not None
 
     async def leave(self, instance: Instance) -> None:

@@ -50,7 +50,7 @@ async def get_ready(machine: Machine, custom: Json) -> None:
 
 
 def starts_envd(argv: list[str]) -> bool:
-    """Whether a command only starts envd, directly or through ``sh -c``."""
+    """Return True if a command only starts envd, directly or through ``sh -c``."""
     if len(argv) >= 3 and re.fullmatch(r"(.*/)?(ba|da)?sh", argv[0]) and re.fullmatch(r"-[a-z]*c", argv[1]):
         script = argv[2].strip().rstrip("&").strip()
         if re.search(r"[;|&\n`$<>(]", script):

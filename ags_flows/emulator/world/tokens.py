@@ -39,7 +39,7 @@ class Tokens:
         self.main, self.traffic = _draw(), _draw()
 
     def accepts(self, token: str | None) -> bool:
-        """Whether a request with this token may reach envd."""
+        """Return True if a request with this token may reach envd."""
         if self.open_to_all:
             return True
         if not token:
@@ -47,7 +47,7 @@ class Tokens:
         return any(secrets.compare_digest(token.encode(), each.encode()) for each in self.signing_tokens())
 
     def accepts_traffic(self, token: str | None) -> bool:
-        """Whether a request with this token may reach the other ports."""
+        """Return True if a request with this token may reach the other ports."""
         if token and secrets.compare_digest(token.encode(), self.traffic.encode()):
             return True
         return self.accepts(token)
