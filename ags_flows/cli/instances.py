@@ -101,7 +101,7 @@ def execute_in(
 
 
 def stop_sandbox(config: AGSConfig, instance: str) -> None:
-    """Stop an instance for good."""
+    """Stop an instance permanently."""
     control = config.control_plane()
     control.get_instance(instance)
     control.stop_instance(instance)

@@ -50,7 +50,7 @@ def private(owner: Any, name: str) -> Any:
 
 
 class LiveConfig(ConnectionConfig):
-    """A configuration whose sandbox headers stay the same dictionary for ever."""
+    """A configuration whose sandbox headers are always the same dictionary object."""
 
     def __init__(self, *, live: dict[str, str], sandbox_url: str | None, **options: Any) -> None:
         """Take what is given, and nothing from the environment where it would decide where requests go."""

@@ -121,7 +121,7 @@ CODES: dict[str, Meaning] = {
         ConflictError, "The instance is in a state that does not allow this: only RUNNING ones can be changed."
     ),
 }
-"""Codes that mean something else than their family."""
+"""Codes with another meaning than their family."""
 
 _REQUEST_IN_MESSAGE = re.compile(r"[Rr]equest_?[Ii]d[:=]\s*([0-9a-fA-F-]{8,})")
 

@@ -173,7 +173,7 @@ class Instances(Calls):
         self.call("ResumeSandboxInstance", parameters)
 
     def stop_instance(self, instance_id: str) -> None:
-        """Stop an instance for good. One that is stopped, stopping or unknown is a success."""
+        """Stop an instance permanently. One that is stopped, stopping or unknown is a success."""
         named = {"InstanceId": check_instance_id(instance_id)}
         try:
             self.call("StopSandboxInstance", named)

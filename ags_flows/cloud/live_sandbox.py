@@ -78,7 +78,7 @@ class KeylessSandbox(RefreshedParts, CellSandbox):
             self._plane.refresh_in_time()
 
     def kill(self, **_options: Any) -> bool:
-        """Stop the instance for good; False when it had ended already."""
+        """Stop the instance permanently. Return False if it had ended already."""
         known = self._control.list_instances(ids=[self.sandbox_id])
         self._control.stop_instance(self.sandbox_id)
         return bool(known) and known[0].status not in ENDED

@@ -66,7 +66,7 @@ class QueuedItem:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of an item.
+    """The outcome of an item.
 
     Attributes:
         name: The item.

@@ -7,9 +7,9 @@ request with an ``Origin`` that is not the emulator's is refused, and a body nee
 ``GET /_emulator``                                tools, instances (the latest 20 ended ones), faults, ...
 ``GET /_emulator/requests``                       the latest requests
 ``POST /_emulator/faults``                        a fault of the control planes, see `world.faults.Fault`
-``DELETE /_emulator/faults``                      no more faults of the control planes
+``DELETE /_emulator/faults``                      clear the faults of the control planes
 ``POST /_emulator/streams``                       a fault of connections to sandboxes, see `gateway.faults`
-``DELETE /_emulator/streams``                     no more faults of connections
+``DELETE /_emulator/streams``                     clear the faults of connections
 ``POST /_emulator/transitions``                   ``{"step", "mode", "value", "reason", "times"}``, see
                                                   `world.transitions`
 ``DELETE /_emulator/transitions``                 the defaults again; what hangs goes on

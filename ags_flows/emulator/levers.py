@@ -57,7 +57,7 @@ class Levers:
             mode: ``at_once``, ``reads``, ``seconds``, ``never`` or ``fail``.
             value: A count or seconds.
             reason: The reason that a failure shows.
-            times: For how many uses; None for ever.
+            times: For how many uses. None: until the next declaration.
 
         Raises:
             ValueError: for an unknown step or mode.

@@ -65,9 +65,9 @@ def provision_and_run(
         user: The user that runs the commands, and in whose home relative paths begin.
         timeout: Seconds for each command, 0 for no limit.
         lease: How long the sandbox outlives this process if it dies, `30s` to `24h`. Empty: the configuration's.
-        check: Fail the run when an exit code is not 0. Downloads are tried all the same.
-        on_failure: What becomes of the sandbox of a failed run: `stop`, `keep`, `pause`.
-        on_crash: What becomes of the sandbox when this process is killed: left to a retry and to its `lease`, or
+        check: Fail the run when an exit code is not 0. Downloads are tried nevertheless.
+        on_failure: What happens to the sandbox of a failed run: `stop`, `keep`, `pause`.
+        on_crash: What happens to the sandbox when this process is killed: left to a retry and to its `lease`, or
             `stop`, for runs that are never retried.
         delete_tool: By default true for a tool that this run created, unless its snapshots need it.
         cpu: Cores of the sandbox where they differ from the tool's, such as 2, 0.5 or 500m. Needs `memory` too.

@@ -71,7 +71,7 @@ def run_items(
             `retries` and `fail_above`.
 
     Returns:
-        What became of the items; failed ones are listed, and all are in `results`.
+        The report of the items; failed ones are listed, and all are in `results`.
 
     Raises:
         BatchFailedError: More items failed than may.
@@ -185,7 +185,7 @@ def do_batch(
 
 @dataclass(frozen=True)
 class BatchPlace:
-    """Where a batch is kept, and whose it is."""
+    """Where a batch is kept, and its holder."""
 
     storage: Storage
     execution: Execution
@@ -316,7 +316,7 @@ def identity_of(read: Items, work: Work, options: BatchOptions, shards: int = 0)
 
 
 def may_fail(read: Items, options: BatchOptions) -> int:
-    """Return how many items may fail: 0.29 of 100 is 29, and not 28 as the product of the floats would have it."""
+    """Return how many items may fail: 0.29 of 100 is 29, and not 28, the product of the floats."""
     return math.floor(round(options.fail_above * len(read.all), 6))
 
 

@@ -87,7 +87,7 @@ def swebench_evaluate(
         concurrency_limit: A global concurrency limit: each sandbox takes one slot, in all flow runs together.
         rate_limit: A global rate limit for starting sandboxes, over all flow runs.
         lease: How long sandboxes outlive this process if it dies, `30s` to `24h`.
-        on_crash: What becomes of the sandboxes when this process is killed: left to a retry and to their `lease`, or
+        on_crash: What happens to the sandboxes when this process is killed: left to a retry and to their `lease`, or
             `stop`.
         config: An AGS Config block, or its name. Empty: the environment of the process that executes the run.
 

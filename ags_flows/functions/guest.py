@@ -242,7 +242,7 @@ def compiled(source: str, line: int, file: str) -> Any:
 
 
 def _perform(call: dict[str, Any]) -> dict[str, Any]:
-    """Call the function and return what became of it."""
+    """Call the function and return its outcome."""
     version = ".".join(str(part) for part in sys.version_info[:3])
     if sys.version_info[:2] < OLDEST:
         return {"kind": "version", "version": version}

@@ -51,8 +51,8 @@ class SandboxJob(Explained, JobBlock[RunReport]):
         retries: How often a command that failed, or took too long, is run again in the same sandbox.
         retry_delay: Seconds before that.
         lease: How long the sandbox outlives the process of the flow. Empty: that of `config`.
-        on_failure: What becomes of the sandbox of a failed job.
-        on_crash: What becomes of the sandbox when the process of the flow is killed.
+        on_failure: What happens to the sandbox of a failed job.
+        on_crash: What happens to the sandbox when the process of the flow is killed.
         from_snapshot: Id of a snapshot to start from, instead of a tool.
         snapshot: When the disk of the sandbox is saved: `before` or `after` the command, or both.
         assets: Keys of the Prefect assets that the job produces.
@@ -132,7 +132,7 @@ class SandboxJob(Explained, JobBlock[RunReport]):
     on_failure: Literal["stop", "keep", "pause"] = Field(
         default="stop",
         title="After a failure",
-        description="Stop the sandbox, keep it until its lease ends, or pause it for a look.",
+        description="Stop the sandbox, keep it until its lease ends, or pause it.",
     )
     on_crash: Literal["lease", "stop"] = Field(
         default="lease",

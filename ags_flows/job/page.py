@@ -1,4 +1,4 @@
-"""A run as a page in the Prefect UI: what ran, what came of it, every step with its time."""
+"""A run as a page in the Prefect UI: what ran, its outcome, every step with its time."""
 
 from __future__ import annotations
 

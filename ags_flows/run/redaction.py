@@ -30,7 +30,7 @@ PATTERNS = (
 """Tokens of AGS, keys of AGS and E2B, SecretIds of Tencent Cloud: masked wherever they appear."""
 
 LONGEST_TOKEN = 4096
-"""Characters of a stream that are held back for a token whose end has not come."""
+"""Characters of a stream that are held back for a token whose end has not arrived."""
 
 NARROWEST_BASE64, WIDEST_BASE64 = 16, 256
 """Columns at which programs wrap base64: openssl at 64, coreutils and MIME at 76."""

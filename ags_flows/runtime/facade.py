@@ -15,8 +15,8 @@ class AGSRuntime(Tools, Sandboxes):
 
     Args:
         config: An `AGSConfig`, or the name of a saved block. Default: the environment.
-        **fields: Fields of `AGSConfig`, such as `region`, `secret_id` or `mount_name`. They beat those of `config`, and
-            the environment.
+        **fields: Fields of `AGSConfig`, such as `region`, `secret_id` or `mount_name`. They override
+            `config` and the environment.
 
     Raises:
         ConfigurationError: There is no field of this name, or a value breaks the rule of its field.

@@ -97,7 +97,7 @@ class Instances(Account):
         )
 
     def stop_instance(self, instance_id: str) -> None:
-        """Stop an instance for good. One that has ended already is a success.
+        """Stop an instance permanently. One that has ended already is a success.
 
         Example:
             ```python

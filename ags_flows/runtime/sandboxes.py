@@ -196,7 +196,7 @@ class Sandboxes(Instances):
             sandbox: An e2b sandbox.
             local_path: The file or directory.
             remote_path: Where to; a path that ends with `/` is a directory to put the file in.
-            user: Whose it will be.
+            user: Its owner in the sandbox.
 
         Raises:
             TransferError: It cannot be read.

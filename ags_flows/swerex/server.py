@@ -138,7 +138,7 @@ class _Starter:
         )
 
     def leave(self) -> None:
-        """Look no more; the server goes on."""
+        """Stop following; the server continues."""
         self._left.set()
 
     def _follow(self) -> None:

@@ -276,7 +276,7 @@ def resume_instance(instance: Instance | str, timeout: str | None = None, config
 
 @sandbox_task("stop", "instance")
 def stop_instance(instance: Instance | str, config: AGSConfig | None = None) -> None:
-    """Stop an instance for good. One that has ended already is a success.
+    """Stop an instance permanently. One that has ended already is a success.
 
     Example:
         ```python

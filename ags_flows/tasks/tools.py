@@ -110,7 +110,7 @@ def ensure_tool(
         The tool; `outcome` and `changed` show what was done.
 
     Raises:
-        ConfigurationError: The tool differs, and is not ours or may not be replaced.
+        ConfigurationError: The tool differs, and this package did not create it or may not replace it.
         ConflictError: It is to be replaced, and instances still use it; the message names some.
         ToolFailedError: It did not become ACTIVE; the message has AGS's reason.
 

@@ -127,7 +127,7 @@ class _Upload:
         self._own = own_name()
 
     def send(self, entries: list[Local], work: str, progress: Progress | None) -> int:
-        """Send what the sandbox has not; return how many files it has."""
+        """Send what the sandbox does not have. Return how many files it has already."""
         if self._run(_PREPARE, T=argument(self.target)).strip():
             base, names = self.target, {entry.name: entry.name for entry in entries}
             placed, unchanged = self._place(entries, work)

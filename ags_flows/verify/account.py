@@ -30,7 +30,7 @@ from ags_flows.verify.check import Different, expect
 
 PREFIX = "ags-flows-verify-"
 TIMEOUT = "10m"
-"""How long an instance of a run lives at most, whatever becomes of the run."""
+"""The timeout of the instances of a run: they end then, also if the run was killed."""
 
 STALE = timedelta(minutes=30)
 """Age after which the tool of a run counts as left over, if its process cannot be looked for."""

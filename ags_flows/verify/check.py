@@ -41,7 +41,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Result:
-    """What came of one check.
+    """The result of one check.
 
     Attributes:
         group: Its group.

@@ -144,7 +144,7 @@ class FlowRunSandbox:
             ConfigurationError: The template is wrong, or the sandbox cannot reach the Prefect API.
             UnsupportedError: The image has no Prefect.
             WaitCancelledError: The flow run was cancelled.
-            AGSFlowsError: The cloud refused it for good, or for too long.
+            AGSFlowsError: The cloud refused it permanently, or for too long.
         """
         try:
             self._secrets = load_secrets(self.job.configuration.secrets)

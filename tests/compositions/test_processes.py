@@ -70,7 +70,7 @@ def process(environment, tmp_path):
 
 @pytest.fixture
 def noted(tmp_path):
-    """Return a function that gives what an execution noted, once it did so at least so many times."""
+    """Return a function that waits for a number of notes of an execution, and returns them."""
 
     def read(name, times=1):
         path = tmp_path / f"{name}.json"

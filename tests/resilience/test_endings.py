@@ -1,4 +1,4 @@
-"""What becomes of a sandbox, by how its flow ends."""
+"""What happens to a sandbox, by the ending of its flow."""
 
 import signal
 import subprocess

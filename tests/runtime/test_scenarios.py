@@ -105,7 +105,7 @@ def test_code_runs_in_six_languages(runtime, sandbox, language, code):
     except Exception as error:
         if " needs the " not in str(error) and " needs a " not in str(error):
             raise
-        pytest.skip(f"this machine lacks what it takes to run {language}: {error}")
+        pytest.skip(f"this machine lacks the programs to run {language}: {error}")
     assert ran.error is None, ran.error
     assert "".join(ran.logs.stdout).strip() == "42"
 

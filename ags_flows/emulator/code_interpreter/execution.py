@@ -13,7 +13,7 @@ QUIET = 5.0
 
 
 class Execution:
-    """One request to a kernel and what comes of it.
+    """One request to a kernel, and its output.
 
     Args:
         forget: Called at its end.

@@ -51,6 +51,6 @@ class InnerServer:
         try:
             listener = await asyncio.to_thread(sandbox.listen, port)
         except OSError as error:
-            logger.info("port %d of a sandbox is not to be had inside of it: %s", port, error)
+            logger.info("port %d is not available inside of a sandbox: %s", port, error)
             return
         self._server = await asyncio.get_running_loop().create_server(protocol, sock=listener)

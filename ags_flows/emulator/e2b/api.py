@@ -78,7 +78,7 @@ _ROUTES: tuple[tuple[str, str, Route], ...] = (
     ("GET", "/templates/{id}", lambda call, name: call.templates.get(name)),
     ("DELETE", "/templates/{id}", lambda call, name: call.templates.delete(name)),
 )
-#: What E2B has and AGS has not, and what to use there instead.
+#: What only E2B has, and what to use with AGS instead.
 _ABSENT = (
     (re.compile(r"/volumes(/.*)?"), "volumes", "a tool's StorageMounts"),
     (re.compile(r"/templates(/.*)?|/default-templates"), "builds and tags of templates", "CreateSandboxTool"),

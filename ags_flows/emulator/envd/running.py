@@ -21,7 +21,7 @@ BEHIND = 16
 """How many pieces of output a listener may be behind before it holds the process up."""
 
 LAST_WORDS = 0.2
-"""Seconds for output that is still in the pipes of a process that was killed; its children may hold them for ever."""
+"""Seconds for output that is still in the pipes of a killed process. Its children may keep them open forever."""
 
 GONE = "the sandbox was not found"
 CUT_OFF = "the connection to the sandbox ended before the stream completed"

@@ -1,8 +1,8 @@
 """Faults of connections to sandboxes, on request.
 
-Kinds: `cut` closes the connection without a response, or after so many bytes or seconds of one; `blackhole` keeps the
-connection and sends nothing, or nothing more; `status` responds with an HTTP status, before or after the sandbox has
-executed the request; `delay` delays the response; `slow` reads and writes so many bytes a second.
+Kinds: `cut` closes the connection without a response, or after a number of bytes or seconds of one; `blackhole` keeps
+the connection and sends nothing, or nothing more; `status` responds with an HTTP status, before or after the sandbox
+has executed the request; `delay` delays the response; `slow` limits reads and writes to a number of bytes per second.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ class StreamFault:
         port: The port that it strikes, None for all.
         path: What the path has to contain, such as `/process.Process/Start`.
         times: How many requests it strikes, None for all until it is cleared.
-        after_bytes: `cut` and `blackhole`: so much of the response passes before.
-        after_seconds: `cut` and `blackhole`: so long the response passes before; `delay`: how late it is.
+        after_bytes: `cut` and `blackhole`: the bytes of the response that pass before.
+        after_seconds: `cut` and `blackhole`: how long the response passes before; `delay`: how late it is.
         status: `status`: the HTTP status of the response.
         executed: `status`: whether the sandbox executes the request first, and its response is dropped.
         bytes_per_second: `slow`: how much passes.

@@ -62,7 +62,7 @@ class Egress:
                 task.cancel()
 
     def close(self) -> None:
-        """Cut what is open and serve no more."""
+        """Cut all open connections and stop serving."""
         for task in list(self._tasks):
             task.cancel()
         # Its task may be waiting on it: the loop must forget it first.

@@ -1,4 +1,4 @@
-"""Processes stopped in their tracks by signals, where no control group can freeze them."""
+"""Processes stopped by signals, where no control group can freeze them."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Halt:
     def _guard(self, halted: list[int]) -> None:
         """Let the processes that wait for halted ones go on with them, also when this process is killed before that.
 
-        nsenter stops itself when its child is stopped, and would stay so for ever.
+        nsenter stops itself when its child is stopped, and would stay stopped forever.
         """
         waiting = [str(parent) for parent in map(_parent, halted) if _parent(parent) == os.getpid()]
         if waiting:

@@ -75,13 +75,13 @@ class NamespaceSandbox(Sandbox):
         return listen_inside(self._init, port)
 
     async def freeze(self) -> None:
-        """Stop every process of it in its tracks: by its cgroup where it has one, which they do not notice."""
+        """Freeze all of its processes: by its cgroup if it has one, which they do not notice."""
         if self._cgroup is not None:
             await asyncio.to_thread(self._cgroup.freeze, True)
         await super().freeze()
 
     async def thaw(self) -> None:
-        """Let them go on."""
+        """Continue them."""
         await super().thaw()
         if self._cgroup is not None:
             await asyncio.to_thread(self._cgroup.freeze, False)

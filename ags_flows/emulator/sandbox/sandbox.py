@@ -262,11 +262,11 @@ class Sandbox(ABC):
         return self.listen(0)
 
     async def freeze(self) -> None:
-        """Stop every process of it in its tracks."""
+        """Freeze all of its processes."""
         await asyncio.to_thread(self._halt.halt)
 
     async def thaw(self) -> None:
-        """Let them go on."""
+        """Continue them."""
         await asyncio.to_thread(self._halt.resume)
 
     async def save(self, target: Path) -> None:
@@ -309,7 +309,7 @@ class Sandbox(ABC):
         )
 
     def fill_disk(self, full: bool) -> None:
-        """Make every write fail for want of space, or no more; processes meet it where the storage has a size."""
+        """Let every write fail with "no space", or stop that. Processes see it if the storage has a size."""
         self.files.full = False
         if self.spec.storage_bytes and self._sized:
             if full:
@@ -341,7 +341,7 @@ class Sandbox(ABC):
         self.files.close()
 
     def _let_go(self) -> None:
-        """Serve its processes no more."""
+        """Stop serving its processes."""
         if self._egress is not None:
             self._egress.close()
             self._egress = None

@@ -203,7 +203,7 @@ def _make_directory(path: Path, mode: int) -> None:
     try:
         os.mkdir(path, mode)
     except FileExistsError:
-        # Something may be mounted there, which is not ours to change.
+        # Something may be mounted there, which must not be changed.
         with contextlib.suppress(PermissionError):
             os.chmod(path, mode)
     else:

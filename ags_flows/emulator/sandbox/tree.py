@@ -232,7 +232,7 @@ class Tree:
 def copy_tree(source: Path, target: Path) -> None:
     """Copy one file system with owners, links and modes, without what is mounted in it.
 
-    Mount points of the target are not ours to change, and only their attributes would be copied: that failure is
+    Mount points of the target must not be changed, and only their attributes would be copied: that failure is
     ignored.
     """
     target.mkdir(parents=True, exist_ok=True)

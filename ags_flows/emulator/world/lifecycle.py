@@ -110,13 +110,13 @@ class Course:
         self._begin(instance, "instance.stop", self._take_down(instance, before, reason))
 
     def restart_countdown(self, instance: Instance, timeout: int) -> None:
-        """Let a running instance end so many seconds from now."""
+        """Let a running instance end after this number of seconds from now."""
         instance.timeout = timeout
         self._count_down(instance, self._world.clock.now() + timeout)
         self.keep(instance)
 
     def extend(self, instance: Instance, timeout: int) -> None:
-        """Let a running instance end no sooner than so many seconds from now; never shorten."""
+        """Let a running instance live for at least this number of seconds from now; never shorten its life."""
         due = self._world.clock.now() + timeout
         if instance.expires_at is not None and due > instance.expires_at:
             instance.timeout = timeout
@@ -148,7 +148,7 @@ class Course:
             )
 
     async def settle(self, instance: Instance) -> None:
-        """Wait until the step that was begun last is over, whatever came of it."""
+        """Wait until the latest step is over, also if it failed."""
         while instance.task is not None and not instance.task.done():
             await asyncio.wait([instance.task])
 

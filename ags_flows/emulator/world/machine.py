@@ -22,7 +22,7 @@ Asgi = Callable[..., Awaitable[None]]
 
 @dataclass(frozen=True)
 class Plan:
-    """What a machine is to be.
+    """The description of a machine.
 
     Args:
         sandbox_id: The instance's id; its host name begins with it.
@@ -90,11 +90,11 @@ class Machine(Protocol):
         ...
 
     async def freeze(self) -> None:
-        """Stop all processes in their tracks."""
+        """Freeze all processes."""
         ...
 
     async def thaw(self) -> None:
-        """Let them go on."""
+        """Continue them."""
         ...
 
     async def save(self, target: Path) -> None:
@@ -255,11 +255,11 @@ class SandboxMachine:
         return self._main
 
     async def freeze(self) -> None:
-        """Stop all processes in their tracks."""
+        """Freeze all processes."""
         await self._sandbox.freeze()
 
     async def thaw(self) -> None:
-        """Let them go on."""
+        """Continue them."""
         await self._sandbox.thaw()
 
     async def save(self, target: Path) -> None:

@@ -101,7 +101,7 @@ def machine_directory(settings: Settings, instance: Instance) -> Path:
 
 
 def plan_of(instance: Instance, settings: Settings, seed: Path | None) -> Plan:
-    """Return the machine that an instance is to have.
+    """Return the description of an instance's machine.
 
     Args:
         instance: The instance.

@@ -47,7 +47,7 @@ class Profile:
 
     Attributes:
         repeat: What a repeated ClientToken does: ``replay`` or ``refuse``.
-        merges_metadata: Whether new metadata is added to that of before.
+        merges_metadata: Whether new metadata is added to the existing metadata.
         token_lifetime: Seconds for which a token is valid, or None for the emulator's own.
         forgets_stopped: Whether an instance that has ended is not listed.
         delay: Seconds that every request of the Cloud API takes longer.

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-#: The development keys: the same in every emulator, so that a shell or a config file can hold them for good. They are
+#: The development keys: the same in every emulator, so that a shell or a config file can keep them. They are
 #: worth nothing anywhere else, and the emulator listens on loopback only.
 SECRET_ID = "AKIDemulatorofags000000000000000000"
 SECRET_KEY = "emulatorofags0000000000000000000"

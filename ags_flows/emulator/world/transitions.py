@@ -42,7 +42,7 @@ class Transition:
             differently. ``fail``: it fails after ``value`` seconds.
         value: A count or seconds, see mode.
         reason: The reason that a failure shows, for ``fail``.
-        times: For how many uses this holds before the default returns; None for ever.
+        times: For how many uses this holds before the default returns. None: no limit.
     """
 
     mode: Mode

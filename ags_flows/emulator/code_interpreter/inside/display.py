@@ -55,7 +55,7 @@ def _table(frame: Any) -> dict[str, Any]:
 
 
 def _structure(value: Any) -> Any:
-    """Return a list or mapping for the format of JSON; None where it holds what JSON has not."""
+    """Return a list or mapping for the format of JSON; None if it contains a value that JSON does not have."""
     try:
         # Only JSON types and numbers of numpy: the text of a list of other objects is of no use.
         return json.loads(json.dumps(value, default=_number, allow_nan=False)), {"expanded": True}

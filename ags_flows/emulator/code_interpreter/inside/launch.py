@@ -45,7 +45,7 @@ def _application() -> Any:
 
     class Application(base):  # type: ignore[misc]
         def init_iopub(self, context: Any) -> None:
-            # By default 1,000 messages wait, and more are dropped without a word.
+            # By default 1,000 messages wait, and more are dropped silently.
             context.sndhwm = 0
             super().init_iopub(context)
 
