@@ -272,7 +272,6 @@ class FunctionError(AGSFlowsError):
         traceback: str = "",
         **parts: Any,
     ) -> None:
-        """Keep what the sandbox reported beside the message."""
         super().__init__(message, **parts)
         self.function = function
         self.error_type = error_type

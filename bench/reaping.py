@@ -183,7 +183,6 @@ class VirtualClock:
     """Time that passes only while a thread waits for it. Thread-safe."""
 
     def __init__(self) -> None:
-        """Start at 0."""
         self._now = 0.0
         self._lock = threading.Lock()
 
@@ -202,7 +201,6 @@ class SimulatedAGS(PacedControlPlane):
     """Records of instances and AGS's rates for each action, counted second by second of a virtual clock."""
 
     def __init__(self, config: AGSConfig, clock: VirtualClock) -> None:
-        """Fill the account."""
         super().__init__(config.connection())
         self._clock = clock
         self._own_paces: dict[str, Pace] = {}

@@ -20,7 +20,6 @@ class Record:
     code_app = None
 
     def __init__(self) -> None:
-        """Live until it is stopped."""
         self._over = asyncio.Event()
 
     async def envd_app(self, scope: Any, receive: Any, send: Any) -> None:

@@ -70,7 +70,6 @@ class Received:
         *,
         keep_logs: bool,
     ) -> None:
-        """Start empty."""
         from e2b_code_interpreter.models import Execution
 
         self.execution = Execution()
@@ -130,7 +129,6 @@ class Pieces:
     """
 
     def __init__(self, limit: int) -> None:
-        """Start empty."""
         self._head_room, self._tail_room = limit // 2, limit - limit // 2
         self._head: list[str] = []
         self._tail: deque[str] = deque()

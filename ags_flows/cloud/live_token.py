@@ -23,7 +23,6 @@ class LiveToken:
     """
 
     def __init__(self, acquire: Callable[[], AccessToken], on_renewal: Callable[[AccessToken], None]) -> None:
-        """Acquire nothing yet."""
         self._acquire = acquire
         self._on_renewal = on_renewal
         self._lock = threading.Lock()

@@ -44,7 +44,6 @@ class Pace:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        """Let the first call start immediately."""
         self.rate = max(1, int(rate))
         self._clock = clock
         self._sleep = sleep

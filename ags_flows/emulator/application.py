@@ -54,7 +54,6 @@ class Application:
     def __init__(
         self, world: World, gateway: Gateway, controls: Controls, journal: Journal, domain: str | None = None
     ) -> None:
-        """Put the parts together."""
         self._world = world
         self._gateway = gateway
         self._controls = controls

@@ -58,7 +58,6 @@ class Controls:
     """
 
     def __init__(self, world: World, streams: StreamFaults, journal: Journal) -> None:
-        """Control one emulator."""
         self._world = world
         self._streams = streams
         self._journal = journal

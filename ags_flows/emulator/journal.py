@@ -38,7 +38,6 @@ class Journal:
     """The requests of one emulator."""
 
     def __init__(self) -> None:
-        """Start empty."""
         self._entries: deque[Entry] = deque(maxlen=_KEPT)
         self.count = 0
 

@@ -15,7 +15,6 @@ class Levers:
     """What tests make an emulator do. The methods raise RuntimeError while it does not run."""
 
     def __init__(self) -> None:
-        """Start without an emulator that runs."""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._controls: Controls | None = None
 

@@ -16,7 +16,6 @@ class InstanceTarget:
     """One instance, as the gateway sees it at the moment of a request."""
 
     def __init__(self, instance: Instance) -> None:
-        """Look at one instance."""
         self._instance = instance
 
     @property

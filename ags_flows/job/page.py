@@ -44,7 +44,6 @@ class RunPage:
         snapshots: Mapping[str, str],
         connection: Connection,
     ) -> None:
-        """Keep the arguments."""
         self.instance: Instance | None = None
         self.downloads: Mapping[str, str] = {}
         self._steps = steps

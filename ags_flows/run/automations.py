@@ -97,7 +97,7 @@ def sync_automations(files: Iterable[Path | str] = ()) -> list[SyncedAutomation]
         files: YAML files; by default that of `LOST_RUNS` alone.
 
     Raises:
-        ConfigurationError: A file is wrong, or the server lacks a deployment or a block that it names. Nothing was done.
+        ConfigurationError: A file is wrong, or names a deployment or a block that the server lacks. Nothing was done.
         UnreachableError: The Prefect server did not respond.
     """
     documents = [document for file in [*files] or [lost_runs_file()] for document in _documents(Path(file))]

@@ -67,7 +67,6 @@ class Interruptions:
     """
 
     def __init__(self, is_cancelled: Callable[[UUID], bool], look_every: float = LOOK_EVERY) -> None:
-        """Watch nothing yet."""
         self._is_cancelled = is_cancelled
         self._look_every = look_every
         self._open: list[Interruption] = []

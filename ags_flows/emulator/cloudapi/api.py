@@ -30,7 +30,6 @@ class CloudApi:
     """The Cloud API over one world."""
 
     def __init__(self, world: World) -> None:
-        """Serve one world."""
         self._world = world
 
     async def answer(self, method: str, path: str, query: str, headers: Mapping[str, str], body: bytes) -> Json:

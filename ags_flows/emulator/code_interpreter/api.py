@@ -47,7 +47,6 @@ class Api:
     """
 
     def __init__(self, interpreter: CodeInterpreter) -> None:
-        """Serve an interpreter."""
         self._interpreter = interpreter
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -36,7 +36,6 @@ class Kernel:
     """A kernel. Use `start`."""
 
     def __init__(self, sandbox: Any, recipe: Recipe) -> None:
-        """Hold what it is made of."""
         self._sandbox = sandbox
         self._recipe = recipe
         self._name = f"kernel-{uuid.uuid4().hex[:12]}"

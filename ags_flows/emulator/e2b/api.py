@@ -100,7 +100,6 @@ class E2bApi:
     """
 
     def __init__(self, world: World, domain: str | None) -> None:
-        """Serve one world."""
         self._world = world
         self._domain = domain
 

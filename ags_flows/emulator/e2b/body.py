@@ -21,7 +21,6 @@ class Body:
     """
 
     def __init__(self, raw: bytes) -> None:
-        """Parse it."""
         if not raw.strip():
             self.values: Json = {}
             return

@@ -13,7 +13,6 @@ class CheckedCodec:
     """A codec that reports invalid data as invalid_argument. Without it, the caller would get an internal error."""
 
     def __init__(self, codec: Codec[Any, Any]) -> None:
-        """Wrap a codec."""
         self._codec = codec
 
     def name(self) -> str:

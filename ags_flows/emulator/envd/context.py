@@ -26,7 +26,6 @@ class Context:
     """
 
     def __init__(self, sandbox: Sandbox, env: Mapping[str, str], default_user: str, default_workdir: str) -> None:
-        """Hold them."""
         self.sandbox = sandbox
         self.env = {"E2B_SANDBOX": "true", "E2B_SANDBOX_ID": sandbox.spec.sandbox_id, **env}
         self.default_user = default_user

@@ -53,7 +53,6 @@ class Processes(ProcessService):
     """The processes of one sandbox that were started through envd."""
 
     def __init__(self, context: Context) -> None:
-        """Begin without any."""
         self._context = context
         self._running: dict[int, Running] = {}
         self._ended: dict[int, Running] = {}

@@ -32,7 +32,6 @@ class Listener:
     """One stream of a process's events. The process waits for a listener that reads too slowly."""
 
     def __init__(self) -> None:
-        """Listen from now on."""
         self._events: asyncio.Queue[ProcessEvent | None] = asyncio.Queue(BEHIND)
         self._left = asyncio.Event()
         self.lost = False

@@ -68,7 +68,6 @@ class Envd:
         default_user: str = "user",
         default_workdir: str = "",
     ) -> None:
-        """Serve nothing before `app` is called."""
         self.version = version
         self._access = access
         self._context = Context(sandbox, env or {}, default_user, default_workdir)

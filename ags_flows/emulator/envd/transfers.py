@@ -39,7 +39,6 @@ class Refused(Exception):
     """A request that gets an error response."""
 
     def __init__(self, status: int, message: str) -> None:
-        """Keep status and message."""
         super().__init__(message)
         self.status = status
         self.message = message

@@ -48,7 +48,6 @@ class Watch:
     """
 
     def __init__(self, files: Tree, path: str, recursive: bool, describe: Callable[[str], EntryInfo] | None) -> None:
-        """Watch from now on."""
         self._files = files
         self._root = path
         self._recursive = recursive

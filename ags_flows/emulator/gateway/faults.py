@@ -68,7 +68,6 @@ class StreamFaults:
     """The faults that are declared at the moment."""
 
     def __init__(self) -> None:
-        """Begin without any."""
         self._faults: list[StreamFault] = []
         self._numbers = itertools.count(1)
         self._cleared = asyncio.Event()
@@ -141,7 +140,6 @@ class FaultySend:
     """The response to a request that a fault strikes, as it reaches the client."""
 
     def __init__(self, fault: StreamFault, faults: StreamFaults, send: Send, abort: Callable[[], None]) -> None:
-        """Let the response begin."""
         self._fault = fault
         self._faults = faults
         self._send = send

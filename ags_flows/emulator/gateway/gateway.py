@@ -92,7 +92,6 @@ class Gateway:
         signer: Callable[[Scope], str | None] = lambda scope: None,
         status: Callable[[str, int], int] = lambda name, default: default,
     ) -> None:
-        """Serve nothing before `app` is called."""
         self._lookup = lookup
         self._faults = faults or StreamFaults()
         self._signer = signer

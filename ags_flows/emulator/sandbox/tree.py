@@ -37,7 +37,6 @@ class Tree:
     """
 
     def __init__(self, root: int, *, chown: bool) -> None:
-        """Take over the descriptor."""
         self._root = root
         self._chown = chown
         self.full = False

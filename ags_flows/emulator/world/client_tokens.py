@@ -27,7 +27,6 @@ class ClientTokens:
     def __init__(
         self, now: Callable[[], float], store: Store, on_repeat: Literal["replay", "refuse"] = "replay"
     ) -> None:
-        """Start with what the store holds."""
         self._now = now
         self._store = store
         self._usual = self.on_repeat = on_repeat

@@ -36,7 +36,6 @@ class Clock:
     """
 
     def __init__(self, offset: float = 0.0) -> None:
-        """Start at the present."""
         self._base = time.time() - time.monotonic()
         self.offset = offset
         self._heap: list[tuple[float, int, Alarm]] = []

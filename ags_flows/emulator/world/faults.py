@@ -64,7 +64,6 @@ class Faults:
     """The declared faults of one emulator."""
 
     def __init__(self) -> None:
-        """Start with none."""
         self._faults: list[Fault] = []
         self._ids = itertools.count(1)
         self._cleared = asyncio.Event()

@@ -44,7 +44,6 @@ class Instances(Course):
     """The instances of one region."""
 
     def __init__(self, region: Region) -> None:
-        """Start with none."""
         super().__init__(region.world)
         self._region = region
         self._instances: dict[str, Instance] = {}

@@ -32,7 +32,6 @@ class Course:
     _world: World
 
     def __init__(self, world: World) -> None:
-        """Serve one world."""
         self._world = world
         self.power = Power(world)
 

@@ -32,7 +32,6 @@ class Power:
     """The machines of one world's instances."""
 
     def __init__(self, world: World) -> None:
-        """Serve one world."""
         self._world = world
 
     def parking_of(self, instance: Instance) -> Path:

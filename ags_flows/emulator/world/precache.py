@@ -54,7 +54,6 @@ class PrecachedImages:
     """The records of one region."""
 
     def __init__(self, region: Region) -> None:
-        """Start with none."""
         self._region = region
         self._world = region.world
         self._images: dict[str, PrecachedImage] = {}

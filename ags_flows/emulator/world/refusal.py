@@ -12,7 +12,6 @@ class Refusal(Exception):
     """
 
     def __init__(self, code: str, message: str) -> None:
-        """Keep the code beside the message."""
         super().__init__(message)
         self.code = code
         self.message = message

@@ -57,7 +57,6 @@ class Snapshots:
     """The snapshots of one region."""
 
     def __init__(self, region: Region) -> None:
-        """Start with none."""
         self._region = region
         self._world = region.world
         self._snapshots: dict[str, Snapshot] = {}

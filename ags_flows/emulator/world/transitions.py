@@ -111,7 +111,6 @@ class Transitions:
     """The declared steps of one emulator."""
 
     def __init__(self, clock: Clock) -> None:
-        """Start with `DEFAULTS`."""
         self.clock = clock
         self._declared: dict[str, Transition] = dict(DEFAULTS)
         self._baseline: dict[str, Transition] = dict(DEFAULTS)

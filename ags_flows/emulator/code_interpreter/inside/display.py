@@ -83,7 +83,6 @@ class Variables:
     """Environment variables of one execution."""
 
     def __init__(self) -> None:
-        """Begin without any."""
         self._before: dict[str, str | None] = {}
 
     def apply(self, values: Mapping[str, str]) -> None:
