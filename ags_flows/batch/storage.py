@@ -36,7 +36,7 @@ class Storage(Protocol):
     """Named texts that can grow."""
 
     def read(self, name: str) -> bytes:
-        """Return a text, empty where there is none."""
+        """Return a text, empty if there is none."""
         ...
 
     def append(self, name: str, content: bytes) -> None:

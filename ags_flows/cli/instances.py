@@ -29,7 +29,7 @@ WHOLE_ID = 20
 """Characters from which on an id is taken as it is, without a list of all instances."""
 
 SHORT_ID = 8
-"""Characters of an id on a terminal that has no room for all of it, or more where they are not unique."""
+"""Characters of an id on a terminal that has no room for all of it, or more if they are not unique."""
 
 WIDE = 120
 """Columns of a terminal that has room for whole ids."""

@@ -145,7 +145,7 @@ class Instances(Calls):
         return filtered(filters, read)
 
     def each_instance(self) -> Iterator[Instance]:
-        """Give the instances one by one, ended ones too: a page is read when it is needed, and none is kept."""
+        """Return the instances one by one, ended ones too. A page is read when it is needed, and is not kept."""
         return self._instances([], None, None)
 
     def update_instance(

@@ -61,7 +61,7 @@ class Credential(Protocol):
     """What a client of the SDK wants of a credential."""
 
     def get_credential_info(self) -> tuple[str, str, str | None]:
-        """Return SecretId, SecretKey and token, renewed where they expire soon."""
+        """Return SecretId, SecretKey and token, renewed if they expire soon."""
 
 
 def credential_of(connection: Connection) -> Credential:

@@ -30,7 +30,7 @@ class LiveToken:
         self._acquired = 0.0
 
     def at_hand(self) -> AccessToken | None:
-        """Return the token if it is still good, without a request; otherwise `fresh` has to be called."""
+        """Return the token if it is still valid, without a request. If None, call `fresh`."""
         token, acquired = self._held, self._acquired
         if token is None:
             return None

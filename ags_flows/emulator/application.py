@@ -108,7 +108,7 @@ class Application:
             note()
 
     async def _wake(self, instance_id: str) -> None:
-        """Resume a paused sandbox that is to be resumed by traffic."""
+        """Resume a paused sandbox that resumes on traffic."""
         instance = self._world.find_instance(instance_id)
         if instance is None or not instance.lifecycle.auto_resume:
             return

@@ -45,5 +45,5 @@ def lend(scope: Scope, send: Send) -> Send:
 
 
 def cut(scope: Scope) -> None:
-    """Close the connection of a request, where it was lent."""
+    """Close the connection of a request, if it was lent."""
     scope.get("extensions", {}).get(_EXTENSION, {}).get("abort", lambda: None)()

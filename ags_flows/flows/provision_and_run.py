@@ -70,7 +70,7 @@ def provision_and_run(
         on_crash: What happens to the sandbox when this process is killed: left to a retry and to its `lease`, or
             `stop`, for runs that are never retried.
         delete_tool: By default true for a tool that this run created, unless its snapshots need it.
-        cpu: Cores of the sandbox where they differ from the tool's, such as 2, 0.5 or 500m. Needs `memory` too.
+        cpu: Cores of the sandbox if they differ from the tool's, such as 2, 0.5 or 500m. Needs `memory` too.
         memory: Memory of the sandbox, such as 512Mi or 4Gi. Needs `cpu` too.
         retries: How often a command that failed, or took too long, is run again in the same sandbox. A run that
             lost its sandbox is for Prefect's own retries, which start another one.

@@ -208,7 +208,7 @@ class _Batch:
         return identity_of(self._read, self._work, self._options)
 
     def plan(self, pool: Pool) -> Plan:
-        """Return what is to be done, but for the tool.
+        """Return the plan of the batch, without the tool.
 
         Raises:
             ConfigurationError: A limit does not exist, or the quota is zero.
@@ -269,7 +269,7 @@ def _end(pool: Pool, made: BatchTool, ending: Ending) -> None:
 
 
 class BatchTool:
-    """The tool of a batch, created where that was asked for."""
+    """The tool of a batch, created if a spec was given."""
 
     def __init__(self, config: AGSConfig, tool: ToolSpec | Tool | str, delete: bool | None) -> None:
         self._config = config
@@ -295,11 +295,11 @@ class BatchTool:
         try:
             return self._config.control_plane().get_tool(tool_id(tool))
         except AGSFlowsError:
-            # The step that waits raises it, and is retried where that helps.
+            # The step that waits raises it, and is retried if that helps.
             return None
 
     def delete(self, quietly: bool) -> None:
-        """Delete it, if it is to be deleted."""
+        """Delete it, if this batch created it or the caller requires it."""
         if self._delete and self._made is not None:
             # A run that is being cancelled gets no new task runs.
             end = tasks.cleanup.fn if quietly else as_step(tasks.cleanup)

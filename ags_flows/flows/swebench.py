@@ -222,7 +222,7 @@ def _known(evaluations: dict[str, Evaluation], storage: Storage, timeout: float)
 
 
 def _items(batch: Storage, evaluations: dict[str, Evaluation], undone: Iterable[str]) -> list[dict[str, str]]:
-    """Return what is to be done, the same in every attempt at this batch: what it began with is kept."""
+    """Return the items of the batch. They are stored, and are the same in every attempt."""
     try:
         keys = json.loads(batch.read("items.json"))
     except ValueError:

@@ -28,7 +28,7 @@ ARTIFACT = "sync-tools"
 @flow(
     name="sync-tools",
     flow_run_name=name_of_sync,
-    description="Keep one tool for each image of a list: create, update, replace; delete only where asked.",
+    description="Keep one tool for each image of a list: create, update, replace; delete only if asked.",
 )
 def sync_tools(
     images: list[str] | str,

@@ -38,7 +38,7 @@ class SandboxJob(Explained, JobBlock[RunReport]):
     Attributes:
         command: Run by `bash -l -c`.
         tool: Name or id of a sandbox tool.
-        image: Makes a tool of that name and image, where there is none; it is kept for the next time.
+        image: Makes a tool of that name and image, if there is none; it is kept for the next time.
         uploads: Local path to path in the sandbox, before the command; a directory is taken whole.
         downloads: Path in the sandbox to local path, after the command; a directory is taken whole.
         env: Environment of the command; not for secrets.
@@ -47,7 +47,7 @@ class SandboxJob(Explained, JobBlock[RunReport]):
         user: The user that runs the command.
         timeout: Time limit of the command, `30s` to `24h`.
         check: Whether an exit code other than 0 is an error.
-        cpu, memory: Resources of the sandbox, where they differ from the tool's; both or none.
+        cpu, memory: Resources of the sandbox, if they differ from the tool's; both or none.
         retries: How often a command that failed, or took too long, is run again in the same sandbox.
         retry_delay: Seconds before that.
         lease: How long the sandbox outlives the process of the flow. Empty: that of `config`.
@@ -80,7 +80,7 @@ class SandboxJob(Explained, JobBlock[RunReport]):
     image: str = Field(
         default="",
         title="Tool: image",
-        description="Makes a tool of the name above from this image, where there is none. Empty: it has to exist.",
+        description="Makes a tool of the name above from this image, if there is none. Empty: it has to exist.",
     )
     uploads: dict[str, str] = Field(
         default_factory=dict,

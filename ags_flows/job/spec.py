@@ -27,7 +27,7 @@ class JobSpec(Value):
         commands: Run one after another, until one fails.
         tool: A tool to create, or the name or id of an existing one. None: the configuration's.
         ensure_tool: Use the tool that has the name of the `ToolSpec`, and create it if there is none. The tool is kept.
-        cpu, memory: Resources of the sandbox, where they differ from the tool's.
+        cpu, memory: Resources of the sandbox, if they differ from the tool's.
         uploads: Local path to path in the sandbox.
         downloads: Path in the sandbox to local path.
         env: Environment of the commands.

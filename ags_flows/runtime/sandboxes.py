@@ -153,7 +153,7 @@ class Sandboxes(Instances):
         on_stderr: Callable[[Any], object] | None = None,
         timeout: float | None = None,
     ) -> Any:
-        """Run code in the code interpreter of a sandbox. Variables live on between calls.
+        """Run code in the code interpreter of a sandbox. Variables are kept between calls.
 
         Args:
             sandbox: A sandbox of a tool of type `code-interpreter`.

@@ -67,7 +67,7 @@ class Tools(Account):
             env_vars: `[{"name": "MODE", "value": "fast"}]`.
             cpu: Cores, `"2"` or `"500m"`.
             memory: `"512Mi"` or `"2Gi"`.
-            probe_path: Path of the HTTP probe that gates an instance's start. AGS asks it where there is a command.
+            probe_path: Path of the HTTP probe that gates an instance's start. AGS asks it if there is a command.
             probe_port: Its port.
             probe_scheme: `HTTP` or `HTTPS`.
             probe_ready_timeout_ms: Milliseconds until it must have passed.

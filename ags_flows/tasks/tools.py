@@ -111,7 +111,7 @@ def ensure_tool(
 
     Raises:
         ConfigurationError: The tool differs, and this package did not create it or may not replace it.
-        ConflictError: It is to be replaced, and instances still use it; the message names some.
+        ConflictError: It must be replaced, but instances still use it; the message names some.
         ToolFailedError: It did not become ACTIVE; the message has AGS's reason.
 
     Example:
@@ -266,7 +266,7 @@ def delete_tool(tool: Tool | str, drain: float | None = None, config: AGSConfig 
         config: Where AGS is; by default from the environment.
 
     Raises:
-        ConflictError: Instances of it still run; after `drain` seconds, where it was given.
+        ConflictError: Instances of it still run; after `drain` seconds, if it was given.
 
     Example:
         ```python

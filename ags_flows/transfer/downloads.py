@@ -220,7 +220,7 @@ class _Download:
         """Pack the directory in the sandbox.
 
         Returns:
-            The size of the archive, its checksum where there is one, and the names of what has no content.
+            The size of the archive, its checksum if there is one, and the names of what has no content.
         """
         values, what = {**values, "W": work}, f"download {shown(self._remote)}"
         if exclusion.has_patterns:

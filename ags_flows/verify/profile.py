@@ -26,7 +26,7 @@ class Profile:
         recorded: When, in UTC.
         region: Where.
         answers: What was learned, by name.
-        codes: Error codes that differ: the expected one to the one that came.
+        codes: Error codes that differ: the expected code to the actual one.
         checks: The status of each check, by ``group: sentence``.
         format: The version of this format.
     """

@@ -1,4 +1,4 @@
-"""The code interpreter's port as programs inside of the sandbox see it."""
+"""The code interpreter's port for programs inside of the sandbox."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ class Kernel:
         self._relays: list[Relay] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._running: dict[str, Execution] = {}
-        #: Those whose output comes in their order, whatever request a message names.
+        #: Executions whose output comes in their order: messages may name another request.
         self._marked: list[Execution] = []
         self._markers: dict[str, Execution] = {}
         self._said = bytearray()
@@ -61,7 +61,7 @@ class Kernel:
         Args:
             sandbox: Where.
             recipe: What to start.
-            cwd: Its working directory; the home where there is no such directory.
+            cwd: Its working directory; the home if there is no such directory.
             env: Its environment.
             context: Of ZeroMQ.
 

@@ -16,8 +16,8 @@ DEFAULTS = ("python", "javascript")
 CONNECTION_FILE = "{connection_file}"
 
 MARK = "{mark}"
-# Deno sends output from another thread than its states, late, and in the name of whatever it executes then. The value
-# of the last expression stays what it was.
+# Deno sends output from another thread than its states: late, and as output of the request that it executes then. The
+# value of the last expression is kept.
 _PRINT_MARK = "console.log({mark}), globalThis._"
 _DENO = ("javascript", "typescript", "deno")
 _ADVICE = {
@@ -29,8 +29,8 @@ _ADVICE = {
 }
 
 
-# The kernel of Java drops output of which more than a thousand pieces wait to be sent: after some it gives them time.
-# Other kernels than JJava are left as they are.
+# The kernel of Java drops output if more than a thousand pieces wait to be sent. A short sleep after some pieces gives
+# it time. Other kernels than JJava are not changed.
 _PACE_OUTPUT = """
 try {
     Object io = Class.forName("org.dflib.jjava.jupyter.kernel.BaseKernel").getMethod("notebookKernel").invoke(null);

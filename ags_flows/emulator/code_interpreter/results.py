@@ -28,7 +28,7 @@ _FORMATS = {
 
 
 def line_of(kind: str, content: dict[str, Any], language: str) -> Line | None:
-    """Return the line for a message of Jupyter's protocol, None where there is none.
+    """Return the line for a message of Jupyter's protocol, None if there is none.
 
     Args:
         kind: The message's type.

@@ -50,7 +50,7 @@ def answer(status: int, message: str) -> Response:
 
 
 async def download(context: Context, request: Request) -> Response:
-    """Serve a file, with ranges, conditions, and gzip where it is asked for alone."""
+    """Serve a file, with ranges, conditions, and gzip if it is asked for alone."""
     path = _path(context, request)
     try:
         descriptor = await asyncio.to_thread(context.files.open, path, os.O_RDONLY | os.O_NONBLOCK)

@@ -35,7 +35,7 @@ MOST_UNREAD = 10_000
 
 
 class Watch:
-    """One watch of a directory, of what is below it too where asked.
+    """One watch of a directory, of what is below it too if asked.
 
     Args:
         files: The sandbox's files.
@@ -89,7 +89,7 @@ class Watch:
         self._news.set()
 
     def _add(self, relative: str) -> None:
-        """Watch a directory by its name below the root, and those in it where asked."""
+        """Watch a directory by its name below the root, and those in it if asked."""
         path = posixpath.join(self._root, relative) if relative else self._root
         descriptor = self._files.open(path, os.O_RDONLY | os.O_DIRECTORY)
         try:

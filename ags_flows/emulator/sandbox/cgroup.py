@@ -115,7 +115,7 @@ class Cgroup:
 
     @classmethod
     def make(cls, name: str, memory_bytes: int | None) -> Cgroup | None:
-        """Return a new group, None where there are none."""
+        """Return a new group, None if there are none."""
         parent = own_group()
         if parent is None:
             return None

@@ -29,7 +29,7 @@ class _Refused(Exception):
 
 
 class Egress:
-    """A forward proxy: CONNECT for whatever is encrypted, and plain HTTP. It reaches other machines, never this one.
+    """A forward proxy: CONNECT for encrypted connections, and plain HTTP. It reaches other machines, never this one.
 
     Args:
         listener: A socket that listens inside the sandbox; the proxy closes it.

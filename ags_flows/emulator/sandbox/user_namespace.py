@@ -34,7 +34,7 @@ class UserNamespaces(NamedTuple):
 
 @functools.cache
 def user_namespaces() -> UserNamespaces | None:
-    """Return them, None where they cannot be made; made once in this process."""
+    """Return them, None if they cannot be made; made once in this process."""
     with contextlib.ExitStack() as stack:
         try:
             outer = stack.enter_context(_held([]))

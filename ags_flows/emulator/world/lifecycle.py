@@ -54,7 +54,7 @@ class Course:
     # Steps that requests ask for.
 
     def bring_up(self, instance: Instance, *, origin: Snapshot | Instance | None = None) -> None:
-        """Begin to start an instance that is new, as a copy of ``origin`` where one is given."""
+        """Begin to start an instance that is new, as a copy of ``origin`` if one is given."""
         instance.status = "STARTING"
         self._begin(instance, "instance.start", self._bring_up(instance, origin))
 

@@ -14,7 +14,7 @@ from .machine import Machine, MainProcess
 
 Json = dict[str, Any]
 
-#: Ports that the emulator itself serves in every sandbox, whatever runs there.
+#: Ports that the emulator itself serves in every sandbox.
 _SERVED = {49983}
 _WORDS = {"exec", "sudo", "nohup", "setsid", "env"}
 

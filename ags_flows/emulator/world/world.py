@@ -64,12 +64,12 @@ class World:
         self.regions: dict[str, Region] = {}
         self._numbers = itertools.count(1)
         self._tasks: set[asyncio.Task[Any]] = set()
-        #: The id of this emulator in the notes of sandboxes that outlive it; None where they end with it.
+        #: The id of this emulator in the notes of sandboxes that outlive it; None if they end with it.
         self.keeper = uuid.uuid4().hex if settings.keep else None
         self._warden: Warden | None = None
 
     async def open(self) -> None:
-        """Bring back what an earlier emulator left in the state directory, its live sandboxes included."""
+        """Restore what an earlier emulator left in the state directory, with its live sandboxes."""
         self._rescue()
         for document in self.store.all("api_keys"):
             self.api_keys.load(document)
