@@ -57,14 +57,14 @@ class InstanceTarget:
 
     @property
     def envd_app(self) -> Asgi:
-        """What serves port 49983."""
+        """The application on port 49983."""
         machine = self._instance.machine
         assert machine is not None
         return machine.envd_app
 
     @property
     def code_app(self) -> Asgi | None:
-        """What serves port 49999, or None when that is an ordinary port."""
+        """The application on port 49999, or None if that is an ordinary port."""
         machine = self._instance.machine
         return machine.code_app if machine is not None else None
 

@@ -61,7 +61,7 @@ class Processes(ProcessService):
 
     @property
     def all(self) -> list[Running]:
-        """Those that run."""
+        """The processes that run."""
         return list(self._running.values())
 
     async def close(self) -> None:

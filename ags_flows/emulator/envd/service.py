@@ -80,7 +80,7 @@ class Envd:
 
     @property
     def processes(self) -> list[dict[str, Any]]:
-        """What runs: id and command."""
+        """The processes that run: id and command."""
         return [
             {"pid": running.pid, "command": " ".join([running.config.cmd, *running.config.args])}
             for running in self._processes.all

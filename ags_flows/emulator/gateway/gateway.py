@@ -58,12 +58,12 @@ class GatewayTarget(Protocol):
 
     @property
     def envd_app(self) -> Asgi:
-        """What serves port 49983; it checks tokens itself, since signed URLs need none."""
+        """The application on port 49983. It checks tokens itself, since signed URLs need none."""
         ...
 
     @property
     def code_app(self) -> Asgi | None:
-        """What serves port 49999, or None when that is an ordinary port."""
+        """The application on port 49999, or None if that is an ordinary port."""
         ...
 
     def accepts(self, token: str | None) -> bool:

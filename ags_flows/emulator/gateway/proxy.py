@@ -35,7 +35,7 @@ _HANDSHAKE = frozenset({b"host", b"upgrade", b"connection", b"origin", b"user-ag
 
 
 class BadAnswer(Exception):
-    """What listens on the port does not speak HTTP, or broke off before it responded."""
+    """The server on the port does not speak HTTP, or closed the connection before it responded."""
 
 
 async def forward(

@@ -139,7 +139,7 @@ class Cgroup:
 
     @property
     def path(self) -> Path:
-        """Where it is."""
+        """Its path."""
         return self._path
 
     def add(self, *pids: int) -> None:

@@ -59,7 +59,7 @@ class NamespaceSandbox(Sandbox):
 
     @property
     def base_env(self) -> dict[str, str]:
-        """What every process of it finds in its environment, before anything else."""
+        """The environment of all of its processes, before other variables."""
         return {"PATH": f"{PATH}:{PYTHON}/bin" if python_prefix() else PATH}
 
     def connect(self, port: int) -> socket.socket:

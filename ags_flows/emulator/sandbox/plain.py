@@ -42,7 +42,7 @@ class PlainSandbox(Sandbox):
 
     @property
     def base_env(self) -> dict[str, str]:
-        """What every process of it finds in its environment, before anything else."""
+        """The environment of all of its processes, before other variables."""
         name, _, value = self._mark.partition("=")
         return {"PATH": os.environ.get("PATH", PATH), name: value}
 

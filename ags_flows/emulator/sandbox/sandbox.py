@@ -150,12 +150,12 @@ class Sandbox(ABC):
     @property
     @abstractmethod
     def _terminals(self) -> str:
-        """Where terminals are made."""
+        """The path of the multiplexer for terminals."""
 
     @property
     @abstractmethod
     def _source(self) -> Path:
-        """Where its writable file system is on the host."""
+        """The host's path of its writable file system."""
 
     # What they share.
 
@@ -167,7 +167,7 @@ class Sandbox(ABC):
     @property
     @abstractmethod
     def base_env(self) -> dict[str, str]:
-        """What every process of it finds in its environment, before anything else."""
+        """The environment of all of its processes, before other variables."""
 
     def home(self, user: str) -> str | None:
         """Return the home of a user, None for one that is not there."""
@@ -225,7 +225,7 @@ class Sandbox(ABC):
 
     @property
     def _cgroup_entries(self) -> Sequence[int]:
-        """What a process writes to in order to be counted with the sandbox."""
+        """Descriptors by which a process joins the control group of the sandbox."""
         return ()
 
     def _introduce(self) -> None:

@@ -14,7 +14,7 @@ _DAY = 24 * 3600.0
 
 
 class ClientTokens:
-    """What was made for which token.
+    """The resources that were created for tokens.
 
     Whether AGS responds to a repeated request with the original resource or with ``FailedOperation.DuplicateRequest``
     is not documented; both can be switched on.

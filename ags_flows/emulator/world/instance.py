@@ -40,7 +40,7 @@ STATUSES = (
 
 @dataclass
 class Lifecycle:
-    """What E2B's API asks for the end of the timeout."""
+    """What happens at the end of the timeout, as E2B's API sets it."""
 
     auto_pause: bool = False
     auto_pause_memory: bool = True

@@ -170,7 +170,7 @@ class _Main:
 
 
 class SandboxMachine:
-    """The real thing: a sandbox of this host with envd and, if asked, a code interpreter."""
+    """A real machine: a sandbox of this host with envd and, if asked, a code interpreter."""
 
     def __init__(self, plan: Plan, sandbox: Any, envd: Any, code: Any, agents: AgentServer | None) -> None:
         """Use `launch` instead."""
