@@ -128,7 +128,7 @@ class Kernel:
         """End it. Idempotent.
 
         Args:
-            reason: Ends the executions that run.
+            reason: The error that ends its executions.
             with_sandbox: Whether the sandbox ends next, and with it all that the kernel started.
         """
         if self._closed:

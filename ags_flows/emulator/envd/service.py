@@ -151,7 +151,7 @@ class Envd:
         return answer(404, f"{method} {path} not found")
 
     async def _init(self, request: Request) -> Response:
-        """Set environment and defaults. A request with a token needs a valid one."""
+        """Set environment and defaults. The request needs a valid token, as all others do."""
         if not self._access.accepts(request.headers.get("x-access-token")):
             return answer(401, "unauthorized access, please provide a valid access token")
         try:

@@ -263,7 +263,7 @@ class NamespaceSandbox(Sandbox):
             yield from ("--ro-bind", name, name)
         for name in filter(os.path.exists, KERNEL_HIDDEN):
             yield from ("--ro-bind", "/dev/null", name)
-        # A sandbox that starts without saved memory has booted: programs see this by the boot id.
+        # A resume without memory is a boot: programs see it by a new boot id.
         yield from ("--perms", "0444", "--ro-bind-data", str(boot), "/proc/sys/kernel/random/boot_id")
         # With a special name: `pkill sleep` inside must not end the sandbox.
         yield from ("--symlink", shutil.which("sleep", path=PATH) or "/bin/sleep", f"/dev/{_READY}", "--chdir", "/")
