@@ -17,9 +17,6 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
-NOT_OURS = ("__pycache__", "node_modules", "build", "dist")
-"""Names of directories that are not checked, beside hidden ones and those of installed packages."""
-
 TABLE = [
     # What CONTRIBUTING.md lists, what to use instead, and the pattern, which also has the other forms of a word.
     ("tell, told, say", "log, emit, raise, return, report, print", r"tell|tells|telling|told|say|says|said|saying"),
@@ -69,17 +66,18 @@ _BETWEEN_WORDS = re.compile(r"[\s#_\\\"']+(?:[fr]{1,2}[\"'])?", re.IGNORECASE)
 
 
 def files() -> list[Path]:
-    """Return every file that is checked, those of a new directory too."""
+    """Return every file of the repository, those of a new directory too, without hidden ones and what is installed."""
     found = [*ROOT.glob(".ci/*")]
     for directory, subdirectories, names in os.walk(ROOT):
-        subdirectories[:] = [
-            name
-            for name in subdirectories
-            if not name.startswith(".") and not name.endswith("-info") and name not in NOT_OURS
-        ]
+        subdirectories[:] = [name for name in subdirectories if is_ours(Path(directory, name))]
         found += [Path(directory, name) for name in names if not name.startswith(".")]
     # This file has the words, and samples of them.
     return sorted(path for path in found if path != Path(__file__))
+
+
+def is_ours(directory: Path) -> bool:
+    built = directory.name in ("__pycache__", "node_modules", "build", "dist") or directory.name.endswith("-info")
+    return not built and not directory.name.startswith(".") and not (directory / "pyvenv.cfg").exists()
 
 
 def without_code(text: str) -> str:
