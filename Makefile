@@ -15,7 +15,7 @@ WORKERS ?= 3
 demo: $(READY)
 	@$(BIN)/ags-flows demo
 
-# Prefect writes to its home while it is imported: not to that of whoever runs the tests.
+# Prefect writes to its home while it is imported: the tests do not use the home of the user.
 test: $(READY)
 	PREFECT_HOME=$(abspath $(VENV))/prefect-home $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(PYTEST_ARGS)
 
@@ -63,7 +63,7 @@ languages: $(READY)
 bench: $(READY)
 	@$(BIN)/python -m bench $(AREAS)
 
-# Their outputs anew, after a change of what they show.
+# Updates the outputs of the notebooks.
 notebooks: $(READY)
 	@$(BIN)/python examples/execute.py examples/*.ipynb
 

@@ -29,7 +29,7 @@ AGSFlowsError
 ├── FunctionError               a function in a sandbox raised an exception
 ├── BatchFailedError            more items of a batch failed than it may have
 ├── SyncFailedError             some tools could not be brought in step with a list
-├── OutcomeUnknownError         it may have run, and nobody can know
+├── OutcomeUnknownError         it may have run, and this cannot be determined
 ├── TransferError               a file or directory could not be moved whole
 │   └── TransferIncompleteError (r)  not all of it arrived, or it was changed on the way
 └── OutputTooLargeError         more output than may be held in memory
@@ -272,7 +272,6 @@ class FunctionError(AGSFlowsError):
         traceback: str = "",
         **parts: Any,
     ) -> None:
-        """Keep what the sandbox reported beside the message."""
         super().__init__(message, **parts)
         self.function = function
         self.error_type = error_type

@@ -369,7 +369,7 @@ def flow_runs_of(metadata: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def may_take_over(mine: Holder, status: str, metadata: Mapping[str, str]) -> bool:
-    """Whether the caller may take over an instance of its step's family from an earlier attempt.
+    """Return True if the caller may take over an instance of its step's family from an earlier attempt.
 
     True also for an instance that the caller already holds: the response to an earlier take-over request was lost.
     """
@@ -389,12 +389,12 @@ def take_over_order(holder: Holder) -> tuple[int, ...]:
 
 
 def is_ours(metadata: Mapping[str, str]) -> bool:
-    """Whether this package created the resource for a flow run that can be looked up."""
+    """Return True if this package created the resource for a flow run that can be looked up."""
     return metadata.get(MANAGED_BY_KEY) == MANAGED_BY and bool(metadata.get(FLOW_RUN))
 
 
 def lease_is_kept(metadata: Mapping[str, str], expires_at: datetime | None, now: datetime) -> bool:
-    """Whether an instance's lease was renewed so recently that its process must still be alive.
+    """Return True if an instance's lease was renewed so recently that its process must still be alive.
 
     A live process renews its lease after a quarter. If less than three quarters remain, minus the time that a renewal
     may take, the process has ended.
@@ -431,7 +431,7 @@ def is_orphan(
     now: datetime,
     grace: timedelta = timedelta(minutes=10),
 ) -> bool:
-    """Whether this package created an instance and its flow run has provably ended.
+    """Return True if this package created an instance and its flow run has provably ended.
 
     Args:
         metadata: The metadata of the instance.

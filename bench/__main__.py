@@ -41,7 +41,7 @@ def main(names: list[str]) -> int:
         try:
             with console.status(f"Measuring {area}"):
                 figures = measured_alone(area)
-        except Exception:  # noqa: BLE001 - the other areas are measured all the same
+        except Exception:  # noqa: BLE001 - the other areas are measured nevertheless
             traceback.print_exc()
             failed.append(area)
             continue

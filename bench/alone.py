@@ -1,4 +1,4 @@
-"""An area measured in a process of its own: Prefect's clients keep to the first server that they met."""
+"""An area measured in a separate process: Prefect's clients keep to the first server that they met."""
 
 from __future__ import annotations
 
@@ -17,6 +17,6 @@ def measured_alone(area: str) -> list[Figure]:
 
 
 def _figures(area: str) -> list[Figure]:
-    # The control plane is measured with a certificate that nobody signed.
+    # The control plane is measured with a self-signed certificate.
     warnings.filterwarnings("ignore", message="Unverified HTTPS request")
     return list(importlib.import_module(f"bench.{area}").figures())

@@ -22,7 +22,7 @@ CODE = {
 
 
 def figures() -> Iterator[Figure]:
-    """Print lines by the real SDK against an emulator in a process of its own."""
+    """Print lines by the real SDK against an emulator in a separate process."""
     with running_emulator_exports("--quiet") as (exports, _):
         url = exports["E2B_API_URL"]
         sandbox = Sandbox.create(api_key=exports["E2B_API_KEY"], api_url=url, sandbox_url=url, timeout=3600)

@@ -65,7 +65,7 @@ def bare_client(config: AGSConfig, address: str) -> ags_client.AgsClient:
 
 @contextmanager
 def tls_in_front_of(url: str) -> Iterator[str]:
-    """Give the address of a relay that takes TLS and passes on to an http URL."""
+    """Yield the URL of a relay that accepts TLS and forwards to an http URL."""
     target = urlsplit(url)
     with tempfile.TemporaryDirectory() as directory:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

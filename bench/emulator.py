@@ -1,4 +1,4 @@
-"""What a sandbox of the emulator costs: its start, a command in it, its memory, many at once."""
+"""What a sandbox of the emulator costs: its start, a command in it, its memory, many concurrent commands."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ THREADS = 64
 
 
 def figures() -> Iterator[Figure]:
-    """Use the real e2b SDK over HTTP against an emulator in a process of its own."""
+    """Use the real e2b SDK over HTTP against an emulator in a separate process."""
     with running_emulator_exports() as (exports, pid):
         options = ApiParams(
             api_key=exports["E2B_API_KEY"], api_url=exports["E2B_API_URL"], sandbox_url=exports["E2B_SANDBOX_URL"]
@@ -39,7 +39,7 @@ def figures() -> Iterator[Figure]:
         yield Figure(f"{LIVE} live sandboxes: memory of all processes", _memory(pid) / 1e6, "MB", 200.0)
         with ThreadPoolExecutor(THREADS) as pool:
             told = list(pool.map(lambda number: _echo(made[number % LIVE], number), range(AT_ONCE)))
-        yield Figure(f"{AT_ONCE:,} short commands at once: right ones", sum(told), "", AT_ONCE, True)
+        yield Figure(f"{AT_ONCE:,} concurrent short commands: right ones", sum(told), "", AT_ONCE, True)
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(lambda one: one.kill(), made))
         left = len(psutil.Process(pid).children(recursive=True))

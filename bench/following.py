@@ -1,4 +1,4 @@
-"""What it costs to follow durable commands: much output, many at once, and long silence."""
+"""What it costs to follow durable commands: much output, many concurrent commands, and long silence."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SILENCE = 60
 
 
 def figures() -> Iterator[Figure]:
-    """Follow 1 GB of output, 200 commands at once, and a command that says nothing for a minute."""
+    """Follow 1 GB of output, 200 concurrent commands, and a command without output for a minute."""
     with running_sandbox() as (config, instance):
         exec_command.fn(instance, "seq 1000", config=config)
         line = "x" * 99
@@ -41,7 +41,7 @@ def figures() -> Iterator[Figure]:
         with ThreadPoolExecutor(AT_ONCE) as pool:
             right = sum(pool.map(lambda number: _counts(plane, number), range(AT_ONCE)))
         seconds = time.monotonic() - began
-        yield Figure(f"{AT_ONCE} commands followed at once: right ones", right, "", AT_ONCE, True, f"{seconds:.0f} s")
+        yield Figure(f"{AT_ONCE} concurrent commands: right ones", right, "", AT_ONCE, True, f"{seconds:.0f} s")
 
         calls: list[float] = []
         counted = _Counted(plane, calls)
@@ -54,7 +54,7 @@ def figures() -> Iterator[Figure]:
 
 
 def _counts(plane: DataPlane, number: int) -> bool:
-    """Whether a command of several seconds came back whole."""
+    """Return True if a command of several seconds came back whole."""
     done = _run(plane, f"for i in $(seq 5); do echo {number} $i; sleep 1; done; exit 7")
     return done.exit_code == 7 and done.stdout == "".join(f"{number} {i}\n" for i in range(1, 6))
 

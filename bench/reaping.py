@@ -49,7 +49,7 @@ STOPS = "StopSandboxInstance"
 
 
 def figures() -> Iterator[Figure]:
-    """Run the flow `reap` once, in a process of its own, against a real Prefect server."""
+    """Run the flow `reap` once, in a separate process, against a real Prefect server."""
     yield from _real()
     yield from _simulated()
 
@@ -81,7 +81,7 @@ def _real() -> Iterator[Figure]:
 
 @contextmanager
 def records(directory: Path) -> Iterator[tuple[dict[str, str], Any]]:
-    """Give the environment of an emulator of records, and a function that switches its limits on."""
+    """Yield the environment of an emulator of records, and a function that switches its limits on."""
     env_file = directory / "records.env"
     command = [sys.executable, "-m", "bench.records", str(env_file)]
     with subprocess.Popen(
@@ -180,10 +180,9 @@ def main() -> None:
 
 
 class VirtualClock:
-    """Time that passes only while somebody waits for it. Thread-safe."""
+    """Time that passes only while a thread waits for it. Thread-safe."""
 
     def __init__(self) -> None:
-        """Start at 0."""
         self._now = 0.0
         self._lock = threading.Lock()
 
@@ -202,7 +201,6 @@ class SimulatedAGS(PacedControlPlane):
     """Records of instances and AGS's rates for each action, counted second by second of a virtual clock."""
 
     def __init__(self, config: AGSConfig, clock: VirtualClock) -> None:
-        """Fill the account."""
         super().__init__(config.connection())
         self._clock = clock
         self._own_paces: dict[str, Pace] = {}
@@ -229,7 +227,7 @@ class SimulatedAGS(PacedControlPlane):
         self._order = list(self._records)
 
     def call(self, action: str, parameters: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """Call at the pace of the real class, and answer as AGS would."""
+        """Call at the pace of the real class, and respond as AGS would."""
         pace = self._own_pace(action)
         while True:
             pace.wait()
@@ -269,7 +267,7 @@ class SimulatedOwners:
     """Knows by the run's name."""
 
     def look_up(self, runs: Mapping[str, str]) -> dict[str, Owned]:
-        """Return what is known at once."""
+        """Return what is known, without requests."""
         long_ago = datetime.now(timezone.utc) - timedelta(minutes=30)
         return {
             run: Owned("terminal", "Completed", ended_at=long_ago)

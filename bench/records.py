@@ -20,11 +20,10 @@ class Record:
     code_app = None
 
     def __init__(self) -> None:
-        """Live until it is stopped."""
         self._over = asyncio.Event()
 
     async def envd_app(self, scope: Any, receive: Any, send: Any) -> None:
-        """Refuse: there is nobody in it."""
+        """Refuse the request: the sandbox has no processes."""
         raise ConnectionRefusedError
 
     def connect(self, port: int) -> socket.socket:
@@ -36,7 +35,7 @@ class Record:
         self._over.set()
 
     async def leave(self) -> None:
-        """End: there are no processes to leave behind."""
+        """End the record: there are no processes to leave behind."""
         self._over.set()
 
     async def wait_dead(self) -> None:
@@ -49,7 +48,7 @@ class Record:
 
 
 async def launch(plan: object) -> Any:
-    """Return a machine at once."""
+    """Return a machine immediately."""
     return Record()
 
 

@@ -17,7 +17,7 @@ THREADS = 6
 
 
 def figures() -> Iterator[Figure]:
-    """Create and end instances by the E2B API of an emulator in a process of its own."""
+    """Create and end instances by the E2B API of an emulator in a separate process."""
     with running_emulator_exports("--quiet") as (exports, pid):
         headers = {"X-API-KEY": exports["E2B_API_KEY"]}
         with httpx.Client(base_url=exports["E2B_API_URL"], headers=headers, timeout=120, trust_env=False) as client:

@@ -1,4 +1,4 @@
-"""A running sandbox of an emulator in a process of its own, as in real life: client and server share no interpreter."""
+"""A running sandbox of an emulator in a separate process, as in real use: client and server share no interpreter."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ags_flows.tasks import create_tool, start_instance, wait_instance_running, 
 
 @contextmanager
 def running_emulator_process(*options: str) -> Iterator[AGSConfig]:
-    """Give a configuration for an emulator that runs in another process, with more options."""
+    """Yield a configuration for an emulator that runs in another process, with more options."""
     with tempfile.TemporaryDirectory(prefix="ags-bench-") as directory, emulator(Path(directory), *options) as exports:
         keys = TencentCloudCredentials(
             secret_id=exports["TENCENTCLOUD_SECRET_ID"], secret_key=exports["TENCENTCLOUD_SECRET_KEY"]
@@ -28,7 +28,7 @@ def running_emulator_process(*options: str) -> Iterator[AGSConfig]:
 
 @contextmanager
 def running_emulator_exports(*options: str) -> Iterator[tuple[dict[str, str], int]]:
-    """Give what clients of an emulator in another process need, and the id of that process."""
+    """Yield what clients of an emulator in another process need, and the id of that process."""
     with tempfile.TemporaryDirectory(prefix="ags-bench-") as directory, emulator(Path(directory), *options) as exports:
         port = int(exports["AGS_ENDPOINT"].rsplit(":", 1)[1])
         listening = [one.pid for one in psutil.net_connections() if one.status == "LISTEN" and one.laddr.port == port]
@@ -37,7 +37,7 @@ def running_emulator_exports(*options: str) -> Iterator[tuple[dict[str, str], in
 
 @contextmanager
 def running_sandbox() -> Iterator[tuple[AGSConfig, Instance]]:
-    """Give a configuration and a running instance."""
+    """Yield a configuration and a running instance."""
     with running_emulator_process() as config:
         tool = create_tool.fn(ToolSpec(name="bench", image="python:3.11"), config=config)
         wait_tool_active.fn(tool, config=config)

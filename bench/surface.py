@@ -30,7 +30,7 @@ def figures() -> Iterator[Figure]:
 
 
 def listing() -> Figure:
-    """List 10,000 instances of a stand-in for AGS that pages as AGS does: nobody starts that many for a figure."""
+    """List 10,000 instances of a stand-in for AGS that pages as AGS does: starting that many is too slow."""
     with many_instances() as (url, calls):
         keys = TencentCloudCredentials(secret_id="id", secret_key="key")
         config = AGSConfig(http_endpoint=url, domain=url, credentials=keys)
@@ -83,7 +83,7 @@ LIMITS = {"start": 500.0, "write": 100.0, "command": 500.0, "read": 100.0, "end"
 
 @contextmanager
 def many_instances() -> Iterator[tuple[str, list[str]]]:
-    """Give the address of a control plane with 10,000 instances, and the calls that reach it."""
+    """Yield the URL of a control plane with 10,000 instances, and the calls that reach it."""
     calls: list[str] = []
 
     class Handler(BaseHTTPRequestHandler):

@@ -46,7 +46,7 @@ class T(unittest.TestCase):
 
 
 def figures() -> Iterator[Figure]:
-    """Evaluate once, with a real Prefect server, and an emulator in a process of its own, as AGS is."""
+    """Evaluate once, with a real Prefect server, and an emulator in a separate process, as AGS is."""
     with (
         tempfile.TemporaryDirectory(prefix="ags-bench-") as name,
         prefect_server(Path(name)) as (server, url),

@@ -32,7 +32,7 @@ def figures() -> Iterator[Figure]:
         deployment = AGSDeployment(tool=TOOL, ags=config)
         began = time.perf_counter()
         loop.run_until_complete(deployment.start())
-        yield Figure("a SWE-ReX deployment until it answers", time.perf_counter() - began, "s", 10.0)
+        yield Figure("a SWE-ReX deployment until it responds", time.perf_counter() - began, "s", 10.0)
         try:
             for runtime in (deployment.runtime, direct):
                 loop.run_until_complete(runtime.create_session(SHELL))
@@ -58,7 +58,7 @@ def figures() -> Iterator[Figure]:
 
 @contextmanager
 def served_on_loopback(loop: asyncio.AbstractEventLoop) -> Iterator[RemoteRuntime]:
-    """Give SWE-ReX's own client of a server on this machine, without a gateway in between."""
+    """Yield SWE-ReX's own client of a server on this machine, without a gateway in between."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

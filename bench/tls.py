@@ -12,7 +12,7 @@ from bench.sandbox import running_emulator_exports
 
 
 def figures() -> Iterator[Figure]:
-    """Use the real e2b SDK against two emulators in processes of their own, in turns."""
+    """Use the real e2b SDK against two emulators in separate processes, in turns."""
     with running_emulator_exports("--tls") as (encrypted, _), running_emulator_exports() as (plain, _):
         os.environ["SSL_CERT_FILE"] = encrypted["SSL_CERT_FILE"]
         starts = [_start(exports) for exports in (encrypted, plain)]

@@ -1,10 +1,10 @@
 """Bring the blocks and global limits of a Prefect server in step with the files of this directory.
 
-`python blocks/register.py [FILES...]`: creates what is not there, updates what is otherwise, and says what it did. All
+`python blocks/register.py [FILES...]`: creates what is not there, updates what differs, and prints what it did. All
 files are checked before the first document is written. A file is a list of `block: TYPE/NAME` with `fields`, and of
 `limit: NAME` with `slots`, and `per_second` for a rate. A field may be `{environment: NAME}`: its value is read when
 this runs; where the variable is not set and there is no `default`, the block is left out. `{block: TYPE/NAME}` refers
-to another block. Fields that a file does not name stay as somebody edited them in the UI.
+to another block. Fields that a file does not name keep the values that users gave them in the UI.
 """
 
 import argparse
@@ -72,7 +72,7 @@ def register(files: list[Path]) -> Iterator[tuple[str, str]]:
 
     Raises:
         ConfigurationError: A file, a field or a reference is wrong; nothing was written.
-        UnreachableError: The Prefect server did not answer.
+        UnreachableError: The Prefect server did not respond.
     """
     wanted = [one for file in files for one in _read(file)]
     documents = [one for one in wanted if isinstance(one, Document)]

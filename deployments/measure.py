@@ -1,7 +1,7 @@
 """Measure how far a set-up goes, on yours as on ours.
 
-`python deployments/measure.py runs [--runs 20]`: flow runs of the deployment provision-and-run/run-command, started all
-at once and executed by whatever serves it: serve.py, one worker, several workers.
+`python deployments/measure.py runs [--runs 20]`: flow runs of the deployment provision-and-run/run-command, started
+concurrently and executed by the process that serves it: serve.py, one worker, several workers.
 
 `python deployments/measure.py fan-out [--tasks 200] [--runner threads|dask|ray]`: short commands in one sandbox, each a
 task run of one flow run in this process, by a task runner (of prefect-dask or prefect-ray).
@@ -23,11 +23,11 @@ from ags_flows import AGSConfig, sandbox_session
 from ags_flows.tasks import exec_command
 
 AT_ONCE = 16
-"""Tasks at once: the same for each runner."""
+"""Concurrent tasks: the same for each runner."""
 
 
 def measure_runs(deployment: str, count: int) -> str:
-    """Start flow runs all at once, and wait for them."""
+    """Start flow runs concurrently, and wait for them."""
     with get_client(sync_client=True) as client:
         known = client.read_deployment_by_name(deployment)
         started = time.monotonic()
@@ -74,7 +74,7 @@ def _map(commands: list[str], instance: str, config: AGSConfig) -> None:
 
 
 def runner_named(name: str) -> TaskRunner[Any]:
-    """Return a task runner that does `AT_ONCE` tasks at once on this machine."""
+    """Return a task runner that executes `AT_ONCE` tasks concurrently on this machine."""
     if name == "dask":
         from prefect_dask import DaskTaskRunner
 

@@ -1,7 +1,7 @@
 """Serve the deployments of prefect.yaml from this process: no work pool, no worker.
 
 `python deployments/serve.py [--limit RUNS] [NAME...]`, where a name is FLOW/DEPLOYMENT, such as `reap/nightly-reap`; by
-default all. Runs are processes of this machine, RUNS of them at once at most. Stop it with Ctrl-C: schedules are paused
+default all. Runs are processes of this machine, at most RUNS at a time. Stop it with Ctrl-C: schedules are paused
 until it is started again.
 """
 
@@ -44,7 +44,7 @@ def _deployment(entry: dict[str, Any]) -> tuple[str, RunnerDeployment]:
     try:
         flow: Flow[Any, Any] = load_flow_from_entrypoint(entry["entrypoint"].replace(":", "."))
     except (ImportError, AttributeError, KeyError) as error:
-        raise ConfigurationError(f"{entry.get('name')}: {entry.get('entrypoint')!r} is no flow: {error}.") from error
+        raise ConfigurationError(f"{entry.get('name')}: {entry.get('entrypoint')!r} is not a flow: {error}.") from error
     name = f"{flow.name}/{entry['name']}"
     limit = entry.get("concurrency_limit")
     deployment = flow.to_deployment(
@@ -77,10 +77,10 @@ def _schedule(deployment: str, entry: dict[str, Any]) -> Schedule:
 
 
 def main(arguments: list[str]) -> int:
-    """Serve what is asked for, until it is told to stop."""
+    """Serve the deployments with these names until a signal stops it."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help="FLOW/DEPLOYMENT; by default all")
-    parser.add_argument("--limit", type=int, default=4, help="flow runs at once (default: 4)")
+    parser.add_argument("--limit", type=int, default=4, help="concurrent flow runs (default: 4)")
     chosen = parser.parse_args(arguments)
     try:
         known = read_deployments()

@@ -24,8 +24,8 @@ print(sum(n > 1 and all(n % divisor for divisor in range(2, int(n**0.5) + 1)) fo
 
 @task
 def primes(start: int, size: int) -> int:
-    """Count the primes of one part in a sandbox of its own."""
-    # Parts run in any order: the name tells them apart, also after a retry.
+    """Count the primes of one part in a separate sandbox."""
+    # Parts run in any order: the name distinguishes them, also after a retry.
     with sandbox_session(TOOL.name, step=f"from-{start}") as sandbox:
         sandbox.write("count.py", COUNT)
         return int(sandbox.run(f"python3 count.py {start} {start + size}", timeout=300, check=True).stdout)

@@ -1,4 +1,4 @@
-"""Execute notebooks against an emulator of their own and keep their outputs: `python examples/execute.py *.ipynb`."""
+"""Execute notebooks against a separate emulator and keep their outputs: `python examples/execute.py *.ipynb`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ags_flows.testing import running_emulator
 
 
 def execute(path: Path, environment: Mapping[str, str], directory: str | Path) -> nbformat.NotebookNode:
-    """Return the notebook of a path with its outputs anew.
+    """Execute the notebook of a path, and return it with the new outputs.
 
     Args:
         path: The notebook.
@@ -28,7 +28,7 @@ def execute(path: Path, environment: Mapping[str, str], directory: str | Path) -
     )
     client.execute(env={**os.environ, **environment})
     for cell in notebook.cells:
-        # When a cell was executed is nobody's business, and changes every time.
+        # The times of execution are of no use, and change every time.
         cell.metadata.pop("execution", None)
     for name in ("kernelspec", "language_info"):
         notebook.metadata.pop(name, None)

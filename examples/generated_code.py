@@ -1,6 +1,6 @@
 """Run code that a model writes, where it can do no harm, and give its errors back until it works.
 
-`write_code` stands in for the model: it forgets an import at first, and corrects itself when it is told so.
+`write_code` stands in for the model: it forgets an import at first, and corrects itself after the error.
 
     python examples/generated_code.py
 """
@@ -18,8 +18,8 @@ ATTEMPTS = 3
 
 @task
 def write_code(question: str, complaint: str | None) -> str:
-    """Return Python code that answers the question; `complaint` is what became of the attempt before."""
-    code = f"answer = math.comb(49, 6)  # {question}\nanswer"
+    """Return Python code that computes the result; `complaint` is the error of the previous attempt."""
+    code = f"result = math.comb(49, 6)  # {question}\nresult"
     return f"import math\n{code}" if complaint and "math" in complaint else code
 
 
@@ -34,7 +34,7 @@ def answer(question: str = "How many ways are there to draw 6 of 49?") -> str:
                 print(f"{question} {result.text} (attempt {attempt})")
                 return result.text or ""
             complaint = f"{result.error.name}: {result.error.value}"
-    raise RuntimeError(f"No answer after {ATTEMPTS} attempts: {complaint}")
+    raise RuntimeError(f"No result after {ATTEMPTS} attempts: {complaint}")
 
 
 if __name__ == "__main__":

@@ -62,7 +62,7 @@ def trusting():
 
 @pytest.fixture(scope="session")
 def prefect_server():
-    """One Prefect server with a database of its own for each worker of the test run."""
+    """One Prefect server with its own database for each worker of the test run."""
     # A flow run waits up to a second for the thread of its heartbeats: off, where they are not the point.
     with temporary_settings({PREFECT_SERVER_ANALYTICS_ENABLED: False}):
         with prefect_test_harness(server_startup_timeout=180):

@@ -28,7 +28,7 @@ def workplace(tmp_path, monkeypatch, ags_emulator, evaluation_files):
 
 
 def nothing_is_left(control):
-    """Whether all sandboxes have ended; those of functions are stopped a moment after their flow."""
+    """Return True if all sandboxes have ended; those of functions are stopped a moment after their flow."""
     deadline = time.monotonic() + 15
     while any(one.status in LIVE for one in control.list_instances()):
         if time.monotonic() > deadline:
@@ -37,7 +37,7 @@ def nothing_is_left(control):
     return True
 
 
-# Prefect leaves a socket of its own to the garbage collector when the event loop of an async flow ends.
+# Prefect leaves a socket to the garbage collector when the event loop of an async flow ends.
 @pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(

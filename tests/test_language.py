@@ -1,11 +1,13 @@
 """Prose is plain technical English: the words of the table in CONTRIBUTING.md do not occur in it.
 
-Prose is docstrings, comments, names of tests, string constants with a space (errors, log lines, help texts), and
-Markdown without its code. Code in backticks is not prose.
+Every file of the repository is checked. Prose is docstrings, comments, names of tests, string constants with a space
+(errors, log lines, help texts), YAML, and Markdown without its code. Code in backticks is not prose.
 """
 
 import ast
 import io
+import json
+import os
 import re
 import tokenize
 from collections.abc import Iterator
@@ -14,25 +16,6 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-
-ROOMS = {
-    "reaping": ("ags_flows/reaping", "tests/reaping"),
-    "swebench": ("ags_flows/swebench", "tests/swebench"),
-    "demo": ("ags_flows/demo", "tests/demo"),
-    "models": ("ags_flows/models", "tests/models"),
-    "lifecycle": ("ags_flows/lifecycle", "tests/lifecycle"),
-    "durable": ("ags_flows/durable", "tests/durable"),
-    "usage": ("ags_flows/usage.py",),
-    "errors": ("ags_flows/errors.py", "tests/test_errors.py"),
-    "ownership": ("ags_flows/ownership.py", "tests/ownership"),
-    "session": ("ags_flows/session", "tests/session"),
-    "testing": ("ags_flows/testing",),
-    "functions": ("ags_flows/functions", "tests/functions"),
-    "worker": ("ags_flows/worker", "tests/worker"),
-    "batch": ("ags_flows/batch", "tests/batch"),
-    "documents": ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs", "deployments/README.md"),
-}
-"""What is checked. It grows until it is everything."""
 
 TABLE = [
     # What CONTRIBUTING.md lists, what to use instead, and the pattern, which also has the other forms of a word.
@@ -82,13 +65,19 @@ _ARGUMENT = re.compile(r"^ +\w+(?=: )", re.MULTILINE)
 _BETWEEN_WORDS = re.compile(r"[\s#_\\\"']+(?:[fr]{1,2}[\"'])?", re.IGNORECASE)
 
 
-def files(*paths: str) -> list[Path]:
-    found = []
-    for path in paths:
-        root = ROOT / path
-        assert root.exists(), f"{path} does not exist: correct ROOMS"
-        found += [root] if root.is_file() else sorted([*root.rglob("*.py"), *root.rglob("*.md")])
-    return found
+def files() -> list[Path]:
+    """Return every file of the repository, those of a new directory too, without hidden ones and what is installed."""
+    found = [*ROOT.glob(".ci/*")]
+    for directory, subdirectories, names in os.walk(ROOT):
+        subdirectories[:] = [name for name in subdirectories if is_ours(Path(directory, name))]
+        found += [Path(directory, name) for name in names if not name.startswith(".")]
+    # This file has the words, and samples of them.
+    return sorted(path for path in found if path != Path(__file__))
+
+
+def is_ours(directory: Path) -> bool:
+    built = directory.name in ("__pycache__", "node_modules", "build", "dist") or directory.name.endswith("-info")
+    return not built and not directory.name.startswith(".") and not (directory / "pyvenv.cfg").exists()
 
 
 def without_code(text: str) -> str:
@@ -122,29 +111,59 @@ class Strings(ast.NodeVisitor):
     visit_AsyncFunctionDef = visit_FunctionDef  # type: ignore[assignment]
 
 
-def prose(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield each piece of prose in a file, with its first line."""
-    source = path.read_text(encoding="utf-8")
-    if path.suffix == ".md":
-        yield 1, source
-        return
+def comments(source: str, mark: str = "#") -> Iterator[tuple[int, str]]:
+    """Yield the lines of a source that are comments, those in a row as one piece."""
+    for block in re.finditer(rf"(?:^[ \t]*{mark}(?!!).*\n?)+", source, re.MULTILINE):
+        yield (
+            source.count("\n", 0, block.start()) + 1,
+            re.sub(rf"^[ \t]*{mark}+", "", block.group(), flags=re.MULTILINE),
+        )
+
+
+def prose_of_python(source: str) -> Iterator[tuple[int, str]]:
     strings = Strings()
     strings.visit(ast.parse(source))
     yield from strings.found
-    comments: list[tuple[int, str]] = []
+    pieces: list[tuple[int, str]] = []
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type == tokenize.COMMENT and not token.string.startswith("#!"):
-            if comments and comments[-1][0] + comments[-1][1].count("\n") + 1 == token.start[0]:
+            if pieces and pieces[-1][0] + pieces[-1][1].count("\n") + 1 == token.start[0]:
                 # A sentence over several lines is one piece.
-                comments[-1] = (comments[-1][0], f"{comments[-1][1]}\n{token.string.lstrip('# ')}")
+                pieces[-1] = (pieces[-1][0], f"{pieces[-1][1]}\n{token.string.lstrip('# ')}")
             else:
-                comments.append((token.start[0], token.string.lstrip("# ")))
-    yield from comments
+                pieces.append((token.start[0], token.string.lstrip("# ")))
+    yield from pieces
+
+
+def prose_of_notebook(source: str) -> Iterator[tuple[int, str]]:
+    """Yield the prose of a notebook, each piece with the number of its cell."""
+    for number, cell in enumerate(json.loads(source)["cells"], start=1):
+        text = "".join(cell["source"])
+        if cell["cell_type"] == "code":
+            yield from ((number, piece) for _, piece in prose_of_python(text))
+        else:
+            yield number, text
+
+
+def prose(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield each piece of prose in a file, with its first line."""
+    try:
+        source = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        return
+    if path.suffix in (".md", ".yaml"):
+        yield 1, source
+    elif path.suffix == ".py":
+        yield from prose_of_python(source)
+    elif path.suffix == ".ipynb":
+        yield from prose_of_notebook(source)
+    else:
+        yield from comments(source, "//" if path.suffix == ".mjs" else "#")
 
 
 def hits(path: Path) -> Iterator[tuple[int, str, str, str]]:
     """Yield line, word, what to use instead, and the words around it."""
-    if not _PATTERN.search(_BETWEEN_WORDS.sub(" ", path.read_text(encoding="utf-8"))):
+    if not _PATTERN.search(_BETWEEN_WORDS.sub(" ", path.read_text(encoding="utf-8", errors="replace"))):
         # No word of the table, not even in the code. This saves parsing most files.
         return
     for line, text in prose(path):
@@ -155,18 +174,21 @@ def hits(path: Path) -> Iterator[tuple[int, str, str, str]]:
             yield line + text.count("\n", 0, found.start()), " ".join(found.group().split()), use, around
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_prose_has_no_word_of_the_table(room: str) -> None:
-    wrong, needless = [], {key for key in EXCEPTIONS if ROOT / key[0] in files(*ROOMS[room])}
-    for path in files(*ROOMS[room]):
-        name = str(path.relative_to(ROOT))
-        for line, word, use, around in hits(path):
-            allowed = {(file, words) for file, words in EXCEPTIONS if file == name and words in around}
-            needless -= allowed
-            if not allowed:
-                wrong.append(f"{name}:{line}: {word!r}: use {use}. In: ...{around}...")
+@pytest.mark.parametrize("path", files(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_prose_has_no_word_of_the_table(path: Path) -> None:
+    name = str(path.relative_to(ROOT))
+    wrong, needless = [], {words for file, words in EXCEPTIONS if file == name}
+    for line, word, use, around in hits(path):
+        allowed = {words for file, words in EXCEPTIONS if file == name and words in around}
+        needless -= allowed
+        if not allowed:
+            wrong.append(f"{name}:{line}: {word!r}: use {use}. In: ...{around}...")
     assert not wrong, "\n".join(wrong)
     assert not needless, f"remove exceptions that are not needed: {needless}"
+
+
+def test_exceptions_are_for_files_that_are_checked() -> None:
+    assert {file for file, _ in EXCEPTIONS} <= {str(path.relative_to(ROOT)) for path in files()}
 
 
 @pytest.mark.parametrize(
@@ -186,6 +208,11 @@ def test_prose_has_no_word_of_the_table(room: str) -> None:
         (".py", '"""Run `who`.\n\n    Args:\n        answer: An IP address.\n    """', None),
         (".py", "answer = told(who)\n", None),
         (".md", "Run `who`.\n\n```sh\nwho\n```\n", None),
+        (".yaml", "# One for each place.\ndescription: Says why.\n", "Says"),
+        (".ipynb", '{"cells": [{"cell_type": "markdown", "source": ["It is\\n", "told."]}]}', "told"),
+        (".ipynb", '{"cells": [{"cell_type": "code", "source": ["told = 1  # News\\n"]}]}', "News"),
+        (".mjs", "const told = 1\n// Send it\n// anew.\n", "anew"),
+        ("", "#!/bin/sh\n# Runs it\n# by itself.\necho who\n", "by itself"),
     ],
 )
 def test_words_are_found_in_prose_and_not_in_code(tmp_path: Path, suffix: str, text: str, word: str | None) -> None:

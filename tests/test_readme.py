@@ -44,7 +44,7 @@ def test_the_ten_lines_against_the_emulator_work(execute, tmp_path):
 
 
 @pytest.mark.timeout(300)
-def test_the_flow_of_your_own_works(execute, tmp_path):
+def test_the_flow_of_the_readme_works(execute, tmp_path):
     (tmp_path / "orders").mkdir()
     (tmp_path / "orders" / "day-1.csv").write_text("country,amount\nCN,5\n")
     (tmp_path / "etl.py").write_text("import os; open('report.csv', 'w').write(','.join(os.listdir('orders')))")

@@ -31,6 +31,16 @@ LAYERS = [
 ]
 """From the bottom up. A module imports from layers below its own, or from its own package."""
 
+MOST_LINES = 400
+
+LONGER = {
+    "ags_flows/durable/claims.py": "the scripts of claims, and the calls that send them",
+    "ags_flows/durable/command.py": "one command, from its start to its end",
+    "ags_flows/durable/scripts.py": "the scripts of one journal, which share files and variables",
+    "ags_flows/ownership.py": "the rules of ownership, which the model checks together",
+}
+"""Files with more lines, and why they are not split."""
+
 VENDORS = ("tencentcloud", "e2b", "e2b_code_interpreter")
 
 
@@ -116,3 +126,13 @@ def test_every_path_in_the_map_of_the_architecture_exists():
     assert [path for path in named if not (root / path).exists()] == []
     packages = {f"ags_flows/{noun(path)}" for path in modules() if len(path.relative_to(PACKAGE).parts) > 1}
     assert packages - named == set(), "docs/architecture.md does not name a package"
+
+
+def test_files_stay_small():
+    root = PACKAGE.parent
+    lines = {
+        str(path.relative_to(root)): len(path.read_text(encoding="utf-8").splitlines())
+        for directory in ("ags_flows", "tests", "bench", "examples", "blocks", "deployments")
+        for path in (root / directory).rglob("*.py")
+    }
+    assert {path for path, count in lines.items() if count > MOST_LINES} == set(LONGER), "split it, or correct LONGER"

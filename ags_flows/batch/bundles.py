@@ -22,7 +22,7 @@ LEAST_SECONDS = 0.3
 """Seconds of items that a request has also at the end of a batch, when the last ones are shared by all sandboxes."""
 
 GROWTH = 8
-"""A request has at most so many times the items of the one before."""
+"""The largest ratio of the items of a request to those of the request before."""
 
 REMEMBERED = 20
 """Items over which the duration of an item is averaged, about."""

@@ -198,7 +198,7 @@ def _check(position: str, value: Any) -> None:
 
 
 def _wrong_field(value: Any) -> str | None:
-    """Return the name of the first field of an item that is not JSON, None where there is none."""
+    """Return the name of the first field of an item that is not JSON, None if there is none."""
     if not isinstance(value, dict):
         return None
     for name, field in value.items():

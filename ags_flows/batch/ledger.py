@@ -156,7 +156,7 @@ class Ledger:
         self._add(records)
 
     def finish(self, results: Sequence[tuple[Item, ItemResult]]) -> None:
-        """Record what became of items: for good, or until a later attempt of the batch."""
+        """Record the results of items: final ones, or ones until a later attempt of the batch."""
         self._add(
             [(item, {"result": result.model_dump(mode="json", exclude_defaults=True)}) for item, result in results]
         )

@@ -14,7 +14,7 @@ from ags_flows.errors import AGSFlowsError
 from ags_flows.ownership import Place, digest
 
 EVERY = 20
-"""After so many items there is one request for all of them."""
+"""The number of items after which there is one request for all of them."""
 
 
 def sweep(sandbox: PooledSandbox, item: Item, place: Place, user: str | None) -> None:

@@ -182,7 +182,7 @@ class Pool:
                 started, if the response was lost.
 
         Raises:
-            QuotaExceededError: The account may have no more at the moment.
+            QuotaExceededError: The account has reached its quota.
             WaitCancelledError: The pool was interrupted.
         """
         step = self._execution.step(STEP, _of_order(order), call=call)

@@ -210,7 +210,7 @@ class Runner:
                         self._queue.release(expected)
                         expected = None
             finally:
-                # The caller that interrupts the batch decides what becomes of its sandboxes.
+                # The caller that interrupts the batch decides what happens to its sandboxes.
                 if sandbox is not None and not self._interrupted.is_set():
                     self._pool.close(sandbox)
 

@@ -37,7 +37,7 @@ SETTLED = 8.0
 earlier retry."""
 
 MOST_LOSSES = 5
-"""A shard that is lost so many times without any progress between is not executed again."""
+"""The number of losses without progress after which a shard is not executed again."""
 
 LONGEST_CANCELLATION = 60.0
 

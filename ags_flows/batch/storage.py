@@ -36,7 +36,7 @@ class Storage(Protocol):
     """Named texts that can grow."""
 
     def read(self, name: str) -> bytes:
-        """Return a text, empty where there is none."""
+        """Return a text, empty if there is none."""
         ...
 
     def append(self, name: str, content: bytes) -> None:
@@ -146,7 +146,7 @@ class PrefectStorage:
 
 
 def _is_absent(error: Exception) -> bool:
-    """Whether an error means that there is no such object, which differs from store to store.
+    """Return True if an error means that there is no such object, which differs from store to store.
 
     All others are errors: what is done would be forgotten, and written over.
     """

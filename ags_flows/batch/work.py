@@ -247,7 +247,7 @@ def function_named(name: str) -> Function:
 
 
 def worth_another(error: AGSFlowsError) -> bool:
-    """Whether an item whose attempt ended with this error is tried again: the error's class decides.
+    """Return True if an item whose attempt ended with this error is tried again: the error's class decides.
 
     A sandbox that died takes what was done in it along: the item is done again in another one. What may have had an
     effect outside and cannot be known is never done again.

@@ -1,4 +1,4 @@
-"""The block that says where AGS is and what sandboxes look like by default."""
+"""The block with the endpoint of AGS and the defaults of sandboxes."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ if TYPE_CHECKING:
 class AGSConfig(Explained, Block):
     """Where AGS is, with which keys, and the defaults of tools and instances.
 
-    An argument beats the environment, the environment beats the default. Secrets are the exception: they stay
-    empty and are looked up when they are used, so that saving the block never copies the environment's keys.
+    An argument overrides the environment, and the environment overrides the default. Secrets are an exception: they
+    stay empty and are looked up when they are used, so that saving the block never copies the environment's keys.
 
     Attributes:
         credentials: The keys; an empty block follows the environment.
-        secret_id, secret_key: The keys without a block of their own; they beat `credentials`.
+        secret_id, secret_key: The keys without a credentials block; they override `credentials`.
         http_endpoint: Control plane: a host, or a URL such as an emulator's `http://127.0.0.1:8600`.
         region: Region of AGS.
         domain: Data plane; follows `region`, or the emulator in `http_endpoint`, when it is not given.
         tool_id: An existing tool, used where none is named.
         image, image_registry_type: Default image for tools that name none.
-        timeout: Timeout of an instance, `30s` to `24h`, for instances that nobody keeps alive.
+        timeout: Timeout of an instance, `30s` to `24h`, for instances that no flow keeps alive.
         lease: Timeout of an instance that a flow keeps alive. The flow renews it at a quarter of its life. After a
             crash the instance lives for three quarters of the lease at least, and for the whole lease at most.
         startup_timeout: Seconds to wait for a tool or an instance.
@@ -97,7 +97,7 @@ class AGSConfig(Explained, Block):
     timeout: Timeout = Field(
         default="1h",
         title="Instance: timeout",
-        description="Of instances that nobody keeps alive: 30s to 24h, such as 5m or 1h30m.",
+        description="Of instances that no flow keeps alive: 30s to 24h, such as 5m or 1h30m.",
     )
     lease: Timeout = Field(
         default="15m",
@@ -174,7 +174,7 @@ class AGSConfig(Explained, Block):
 
     @field_serializer("domain")
     def _only_a_domain_of_its_own(self, domain: str) -> str:
-        # A saved domain that only follows the region would disagree with it as soon as somebody changes the region.
+        # A saved domain that only follows the region would disagree with it as soon as a user changes the region.
         return "" if domain == domain_of(self.http_endpoint, self.region) else domain
 
     @property
@@ -183,7 +183,7 @@ class AGSConfig(Explained, Block):
         return f"{self.http_endpoint} {self.region}"
 
     def connection(self) -> Connection:
-        """Return addresses and keys as one value; keys are read from the environment now, if the blocks have none."""
+        """Return URLs and keys as one value; keys are read from the environment now, if the blocks have none."""
         credentials = self._whose_keys()
         secret_id, secret_key, session_token = credentials.resolve()
         return Connection(

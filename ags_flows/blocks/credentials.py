@@ -1,4 +1,4 @@
-"""The block that holds the keys of Tencent Cloud, or says where they come from."""
+"""The block with the keys of Tencent Cloud, or with their source."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Secret = Annotated[SecretStr, BeforeValidator(_no_secret)]
 class TencentCloudCredentials(Explained, CredentialsBlock):
     """Keys of Tencent Cloud, or how to get temporary ones.
 
-    A key that is left empty follows the environment of whoever uses the block, at that moment
+    A key that is left empty is read from the environment of the process that uses the block, when it is used
     (`TENCENTCLOUD_SECRET_ID`, `TENCENTCLOUD_SECRET_KEY`, `TENCENTCLOUD_TOKEN`, `E2B_API_KEY`); it is never copied
     into the document. Temporary keys are renewed before they expire, for as long as a run takes.
 
@@ -50,7 +50,7 @@ class TencentCloudCredentials(Explained, CredentialsBlock):
         role_arn: The role to assume, `qcs::cam::uin/<uin>:roleName/<name>`.
         role_session_name: What audit logs call the runs that assumed the role.
         role_duration: Seconds that keys of `assume-role` live, 600 to 43200; they are renewed before.
-        cvm_role_name: The CVM's role; empty: its metadata service says which.
+        cvm_role_name: The CVM's role; empty: read from its metadata service.
         sts_endpoint: Host of STS, for `assume-role` and `tke-oidc`.
         e2b_api_key: Key for the E2B-compatible API, where that is used beside the Cloud API.
 
@@ -79,12 +79,12 @@ class TencentCloudCredentials(Explained, CredentialsBlock):
     secret_id: Secret = Field(
         default=SecretStr(""),
         title="SecretId",
-        description="For keys and assume-role. Empty: TENCENTCLOUD_SECRET_ID of whoever runs the flow.",
+        description="For keys and assume-role. Empty: TENCENTCLOUD_SECRET_ID of the process that runs the flow.",
     )
     secret_key: Secret = Field(
         default=SecretStr(""),
         title="SecretKey",
-        description="For keys and assume-role. Empty: TENCENTCLOUD_SECRET_KEY of whoever runs the flow.",
+        description="For keys and assume-role. Empty: TENCENTCLOUD_SECRET_KEY of the process that runs the flow.",
     )
     session_token: Secret = Field(
         default=SecretStr(""),
@@ -113,7 +113,7 @@ class TencentCloudCredentials(Explained, CredentialsBlock):
     cvm_role_name: str = Field(
         default="",
         title="CVM role: name",
-        description="The role that is bound to the CVM. Empty: its metadata service says which.",
+        description="The role that is bound to the CVM. Empty: read from its metadata service.",
     )
     sts_endpoint: str = Field(
         default=DEFAULT_STS,
@@ -124,7 +124,7 @@ class TencentCloudCredentials(Explained, CredentialsBlock):
     e2b_api_key: Secret = Field(
         default=SecretStr(""),
         title="E2B API key",
-        description="For the E2B-compatible API, where that is used. Empty: E2B_API_KEY of whoever runs the flow.",
+        description="For the E2B-compatible API. Empty: E2B_API_KEY of the process that runs the flow.",
     )
 
     @model_validator(mode="after")
@@ -156,7 +156,7 @@ class TencentCloudCredentials(Explained, CredentialsBlock):
         )
 
     def key_source(self) -> KeySource:
-        """Return how temporary keys are got."""
+        """Return how to get temporary keys."""
         return KeySource(
             method=self.method,
             role_arn=self.role_arn,
@@ -205,5 +205,5 @@ class TencentCloudCredentials(Explained, CredentialsBlock):
 
 
 def filled(secret: SecretStr | None) -> SecretStr | None:
-    """Return a secret that is one: parameters of flow runs come back from the server with masks in their place."""
+    """Return the secret, or None for a mask: parameters of flow runs come back from the server with masks."""
     return secret if secret is not None and secret.get_secret_value().strip("*") else None

@@ -72,7 +72,7 @@ class ConfigFromEnvironment(BaseSettings):
 
 def keys_from_environment() -> KeysFromEnvironment:
     """Return the keys of Tencent Cloud that the environment has."""
-    # Every step of a sandbox asks; to read all anew takes a millisecond, as long as the request of a short command.
+    # Every step of a sandbox reads this. Without the cache that takes a millisecond, as long as a short command.
     names = (f"TENCENTCLOUD_{field.upper()}" for field in KeysFromEnvironment.model_fields)
     return _keys_in(tuple(map(os.environ.get, names)))
 

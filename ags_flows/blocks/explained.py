@@ -30,7 +30,6 @@ class Explained(Constant, _Mixin):
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """Validate the fields."""
         try:
             super().__init__(*args, **kwargs)
         except ValidationError as error:

@@ -79,7 +79,7 @@ def print_error(message: str, style: str = "red") -> None:
 
 
 def main() -> None:
-    """Run the command line. If the reader of its output has gone, as of `| head -1`, it ends without a word."""
+    """Run the command line. If the reader of its output has gone, as of `| head -1`, it ends silently."""
     try:
         app()
     except BrokenPipeError:

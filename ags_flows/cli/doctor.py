@@ -74,7 +74,7 @@ class Finding:
 
 
 def examined(examine: Callable[[], Iterator[Finding]]) -> list[Finding]:
-    """Return all findings, or the one that there is no valid configuration to examine."""
+    """Return all findings, or only one if the configuration is not valid."""
     try:
         return list(examine())
     except AGSFlowsError as error:
@@ -297,7 +297,7 @@ def _packages() -> Finding:
 
 
 def _limit_of_fastapi() -> Version:
-    """Return the first FastAPI release that the installed Prefect does not work with, whatever it asks for.
+    """Return the first FastAPI release that the installed Prefect does not work with, although it may allow it.
 
     FastAPI changed its router in 0.139, to which Prefect 3.7 adapted, and its parameters in 0.151.
     """

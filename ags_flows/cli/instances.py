@@ -29,7 +29,7 @@ WHOLE_ID = 20
 """Characters from which on an id is taken as it is, without a list of all instances."""
 
 SHORT_ID = 8
-"""Characters of an id on a terminal that has no room for all of it, or more where they are not unique."""
+"""Characters of an id on a terminal that has no room for all of it, or more if they are not unique."""
 
 WIDE = 120
 """Columns of a terminal that has room for whole ids."""
@@ -101,7 +101,7 @@ def execute_in(
 
 
 def stop_sandbox(config: AGSConfig, instance: str) -> None:
-    """Stop an instance for good."""
+    """Stop an instance permanently."""
     control = config.control_plane()
     control.get_instance(instance)
     control.stop_instance(instance)

@@ -60,7 +60,7 @@ def tool_for(
 def run_job(command: str, quiet: bool, *, echo: bool, timeout: float | None, **options: Any) -> RunReport:
     """Run a command in a new sandbox; its output is streamed to standard output and standard error.
 
-    With a Prefect server in the settings the run is recorded there; without one it runs all the same.
+    If the settings name a Prefect server, the run is recorded there. Without a server the job runs too.
 
     Args:
         command: Run by `bash -l -c`.

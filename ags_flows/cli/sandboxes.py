@@ -116,7 +116,7 @@ def stop(
     region: Region = None,
     as_json: AsJson = False,
 ) -> None:
-    """Stop sandboxes for good."""
+    """Stop sandboxes permanently."""
     from ags_flows.cli.instances import find_instance, stop_sandbox
     from ags_flows.cli.listing import print_json
     from ags_flows.errors import AGSFlowsError
@@ -130,7 +130,7 @@ def stop(
             reference = find_instance(chosen, instance)
             stop_sandbox(chosen, reference)
         except AGSFlowsError as error:
-            # The others are stopped all the same.
+            # The others are stopped nevertheless.
             outcomes.append({"instance_id": reference, "stopped": False, "problem": str(error)})
             print_error(str(error))
             continue

@@ -11,7 +11,7 @@ from prefect.logging.handlers import PrefectConsoleHandler as Console
 
 
 def _is_step(record: logging.LogRecord) -> bool:
-    """Whether it is not shown in another way: output is written as it is, an error in one sentence at the end."""
+    """Return True if a record is not shown in another way. Output is printed unchanged, and an error at the end."""
     if getattr(record, "is_output", False) or record.exc_info:
         return False
     return not record.getMessage().startswith("Finished in state")

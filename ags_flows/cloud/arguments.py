@@ -12,7 +12,7 @@ _INSTANCE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", re.ASCII)
 
 
 def is_tool_id(tool: str) -> bool:
-    """Whether a reference is an id: `sdt-` and lower-case letters and digits. Names may not begin so.
+    """Return True if a reference is an id: `sdt-`, lower-case letters and digits. Names must not have this form.
 
     Raises:
         ConfigurationError: It is neither an id nor a name.
@@ -29,7 +29,7 @@ def check_instance_id(instance_id: str) -> str:
     """Return the id of an instance; AGS has had several forms, all of which fit into a host's name.
 
     Raises:
-        ConfigurationError: It can be none.
+        ConfigurationError: It cannot be an id.
     """
     if not _INSTANCE_ID.fullmatch(instance_id):
         raise ConfigurationError(

@@ -70,7 +70,6 @@ class Received:
         *,
         keep_logs: bool,
     ) -> None:
-        """Start empty."""
         from e2b_code_interpreter.models import Execution
 
         self.execution = Execution()
@@ -130,7 +129,6 @@ class Pieces:
     """
 
     def __init__(self, limit: int) -> None:
-        """Start empty."""
         self._head_room, self._tail_room = limit // 2, limit - limit // 2
         self._head: list[str] = []
         self._tail: deque[str] = deque()
@@ -198,7 +196,7 @@ def send_cell(sandbox: Any, cell: Cell, received: Received, request_timeout: flo
 
 
 def _until(deadline: float, pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """Give the pieces of a response until a deadline: the transport's own limit begins again with each piece."""
+    """Yield the pieces of a response until a deadline: the transport's own limit begins again with each piece."""
     from httpx import ReadTimeout
 
     for piece in pieces:

@@ -65,7 +65,7 @@ class CodeInterpreter:
             context: The id of a context, instead of the language's default one.
             timeout: Seconds; then the interpreter interrupts the code.
             env: Environment of this execution.
-            on_stdout: Gets pieces of text as they come.
+            on_stdout: Called with each piece of text as it arrives.
             on_stderr: The same for stderr.
             limit: How many bytes of each stream are kept: head and tail of longer output.
 
@@ -75,7 +75,7 @@ class CodeInterpreter:
         Raises:
             ConfigurationError: There is no such language.
             CodeTimeoutError: The time limit was reached.
-            OutcomeUnknownError: The code was sent, and no response tells whether it ran.
+            OutcomeUnknownError: The code was sent, and no response shows whether it ran.
             UnsupportedError: The tool has no code interpreter, or not this language.
         """
         out, err = HeadAndTail(limit), HeadAndTail(limit)
@@ -150,7 +150,7 @@ class CodeInterpreter:
             ) from error
 
     def create_context(self, language: str = "python", cwd: str | None = None) -> CodeContext:
-        """Make a context of its own: variables that no other context sees.
+        """Create a context: its variables are not visible in other contexts.
 
         Args:
             language: One of `LANGUAGES`.

@@ -17,7 +17,7 @@ CONSOLE = "https://console.cloud.tencent.com/ags"
 
 @dataclass(frozen=True)
 class Connection:
-    """The addresses and keys of one account in one region. Compares by value, so that it can key a cache.
+    """The URLs and keys of one account in one region. Compares by value, so that it can key a cache.
 
     Attributes:
         endpoint: Host of the control plane, or a URL with scheme and port (`http://127.0.0.1:8600`).
@@ -26,7 +26,7 @@ class Connection:
         secret_id: CAM SecretId, None when there is none.
         secret_key: CAM SecretKey.
         session_token: The third part of temporary (STS) keys.
-        key_source: How temporary keys are got instead, from these keys or without any.
+        key_source: How to get temporary keys instead, from these keys or without any.
         verify_tls: Whether certificates are checked.
         request_timeout: Seconds for one request to the control plane (AGS needs up to 60).
         runtime_timeout: Seconds for one request to a sandbox.
@@ -103,7 +103,7 @@ def domain_of(endpoint: str, region: str) -> str:
 
 
 def check_domain(domain: str, region: str) -> None:
-    """Refuse a domain of another region: AGS would answer 401, as if the token were wrong.
+    """Refuse a domain of another region: AGS would respond with 401, as for a wrong token.
 
     Raises:
         ConfigurationError: `domain` names a region and it is not `region`.

@@ -3,82 +3,23 @@
 from __future__ import annotations
 
 import io
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import IO, Any, TypeVar
+from typing import IO, Any
 
-from ags_flows.cloud.connection import Connection
+from ags_flows.cloud.attachment import Attachment
 from ags_flows.cloud.file_info import file_info
 from ags_flows.cloud.head_and_tail import HeadAndTail
-from ags_flows.cloud.live_token import LiveToken
-from ags_flows.errors import (
-    AGSFlowsError,
-    CommandTimeoutError,
-    InstanceGoneError,
-    NotFoundError,
-    OutputTooLargeError,
-    TokenExpiredError,
-    UnreachableError,
-)
-from ags_flows.models import AccessToken, ExecResult, FileInfo
-
-R = TypeVar("R")
-
-ENVD_VERSION = "0.5.7"
-"""Taken for granted, since an attached object cannot ask: the first version that streams uploads."""
+from ags_flows.errors import CommandTimeoutError, NotFoundError, OutputTooLargeError
+from ags_flows.models import ExecResult, FileInfo
 
 DEFAULT_LIMIT = 1 << 20
 LARGEST_READ = 1 << 30
 """Bytes of a file that are taken into memory, unless another limit is given: a sandbox is not trusted."""
 
 
-class DataPlane:
-    """One sandbox. Thread-safe and synchronous; every call has a deadline.
-
-    The token is acquired by the first call, anew a minute before it expires, and once more after a 401: the call that
-    was refused is then repeated, which is safe, since it was not executed.
-
-    Args:
-        connection: Where the data plane is.
-        instance_id: The instance.
-        acquire_token: Gets an access token from the control plane.
-        envd_version: What to take for granted of envd.
-
-    Attributes:
-        token: The token of all its ports.
-    """
-
-    def __init__(
-        self,
-        connection: Connection,
-        instance_id: str,
-        acquire_token: Callable[[], AccessToken],
-        *,
-        envd_version: str = ENVD_VERSION,
-    ) -> None:
-        """Open nothing yet."""
-        self.connection = connection
-        self.instance_id = instance_id
-        self._acquire_token = acquire_token
-        self.token = LiveToken(acquire_token, self._swap)
-        self._envd_version = envd_version
-        self._lock = threading.RLock()
-        self._attached: dict[type[Any], Any] = {}
-
-    @property
-    def sandbox(self) -> Any:
-        """The live `e2b.Sandbox`: for what this class has no method for. It has no API key."""
-        from e2b import Sandbox
-
-        return self.attached(Sandbox)
-
-    def attached(self, sandbox_class: type[Any]) -> Any:
-        """Return the live object of a sandbox class of the SDK, one for each class, its token always the newest."""
-        with self._lock:
-            if sandbox_class not in self._attached:
-                self._attached[sandbox_class] = self._attach(sandbox_class)
-            return self._attached[sandbox_class]
+class DataPlane(Attachment):
+    """One sandbox. Every call has a deadline. See `Attachment` for the arguments and the token."""
 
     def run(
         self,
@@ -101,7 +42,7 @@ class DataPlane:
             cwd: Working directory, by default the user's home.
             env: Environment.
             timeout: Seconds; then envd kills the command.
-            on_stdout: Gets pieces of text as they come.
+            on_stdout: Called with each piece of text as it arrives.
             on_stderr: The same for stderr.
             limit: How many bytes of each stream are kept: head and tail of longer output.
             profile: Whether bash is a login shell (`bash -l -c`). False for scripts of this package: see `script`.
@@ -244,11 +185,11 @@ class DataPlane:
         return b"".join(pieces)
 
     def read_stream(self, path: str, *, user: str | None = None, timeout: float | None = None) -> Iterator[bytes]:
-        """Give a file's content in pieces. A minute without one is an error, which is the SDK's own limit.
+        """Yield a file's content in pieces. A minute without one is an error, which is the SDK's own limit.
 
         Args:
             path: Absolute, or relative to the user's home.
-            user: Who reads it.
+            user: The user that reads it.
             timeout: Seconds for the whole file, None for no limit but that of a minute's silence.
         """
         stream = self.call(
@@ -268,7 +209,7 @@ class DataPlane:
     def read_range(self, path: str, offset: int, size: int, *, user: str | None = None) -> bytes | None:
         """Return up to `size` bytes of a file from an offset, or None where the sandbox serves no ranges.
 
-        The SDK has no method for it, but envd answers `Range` requests with 206 and 416.
+        The SDK has no method for it, but envd responds to `Range` requests with 206 and 416.
         """
 
         def get(sandbox: Any) -> bytes | None:
@@ -306,7 +247,7 @@ class DataPlane:
         return file_info(self.call(f"stat {path}", lambda sandbox: sandbox.files.get_info(path, user=user)))
 
     def exists(self, path: str, *, user: str | None = None) -> bool:
-        """Whether there is something at a path."""
+        """Return True if there is something at a path."""
         return bool(self.call(f"stat {path}", lambda sandbox: sandbox.files.exists(path, user=user)))
 
     def make_dir(self, path: str, *, user: str | None = None) -> bool:
@@ -314,7 +255,7 @@ class DataPlane:
         return bool(self.call(f"make {path}", lambda sandbox: sandbox.files.make_dir(path, user=user)))
 
     def move(self, source: str, target: str, *, user: str | None = None) -> None:
-        """Move a file or a directory; an existing file is replaced at once."""
+        """Move a file or a directory; an existing file is replaced atomically."""
         self.call(f"move {source}", lambda sandbox: sandbox.files.rename(source, target, user=user))
 
     def remove(self, path: str, *, user: str | None = None) -> None:
@@ -323,89 +264,6 @@ class DataPlane:
             self.call(f"remove {path}", lambda sandbox: sandbox.files.remove(path, user=user))
         except NotFoundError:
             return
-
-    def is_alive(self) -> bool:
-        """Whether the sandbox answers."""
-        try:
-            return bool(self.call("look", lambda sandbox: sandbox.is_running(request_timeout=5.0)))
-        except AGSFlowsError:
-            return False
-
-    def url(self, port: int) -> str:
-        """Return the URL of a port."""
-        return self.connection.instance_url(self.instance_id, port)
-
-    def close(self) -> None:
-        """Let go of the sandbox object and its token. Connections belong to a pool of the process."""
-        with self._lock:
-            self._attached.clear()
-        self.token.forget()
-
-    def call(self, what: str, action: Callable[[Any], R]) -> R:
-        """Do something with the live sandbox: with a fresh token, once more after a 401, errors as ours.
-
-        Args:
-            what: What is being done, such as `read /tmp/x`, for the message of an error.
-            action: Gets the live `e2b.Sandbox`.
-        """
-        used = self.token.fresh()
-        try:
-            return self._guard(what, lambda: action(self.sandbox))
-        except TokenExpiredError:
-            self.token.renewed(used)
-            return self._guard(what, lambda: action(self.sandbox))
-        except InstanceGoneError as error:
-            raise self._ended_or_paused(error) from error
-
-    def _ended_or_paused(self, error: InstanceGoneError) -> AGSFlowsError:
-        """Return the error of a sandbox that the gateway does not find: it responds alike for a paused one."""
-        try:
-            # Only for a sandbox that lives.
-            self._acquire_token()
-        except InstanceGoneError as ended:
-            return ended
-        except AGSFlowsError:
-            return error
-        return UnreachableError(f"{error} It has not ended.", hint="If it is paused, resume it, or retry the run.")
-
-    def _guard(self, what: str, action: Callable[[], R]) -> R:
-        from ags_flows.cloud.sandbox_errors import map_sandbox_error
-
-        try:
-            return action()
-        except AGSFlowsError:
-            raise
-        except Exception as error:
-            mapped = map_sandbox_error(error, self.instance_id, what)
-            if mapped is None:
-                raise
-            raise mapped from error
-
-    def _attach(self, sandbox_class: Any) -> Any:
-        from ags_flows.cloud.e2b_internals import attach
-
-        token = self.token.fresh()
-        url = self.connection.data_url
-        return attach(
-            sandbox_class,
-            self.instance_id,
-            token.token.get_secret_value(),
-            domain=self.connection.domain if url is None else "emulator.invalid",
-            sandbox_url=url,
-            envd_version=self._envd_version,
-            request_timeout=self.connection.runtime_timeout,
-        )
-
-    def refresh_in_time(self) -> None:
-        """Acquire the token anew if it is about to expire: for who uses an attached object by themselves."""
-        self.token.fresh()
-
-    def _swap(self, token: AccessToken) -> None:
-        from ags_flows.cloud.e2b_internals import swap_token
-
-        with self._lock:
-            for sandbox in self._attached.values():
-                swap_token(sandbox, token.token.get_secret_value())
 
 
 def _file(path: str, user: str | None) -> dict[str, str]:

@@ -16,7 +16,7 @@ from ags_flows.errors import AGSFlowsError
 from ags_flows.models import AccessToken
 
 MOST_OPEN = 1_000
-"""An attached sandbox costs some 26 KiB and no connection of its own: the bound only stops growth without end."""
+"""An attached sandbox needs about 26 KiB and no separate connection: the limit only prevents unbounded growth."""
 
 _lock = threading.RLock()
 
@@ -52,7 +52,7 @@ class Cancellation(threading.Event):
 
 
 class OpenPlane(NamedTuple):
-    """A data plane, and the flag that tells threads that still follow a command in it to stop."""
+    """A data plane, and the flag that stops threads that still follow a command in it."""
 
     plane: DataPlane
     cancelled: Cancellation

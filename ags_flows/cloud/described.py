@@ -66,7 +66,7 @@ def describe_instances(
     """Return `limit` instances (None: all); conditions must all hold. `TotalCount` counts all that match.
 
     Raises:
-        ConfigurationError: `limit` is negative, or an id is none.
+        ConfigurationError: `limit` is negative, or an id is not valid.
     """
     filters = _filters(ToolName=tool_name, Status=status)
     counted = _Counted(control)
@@ -94,7 +94,7 @@ class _Counted:
 
     def __call__(self, action: str, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
         answer = self._control.call(action, parameters)
-        # Each request of ids counts its own; pages of one list all tell the same total.
+        # Each request with ids counts its own items; all pages of one list have the same total.
         subject = json.dumps([parameters.get("ToolIds"), parameters.get("InstanceIds")])
         self._counts[subject] = answer.get("TotalCount") or 0
         self.request_id = answer.get("RequestId") or self.request_id

@@ -50,10 +50,10 @@ def private(owner: Any, name: str) -> Any:
 
 
 class LiveConfig(ConnectionConfig):
-    """A configuration whose sandbox headers stay the same dictionary for ever."""
+    """A configuration whose sandbox headers are always the same dictionary object."""
 
     def __init__(self, *, live: dict[str, str], sandbox_url: str | None, **options: Any) -> None:
-        """Take what is given, and nothing from the environment where it would decide where requests go."""
+        """Ignore variables of the environment that would change the destination of requests."""
         self.live = live
         super().__init__(sandbox_url=sandbox_url, debug=False, **options)
         vars(self)["_sandbox_url"] = sandbox_url

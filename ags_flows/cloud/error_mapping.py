@@ -1,8 +1,8 @@
 """The control plane's errors as ours: one total map, from codes of the Cloud API and of its SDK.
 
 A code is looked up whole, then by its family (the part before the first dot). A code that is in neither became known
-after this version: it counts as a refusal that is not retried, since repeating a request that nobody understands does
-not make it better; codes of the family `InternalError` are the exception by their family.
+after this version: it counts as a refused request that is not retried, since repeating an unknown request
+rarely helps. Codes of the family `InternalError` are the exception by their family.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ FAMILIES: dict[str, Meaning] = {
     "UnsupportedRegion": Meaning(UnsupportedError, "AGS is not in this region: choose another one."),
     "UnsupportedOperation": Meaning(ConflictError, "The resource is in a state that does not allow this."),
     "LimitExceeded": Meaning(QuotaExceededError, "Free some first, or ask for a higher quota."),
-    "RequestLimitExceeded": Meaning(ThrottledError, "It is retried; fewer calls at once avoid it."),
+    "RequestLimitExceeded": Meaning(ThrottledError, "It is retried; fewer concurrent calls avoid it."),
     "ResourceNotFound": Meaning(NotFoundError, "Check the id or name, and the region."),
     "ResourceInUse": Meaning(ConflictError, "End what uses it first."),
     "ResourceUnavailable": Meaning(ServiceError, _AGAIN),
@@ -71,10 +71,10 @@ FAMILIES: dict[str, Meaning] = {
     "InternalError": Meaning(ServiceError, _AGAIN),
     "ServiceUnavailable": Meaning(ServiceError, _AGAIN),
     "DryRunOperation": Meaning(InvalidRequestError, None),
-    "IpInBlacklist": Meaning(CredentialsError, "This address is on the account's deny list."),
-    "IpNotInWhitelist": Meaning(CredentialsError, "This address is not on the account's allow list."),
+    "IpInBlacklist": Meaning(CredentialsError, "This machine's IP address is on the account's deny list."),
+    "IpNotInWhitelist": Meaning(CredentialsError, "This machine's IP address is not on the account's allow list."),
     "RequestSizeLimitExceeded": Meaning(InvalidRequestError, "The request is too large."),
-    "ResponseSizeLimitExceeded": Meaning(InvalidRequestError, "Ask for fewer items at once."),
+    "ResponseSizeLimitExceeded": Meaning(InvalidRequestError, "Ask for fewer items per request."),
     "ClientNetworkError": Meaning(UnreachableError, None),
     "ServerNetworkError": Meaning(UnreachableError, None),
     "ClientParamsError": Meaning(InvalidRequestError, _PARAMETER),
@@ -108,7 +108,7 @@ CODES: dict[str, Meaning] = {
     "LimitExceeded.SandboxInstance": Meaning(
         QuotaExceededError,
         "Stop instances first (`ags-flows ps` shows them, `ags-flows stop` ends them), or ask for a higher "
-        "quota: a new account may run 10 at once.",
+        "quota: a new account may run 10 concurrently.",
     ),
     "LimitExceeded.APIKeyQuota": Meaning(QuotaExceededError, "Delete an API key first; they count across regions."),
     "ResourceInUse.SandboxTool": Meaning(ConflictError, "Stop its instances first, and wait until they are STOPPED."),
@@ -121,13 +121,13 @@ CODES: dict[str, Meaning] = {
         ConflictError, "The instance is in a state that does not allow this: only RUNNING ones can be changed."
     ),
 }
-"""Codes that mean something else than their family."""
+"""Codes with another meaning than their family."""
 
 _REQUEST_IN_MESSAGE = re.compile(r"[Rr]equest_?[Ii]d[:=]\s*([0-9a-fA-F-]{8,})")
 
 
 def meaning_of(code: str) -> Meaning:
-    """Return what a code means; unknown ones are refusals."""
+    """Return the meaning of a code; an unknown code is an InvalidRequestError."""
     return CODES.get(code) or FAMILIES.get(code.split(".", 1)[0]) or Meaning(InvalidRequestError, None)
 
 
@@ -144,39 +144,41 @@ def map_error(
     Args:
         action: The action that was called.
         code: The code of the Cloud API, or of its SDK.
-        message: What it said; system errors say no more than "Internal server error".
-        request_id: Where the server was reached.
-        url: The control plane's address, for errors of the network.
-        retry_after: Seconds, where the answer named them.
+        message: Its message; that of a system error is only "Internal server error".
+        request_id: Known if the server was reached.
+        url: The control plane's URL, for errors of the network.
+        retry_after: Seconds, if the response has them.
     """
     meaning = meaning_of(code)
     if request_id is None and (found := _REQUEST_IN_MESSAGE.search(message or "")):
         request_id = found[1]
     if meaning.error is UnreachableError:
         cause = _cause(message)
-        return UnreachableError(f"{action}: no answer from {url} ({cause}).", hint=_network_hint(url, cause), code=code)
+        return UnreachableError(
+            f"{action}: no response from {url} ({cause}).", hint=_network_hint(url, cause), code=code
+        )
     text = f"{action}: {(message or 'no message').strip().rstrip('.')}."
     return meaning.error(text, hint=meaning.hint, code=code, request_id=request_id, retry_after=retry_after)
 
 
 def map_status(action: str, status: int, body: str, retry_after: float | None, url: str) -> AGSFlowsError:
-    """Return our error for an HTTP status other than 200: AGS answers its errors with 200, gateways do not."""
+    """Return our error for an HTTP status other than 200: AGS sends its errors with status 200, gateways do not."""
     shown = " ".join(body.split())[:200]
-    text = f"{action}: {url} answered with HTTP status {status}" + (f": {shown}." if shown else ".")
+    text = f"{action}: {url} responded with HTTP status {status}" + (f": {shown}." if shown else ".")
     code = f"HTTP.{status}"
     if status == 429:
         return ThrottledError(text, hint=FAMILIES["RequestLimitExceeded"].hint, code=code, retry_after=retry_after)
     if status >= 500 or status == 408:
         return ServiceError(text, hint=_AGAIN, code=code, retry_after=retry_after)
-    hint = "Check http_endpoint, and whether a proxy or a gateway answers in its place."
+    hint = "Check http_endpoint, and whether a proxy or a gateway responds in its place."
     return InvalidRequestError(text, hint=hint, code=code)
 
 
 def _network_hint(url: str, cause: str) -> str:
     if url.startswith("http://"):
-        return "Is the emulator running there (`ags-flows emulator`), and is AGS_ENDPOINT its address?"
+        return "Is the emulator running there (`ags-flows emulator`), and is AGS_ENDPOINT its URL?"
     if "CERTIFICATE" in cause:
-        return "Who answers there has another certificate: check the endpoint, and proxies that open TLS."
+        return "The server has another certificate: check the endpoint, and proxies that decrypt TLS."
     if "resolution" in cause.lower() or "not known" in cause:
         return "Check the endpoint's spelling, and this machine's DNS."
     return "Check the network, the proxy variables, and the endpoint."

@@ -1,4 +1,4 @@
-"""What to say of an instance that was refused something because it has ended."""
+"""The error of calls that AGS refuses because the instance has ended."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ags_flows.ownership import LIVE
 
 @contextmanager
 def telling_of_its_end(control: ControlPlane, instance_id: str) -> Iterator[None]:
-    """Turn the refusal of a call about an instance into the news that it has ended, where that is the reason.
+    """Raise InstanceGoneError in place of the error of a call if the reason is that the instance has ended.
 
     Raises:
         InstanceGoneError: It has ended.
@@ -23,7 +23,7 @@ def telling_of_its_end(control: ControlPlane, instance_id: str) -> Iterator[None
     except (ConflictError, NotFoundError) as error:
         known = _known(control, instance_id)
         if known is None and isinstance(error, NotFoundError):
-            # Mistyped, as likely as ended: the refusal says it as it is.
+            # The id may be mistyped: then the error of AGS is the better one.
             raise
         if ended := _ended(instance_id, known):
             raise ended from None
@@ -31,7 +31,7 @@ def telling_of_its_end(control: ControlPlane, instance_id: str) -> Iterator[None
 
 
 def end_of(control: ControlPlane, instance_id: str) -> InstanceGoneError | None:
-    """Return the news that an instance has ended, None while it lives, or when AGS cannot be asked."""
+    """Return the error for an instance that has ended. Return None while it lives, or if AGS cannot be asked."""
     try:
         return _ended(instance_id, _known(control, instance_id))
     except AGSFlowsError:

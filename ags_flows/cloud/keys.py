@@ -1,7 +1,7 @@
 """Where the keys of the control plane come from: fixed ones, or temporary ones that are renewed before they expire.
 
-The SDK's own credential classes do the work, and are asked before every request. What they leave out stands here:
-time limits, errors that say what to do, and no silence when a metadata service does not answer.
+The SDK's own credential classes do the work, and are asked before every request. This module adds what they lack: time
+limits, errors that explain what to do, and an error if a metadata service does not respond.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ _HINTS: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class KeySource:
-    """How temporary keys are got. Compares by value.
+    """How to get temporary keys. Compares by value.
 
     Attributes:
         method: `keys` for fixed ones; where the keys of a profile were read, they are fixed ones too.
         role_arn: The role to assume.
-        session_name: What audits call whoever assumed it.
+        session_name: The name of the session in audit logs.
         seconds: How long temporary keys live, 600 to 43200.
         sts_endpoint: Host of STS.
-        cvm_role: The role that is bound to this CVM; empty: the metadata service says which.
+        cvm_role: The role that is bound to this CVM; empty: read from the metadata service.
         metadata_url: The metadata service of this CVM.
     """
 
@@ -61,7 +61,7 @@ class Credential(Protocol):
     """What a client of the SDK wants of a credential."""
 
     def get_credential_info(self) -> tuple[str, str, str | None]:
-        """Return SecretId, SecretKey and token, renewed where they expire soon."""
+        """Return SecretId, SecretKey and token, renewed if they expire soon."""
 
 
 def credential_of(connection: Connection) -> Credential:
@@ -151,7 +151,7 @@ class _Renewed:
         except OSError as error:
             failure = CredentialsError(f"{method}: {error}.", hint=_HINTS[method])
         except (ValueError, KeyError, TypeError):
-            failure = ServiceError(f"{method}: {url} answered with something that is not the API of STS.")
+            failure = ServiceError(f"{method}: {url} returned something that is not a response of STS.")
         # Raised outside of the handlers: the frames of the SDK hold the keys.
         raise failure
 
@@ -169,7 +169,7 @@ def _cvm_role(source: KeySource) -> Credential:
             with opener.open(url, timeout=METADATA_TIMEOUT) as answer:
                 return str(answer.read().decode())
         except (URLError, OSError, UnicodeDecodeError) as error:
-            text = f"cvm-role: no answer from the metadata service at {url} ({getattr(error, 'reason', error)})."
+            text = f"cvm-role: no response from the metadata service at {url} ({getattr(error, 'reason', error)})."
             raise UnreachableError(text, hint=_HINTS["cvm-role"]) from None
 
     class RoleOfThisCvm(CVMRoleCredential):  # type: ignore[misc]
@@ -190,6 +190,6 @@ def _cvm_role(source: KeySource) -> Credential:
                 self._secret_id, self._secret_key = fields["TmpSecretId"], fields["TmpSecretKey"]
                 self._token, self._expired_ts = fields["Token"], fields["ExpiredTime"]
             except (ValueError, KeyError, TypeError, AttributeError):
-                raise ServiceError("cvm-role: the metadata service answered with something else than keys.") from None
+                raise ServiceError("cvm-role: the metadata service returned something other than keys.") from None
 
     return RoleOfThisCvm(source.cvm_role or None)

@@ -39,7 +39,7 @@ class LineSplitter:
 
 
 def is_piece(line: str) -> bool:
-    """Whether a line of `LineSplitter` goes on with the next one."""
+    """Return True if a line of `LineSplitter` goes on with the next one."""
     return len(line) == LONGEST_LINE and line[-1] != "\r"
 
 

@@ -1,4 +1,4 @@
-"""The e2b sandbox objects that leave this package: for users who know the SDK and want its own methods."""
+"""The e2b sandbox objects that leave this package: for users of the SDK's own methods."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class CellSandbox(Sandbox):  # type: ignore[misc]
 class KeylessSandbox(RefreshedParts, CellSandbox):
     """An `e2b_code_interpreter.Sandbox` that needs no E2B API key.
 
-    Files, commands, terminals and code use an access token that is acquired anew before it expires. `kill`,
+    Files, commands, terminals and code use an access token that is acquired again before it expires. `kill`,
     `set_timeout`, `pause`, and the end of a `with` block, go to the control plane of AGS. The SDK's other methods of
     E2B's API (`get_info`, snapshots, metrics) do need a key.
     """
@@ -78,7 +78,7 @@ class KeylessSandbox(RefreshedParts, CellSandbox):
             self._plane.refresh_in_time()
 
     def kill(self, **_options: Any) -> bool:
-        """Stop the instance for good; False when it had ended already."""
+        """Stop the instance permanently. Return False if it had ended already."""
         known = self._control.list_instances(ids=[self.sandbox_id])
         self._control.stop_instance(self.sandbox_id)
         return bool(known) and known[0].status not in ENDED

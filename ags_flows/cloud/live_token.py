@@ -15,7 +15,7 @@ REFRESH_PAUSE = 30.0
 
 
 class LiveToken:
-    """A token that is acquired by the first call that needs it, and anew a minute before it expires. Thread-safe.
+    """A token that is acquired by the first call, and again a minute before it expires. Thread-safe.
 
     Args:
         acquire: Gets an access token from the control plane.
@@ -23,7 +23,6 @@ class LiveToken:
     """
 
     def __init__(self, acquire: Callable[[], AccessToken], on_renewal: Callable[[AccessToken], None]) -> None:
-        """Acquire nothing yet."""
         self._acquire = acquire
         self._on_renewal = on_renewal
         self._lock = threading.Lock()
@@ -31,7 +30,7 @@ class LiveToken:
         self._acquired = 0.0
 
     def at_hand(self) -> AccessToken | None:
-        """Return the token if it is still good, without a request; otherwise `fresh` has to be called."""
+        """Return the token if it is still valid, without a request. If None, call `fresh`."""
         token, acquired = self._held, self._acquired
         if token is None:
             return None
@@ -46,7 +45,7 @@ class LiveToken:
         return token if token is not None else self.renewed(self._held)
 
     def renewed(self, used: AccessToken | None) -> AccessToken:
-        """Return a token acquired anew, unless another thread has done so since `used` was used."""
+        """Return a new token, or the one that another thread acquired since `used` was used."""
         with self._lock:
             if self._held is not None and self._held is not used:
                 return self._held
@@ -59,6 +58,6 @@ class LiveToken:
         return token
 
     def forget(self) -> None:
-        """Hold nothing any more."""
+        """Drop the token."""
         with self._lock:
             self._held = None

@@ -16,7 +16,7 @@ def overrides_to_wire(custom: CustomConfiguration | None, auth_mode: str | None)
 
 
 def ignored_overrides(asked: Fields, shown: Fields) -> str:
-    """Return which overrides an instance shows with other values, in words; empty for none.
+    """Return which overrides an instance shows with other values, as text; empty for none.
 
     What AGS does not show at all cannot be compared, and amounts come back in other units.
 

@@ -1,7 +1,7 @@
-"""A control plane that keeps within the API's rates: for whoever has thousands of calls to make.
+"""A control plane that keeps within the API's rates, for callers that make thousands of calls.
 
 AGS counts requests for each action, region and account. All paced control planes of one account in this process share
-their pace; what other processes send is noticed by the answer, and waited out.
+their pace. Requests of other processes show only in a RequestLimitExceeded response, after which the calls wait.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ BACKOFF = Backoff(attempts=8, first_pause=0.25)
 
 
 class Pace:
-    """Gives out moments, no more in any second than a rate allows: those of a short burst at once. Thread-safe.
+    """Limits how many calls start in any second. A short burst starts immediately. Thread-safe.
 
     Args:
         rate: How many a second.
@@ -44,7 +44,6 @@ class Pace:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        """Start with the first moment at once."""
         self.rate = max(1, int(rate))
         self._clock = clock
         self._sleep = sleep
@@ -53,7 +52,7 @@ class Pace:
         self._lock = threading.Lock()
 
     def wait(self) -> None:
-        """Return when it is this caller's moment."""
+        """Wait until the caller may start."""
         with self._lock:
             now = self._clock()
             full = len(self._latest) == self.rate
@@ -63,13 +62,13 @@ class Pace:
             self._sleep(mine - now)
 
     def hold(self, seconds: float) -> None:
-        """Give out no moment for some seconds."""
+        """Start no call for some seconds."""
         with self._lock:
             self._held_until = max(self._held_until, self._clock() + seconds)
 
 
 class PacedControlPlane(ControlPlane):
-    """A control plane whose calls wait for their moment, and are repeated when AGS says that there were too many.
+    """A control plane whose calls wait for the pace, and are repeated if AGS reports too many requests.
 
     A refused request did nothing, so that its repetition is safe.
     """
@@ -91,7 +90,7 @@ class PacedControlPlane(ControlPlane):
             pace.wait()
             return send(action, parameters)
 
-        # The pause is every caller's, not only this one's.
+        # The pause is for every caller, not only for this one.
         return persistently(
             at_its_moment, BACKOFF, repeat=lambda error: isinstance(error, ThrottledError), sleep=pace.hold
         )

@@ -1,4 +1,4 @@
-"""Lists of AGS, read to their end: by token where AGS has one, else by offset."""
+"""Lists of AGS, read to their end: by token if AGS has one, else by offset."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Call = Callable[[str, Mapping[str, Any]], Mapping[str, Any]]
 R = TypeVar("R")
 
 PAGE = 100
-"""The most items that AGS gives at once, and the most ids that one request may name."""
+"""The most items that AGS returns in one response, and the most ids that one request may name."""
 
 LAST_OFFSET = 10_000
 """Paging by offset ends here."""
@@ -21,7 +21,7 @@ LAST_OFFSET = 10_000
 def by_token(call: Call, action: str, parameters: Mapping[str, Any], field: str) -> Iterator[dict[str, Any]]:
     """Read all pages by NextToken, which has no last offset and is not disturbed by what comes and goes.
 
-    Token paging came to the list of instances in 2026: where AGS does not know it yet, offsets are used.
+    Token paging came to the list of instances in 2026: if AGS does not know it yet, offsets are used.
     """
     token: str | None = None
     while True:
@@ -83,7 +83,7 @@ def take(items: Iterator[R], limit: int | None) -> list[R]:
 
 
 def filtered(filters: list[dict[str, Any]], read: Callable[[list[dict[str, Any]]], list[R]]) -> list[R]:
-    """Read with filters, and without them where AGS refuses one: what it may filter by has changed before."""
+    """Read with filters, and without them if AGS refuses one: what it may filter by has changed before."""
     try:
         return read(filters)
     except InvalidRequestError as error:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from ags_flows.cloud.attachment import ENVD_VERSION
 from ags_flows.cloud.connection import Connection
-from ags_flows.cloud.data_plane import ENVD_VERSION
 from ags_flows.errors import UnreachableError
 
 NO_SANDBOX = "sdi-probe"

@@ -21,8 +21,8 @@ def proxy_for(url: str) -> str | None:
     """Return the URL of the proxy for a URL, or None for a direct connection.
 
     Variables in lower case take precedence over upper case, and `http_proxy` or `https_proxy` over `all_proxy`.
-    Loopback hosts never have a proxy. An entry of `no_proxy` is `*`, a domain (which includes its subdomains), an IP
-    address or a network such as `10.0.0.0/8`, the first three optionally with a port.
+    Loopback hosts never have a proxy. An entry of `no_proxy` is `*`, a domain (which includes its subdomains),
+    an IP address or a network such as `10.0.0.0/8`, the first three optionally with a port.
 
     Raises:
         ConfigurationError: The variable's value is not the URL of a proxy.

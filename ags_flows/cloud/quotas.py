@@ -1,4 +1,4 @@
-"""How much the account may have, and how much it has: read, and told where a quota is reached."""
+"""Quotas and usage of the account, also in the error when a quota is reached."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def quota_overview(call: Call) -> QuotaOverview:
 
 
 def with_usage(call: Call, error: QuotaExceededError) -> QuotaExceededError:
-    """Return the refusal with the current usage, where AGS tells it: what to free is seen at once."""
+    """Return the error with the current usage, if AGS reports it: the user sees what to free."""
     try:
         overview = quota_overview(call)
     except AGSFlowsError:

@@ -17,7 +17,7 @@ LONGEST_RETRY_AFTER = 60.0
 
 
 def is_retryable(error: AGSFlowsError) -> bool:
-    """Whether the error's class allows the call to be repeated."""
+    """Return True if the error's class allows the call to be repeated."""
     return error.retryable
 
 
@@ -26,7 +26,7 @@ class Backoff:
     """How often, and after which pauses, a call is repeated.
 
     Attributes:
-        attempts: At most so many calls. None: no limit but `patience`.
+        attempts: The maximum number of calls. None: no limit but `patience`.
         patience: Seconds after the first failure from which on no call is repeated. None: no limit but `attempts`.
         first_pause: Seconds before the second call; doubled before each later one, with up to half as much jitter.
         longest_pause: Seconds, before jitter.
@@ -81,7 +81,7 @@ def look(find: Callable[[], R | None], times: int, pause: float) -> R | None:
 
     Args:
         find: One look. None: not found.
-        times: At most so many looks.
+        times: The maximum number of looks.
         pause: Seconds between two looks.
 
     Returns:

@@ -27,7 +27,7 @@ _GONE = re.compile(r"(sandbox|instance)\b.*\b(not found|stopped|expired)", re.IG
 
 
 def _theirs(name: str) -> type[BaseException]:
-    """Return an exception of e2b, or one that is never raised where this version has none of that name."""
+    """Return an exception of e2b, or one that is never raised if this version does not have it."""
     return getattr(e2b, name, _NeverRaised)
 
 
@@ -39,7 +39,7 @@ MEANINGS: tuple[tuple[type[BaseException], type[AGSFlowsError], str | None], ...
     (
         e2b.AuthenticationException,
         TokenExpiredError,
-        "The token was acquired anew and refused again: check the region.",
+        "A new token was acquired and refused again: check the region.",
     ),
     (_theirs("SandboxNotRunningException"), InstanceGoneError, "It was stopped, or ran into its timeout."),
     (e2b.SandboxNotFoundException, InstanceGoneError, "It was stopped, or ran into its timeout."),
@@ -53,7 +53,7 @@ MEANINGS: tuple[tuple[type[BaseException], type[AGSFlowsError], str | None], ...
         "The sandbox's disk is full: free some, or give the tool more storage.",
     ),
     (e2b.InvalidArgumentException, InvalidRequestError, None),
-    (e2b.RateLimitException, ThrottledError, "It is retried; fewer calls at once avoid it."),
+    (e2b.RateLimitException, ThrottledError, "It is retried; fewer concurrent calls avoid it."),
     (_theirs("ServiceBusyException"), ServiceError, "It is retried."),
     (
         _theirs("GuestUnresponsiveException"),
@@ -71,12 +71,12 @@ MEANINGS: tuple[tuple[type[BaseException], type[AGSFlowsError], str | None], ...
 
 
 def is_lost(error: BaseException) -> bool:
-    """Whether one of the SDK's time-outs is none: the sandbox is gone, or cannot be reached."""
+    """Return True if a timeout error of the SDK means something else: the sandbox is gone or unreachable."""
     return isinstance(error, (_theirs("SandboxNotRunningException"), _theirs("SandboxUnreachableException")))
 
 
 def was_never_sent(error: BaseException) -> bool:
-    """Whether the connection for a request was never made, so that the sandbox did nothing."""
+    """Return True if the connection for a request was never made, so that the sandbox did nothing."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)):
@@ -86,7 +86,7 @@ def was_never_sent(error: BaseException) -> bool:
 
 
 def exit_code_of(code: int, error: str | None) -> int:
-    """Return a shell's exit code for what envd says: 128 plus the signal's number for a killed command."""
+    """Return a shell's exit code for the status of envd: 128 plus the signal's number for a killed command."""
     if code >= 0:
         return code
     names = {"killed": 9, "terminated": 15, "interrupt": 2, "segmentation fault": 11, "aborted": 6, "hangup": 1}
@@ -118,7 +118,7 @@ def map_sandbox_error(error: BaseException, instance_id: str, what: str) -> AGSF
 
 
 def _by_status(told: str, text: str) -> AGSFlowsError:
-    """Return an error for what the SDK only has a status for, which it puts in front of the message."""
+    """Return the error for an HTTP status, which the SDK puts in front of the message."""
     match = _STATUS.match(told)
     status = int(match[1]) if match else 0
     if status == 401:
@@ -126,7 +126,7 @@ def _by_status(told: str, text: str) -> AGSFlowsError:
     if status == 403:
         return UnsupportedError(text, hint="The sandbox does not allow it to this user.")
     if status == 429:
-        return ThrottledError(text, hint="It is retried; fewer calls at once avoid it.")
+        return ThrottledError(text, hint="It is retried; fewer concurrent calls avoid it.")
     if 400 <= status < 500:
         return InvalidRequestError(text)
     return ServiceError(text, hint="It is retried.")

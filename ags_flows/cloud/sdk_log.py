@@ -1,4 +1,4 @@
-"""The log of the `tencentcloud` SDK, which at DEBUG has whole requests and answers: here without secrets."""
+"""The log of the `tencentcloud` SDK without secrets: at DEBUG it contains whole requests and responses."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _FIELD = re.compile(
 
 
 class _WithoutSecrets(logging.Filter):
-    """Masks the values of fields that open something. ClientToken and NextToken open nothing."""
+    """Masks the values of secret fields. ClientToken and NextToken are not secret."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Change the record; let all pass."""
@@ -23,5 +23,5 @@ _FILTER = _WithoutSecrets()
 
 
 def mask_secrets() -> None:
-    """Keep secrets out of the SDK's log, whoever listens to it."""
+    """Keep secrets out of the SDK's log, for every handler."""
     logging.getLogger("tencentcloud_sdk_common").addFilter(_FILTER)

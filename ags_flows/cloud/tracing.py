@@ -25,7 +25,7 @@ def request_span(name: str, **attributes: str | int | float) -> Iterator[None]:
         yield
         return
     if isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
-        # Nobody has set one.
+        # No tracer provider is set.
         yield
         return
     named = {f"ags.{key}": value for key, value in attributes.items()}

@@ -22,26 +22,26 @@ from ags_flows.cloud.tracing import request_span
 from ags_flows.errors import AGSFlowsError, ConfigurationError, ServiceError, UnreachableError
 
 MOST_KEPT = 16
-"""Connections that are kept when nobody uses them; more are opened while more threads call at once."""
+"""Idle connections that are kept; more are opened while more threads call concurrently."""
 
 KEPT_FOR = 50.0
-"""Seconds after which an unused connection is not trusted any more: gateways drop idle ones without a word."""
+"""Seconds after which an unused connection is not trusted any more: gateways drop idle ones silently."""
 
 
 class Transport:
     """Signs and sends requests of one account in one region. Thread-safe.
 
-    The SDK opens a connection, with its TCP and TLS handshakes, for every call unless it is told to keep it alive,
+    The SDK opens a connection, with its TCP and TLS handshakes, for every call unless keep-alive is set,
     and one of its clients serves one thread at a time. So there is a stack of clients: each call takes the one that
     was used last, or a new one when all are in use.
     """
 
     def __init__(self, connection: Connection) -> None:
-        """Check keys and address; nothing is opened before the first call.
+        """Check keys and endpoint; open nothing before the first call.
 
         Raises:
             CredentialsError: There are no keys.
-            ConfigurationError: The endpoint is no address.
+            ConfigurationError: The endpoint is not a URL.
         """
         self.connection = connection
         self._credential = credential_of(connection)
@@ -69,7 +69,7 @@ class Transport:
 
         url = self.connection.control_url
         failure: AGSFlowsError | None = None
-        # Temporary keys are renewed here, where a failure can be told from one of the action.
+        # Temporary keys are renewed here, so that a failure is distinct from one of the action.
         self._credential.get_credential_info()
         with self._client(timeout) as client:
             try:
@@ -77,14 +77,14 @@ class Transport:
             except TencentCloudSDKException as error:
                 failure = self._failure(action, error, client)
             except OSError as error:
-                # The SDK reads the body outside of its own error handling; errors of `requests` are OSErrors.
+                # The SDK reads the body without its error handling; errors of `requests` are OSErrors.
                 failure = map_error(action, "ServerNetworkError", str(error), None, url)
             except (ValueError, KeyError, TypeError) as error:
                 if not client.status:
                     raise ConfigurationError(f"{action}: the parameters are not JSON: {error}.") from None
                 failure = ServiceError(
-                    f"{action}: {url} answered with something that is not the Cloud API's JSON.",
-                    hint="Check http_endpoint, and whether a proxy answers in its place.",
+                    f"{action}: {url} returned something that is not JSON of the Cloud API.",
+                    hint="Check http_endpoint, and whether a proxy responds in its place.",
                 )
             if isinstance(failure, UnreachableError):
                 client.used = 0.0
@@ -94,7 +94,7 @@ class Transport:
         return self._fields(action, answer)
 
     def close(self) -> None:
-        """Close all connections that nobody uses; the next call opens one again."""
+        """Close all idle connections; the next call opens one again."""
         with self._lock:
             surplus, self._idle = self._idle, []
         for client in surplus:
@@ -111,7 +111,7 @@ class Transport:
     def _fields(self, action: str, answer: Any) -> dict[str, Any]:
         fields = answer.get("Response") if isinstance(answer, dict) else None
         if not isinstance(fields, dict):
-            raise ServiceError(f"{action}: the answer of {self.connection.control_url} has no Response.")
+            raise ServiceError(f"{action}: the JSON from {self.connection.control_url} has no Response.")
         error = fields.get("Error")
         if isinstance(error, dict):
             # The SDK overlooks errors when the content type has a charset.
@@ -133,7 +133,7 @@ class Transport:
         try:
             yield client
         except BaseException:
-            # Interrupted in the middle of an answer, maybe: what is left of it must not be read by the next call.
+            # It may have been interrupted in the middle of a response: the next call must not read the rest.
             client.used = 0.0
             raise
         finally:
@@ -194,10 +194,10 @@ def _set_proxy(http: Any, connection: Connection) -> None:
 
 
 def address_of(connection: Connection) -> SplitResult:
-    """Return the control plane's address.
+    """Return the control plane's URL.
 
     Raises:
-        ConfigurationError: It is none.
+        ConfigurationError: The endpoint is not a URL.
     """
     address = urlsplit(connection.control_url)
     try:
@@ -206,7 +206,7 @@ def address_of(connection: Connection) -> SplitResult:
         usable = False
     if not usable:
         raise ConfigurationError(
-            f"http_endpoint={connection.endpoint!r} is no address.",
+            f"http_endpoint={connection.endpoint!r} is not a URL.",
             hint="Write a host, or a URL such as http://127.0.0.1:8600.",
         )
     return address
@@ -214,7 +214,7 @@ def address_of(connection: Connection) -> SplitResult:
 
 @dataclass(eq=False)
 class _Client:
-    """A client of the SDK with its connection, and what the SDK does not tell of the last answer."""
+    """A client of the SDK with its connection, and details of the last response that the SDK does not return."""
 
     sdk: Any
     used: float = 0.0

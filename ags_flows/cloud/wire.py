@@ -1,6 +1,6 @@
-"""Our values as parameters of the Cloud API, and its answers as our values.
+"""Our values as parameters of the Cloud API, and its responses as our values.
 
-Field names are those of API version 2025-09-20. Answers are read tolerantly: unknown states and fields, empty and
+Field names are those of API version 2025-09-20. Responses are read tolerantly: unknown states and fields, empty and
 missing values, times with `Z` or an offset and up to nine digits of a second.
 """
 
@@ -194,13 +194,13 @@ def status_from_wire(fields: Fields) -> str:
 
 
 def tags_from_wire(fields: Fields) -> dict[str, str]:
-    """Return the tags without those of AGS itself (prefix `qcs`), which nobody else can set or copy."""
+    """Return the tags without those of AGS itself (prefix `qcs`), which users cannot set or copy."""
     tags = {tag.get("Key") or "": tag.get("Value") or "" for tag in fields.get("Tags") or []}
     return {key: value for key, value in tags.items() if key and not key.startswith("qcs")}
 
 
 def seconds_from_wire(value: Any) -> int | None:
-    """Return seconds, None for no limit; a duration in words is understood too."""
+    """Return seconds, None for no limit; a duration such as `5m` is understood too."""
     if isinstance(value, str):
         try:
             return parse_duration(value)
@@ -233,7 +233,7 @@ def tool_from_wire(fields: Fields) -> Tool:
 
 
 def instance_from_wire(fields: Fields) -> Instance:
-    """Return an instance. Metadata comes as Name and Value, in older answers as Key and Value."""
+    """Return an instance. Metadata comes as Name and Value, in older responses as Key and Value."""
     listed = fields.get("Metadata") or []
     metadata = {item.get("Name") or item.get("Key") or "": item.get("Value") or "" for item in listed}
     reason = fields.get("StopReason")
@@ -312,10 +312,10 @@ def precached_from_wire(fields: Fields) -> PrecachedImage:
 
 
 def part(answer: Mapping[str, Any], action: str, name: str) -> Any:
-    """Return one field of an answer, which is nothing without it."""
+    """Return a required field of a response."""
     part = answer.get(name)
     if not part:
-        raise ServiceError(f"{action}: the answer has no {name}.", request_id=answer.get("RequestId"))
+        raise ServiceError(f"{action}: the response has no {name}.", request_id=answer.get("RequestId"))
     return part
 
 

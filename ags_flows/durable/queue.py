@@ -66,7 +66,7 @@ class QueuedItem:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of an item.
+    """The outcome of an item.
 
     Attributes:
         name: The item.
@@ -331,10 +331,10 @@ class _Bundle:
 
 
 def fits(items: Sequence[QueuedItem], item: QueuedItem) -> bool:
-    """Whether one more item fits into a request. An item that fits into none is sent alone."""
+    """Return True if one more item fits into a request. An item that fits into none is sent alone."""
     return len(items) < MOST_ITEMS and item.size + sum(one.size for one in items) <= MOST_BYTES
 
 
 def is_queueable(command: Command) -> bool:
-    """Whether a command can be handed over with many items: a longer one, and one with input, has its own journal."""
+    """Return True if a command can be queued with many items. A longer one, or one with input, has its own journal."""
     return command.stdin is None and len(command.text.encode()) <= LONGEST_VALUE

@@ -1,8 +1,7 @@
 """The agent runtime that tools of type `swebench` serve on port 8000: SWE-ReX, the real one.
 
-It takes half a second of a processor to start and most sandboxes of such tools never need it: it is started by the
-first request for its port. Whoever asks that early is told that the port is not open, as in a sandbox that has just
-begun.
+It takes half a second of processor time to start, and most sandboxes of such tools never need it. So the first request
+for its port starts it. That request gets the error that the port is not open, as in a sandbox that has just started.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ LOG = "/var/log/swerex.log"
 
 _START = f'exec "$0" "$@" >{LOG} 2>&1'
 
-# Its own packages come before those of the interpreter; the shells that it opens find neither in their environment.
+# The server's packages come before those of the interpreter. The environment of the shells that it opens has neither.
 _SERVE = (
     "import os, runpy, sys; sys.path[:0] = sys.argv.pop(1).split(os.pathsep); os.environ.pop('LD_LIBRARY_PATH', None); "
     "runpy.run_module('swerex', run_name='__main__', alter_sys=True)"
@@ -28,28 +27,28 @@ _SERVE = (
 
 
 def has_agent_server() -> bool:
-    """Whether this machine has what is to be started: the package `swe-rex`."""
+    """Return True if the package `swe-rex` is installed on this machine."""
     return importlib.util.find_spec("swerex") is not None
 
 
 class AgentServer:
-    """Starts the server in one sandbox, at most once. Made on the event loop.
+    """Starts the server in one sandbox, at most once. Create it on the event loop.
 
     Args:
-        sandbox: It has been given `interpreter_binds()`. In a plain directory the port would be the host's own:
-            there nothing is started.
+        sandbox: A sandbox with the mounts of `interpreter_binds()`. In a plain directory nothing is started: the port
+            would be the host's port.
     """
 
     port = 8000
 
     def __init__(self, sandbox: Any) -> None:
-        """Start nothing yet."""
+        """Do not start the server yet."""
         self._sandbox = sandbox
         self._loop = asyncio.get_running_loop()
         self._started: Future[None] | None = None
 
     def wake(self) -> None:
-        """Start it, unless that was done; from any thread, without waiting."""
+        """Start the server if it was not started. Thread-safe; does not wait."""
         if self._started is None and not isinstance(self._sandbox, PlainSandbox):
             self._started = asyncio.run_coroutine_threadsafe(self._start(), self._loop)
 

@@ -1,4 +1,4 @@
-"""All of the emulator behind one port: who a request is for, and its answer.
+"""All of the emulator behind one port: routes each request and sends its response.
 
 A request for a sandbox goes to the gateway; ``/_emulator`` to the controls; a Cloud API request (it has an action)
 to the Cloud API; ``GET /`` of a browser to the status page; all else to E2B's API.
@@ -22,7 +22,7 @@ from .e2b.reply import Reply
 from .gateway import Gateway
 from .gateway.routing import Route
 from .journal import Journal
-from .signed_addresses import PATH as SIGNED_PATH
+from .signed_urls import PATH as SIGNED_PATH
 from .status.page import page
 from .world.faults import Fault
 from .world.refusal import Refusal
@@ -54,7 +54,6 @@ class Application:
     def __init__(
         self, world: World, gateway: Gateway, controls: Controls, journal: Journal, domain: str | None = None
     ) -> None:
-        """Put the parts together."""
         self._world = world
         self._gateway = gateway
         self._controls = controls
@@ -63,7 +62,7 @@ class Application:
         self._e2b = E2bApi(world, domain)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
+        """Handle one request."""
         if scope["type"] not in ("http", "websocket"):
             return
         route = self._gateway.route(scope)
@@ -97,7 +96,7 @@ class Application:
             elif message["type"] == "websocket.accept":
                 outcome = "101"
             elif message["type"] == "http.response.body" and not message.get("more_body"):
-                # Before its last bytes go out: whoever has the answer finds the request in the log.
+                # Before the last bytes are sent: a client that has the response finds the request in the log.
                 note()
             await lent(message)
 
@@ -109,7 +108,7 @@ class Application:
             note()
 
     async def _wake(self, instance_id: str) -> None:
-        """Resume a paused sandbox that is to be resumed by traffic."""
+        """Resume a paused sandbox that resumes on traffic."""
         instance = self._world.find_instance(instance_id)
         if instance is None or not instance.lifecycle.auto_resume:
             return
@@ -136,7 +135,7 @@ class Application:
             await _send(send, 200, content.encode(), "text/html; charset=utf-8", {"cache-control": "no-store"})
         elif path == SIGNED_PATH:
             await _read(receive)
-            message = f"no sandbox has signed this address; without signature, name one: {NAMING}"
+            message = f"no sandbox has signed this URL; without a signature, name a sandbox {NAMING}"
             await _send_json(send, 401, {"code": 401, "message": message})
             self._journal.note("sandbox", f"{method} {path}", "401", began)
         elif path == "/health" and method in ("GET", "HEAD"):
@@ -194,7 +193,7 @@ class Application:
         self._journal.note("e2b", operation, str(reply.status), began, path[:100])
 
     async def _before(self, faults: list[Fault], receive: Receive, send: Send) -> bool:
-        """Apply what happens before a request is carried out; return whether that was the end of it."""
+        """Apply what happens before a request is carried out; return True if the request is finished."""
         for fault in faults:
             if fault.kind == "slow":
                 await asyncio.sleep(fault.seconds)
@@ -212,7 +211,7 @@ class Application:
         return False
 
     async def _after(self, faults: list[Fault], send: Send) -> bool:
-        """Apply what happens to an answer; return whether it is lost."""
+        """Apply what happens to a response; return True if it is lost."""
         for fault in faults:
             if fault.kind == "late":
                 await asyncio.sleep(fault.seconds)
@@ -238,10 +237,10 @@ async def _disconnected(receive: Receive) -> None:
 
 
 async def _cut(send: Send) -> None:
-    """Close a request's connection at once, and let the server notice."""
+    """Close a request's connection immediately, and let the server notice."""
     abort(send)
-    # The end of the connection is told in the loop's next round; without it uvicorn would complain of a request
-    # that was not answered.
+    # The loop reports the closed connection in its next round. Without this wait, uvicorn would log that the
+    # request got no response.
     await asyncio.sleep(0)
     await asyncio.sleep(0)
 
@@ -261,7 +260,7 @@ def _raw_path(scope: Scope) -> str:
 
 
 async def _read(receive: Receive) -> bytes:
-    """Return the body; of one that is too long only so much that it can be told."""
+    """Return the body. Stop reading once it is longer than the limit."""
     parts, size = [], 0
     while True:
         message = await receive()

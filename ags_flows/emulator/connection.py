@@ -1,4 +1,4 @@
-"""Closing a client's connection at once, without a proper end: ASGI has no way to say so."""
+"""Closing a client's connection immediately, without a proper end. ASGI itself has no way to do this."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ _EXTENSION = "ags.abort"
 def abort(send: Any) -> None:
     """Close the connection of a request.
 
-    uvicorn gives its outermost application a bound method of the object that holds the transport; where that is not
-    so, the end of the application without an answer makes an error of the request.
+    uvicorn passes a bound method of the object that holds the transport to its outermost application. Where that is
+    not so, the application ends without a response, and the server makes an error of the request.
     """
     transport = getattr(getattr(send, "__self__", None), "transport", None)
     if transport is not None:
@@ -45,5 +45,5 @@ def lend(scope: Scope, send: Send) -> Send:
 
 
 def cut(scope: Scope) -> None:
-    """Close the connection of a request, where it was lent."""
+    """Close the connection of a request, if it was lent."""
     scope.get("extensions", {}).get(_EXTENSION, {}).get("abort", lambda: None)()

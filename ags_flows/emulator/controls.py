@@ -7,9 +7,9 @@ request with an ``Origin`` that is not the emulator's is refused, and a body nee
 ``GET /_emulator``                                tools, instances (the latest 20 ended ones), faults, ...
 ``GET /_emulator/requests``                       the latest requests
 ``POST /_emulator/faults``                        a fault of the control planes, see `world.faults.Fault`
-``DELETE /_emulator/faults``                      no more faults of the control planes
+``DELETE /_emulator/faults``                      clear the faults of the control planes
 ``POST /_emulator/streams``                       a fault of connections to sandboxes, see `gateway.faults`
-``DELETE /_emulator/streams``                     no more faults of connections
+``DELETE /_emulator/streams``                     clear the faults of connections
 ``POST /_emulator/transitions``                   ``{"step", "mode", "value", "reason", "times"}``, see
                                                   `world.transitions`
 ``DELETE /_emulator/transitions``                 the defaults again; what hangs goes on
@@ -22,7 +22,7 @@ request with an ``Origin`` that is not the emulator's is refused, and a body nee
 ``POST /_emulator/reset``                         a clean account
 ================================================  ===========================================================
 
-Answers are JSON objects; an error is ``{"error": text}`` with status 400 or 404.
+Responses are JSON objects; an error is ``{"error": text}`` with status 400 or 404.
 """
 
 from __future__ import annotations
@@ -58,7 +58,6 @@ class Controls:
     """
 
     def __init__(self, world: World, streams: StreamFaults, journal: Journal) -> None:
-        """Control one emulator."""
         self._world = world
         self._streams = streams
         self._journal = journal
@@ -114,7 +113,7 @@ class Controls:
         return {}
 
     async def set_transition(self, body: Json) -> Json:
-        """Say how a step goes."""
+        """Set how a step goes."""
         step = body.pop("step", None)
         self._world.transitions.declare(str(step), _made(Transition, body))
         return {"transitions": self._world.transitions.describe()}
@@ -141,7 +140,7 @@ class Controls:
         return {"time": iso(self._world.clock.now()), "advanced": self._world.clock.offset}
 
     async def set_client_tokens(self, body: Json) -> Json:
-        """Say what a repeated ClientToken does."""
+        """Set what a repeated ClientToken does."""
         if body.get("on_repeat") not in ("replay", "refuse"):
             raise ValueError("on_repeat must be replay or refuse")
         self._world.client_tokens.on_repeat = body["on_repeat"]

@@ -38,12 +38,11 @@ class Journal:
     """The requests of one emulator."""
 
     def __init__(self) -> None:
-        """Start empty."""
         self._entries: deque[Entry] = deque(maxlen=_KEPT)
         self.count = 0
 
     def note(self, plane: str, operation: str, outcome: str, began: float, detail: str = "") -> None:
-        """Note a request that has been answered.
+        """Note a request whose response was sent.
 
         Args:
             plane: See `Entry`.
@@ -55,7 +54,7 @@ class Journal:
         seconds = time.monotonic() - began
         self._entries.append(Entry(time.time() - seconds, plane, operation, outcome, seconds, detail))
         self.count += 1
-        # Values of clients are shown with repr where they could break the line.
+        # Values of clients are shown with repr if they could break the line.
         shown = operation if operation.isprintable() else repr(operation)
         logger.info("%-7s %s -> %s %.1f ms %s", plane, shown, outcome, seconds * 1000, detail)
 

@@ -15,7 +15,6 @@ class Levers:
     """What tests make an emulator do. The methods raise RuntimeError while it does not run."""
 
     def __init__(self) -> None:
-        """Start without an emulator that runs."""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._controls: Controls | None = None
 
@@ -50,14 +49,14 @@ class Levers:
     def transition(
         self, step: str, mode: str, value: float = 0.0, *, reason: str = "", times: int | None = None
     ) -> None:
-        """Say how an asynchronous step goes, such as ``("tool.create", "fail", reason="...")``.
+        """Set how an asynchronous step goes, such as ``("tool.create", "fail", reason="...")``.
 
         Args:
             step: See `world.transitions`.
             mode: ``at_once``, ``reads``, ``seconds``, ``never`` or ``fail``.
             value: A count or seconds.
-            reason: What a failure says.
-            times: For how many uses; None for ever.
+            reason: The reason that a failure shows.
+            times: For how many uses. None: until the next declaration.
 
         Raises:
             ValueError: for an unknown step or mode.
@@ -83,7 +82,7 @@ class Levers:
         self._control(Controls.advance_clock, {"advance": seconds})
 
     def repeat_client_tokens(self, how: str) -> None:
-        """Say whether a repeated ClientToken is answered with the original resource (``replay``) or refused."""
+        """Set whether a repeated ClientToken returns the original resource (``replay``) or is refused."""
         self._control(Controls.set_client_tokens, {"on_repeat": how})
 
     def expire_tokens(self, instance_id: str | None = None) -> None:
@@ -91,7 +90,7 @@ class Levers:
         self._control(Controls.expire_tokens, {"instance": instance_id} if instance_id else {})
 
     def kill_sandbox(self, instance_id: str, reason: str = "the sandbox died") -> None:
-        """Let a sandbox die as if by itself: its instance becomes FAILED."""
+        """Kill a sandbox without a request to stop it: its instance becomes FAILED."""
         self._control(Controls.die, {"instance": instance_id, "reason": reason})
 
     def fill_disk(self, instance_id: str, full: bool = True) -> None:

@@ -18,7 +18,7 @@ _HANDSHAKE = b"\x16"
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address or name is this machine's alone."""
+    """Return True if an IP address or name belongs to the loopback interface."""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -29,7 +29,7 @@ def listen(host: str, port: int) -> socket.socket:
     """Return a socket that listens.
 
     Raises:
-        OSError: The port is taken, or needs more rights; names host and port.
+        OSError: The port is taken, or needs more rights. The message has host and port.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # asyncio switches Nagle's algorithm off only where the protocol is named: without it each response took 40 ms.

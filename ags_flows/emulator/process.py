@@ -1,4 +1,4 @@
-"""The emulator as a process of its own: what ``ags-flows emulator`` runs."""
+"""The emulator as a separate process: what ``ags-flows emulator`` runs."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ def serve(
     """Run an emulator until SIGINT or SIGTERM; must be called in the main thread.
 
     Args:
-        host: A loopback address.
+        host: A loopback IP address or name.
         port: The port; 0 takes a free one.
         state: Where everything survives the process; None keeps nothing.
-        env_file: Where to write the ``export`` lines once requests are answered (mode 0600).
+        env_file: Where to write the ``export`` lines once the emulator serves requests (mode 0600).
         quiet: Whether to leave out the line for each request.
         volumes: What stands for buckets, file systems and images.
         say: Writes one line; by default to standard output.
@@ -207,7 +207,7 @@ class _Lines(logging.Handler):
         try:
             self._tell(self.format(record))
         except (OSError, ValueError):
-            # Whoever read the log has gone; the emulator goes on.
+            # The reader of the log has gone; the emulator goes on.
             pass
 
 

@@ -1,4 +1,4 @@
-"""Which other machines a sandbox may reach: E2B's lists of allowed and denied addresses."""
+"""Which other machines a sandbox may reach: E2B's lists of allowed and denied hosts."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _WITH_PORT = re.compile(r"[^:\[\]]+:\d+|\[.+\]:\d+")
 class Reach:
     """Where connections of a sandbox may go.
 
-    What is allowed is so whatever is denied; what neither list names is allowed, unless all is denied.
+    The allowed list has precedence. A host on neither list is allowed, unless everything is denied.
 
     Attributes:
-        closed: Whether all that is not allowed is denied.
+        closed: Whether everything that is not allowed is denied.
         names: Allowed hosts; ``*.example.com`` stands for all below ``example.com``.
-        allowed: Allowed blocks of addresses.
-        denied: Denied blocks of addresses.
+        allowed: Allowed blocks of IP addresses.
+        denied: Denied blocks of IP addresses.
     """
 
     closed: bool = False
@@ -42,7 +42,7 @@ class Reach:
             internet: False denies everything, as ``denyOut`` of all traffic does.
 
         Raises:
-            ValueError: They are not such; the message says which entry, and why.
+            ValueError: An entry is not valid. The message has the entry and the rule.
         """
         denied = _entries(network, "denyOut")
         allowed = _entries(network, "allowOut")
@@ -50,13 +50,13 @@ class Reach:
         blocks = [(entry, _block(entry)) for entry in denied if entry not in _EVERYTHING]
         for entry, block in blocks:
             if block is None:
-                raise ValueError(f"network.denyOut: {entry!r} is neither an address nor a block of addresses")
+                raise ValueError(f"network.denyOut: {entry!r} is neither an IP address nor a block of IP addresses")
         if any(entry in _EVERYTHING for entry in allowed):
             return cls()
         names = tuple(entry.lower().rstrip(".") for entry in allowed if _block(entry) is None)
         for name in names:
             if not _NAME.fullmatch(name):
-                raise ValueError(f"network.allowOut: {name!r} is neither an address nor a name of a host")
+                raise ValueError(f"network.allowOut: {name!r} is neither an IP address nor a host name")
         if names and not closed:
             raise ValueError(
                 "When specifying allowed domains in allow out, you must include 'ALL_TRAFFIC' in deny out to block all "
@@ -71,11 +71,11 @@ class Reach:
         return self.closed and not self.names and not self.allowed
 
     def permits(self, host: str, address: str) -> bool:
-        """Whether a connection may be made.
+        """Return True if a connection may be made.
 
         Args:
-            host: What was asked for: a name or an address.
-            address: The address that it has.
+            host: The requested host: a name or an IP address.
+            address: Its IP address.
         """
         asked = host.lower().rstrip(".")
         if any(asked == name or (name[:2] == "*." and asked.endswith(name[1:])) for name in self.names):

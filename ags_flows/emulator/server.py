@@ -36,7 +36,7 @@ from .world.world import World
 
 logger = logging.getLogger("ags_flows.emulator")
 
-#: The port that the command line uses unless it is told another.
+#: The default port of the command line.
 DEFAULT_PORT = 8600
 _PREFIX = "ags-emulator-"
 _YOUNG = 60.0
@@ -53,7 +53,7 @@ class Emulator(Levers):
 
     Args:
         port: The port on the loopback interface; 0 takes a free one.
-        host: A loopback address.
+        host: A loopback IP address or name.
         state: A directory in which everything survives the emulator; None keeps nothing.
         volumes: A directory that stands for buckets, file systems and images, see `world.mounts`; by default one
             beside the sandboxes' files.
@@ -62,7 +62,7 @@ class Emulator(Levers):
             ``profile`` the file.
 
     Raises:
-        ValueError: host is not a loopback address, or a setting has a wrong value.
+        ValueError: host is not on the loopback interface, or a setting has a wrong value.
         TypeError: There is no such setting.
     """
 
@@ -98,7 +98,7 @@ class Emulator(Levers):
     # Its life.
 
     def start(self) -> Emulator:
-        """Start to serve; returns when requests are answered.
+        """Start to serve; return when requests are served.
 
         Raises:
             OSError: when the port is taken or the state directory is in use by another emulator.
@@ -183,7 +183,7 @@ class Emulator(Levers):
 
     @property
     def url(self) -> str:
-        """The address of everything: the Cloud API, E2B's API and the sandboxes."""
+        """The URL of everything: the Cloud API, E2B's API and the sandboxes."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{'https' if self.settings.tls else 'http'}://{host}:{self.port}"
 
@@ -326,7 +326,7 @@ def _sweep() -> None:
 
 
 async def _served(server: uvicorn.Server, serving: asyncio.Future[None]) -> None:
-    """Wait for the end of the server; TLS connections whose clients do not say good-bye are aborted."""
+    """Wait for the end of the server; abort TLS connections whose clients do not close them."""
     while not serving.done():
         await asyncio.wait([serving], timeout=0.05)
         for connection in list(server.server_state.connections):

@@ -6,7 +6,7 @@ import socket
 from collections.abc import Callable, MutableMapping
 from typing import Any, Literal
 
-from .signed_addresses import Expired, signed
+from .signed_urls import Expired, signed
 from .world.instance import Instance
 from .world.machine import Asgi
 from .world.world import World
@@ -16,7 +16,6 @@ class InstanceTarget:
     """One instance, as the gateway sees it at the moment of a request."""
 
     def __init__(self, instance: Instance) -> None:
-        """Look at one instance."""
         self._instance = instance
 
     @property
@@ -44,28 +43,28 @@ class InstanceTarget:
 
     @property
     def masked_host(self) -> str | None:
-        """The host that servers in it are told in place of the real one; ``${PORT}`` stands for the port."""
+        """The host that servers in it see in place of the real one; ``${PORT}`` stands for the port."""
         host = (self._instance.e2b.get("network") or {}).get("maskRequestHost")
         return str(host) if host else None
 
     def speaks_tls(self, port: int) -> bool:
-        """Whether what listens on a port speaks HTTPS: E2B's ``network.httpsPorts`` names such ports."""
+        """Return True if what listens on a port speaks HTTPS: E2B's ``network.httpsPorts`` names such ports."""
         return port in ((self._instance.e2b.get("network") or {}).get("httpsPorts") or [])
 
     def accepts(self, token: str | None) -> bool:
-        """Whether the token opens the ports other than envd's."""
+        """Return True if the token opens the ports other than envd's."""
         return self._instance.tokens.accepts_traffic(token)
 
     @property
     def envd_app(self) -> Asgi:
-        """What serves port 49983."""
+        """The application on port 49983."""
         machine = self._instance.machine
         assert machine is not None
         return machine.envd_app
 
     @property
     def code_app(self) -> Asgi | None:
-        """What serves port 49999, or None when that is an ordinary port."""
+        """The application on port 49999, or None if that is an ordinary port."""
         machine = self._instance.machine
         return machine.code_app if machine is not None else None
 
@@ -92,7 +91,7 @@ def targets_of(world: World) -> Callable[[str], InstanceTarget | None]:
 
 
 def signer_of(world: World) -> Callable[[MutableMapping[str, Any]], str | None]:
-    """Return how the gateway finds the instance that signed a request's address, be it gone or the time over."""
+    """Return a function that finds the instance that signed a request's URL, also if one of them has expired."""
 
     def find(scope: MutableMapping[str, Any]) -> str | None:
         for instance in world.all_instances():

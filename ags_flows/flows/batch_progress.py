@@ -1,4 +1,4 @@
-"""How a batch shows in the Prefect UI: task runs for chunks or items, a progress bar, a table of what came of them."""
+"""How a batch shows in the Prefect UI: task runs for chunks or items, a progress bar, a table of the results."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class Observer:
         """Write the table, and emit an event: `ags.batch.failed` where more failed than may, else `.finished`.
 
         Args:
-            report: What became of the batch.
+            report: The outcome of the batch.
             results: The first of them, failed ones first.
             failed_as_a_whole: Whether more failed than may.
         """

@@ -30,8 +30,9 @@ def given_config(flow: Flow[..., Any], flow_run: FlowRun, logger: Logger) -> AGS
 def given_block(kind: type[B], flow: Flow[..., Any], flow_run: FlowRun, logger: Logger) -> B | None:
     """Return the first parameter of a run that is a block of this type.
 
-    A parameter is one if the flow declares it so, or if its value says so: a dict that only has the same name, such as
-    `config={"region": "north"}` of the user's own, is not. One that cannot be read is logged, and left out.
+    A parameter is one if the flow declares it so, or if its value has that form. A dict that only has the same name,
+    such as a user's own `config={"region": "north"}`, is not one. A parameter that cannot be read is logged and
+    ignored.
     """
     declared = _declared(kind, flow)
     for name, value in flow_run.parameters.items():

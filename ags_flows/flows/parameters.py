@@ -1,7 +1,7 @@
 """Types of flow parameters that make a good form in the Prefect UI.
 
 The UI shows `str | None` as a choice of types to be made before anything can be written; a plain `str` is a field to
-write into. So parameters are plain, empty by default, and None counts as empty all the same.
+write into. So parameters are plain, empty by default, and None counts as empty too.
 """
 
 from typing import Annotated, Literal, TypeAlias

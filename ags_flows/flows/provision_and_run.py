@@ -1,4 +1,4 @@
-"""The main flow: commands in a sandbox of their own, with files in and out."""
+"""The main flow: commands in a dedicated sandbox, with files in and out."""
 
 from typing import Annotated
 
@@ -46,7 +46,7 @@ def provision_and_run(
     snapshot: Snapshots = "none",
     assets: Texts = [],
 ) -> RunReport:
-    """Run one command, or several one after another, in a sandbox of their own.
+    """Run one command, or several one after another, in a dedicated sandbox.
 
     A retry of the run goes on where the last attempt was: it takes over the live sandbox, attaches to the
     command if that still runs, and never runs one a second time in the same sandbox.
@@ -62,15 +62,15 @@ def provision_and_run(
         secrets: Environment from Prefect Secret blocks: variable name to name of the block, as
             `{"TOKEN": "warehouse-token"}`.
         cwd: Working directory in the sandbox. Empty: the user's home.
-        user: Who runs the commands, and whose home relative paths begin in.
+        user: The user that runs the commands, and in whose home relative paths begin.
         timeout: Seconds for each command, 0 for no limit.
         lease: How long the sandbox outlives this process if it dies, `30s` to `24h`. Empty: the configuration's.
-        check: Fail the run when an exit code is not 0. Downloads are tried all the same.
-        on_failure: What becomes of the sandbox of a failed run: `stop`, `keep`, `pause`.
-        on_crash: What becomes of the sandbox when this process is killed: left to a retry and to its `lease`, or
-            `stop`, for runs that nobody retries.
+        check: Fail the run when an exit code is not 0. Downloads are tried nevertheless.
+        on_failure: What happens to the sandbox of a failed run: `stop`, `keep`, `pause`.
+        on_crash: What happens to the sandbox when this process is killed: left to a retry and to its `lease`, or
+            `stop`, for runs that are never retried.
         delete_tool: By default true for a tool that this run created, unless its snapshots need it.
-        cpu: Cores of the sandbox where they differ from the tool's, such as 2, 0.5 or 500m. Needs `memory` too.
+        cpu: Cores of the sandbox if they differ from the tool's, such as 2, 0.5 or 500m. Needs `memory` too.
         memory: Memory of the sandbox, such as 512Mi or 4Gi. Needs `cpu` too.
         retries: How often a command that failed, or took too long, is run again in the same sandbox. A run that
             lost its sandbox is for Prefect's own retries, which start another one.

@@ -31,8 +31,8 @@ MOST_ROWS = 500
 @flow(
     name="reap",
     flow_run_name=name_of_reap,
-    description="Stop sandboxes of flow runs that are over, and what else the rules say. Nothing is stopped of which "
-    "AGS and the Prefect server do not both say that it is ours, and nobody's.",
+    description="Stop sandboxes of flow runs that are over, and what else the rules name. Nothing is stopped unless "
+    "AGS and the Prefect server both show that it is ours and orphaned.",
 )
 def reap(
     dry_run: bool = False,
@@ -40,7 +40,7 @@ def reap(
     flow_run_id: Text = "",
     config: ConfigChoice = "",
 ) -> ReapReport:
-    """Stop what is provably ours and provably nobody's.
+    """Stop what is provably ours and provably orphaned.
 
     An instance is ours by the metadata that ags_flows writes. It is orphaned if all flow runs that own it, from the
     outermost one to the one that started it, are over, or were deleted from the Prefect server. A run was deleted if
@@ -58,8 +58,8 @@ def reap(
         What was stopped and why, what was spared and why.
 
     Raises:
-        ConfigurationError: `flow_run_id` is no id; nothing was stopped.
-        UnreachableError: AGS or the Prefect server did not answer: nothing was stopped, or the rest was left alone.
+        ConfigurationError: `flow_run_id` is not an id; nothing was stopped.
+        UnreachableError: AGS or the Prefect server did not respond: nothing was stopped, or the rest was left alone.
 
     Example:
         ```python
@@ -105,7 +105,7 @@ def _check(flow_run_id: str) -> None:
     except ValueError:
         raise ConfigurationError(
             f"flow_run_id: {flow_run_id!r} is not the id of a flow run.",
-            hint="It is the end of the address of the run's page. Nothing was stopped.",
+            hint="It is the last part of the URL of the run's page. Nothing was stopped.",
         ) from None
 
 

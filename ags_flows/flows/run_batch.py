@@ -104,17 +104,17 @@ def run_batch(
         fail_above: The part of the items that may fail, 0 to 1.
         task_runs: `chunks`: a task run for every hundred items or so; `items`: one for each item; `none`.
         lease: How long sandboxes outlive this process if it dies, `30s` to `24h`.
-        on_crash: What becomes of the sandboxes when this process is killed: left to a retry and to their `lease`, or
+        on_crash: What happens to the sandboxes when this process is killed: left to a retry and to their `lease`, or
             `stop`.
         delete_tool: By default true for a tool that this run created.
         assets: Keys of the Prefect assets that the batch produces, materialized if not too many items failed.
-        shards: Divide the items among so many flow runs of `shard_deployment`, which the workers of its work pool
-            execute, on as many machines as there are. `results` must be a location that all of them can read and
+        shards: Number of flow runs of `shard_deployment` that share the items. The workers of its work pool execute
+            them, on as many machines as there are. `results` must be a location that all of them can read and
             write, and `config` a saved block. `sandboxes` is the number of all shards together. 0: no shards.
         shard_deployment: The deployment of the flow `run_batch_shard`.
 
     Returns:
-        What became of the items.
+        The report of the items.
 
     Raises:
         BatchFailedError: More items failed than may.

@@ -36,7 +36,7 @@ def run_batch_shard(
         config: An AGS Config block, or its name. Empty: the environment of the worker.
 
     Returns:
-        What became of the items.
+        The report of the items.
 
     Raises:
         ConfigurationError: The location has no items on this machine.

@@ -1,4 +1,4 @@
-"""`run_items()`: many items through a pool of sandboxes, inside of a flow of your own. `run_batch` is a flow of it."""
+"""`run_items()`: many items through a pool of sandboxes, inside of your flow. `run_batch` is the same as a flow."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from ags_flows.session import make_tool
 from ags_flows.tasks.tools import tool_id
 
 MOST_SANDBOXES = 100
-"""How many at the same time by default: a thread each, and more than one process feeds with short items."""
+"""How many at the same time by default: each needs a thread, and one process cannot keep more busy with short items."""
 
 SHOWN_FAILURES = 100
 
@@ -71,7 +71,7 @@ def run_items(
             `retries` and `fail_above`.
 
     Returns:
-        What became of the items; failed ones are listed, and all are in `results`.
+        The report of the items; failed ones are listed, and all are in `results`.
 
     Raises:
         BatchFailedError: More items failed than may.
@@ -185,7 +185,7 @@ def do_batch(
 
 @dataclass(frozen=True)
 class BatchPlace:
-    """Where a batch is kept, and whose it is."""
+    """Where a batch is kept, and its holder."""
 
     storage: Storage
     execution: Execution
@@ -208,7 +208,7 @@ class _Batch:
         return identity_of(self._read, self._work, self._options)
 
     def plan(self, pool: Pool) -> Plan:
-        """Return what is to be done, but for the tool.
+        """Return the plan of the batch, without the tool.
 
         Raises:
             ConfigurationError: A limit does not exist, or the quota is zero.
@@ -269,7 +269,7 @@ def _end(pool: Pool, made: BatchTool, ending: Ending) -> None:
 
 
 class BatchTool:
-    """The tool of a batch, created where that was asked for."""
+    """The tool of a batch, created if a spec was given."""
 
     def __init__(self, config: AGSConfig, tool: ToolSpec | Tool | str, delete: bool | None) -> None:
         self._config = config
@@ -295,11 +295,11 @@ class BatchTool:
         try:
             return self._config.control_plane().get_tool(tool_id(tool))
         except AGSFlowsError:
-            # The step that waits raises it, and is retried where that helps.
+            # The step that waits raises it, and is retried if that helps.
             return None
 
     def delete(self, quietly: bool) -> None:
-        """Delete it, if it is to be deleted."""
+        """Delete it, if this batch created it or the caller requires it."""
         if self._delete and self._made is not None:
             # A run that is being cancelled gets no new task runs.
             end = tasks.cleanup.fn if quietly else as_step(tasks.cleanup)
@@ -316,7 +316,7 @@ def identity_of(read: Items, work: Work, options: BatchOptions, shards: int = 0)
 
 
 def may_fail(read: Items, options: BatchOptions) -> int:
-    """Return how many items may fail: 0.29 of 100 is 29, and not 28 as the product of the floats would have it."""
+    """Return how many items may fail: 0.29 of 100 is 29, and not 28, the product of the floats."""
     return math.floor(round(options.fail_above * len(read.all), 6))
 
 

@@ -1,4 +1,4 @@
-"""The flow that runs a saved job: deployed once, it runs whatever job is chosen in the Prefect UI."""
+"""The flow that runs a saved job: one deployment runs any job that is chosen in the Prefect UI."""
 
 from prefect import flow
 

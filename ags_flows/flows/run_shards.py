@@ -1,4 +1,4 @@
-"""A batch on several machines: one flow run of a deployment for each shard, watched and merged by the one that asks."""
+"""A batch on several machines: the flow run starts one run of a deployment for each shard, and merges the results."""
 
 from __future__ import annotations
 

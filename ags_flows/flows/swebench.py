@@ -79,7 +79,7 @@ def swebench_evaluate(
             a specification is given, and kept.
         image_registry_type: Where the images are: `system` for those that AGS has.
         tool_per_image: Keep a tool for each image instead, with the flow `sync_tools`: instances start sooner.
-        sandboxes: How many at once; empty: what the account's quota leaves free, at most 100.
+        sandboxes: How many at the same time; empty: what the account's quota leaves free, at most 100.
         timeout: Seconds for each evaluation script.
         retries: How often an instance is tried again after a failure of the sandbox or the cloud.
         results: Where logs, verdicts and the report are kept: a path, or a URL such as s3://bucket/path. A later run
@@ -87,7 +87,7 @@ def swebench_evaluate(
         concurrency_limit: A global concurrency limit: each sandbox takes one slot, in all flow runs together.
         rate_limit: A global rate limit for starting sandboxes, over all flow runs.
         lease: How long sandboxes outlive this process if it dies, `30s` to `24h`.
-        on_crash: What becomes of the sandboxes when this process is killed: left to a retry and to their `lease`, or
+        on_crash: What happens to the sandboxes when this process is killed: left to a retry and to their `lease`, or
             `stop`.
         config: An AGS Config block, or its name. Empty: the environment of the process that executes the run.
 
@@ -104,7 +104,7 @@ def swebench_evaluate(
         ```
     """
     if not 0 < timeout < float("inf"):
-        raise ConfigurationError(f"timeout={timeout!r}: seconds greater than 0 are needed.")
+        raise ConfigurationError(f"timeout must be > 0 seconds, got {timeout!r}.")
     config = resolve_config(config)
     started = time.monotonic()
     instances, problems = read_dataset(dataset, split, image_registry_type)
@@ -197,7 +197,7 @@ def _order(
         return own
     if not tool:
         raise ConfigurationError("tool: it is empty.", hint="Give a tool of type swebench, such as swebench-v1.")
-    # One that is not there is told before anything is started, not once for each instance.
+    # A missing tool is reported before anything is started, and not once for each instance.
     ready = as_step(ensure_tool)(tool, config=config) if isinstance(tool, ToolSpec) else tool
     name = as_step(wait_tool_active)(ready, config=config).id
     return lambda item: Order(name, CustomConfiguration(image=item["image"], image_registry_type=registry))
@@ -222,7 +222,7 @@ def _known(evaluations: dict[str, Evaluation], storage: Storage, timeout: float)
 
 
 def _items(batch: Storage, evaluations: dict[str, Evaluation], undone: Iterable[str]) -> list[dict[str, str]]:
-    """Return what is to be done, the same in every attempt at this batch: what it began with is kept."""
+    """Return the items of the batch. They are stored, and are the same in every attempt."""
     try:
         keys = json.loads(batch.read("items.json"))
     except ValueError:

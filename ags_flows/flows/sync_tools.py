@@ -28,7 +28,7 @@ ARTIFACT = "sync-tools"
 @flow(
     name="sync-tools",
     flow_run_name=name_of_sync,
-    description="Keep one tool for each image of a list: create, update, replace; delete only where asked.",
+    description="Keep one tool for each image of a list: create, update, replace; delete only if asked.",
 )
 def sync_tools(
     images: list[str] | str,
@@ -50,12 +50,12 @@ def sync_tools(
     Args:
         images: References with a tag or a digest, or the path of a text file with one in each line (`#` for comments).
         template: Everything else of the tools; its name and image are not used.
-        group: Tells several lists in one account apart.
+        group: Distinguishes several lists in one account.
         prefix: Begins each name, at most 30 characters.
         precache: Have AGS cache each image ahead of its first use.
         delete: Delete tools of this group that no image wants any more.
         dry_run: Report the drift, and change nothing.
-        at_once: How many tools are worked on at once.
+        at_once: How many tools are worked on concurrently.
         config: An AGS Config block, or its name. Empty: the environment of the process that executes the run.
 
     Returns:
@@ -86,7 +86,7 @@ def sync_tools(
 
     if not dry_run:
         with ThreadPoolExecutor(at_once, thread_name_prefix="ags-sync") as pool:
-            # Each task run belongs to this flow run, whose context does not follow into threads by itself.
+            # Each task run belongs to this flow run, whose context threads do not inherit.
             entries = [done.result() for done in [pool.submit(copy_context().run, act, entry) for entry in entries]]
     report = SyncReport(group=group, dry_run=dry_run, tools=tuple(entries), seconds=time.monotonic() - started)
     _show(report)

@@ -1,4 +1,4 @@
-"""The flow that says what sandboxes used, and by whom."""
+"""The flow that reports what sandboxes used, by tool, flow and deployment."""
 
 import csv
 import io
@@ -44,9 +44,9 @@ def usage_report(
     csv_file: Text = "",
     config: ConfigChoice = "",
 ) -> UsageReport:
-    """Say what the sandboxes of an account used, by tool, by flow and by deployment.
+    """Report what the sandboxes of an account used, by tool, by flow and by deployment.
 
-    It is computed from AGS's records of instances, which tell when one was created and when it changed last; earlier
+    It is computed from AGS's records of instances, which contain the times of creation and of the last change; earlier
     pauses count as use. Records of ended instances disappear after a while: run this every night.
 
     Args:
@@ -61,7 +61,7 @@ def usage_report(
 
     Raises:
         ConfigurationError: `csv_file` cannot be written.
-        UnreachableError: AGS did not answer.
+        UnreachableError: AGS did not respond.
 
     Example:
         ```python
@@ -166,7 +166,7 @@ def _summary(report: UsageReport, region: str) -> str:
     lines = [f"**{region}, {span}**: {_line(report)}."]
     if report.total.unsized:
         lines.append(
-            f"- {report.total.unsized:,} of them have no CPU and memory hours: neither they nor their tool tell a size."
+            f"- {report.total.unsized:,} of them have no CPU and memory hours: neither they nor their tool have a size."
         )
     if len(report.usages) > MOST_ROWS:
         lines.append(f"- Shown here: {MOST_ROWS:,} of {len(report.usages):,} rows.")

@@ -205,7 +205,7 @@ def remote_function(function: Callable[..., Any]) -> RemoteFunction:
 
 
 def is_remote(function: Callable[..., Any]) -> bool:
-    """Whether `in_sandbox` made the task."""
+    """Return True if `in_sandbox` made the task."""
     return isinstance(function, Task) and hasattr(function.fn, REMOTE)
 
 
@@ -303,7 +303,7 @@ class _Place:
 
 
 def _is_repeated(retries: int, retries_of_failed: int, task: Task[..., Any], run: TaskRun, state: State[Any]) -> bool:
-    """Whether a failed call is repeated: the class of the error decides, and how often it was tried."""
+    """Return True if a failed call is repeated: the class of the error decides, and how often it was tried."""
     error = state.data
     if isinstance(error, (FunctionError, CommandTimeoutError)):
         return run.run_count <= retries_of_failed

@@ -77,7 +77,7 @@ class SandboxFile:
         return f"SandboxFile({self.path!r})" if self.to is None else f"SandboxFile({self.path!r}, to={self.to!r})"
 
     def __eq__(self, other: object) -> bool:
-        """Whether both name the same file."""
+        """Return True if both name the same file."""
         return isinstance(other, SandboxFile) and (self.path, self.to) == (other.path, other.to)
 
     def __hash__(self) -> int:
@@ -242,7 +242,7 @@ def compiled(source: str, line: int, file: str) -> Any:
 
 
 def _perform(call: dict[str, Any]) -> dict[str, Any]:
-    """Call the function and return what became of it."""
+    """Call the function and return its outcome."""
     version = ".".join(str(part) for part in sys.version_info[:3])
     if sys.version_info[:2] < OLDEST:
         return {"kind": "version", "version": version}

@@ -112,7 +112,7 @@ def snapshot_name(tool: str, packages: Sequence[str]) -> str:
 
 
 def find_snapshot(control: ControlPlane, name: str) -> Snapshot | None:
-    """Return a snapshot that sandboxes can be started from, None where there is none, or where AGS has no snapshots."""
+    """Return a snapshot that sandboxes can be started from, None if there is none, or if AGS has no snapshots."""
     try:
         known = persistently(control.list_snapshots)
     except AGSFlowsError:

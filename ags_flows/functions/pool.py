@@ -251,7 +251,7 @@ class Pool:
         return not self._warm and not self._opening
 
     def is_over(self) -> bool:
-        """Whether the run around it has ended, so that no call comes any more; False if it may be retried."""
+        """Return True if the run around it has ended, so that no call comes any more; False if it may be retried."""
         context = self._flow_context
         if self._flow_run_id is None or (context is not None and not is_left(context)):
             return False

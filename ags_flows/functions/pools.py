@@ -84,7 +84,7 @@ class Pools:
             for pool in pools:
                 try:
                     self._look_at(pool)
-                except Exception:  # noqa: BLE001 - the other pools are looked at all the same
+                except Exception:  # noqa: BLE001 - the other pools are checked nevertheless
                     logger.warning("The sandboxes of a pool are left to their leases", exc_info=True)
                     self.drop(pool)
             with self._changed:

@@ -183,7 +183,7 @@ def _each_file(value: Any, change: Callable[[SandboxFile], SandboxFile]) -> Any:
 
 
 def _is_made_of_json(hint: Any) -> bool:
-    """Whether values of a type are made of their JSON form: dataclasses, models, enumerations, named tuples."""
+    """Return True if values of a type are made of their JSON form: dataclasses, models, enumerations, named tuples."""
     if isinstance(hint, type) and not typing.get_origin(hint):
         is_tuple = issubclass(hint, tuple) and hasattr(hint, "_fields")
         return is_tuple or issubclass(hint, (BaseModel, enum.Enum)) or dataclasses.is_dataclass(hint)

@@ -46,7 +46,7 @@ def source_of(function: Callable[..., Any]) -> Source:
 
     Raises:
         ConfigurationError: It cannot be sent: it is a lambda, a method, a generator or an async function, another
-            decorator has wrapped it, its source is not to be had, or it uses names of the code around it.
+            decorator has wrapped it, its source is not available, or it uses names of the code around it.
     """
     name = getattr(function, "__name__", type(function).__name__)
     _check_kind(function, name)

@@ -1,4 +1,4 @@
-"""Jobs: commands in a sandbox of their own, with files in and out."""
+"""Jobs: commands in a dedicated sandbox, with files in and out."""
 
 from ags_flows.job.block import SandboxJob, SandboxJobRun
 

@@ -27,32 +27,32 @@ R = TypeVar("R")
 
 
 class SandboxJob(Explained, JobBlock[RunReport]):
-    """One command in a sandbox of its own, with files in and out, saved under a name.
+    """One command in a dedicated sandbox, with files in and out, saved under a name.
 
-    The flow `ags_flows.flows.run_job` runs a job that is chosen in the Prefect UI. In flows of your own, `trigger`
-    starts a job and returns at once, so that several can run side by side.
+    The flow `ags_flows.flows.run_job` runs a job that is chosen in the Prefect UI. In your flows, `trigger`
+    starts a job and returns immediately, so that several can run side by side.
 
-    A job that was triggered in a flow run is known by that run: where the process dies, the command runs on for as
-    long as the sandbox's lease, and a retry of the run triggers nothing anew but finds sandbox, command and output.
+    A job that was triggered in a flow run belongs to that run. If the process dies, the command continues for as long
+    as the sandbox's lease, and a retry of the run triggers nothing again: it finds sandbox, command and output.
 
     Attributes:
         command: Run by `bash -l -c`.
         tool: Name or id of a sandbox tool.
-        image: Makes a tool of that name and image, where there is none; it is kept for the next time.
+        image: Makes a tool of that name and image, if there is none; it is kept for the next time.
         uploads: Local path to path in the sandbox, before the command; a directory is taken whole.
         downloads: Path in the sandbox to local path, after the command; a directory is taken whole.
         env: Environment of the command; not for secrets.
         secrets: Environment from Prefect Secret blocks: variable name to name of the block.
         cwd: Working directory in the sandbox; empty: the user's home.
-        user: Who runs the command.
+        user: The user that runs the command.
         timeout: Time limit of the command, `30s` to `24h`.
         check: Whether an exit code other than 0 is an error.
-        cpu, memory: Resources of the sandbox, where they differ from the tool's; both or none.
+        cpu, memory: Resources of the sandbox, if they differ from the tool's; both or none.
         retries: How often a command that failed, or took too long, is run again in the same sandbox.
         retry_delay: Seconds before that.
         lease: How long the sandbox outlives the process of the flow. Empty: that of `config`.
-        on_failure: What becomes of the sandbox of a failed job.
-        on_crash: What becomes of the sandbox when the process of the flow is killed.
+        on_failure: What happens to the sandbox of a failed job.
+        on_crash: What happens to the sandbox when the process of the flow is killed.
         from_snapshot: Id of a snapshot to start from, instead of a tool.
         snapshot: When the disk of the sandbox is saved: `before` or `after` the command, or both.
         assets: Keys of the Prefect assets that the job produces.
@@ -80,7 +80,7 @@ class SandboxJob(Explained, JobBlock[RunReport]):
     image: str = Field(
         default="",
         title="Tool: image",
-        description="Makes a tool of the name above from this image, where there is none. Empty: it has to exist.",
+        description="Makes a tool of the name above from this image, if there is none. Empty: it has to exist.",
     )
     uploads: dict[str, str] = Field(
         default_factory=dict,
@@ -95,7 +95,7 @@ class SandboxJob(Explained, JobBlock[RunReport]):
     env: dict[str, str] = Field(
         default_factory=dict,
         title="Environment",
-        description='Variables of the command, as {"MODE": "fast"}. Not for secrets: everybody can read them here.',
+        description='Variables of the command, as {"MODE": "fast"}. Not for secrets: every user can read them here.',
     )
     secrets: dict[str, str] = Field(
         default_factory=dict,
@@ -103,7 +103,7 @@ class SandboxJob(Explained, JobBlock[RunReport]):
         description='Variable to name of a Prefect Secret block, as {"TOKEN": "warehouse-token"}.',
     )
     cwd: str = Field(default="", title="Working directory", description="In the sandbox. Empty: the user's home.")
-    user: Literal["user", "root"] = Field(default="user", title="User", description="Who runs the command.")
+    user: Literal["user", "root"] = Field(default="user", title="User", description="The user that runs the command.")
     timeout: Timeout = Field(
         default="1h", title="Time limit", description="Of the command, 30s to 24h, such as 15m or 1h30m."
     )
@@ -132,7 +132,7 @@ class SandboxJob(Explained, JobBlock[RunReport]):
     on_failure: Literal["stop", "keep", "pause"] = Field(
         default="stop",
         title="After a failure",
-        description="Stop the sandbox, keep it until its lease ends, or pause it for a look.",
+        description="Stop the sandbox, keep it until its lease ends, or pause it.",
     )
     on_crash: Literal["lease", "stop"] = Field(
         default="lease",
@@ -151,7 +151,9 @@ class SandboxJob(Explained, JobBlock[RunReport]):
         description="Keys of the Prefect assets that the job produces, such as s3://bucket/orders.parquet.",
     )
     config: AGSConfig | None = Field(
-        default=None, title="AGS Config", description="Where AGS is. Without: the environment of whoever runs the job."
+        default=None,
+        title="AGS Config",
+        description="Where AGS is. Empty: the environment of the job's process.",
     )
 
     @model_validator(mode="after")
@@ -231,7 +233,7 @@ class SandboxJobRun(JobRun[RunReport]):
         self.handle: CommandHandle = self._or_end(self._execution.begin)
 
     def wait_for_completion(self) -> None:  # type: ignore[override]
-        """Wait until the command has ended, its output in the run's log. An exit code other than 0 is no error here.
+        """Wait until the command has ended, and log its output. An exit code other than 0 is not an error here.
 
         Raises:
             CommandTimeoutError: The time limit was reached; the sandbox is ended.

@@ -1,4 +1,4 @@
-"""A run as a page in the Prefect UI: what ran, what came of it, every step with its time."""
+"""A run as a page in the Prefect UI: what ran, its outcome, every step with its time."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class RunPage:
     """Writes the markdown artifact of a run at the end of a `with` block, however that ends.
 
     Args:
-        steps: What was done; grows meanwhile.
-        results: The commands' outcomes, masked already; grows meanwhile.
+        steps: What was done; grows during the run.
+        results: The commands' outcomes, masked already; grows during the run.
         snapshots: Ids of snapshots by when they were made.
         connection: Where AGS is.
 
@@ -44,7 +44,6 @@ class RunPage:
         snapshots: Mapping[str, str],
         connection: Connection,
     ) -> None:
-        """Know where everything will be."""
         self.instance: Instance | None = None
         self.downloads: Mapping[str, str] = {}
         self._steps = steps

@@ -21,19 +21,19 @@ Snapshots = Literal["none", "before", "after", "both"]
 
 
 class JobSpec(Value):
-    """Commands in a sandbox of their own.
+    """Commands in a dedicated sandbox.
 
     Attributes:
         commands: Run one after another, until one fails.
         tool: A tool to create, or the name or id of an existing one. None: the configuration's.
         ensure_tool: Use the tool that has the name of the `ToolSpec`, and create it if there is none. The tool is kept.
-        cpu, memory: Resources of the sandbox, where they differ from the tool's.
+        cpu, memory: Resources of the sandbox, if they differ from the tool's.
         uploads: Local path to path in the sandbox.
         downloads: Path in the sandbox to local path.
         env: Environment of the commands.
         secrets: Environment from Prefect Secret blocks: variable name to name of the block.
         cwd: Working directory. None: the user's home.
-        user: Who runs the commands.
+        user: The user that runs the commands.
         timeout: Seconds for each command. None: no limit.
         lease: How long the sandbox outlives this process. None: the configuration's.
         check: Whether an exit code other than 0 is an error.
@@ -108,7 +108,7 @@ class JobSpec(Value):
         return self.delete_tool
 
     def saves_disk(self, when: Literal["before", "after"]) -> bool:
-        """Whether the disk is saved at this time."""
+        """Return True if the disk is saved at this time."""
         return self.snapshot in (when, "both")
 
 

@@ -181,7 +181,7 @@ class LeaseKeeper:
                 self._renew(first)
 
     def _renew(self, kept: _Kept) -> None:
-        """Renew once, and schedule the next renewal whatever happens."""
+        """Renew once, and always schedule the next renewal."""
         due = None
         try:
             due = self._next_renewal(kept)

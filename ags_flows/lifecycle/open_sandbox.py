@@ -264,7 +264,7 @@ def take_over(control: ControlPlane, connection: Connection, launch: Launch, can
                 control, candidate.id, timeout=launch.startup_timeout, cancelled=launch.cancelled
             )
         persistently(lambda: control.update_instance(candidate.id, timeout=launch.timeout))
-    # An attempt that ended before it saw the response to its start has not checked it.
+    # An attempt that ended before it got the response to its start has not checked the overrides.
     control.check_overrides(
         candidate.id, custom=launch.arguments.get("custom"), auth_mode=launch.arguments.get("auth_mode")
     )

@@ -74,5 +74,5 @@ def marked(spec: ToolSpec) -> ToolSpec:
 
 
 def is_as_specified(tool: Tool, spec: ToolSpec) -> bool:
-    """Whether this package created the tool from an equal spec."""
+    """Return True if this package created the tool from an equal spec."""
     return tool.tags.get(MANAGED_BY_KEY) == MANAGED_BY and tool.tags.get(SPEC_TAG) == mark(spec)

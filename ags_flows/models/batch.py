@@ -29,7 +29,7 @@ class BatchOptions(Value):
         task_runs: `chunks`: a task run for every hundred items or so; `items`: one for each item, and for each step
             of it; `none`.
         lease: How long sandboxes outlive this process, `30s` to `24h`; by default the configuration's.
-        on_crash: What becomes of the sandboxes when this process is killed: `lease` leaves them to a retry and to
+        on_crash: What happens to the sandboxes when this process is killed: `lease` leaves them to a retry and to
             their lease, `stop` stops them.
         delete_tool: Delete the tool afterwards; by default only one that was created here.
         step: Distinguishes batches of one flow run that do the same with items of the same source.

@@ -313,7 +313,7 @@ def _text_of(name: str, value: object, field: str) -> str:
 
 
 def is_text(text: str) -> bool:
-    """Whether UTF-8 can hold a text: it has no half of a pair of surrogates, as names that are not UTF-8 have."""
+    """Return True if UTF-8 can hold a text: it has no lone surrogates, as names that are not UTF-8 have."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -322,7 +322,7 @@ def is_text(text: str) -> bool:
 
 
 def _is_path(text: str) -> bool:
-    """Whether a text stands for bytes: characters, and surrogate escapes of bytes that are not UTF-8."""
+    """Return True if a text stands for bytes: characters, and surrogate escapes of bytes that are not UTF-8."""
     try:
         text.encode(errors="surrogateescape")
     except UnicodeEncodeError:

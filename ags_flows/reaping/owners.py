@@ -52,7 +52,7 @@ class Owned:
     newest_run: datetime | None = None
 
     def was_deleted(self, created_at: datetime | None) -> bool:
-        """Whether an unknown run was provably deleted from this server, as opposed to never known by it.
+        """Return True if an unknown run was provably deleted from this server, as opposed to never known by it.
 
         A server whose database is a copy of another server's (for example a staging server restored from a backup)
         knows the flows of the other server, but not the runs that started after the copy was made. Therefore this

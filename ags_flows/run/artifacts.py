@@ -28,14 +28,14 @@ T = TypeVar("T")
 
 
 def show(create: Callable[[], T]) -> T | None:
-    """Create an artifact and return what it is known by; one that cannot be created is told, and fails no run.
+    """Create an artifact and return its id. If creation fails, log a warning instead of failing the run.
 
     Args:
         create: Creates it, such as `lambda: create_table_artifact(...)`.
     """
     try:
         return create()
-    except Exception as error:  # noqa: BLE001 - the work is done, or failed for a reason of its own
+    except Exception as error:  # noqa: BLE001 - the outcome of the work does not depend on it
         run_logger().warning("An artifact could not be created: %s: %s", type(error).__name__, error)
         return None
 
@@ -54,7 +54,7 @@ def code_block(text: str, language: str = "") -> str:
 def show_results(result: CodeResult) -> None:
     """Create an artifact for each thing that a cell displayed and that is more than a line of text.
 
-    Does nothing outside of runs. An artifact that the server does not take is told, and fails nothing.
+    Does nothing outside of runs. If the server does not accept an artifact, log a warning.
     """
     if FlowRunContext.get() is None and TaskRunContext.get() is None:
         return
@@ -78,7 +78,7 @@ def _artifact(one: RichResult) -> Callable[[str], object] | None:
 
 
 def _picture(one: RichResult) -> str | None:
-    """Return Markdown with the picture in it: an image artifact would print the whole address under it."""
+    """Return Markdown with the picture in it: an image artifact would print the whole data URL under it."""
     if one.png:
         url = f"data:image/png;base64,{''.join(one.png.split())}"
     elif one.jpeg:

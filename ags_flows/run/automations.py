@@ -1,8 +1,8 @@
-"""Automations as files: what a Prefect server does by itself when a run is lost, crashes, or a batch fails.
+"""Automations as files: what a Prefect server does when a run is lost, crashes, or a batch fails.
 
 A file is YAML in Prefect's own form: one automation, or several under `automations:`. In it, what a server knows by an
-id of its own stands by its name: `deployment: reap/reap-one-run`, `block: custom-webhook/operators`. An automation is
-known by its name: applied again, it is brought up to date, and never made twice.
+id stands by its name: `deployment: reap/reap-one-run`, `block: custom-webhook/operators`. An automation is identified
+by its name: applied again, it is updated, and never created twice.
 """
 
 from __future__ import annotations
@@ -97,8 +97,8 @@ def sync_automations(files: Iterable[Path | str] = ()) -> list[SyncedAutomation]
         files: YAML files; by default that of `LOST_RUNS` alone.
 
     Raises:
-        ConfigurationError: A file is wrong, or names a deployment or a block that the server has not. Nothing was done.
-        UnreachableError: The Prefect server did not answer.
+        ConfigurationError: A file is wrong, or names a deployment or a block that the server lacks. Nothing was done.
+        UnreachableError: The Prefect server did not respond.
     """
     documents = [document for file in [*files] or [lost_runs_file()] for document in _documents(Path(file))]
     names = [str(document.get("name")) for _, document in documents]
@@ -111,11 +111,11 @@ def sync_automations(files: Iterable[Path | str] = ()) -> list[SyncedAutomation]
 
 @contextmanager
 def answering() -> Iterator[None]:
-    """Say in a sentence that the Prefect server does not answer.
+    """Convert errors of Prefect's client to errors with one clear sentence.
 
     Raises:
         UnreachableError: Instead of what the HTTP client raises.
-        ConfigurationError: The server answered, and refused.
+        ConfigurationError: The server refused a request.
     """
     try:
         yield
@@ -125,16 +125,16 @@ def answering() -> Iterator[None]:
                 f"The Prefect server refused a request: {error}".split(" - For more")[0]
             ) from error
         raise UnreachableError(
-            f"The Prefect server does not answer: {type(error).__name__}: {error}".split("\n")[0],
+            f"The Prefect server does not respond: {type(error).__name__}: {error}".split("\n")[0],
             hint="Check PREFECT_API_URL, and whether the server runs.",
         ) from error
 
 
 def require_server() -> None:
-    """Ask the Prefect server of the settings for a sign of life.
+    """Check that the Prefect server of the settings responds.
 
     Raises:
-        UnreachableError: There is none.
+        UnreachableError: There is no response.
     """
     with answering(), get_client(sync_client=True) as client:
         client.hello()
@@ -168,12 +168,12 @@ def _automation(file: Path, document: dict[str, Any], client: SyncPrefectClient)
 
 
 def _findings(error: ValidationError) -> list[str]:
-    """Return what is wrong, without what pydantic tells of every other kind of action and trigger."""
+    """Return what is wrong, without pydantic's messages on every other kind of action and trigger."""
     told = [(".".join(str(part) for part in one["loc"]), one) for one in error.errors(include_url=False)]
     kinds = [(place, one) for place, one in told if one["type"] == "literal_error" and place.endswith("type")]
     others = tuple(place.removesuffix("type") for place, _ in kinds)
     fitting = [f"{place}: {one['msg']}" for place, one in told if not place.startswith(others)]
-    return fitting or sorted({f"{one['input']!r} is no type that Prefect knows" for _, one in kinds})
+    return fitting or sorted({f"{one['input']!r} is not a type that Prefect knows" for _, one in kinds})
 
 
 def _resolved(file: Path, action: dict[str, Any], client: SyncPrefectClient) -> dict[str, Any]:

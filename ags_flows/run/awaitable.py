@@ -42,7 +42,7 @@ CLEAN_UP_WITHIN = 20.0
 def awaitable(function: Callable[P, R]) -> Callable[P, Coroutine[Any, Any, R]]:
     r"""Return a coroutine function that calls a synchronous function in a thread.
 
-    It works for everything of this package, and for functions of your own that use it: tasks, flows, functions with
+    It works for everything of this package, and for your functions that use it: tasks, flows, functions with
     sessions. What the function does belongs to the run of the caller, as if it had been called there.
 
     If the coroutine is cancelled, the waits of the function end within a second: the command that it waits for is

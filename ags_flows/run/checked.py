@@ -53,7 +53,7 @@ Raises `ConfigurationError`, whose message begins with the name.
 
 
 def _own_metadata(values: Any, field: str) -> Any:
-    """Check metadata of the caller's: names that this package sets are refused."""
+    """Check the caller's metadata: names that this package sets are refused."""
     check_texts(values, field)
     if taken := sorted(RESERVED & values.keys()):
         raise ConfigurationError(
@@ -124,7 +124,7 @@ RULES: Mapping[str, Rule] = {
 }
 """The rule of each argument, by its name. A function whose argument of this name is of another kind has its own rule.
 
-None is no matter of the rules: it is a value of the arguments whose default it is, and of no others.
+The rules do not apply to None: it is valid for arguments whose default is None, and for no others.
 """
 
 

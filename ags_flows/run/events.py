@@ -12,7 +12,7 @@ from ags_flows.run.holder import owner
 
 
 def tell_instance(what: str, instance: Instance | str, **payload: Any) -> None:
-    """Emit `ags.instance.<what>` for the flow run that is executing; outside of flow runs nobody is told.
+    """Emit `ags.instance.<what>` for the flow run that is executing; outside of flow runs, do nothing.
 
     Args:
         what: Such as `started`, in the past.
@@ -53,8 +53,8 @@ def emit(
         kind: `instance`, `tool` or `snapshot`.
         identifier: Its id, or the name of a tool.
         what: What happened to it, in the past.
-        tool: Of which tool it is.
-        flow_run_id: Whose it is.
+        tool: Its tool.
+        flow_run_id: The flow run that it belongs to.
         flow_run_name: The name of that run.
         payload: More, JSON-like and without secrets.
     """
@@ -79,7 +79,7 @@ def emit(
 
 def _tell(kind: str, identifier: str, tool: str, what: str, payload: dict[str, Any]) -> None:
     if FlowRunContext.get() is None and TaskRunContext.get() is None:
-        # Prefect would start a server to tell it.
+        # Prefect would start a server to emit it.
         return
     whose = owner()
     if whose.flow_run_id:

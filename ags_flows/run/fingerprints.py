@@ -1,4 +1,4 @@
-"""Fingerprints of the parameters of tasks and flows: the same in every attempt, whatever the values are."""
+"""Fingerprints of the parameters of tasks and flows: the same in every attempt, for values of any class."""
 
 from __future__ import annotations
 

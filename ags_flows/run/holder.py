@@ -207,9 +207,9 @@ def identify(name: str, does: Any, *, step: str = "", ordered: bool = False) -> 
         name: What kind of step it is, the task's name.
         does: What it does, JSON-like. No values of secrets, indexes, time limits or log options.
         step: The caller's own name for it.
-        ordered: Whether equal steps in a row of one execution are told apart by their order, as starts of sandboxes
-            are: the first one of a retry must not get the sandbox of the second one. The order is this process's, and
-            no more than a wish: a wrong one makes a retry start a new sandbox.
+        ordered: Whether equal steps in a row of one execution are distinguished by their order, as starts of sandboxes
+            are: the first one of a retry must not get the sandbox of the second one. The order is that of this process,
+            and only a hint: if it is wrong, a retry starts a new sandbox.
     """
     context = TaskRunContext.get()
     is_step = context is not None and hasattr(context.task.fn, STEP)
@@ -224,7 +224,7 @@ def identify(name: str, does: Any, *, step: str = "", ordered: bool = False) -> 
 
 
 def is_in_execution() -> bool:
-    """Whether this call is made in a run, or in an item of a batch. A plain thread does not inherit that."""
+    """Return True if this call is made in a run, or in an item of a batch. A plain thread does not inherit that."""
     return _acting.get() is not None or FlowRunContext.get() is not None or TaskRunContext.get() is not None
 
 

@@ -5,7 +5,7 @@ would wait for its command until the process is killed. So each session enters `
 
 - immediately, when a block in the main thread ends by a SIGTERM, a Ctrl-C, or a cancellation;
 - immediately, when the coroutine that waits for the block's thread is cancelled (`ags_flows.run.awaitable`);
-- within a few seconds, when the Prefect server says that its flow run, or one that this is nested in, is being
+- within a few seconds, when the Prefect server reports that its flow run, or one that this is nested in, is being
   cancelled. That is what reaches sessions of a flow that has no session in its main thread, and sessions in processes
   that get no signal, such as those of a process pool or of Dask.
 """
@@ -67,7 +67,6 @@ class Interruptions:
     """
 
     def __init__(self, is_cancelled: Callable[[UUID], bool], look_every: float = LOOK_EVERY) -> None:
-        """Watch nothing yet."""
         self._is_cancelled = is_cancelled
         self._look_every = look_every
         self._open: list[Interruption] = []
@@ -134,7 +133,7 @@ class Interruptions:
 
     @staticmethod
     def _is_watched(block: Interruption) -> bool:
-        """Whether no signal reaches the block's thread."""
+        """Return True if no signal reaches the block's thread."""
         in_main_thread = block.thread == threading.main_thread().ident
         return block.flow_run_id is not None and (not in_main_thread or multiprocessing.parent_process() is not None)
 
@@ -226,7 +225,7 @@ def interrupt_call(call: object, ending: Ending) -> None:
 
 
 def is_open(call: object) -> bool:
-    """Whether a block that a call opened is still open, for example a sandbox that is being stopped."""
+    """Return True if a block that a call opened is still open, for example a sandbox that is being stopped."""
     return bool(_interruptions.opened_by(call))
 
 

@@ -109,7 +109,7 @@ def ending_of_coroutine(error: BaseException | None, flow_run_id: UUID | None = 
 
 
 def is_by_signal(error: BaseException | None) -> bool:
-    """Whether a coroutine was cancelled since a SIGTERM ended the event loop."""
+    """Return True if a coroutine was cancelled because a SIGTERM ended the event loop."""
     while error is not None:
         if isinstance(error, TerminationSignal):
             return True
@@ -118,7 +118,7 @@ def is_by_signal(error: BaseException | None) -> bool:
 
 
 def is_cancelled(flow_run_id: UUID) -> bool:
-    """Whether a flow run, or a flow run that it is nested in, is being cancelled or was cancelled.
+    """Return True if a flow run, or a flow run that it is nested in, is being cancelled or was cancelled.
 
     Raises:
         Exception: Any error of Prefect's client: the server did not respond, or does not know the run.
@@ -127,7 +127,7 @@ def is_cancelled(flow_run_id: UUID) -> bool:
 
 
 def has_ended(flow_run_id: UUID) -> bool:
-    """Whether a flow run, or the outermost one that it is nested in, has ended, and not by a crash.
+    """Return True if a flow run, or the outermost one that it is nested in, has ended, and not by a crash.
 
     Raises:
         Exception: Any error of Prefect's client: the server did not respond, or does not know the run.
@@ -179,8 +179,8 @@ def _ending_of_dropped(run: UUID | None) -> Ending:
 def _states_on_path(flow_run_id: UUID) -> list[StateType | None]:
     """Return the states of a flow run and of the flow runs that it is nested in, innermost first.
 
-    The first state of a cancellation is the last one in the list. A run of a deployment is a root: it has a process of
-    its own, and the end of its parent says nothing about it.
+    The first state of a cancellation is the last one in the list. A run of a deployment is a root: it has a separate
+    process, and does not end with its parent.
     """
     states: list[StateType | None] = []
     settings = {PREFECT_CLIENT_MAX_RETRIES: REQUEST_RETRIES}
@@ -196,7 +196,7 @@ def _states_on_path(flow_run_id: UUID) -> list[StateType | None]:
 
 
 def _is_timed_out() -> bool:
-    """Whether the time limit of the enclosing task or flow is over: Prefect's timeouts are cancellations inside."""
+    """Return True if the time limit of the enclosing task or flow is over. Inside, such a timeout is a cancellation."""
     now = time.time()
     flow_context, task_context = FlowRunContext.get(), TaskRunContext.get()
     limits = []
@@ -209,7 +209,7 @@ def _is_timed_out() -> bool:
 
 
 def _is_interrupted_by_hand(error: BaseException) -> bool:
-    """Whether Ctrl-C is why asyncio cancels its main task: since Python 3.11 it raises no KeyboardInterrupt there.
+    """Return True if asyncio cancels its main task because of Ctrl-C, as it does since Python 3.11.
 
     The standard library has no public way to ask for it. Without the attribute, an interrupted async flow is treated
     as crashed: its sandboxes are left to their leases.

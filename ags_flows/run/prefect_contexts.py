@@ -82,7 +82,7 @@ def carried(context: FlowRunContext) -> dict[str, Any] | None:
 
 
 def is_left(context: ContextModel) -> bool:
-    """Whether the block of a context has ended in this process."""
+    """Return True if the block of a context has ended in this process."""
     return context._token is None
 
 

@@ -30,7 +30,7 @@ PATTERNS = (
 """Tokens of AGS, keys of AGS and E2B, SecretIds of Tencent Cloud: masked wherever they appear."""
 
 LONGEST_TOKEN = 4096
-"""Characters of a stream that are held back for a token whose end has not come."""
+"""Characters of a stream that are held back for a token whose end has not arrived."""
 
 NARROWEST_BASE64, WIDEST_BASE64 = 16, 256
 """Columns at which programs wrap base64: openssl at 64, coreutils and MIME at 76."""
@@ -162,7 +162,7 @@ class Redactor:
             yield start + self._wrapped.at_end(core), start + len(core)
 
     def open_at(self, text: str, before: str = "") -> int:
-        """Return where the end of a text begins that can be the start of a secret; the length where there is none.
+        """Return where the end of a text begins that can be the start of a secret; the length if there is none.
 
         Args:
             text: The text.
@@ -217,16 +217,16 @@ class _Cut:
         self._reversed = _by_start([form[::-1] for form in self.forms])
 
     def at_start(self, text: str) -> int:
-        """Return where the part of a form ends that a text begins with; 0 where there is none."""
+        """Return where the part of a form ends that a text begins with; 0 if there is none."""
         start = text[: self._longest][::-1]
         return len(start) - _unfinished(start, self._reversed, self._longest)
 
     def at_end(self, text: str) -> int:
-        """Return where the part of a form begins that a text ends with; the length where there is none."""
+        """Return where the part of a form begins that a text ends with; the length if there is none."""
         return _unfinished(text, self.starts, self._longest)
 
     def has(self, text: str) -> bool:
-        """Whether a text is a part of a form."""
+        """Return True if a text is a part of a form."""
         return len(text) < self._longest and any(text in form for form in self.forms)
 
 

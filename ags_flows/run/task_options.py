@@ -29,10 +29,10 @@ LONGEST_SUBJECT = 60
 
 
 def is_retryable(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
-    """Whether a failed attempt is worth another: the error's class decides, nothing else.
+    """Return True if a failed attempt is retried. Only the class of the error decides.
 
-    A wait that the answer itself asked for (Retry-After) is kept here, on top of Prefect's back-off: Prefect takes
-    its delays from the task and knows nothing of answers.
+    A wait that the response asked for (Retry-After) is waited here, in addition to Prefect's back-off: Prefect takes
+    its delays from the task and does not know responses.
     """
     error = state.data
     if not isinstance(error, AGSFlowsError) or not error.retryable:

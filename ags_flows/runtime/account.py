@@ -22,7 +22,7 @@ class Account:
 
     @property
     def connection(self) -> Connection:
-        """Addresses and keys as they are now."""
+        """URLs and keys as they are now."""
         return self.config.connection()
 
     @property

@@ -11,7 +11,7 @@ class BackgroundCommand:
     """A running command. It belongs to the sandbox: it goes on when this process ends, and ends with the sandbox."""
 
     def __init__(self, follow: Callable[[], Any], kill: Callable[[], None], command: str) -> None:
-        """Follow it in a thread with `follow`, which returns its outcome; `kill` ends it."""
+        """Follow it in a thread by `follow`, which returns its outcome. `kill` ends it."""
         self.command = command
         self._follow = follow
         self._kill = kill
@@ -49,5 +49,5 @@ class BackgroundCommand:
     def _wait_for_it(self) -> None:
         try:
             self._outcome = self._follow()
-        except BaseException as error:  # noqa: BLE001 - told to whoever waits
+        except BaseException as error:  # noqa: BLE001 - `wait` raises it
             self._error = error

@@ -9,14 +9,14 @@ from ags_flows.runtime.tools import Tools
 class AGSRuntime(Tools, Sandboxes):
     """Tools, instances and sandboxes of AGS by plain calls, without Prefect running.
 
-    It stands on the same code as the tasks: lists to their end, retries that make nothing twice, transfers that keep
-    bytes, commands that survive a lost connection. What a call of it starts belongs to the caller: stop it, or let it
-    end with its timeout. In a flow, prefer `sandbox_session`, which sees to the end by itself.
+    It uses the same code as the tasks: complete lists, retries that create nothing twice, transfers that keep bytes,
+    commands that survive a lost connection. What a call starts belongs to the caller: stop it, or let it end with its
+    timeout. In a flow, prefer `sandbox_session`, which stops everything that it started.
 
     Args:
         config: An `AGSConfig`, or the name of a saved block. Default: the environment.
-        **fields: Fields of `AGSConfig`, such as `region`, `secret_id` or `mount_name`. They beat those of `config`, and
-            the environment.
+        **fields: Fields of `AGSConfig`, such as `region`, `secret_id` or `mount_name`. They override
+            `config` and the environment.
 
     Raises:
         ConfigurationError: There is no field of this name, or a value breaks the rule of its field.

@@ -26,7 +26,7 @@ class Instances(Account):
         timeout: str | int | None = None,
         custom_config: Mapping[str, Any] | CustomConfiguration | None = None,
     ) -> str:
-        """Start an instance, wait until it is RUNNING, and return its id. A lost answer does not start a second one.
+        """Start an instance, wait until it is RUNNING, and return its id. A lost response does not start a second one.
 
         An instance that does not become RUNNING is stopped before the error is raised.
 
@@ -97,7 +97,7 @@ class Instances(Account):
         )
 
     def stop_instance(self, instance_id: str) -> None:
-        """Stop an instance for good. One that has ended already is a success.
+        """Stop an instance permanently. One that has ended already is a success.
 
         Example:
             ```python
@@ -113,7 +113,7 @@ class Instances(Account):
     def acquire_token(self, instance_id: str) -> str:
         """Return an access token for an instance's ports, to be sent as the header `X-Access-Token`.
 
-        It is a secret, and it expires: acquire it anew for long work.
+        It is a secret, and it expires: acquire it again for long work.
 
         Raises:
             NotFoundError: There is no such instance.

@@ -27,7 +27,7 @@ from ags_flows.transfer import download_directory, download_file, upload_directo
 Tell = Callable[[str], object]
 
 MOST_KEPT = 64 << 20
-"""Bytes of each stream that a result holds: all that anybody reads, and no more than a machine can bear."""
+"""Bytes of each stream that a result holds: enough for users, and little enough for the memory."""
 
 CODE_TIMEOUT = 300.0
 
@@ -96,9 +96,9 @@ class Sandboxes(Instances):
             sandbox: An e2b sandbox.
             command: Run by `bash -l -c`.
             user: `root` or `user`.
-            background: Return at once.
+            background: Return immediately.
             timeout: Seconds, then the command and all that it started is killed; None for no limit.
-            on_stdout: Gets each line of output as it comes, with its end.
+            on_stdout: Called with each line of output as it arrives, with its end.
             on_stderr: The same for stderr.
 
         Returns:
@@ -153,13 +153,13 @@ class Sandboxes(Instances):
         on_stderr: Callable[[Any], object] | None = None,
         timeout: float | None = None,
     ) -> Any:
-        """Run code in the code interpreter of a sandbox. Variables live on between calls.
+        """Run code in the code interpreter of a sandbox. Variables are kept between calls.
 
         Args:
             sandbox: A sandbox of a tool of type `code-interpreter`.
             code: The code.
             language: `python`, `javascript`, `typescript`, `java`, `r` or `bash`.
-            on_stdout: Gets the SDK's messages (`.line`) as they come.
+            on_stdout: Called with each message of the SDK (`.line`) as it arrives.
             on_stderr: The same for stderr.
             timeout: Seconds, by default 300.
 
@@ -196,7 +196,7 @@ class Sandboxes(Instances):
             sandbox: An e2b sandbox.
             local_path: The file or directory.
             remote_path: Where to; a path that ends with `/` is a directory to put the file in.
-            user: Whose it will be.
+            user: Its owner in the sandbox.
 
         Raises:
             TransferError: It cannot be read.

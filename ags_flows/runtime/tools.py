@@ -51,7 +51,7 @@ class Tools(Account):
         storage_mounts: Sequence[Mapping[str, Any]] | None = None,
         wait_for_active: bool = True,
     ) -> str:
-        """Create a tool of type `custom` and return its id. A lost answer does not make a second one.
+        """Create a tool of type `custom` and return its id. A lost response does not create a second one.
 
         Args:
             tool_name: 1 to 50 letters, digits, `_` or `-`.
@@ -67,7 +67,7 @@ class Tools(Account):
             env_vars: `[{"name": "MODE", "value": "fast"}]`.
             cpu: Cores, `"2"` or `"500m"`.
             memory: `"512Mi"` or `"2Gi"`.
-            probe_path: Path of the HTTP probe that gates an instance's start. AGS asks it where there is a command.
+            probe_path: Path of the HTTP probe that gates an instance's start. AGS asks it if there is a command.
             probe_port: Its port.
             probe_scheme: `HTTP` or `HTTPS`.
             probe_ready_timeout_ms: Milliseconds until it must have passed.

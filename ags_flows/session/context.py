@@ -47,7 +47,7 @@ def sandbox_session(
     steps: list[Step] | None = None,
     config: AGSConfig | str | None = None,
 ) -> SandboxContext:
-    """Give a running sandbox for the length of a `with` or `async with` block, and end it afterwards.
+    """Yield a running sandbox for the length of a `with` or `async with` block, and end it afterwards.
 
     While the block is executed, the instance's timeout is kept as a lease: renewed at a quarter of its life by a
     thread of this process. Success, failure, Ctrl-C and cancellation stop the instance. A process that dies stops
@@ -62,8 +62,8 @@ def sandbox_session(
         lease: `30s` to `24h`, by default the configuration's (`15m`).
         metadata: Your own names and values on the instance.
         custom: What this instance has different from its tool.
-        on_failure: What becomes of the sandbox when the block raises: `stop`, `keep` (until the lease ends), `pause`.
-        on_crash: What becomes of it on a SIGTERM that no cancellation sent, such as from a host that goes down: left
+        on_failure: What happens to the sandbox when the block raises: `stop`, `keep` (until the lease ends), `pause`.
+        on_crash: What happens to it on a SIGTERM that no cancellation sent, such as from a host that goes down: left
             to a retry, and to its `lease`, or `stop`.
         delete_tool: Delete the tool afterwards; by default only one that a `ToolSpec` asks for. The name of such a tool
             ends with a part of the run's id; parallel sessions of the run share it, and the last one deletes it.

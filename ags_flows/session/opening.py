@@ -157,7 +157,7 @@ class Opening:
         return make_tool(spec, self._config, for_run=self._delete_tool, steps=self._steps, on_created=made)
 
     def _is_superseded(self) -> bool:
-        """Whether a later attempt of this run has taken the sandbox over; otherwise none can do so from now on."""
+        """Return True if a later attempt of this run has taken over the sandbox. If False, none can do so any more."""
         if self._lease is None or self._instance is None:
             return False
         if isinstance(self._lease.lost, SupersededError):

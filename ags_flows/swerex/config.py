@@ -1,4 +1,4 @@
-"""What a deployment is to be."""
+"""The configuration of a deployment."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ags_flows.swerex.deployment import AGSDeployment
 
 SERVER_COMMAND = 'exec swerex-remote --port "$SWEREX_PORT" --auth-token ""'
-"""Starts the server of the package `swe-rex`. It asks for no token of its own: AGS's gateway asks for the sandbox's."""
+"""Starts the server of the package `swe-rex`. AGS's gateway checks the token of the sandbox."""
 
 
 class AGSDeploymentConfig(Value):
@@ -28,15 +28,15 @@ class AGSDeploymentConfig(Value):
         image: What this instance runs instead of its tool's image, such as `swebench/sweb.eval.x86_64.x:latest`.
         image_registry_type: Where the image lies; those of SWE-Bench lie in the registry `system`.
         start_server: Whether the server has to be started in the sandbox. By default: unless the tool is of type
-            `swebench`, which serves SWE-ReX by itself.
+            `swebench`, whose sandboxes come with a running server.
         server_command: What starts it; the port is in `$SWEREX_PORT`.
-        server_user: Whose shells an agent gets: `root` or `user`.
+        server_user: The user of the agent's shells: `root` or `user`.
         port: The server's port.
-        startup_timeout: Seconds until the server must answer, from the start of the instance on.
+        startup_timeout: Seconds from the start of the instance until the server must respond.
         runtime_timeout: Seconds for one request, beyond the time that a command itself may take.
         lease: How long the sandbox outlives an agent that was killed, `30s` to `24h`; by default that of `ags`.
         metadata: Your own names and values on the instance.
-        step: Tells identical deployments in one flow run apart.
+        step: Distinguishes identical deployments in one flow run.
         ags: Where AGS is; by default from the environment.
 
     Example:

@@ -1,4 +1,4 @@
-"""`AGSDeployment`: what speaks SWE-ReX takes it for a deployment like any other."""
+"""`AGSDeployment`: for programs that use SWE-ReX, a deployment like any other."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ STOPPED = "The deployment was stopped while it was being started."
 class AGSDeployment(AbstractDeployment):
     """SWE-ReX in a sandbox of AGS.
 
-    `start` starts an instance, and the server in it where the tool does not, and waits until it answers; `stop` stops
-    the instance. In between the instance's timeout is a lease that this process renews: an agent that is killed
-    leaves nothing behind. Inside of a flow run the steps are task runs, and a retry takes the sandbox over.
+    `start` starts an instance, and the server in it if the tool does not, and waits until the server responds. `stop`
+    stops the instance. Until then, the instance's timeout is a lease that this process renews: an agent that is killed
+    leaves nothing behind. Inside of a flow run the steps are task runs, and a retry takes over the sandbox.
 
     Args:
         logger: By default the run's, or `ags_flows`.
@@ -65,10 +65,10 @@ class AGSDeployment(AbstractDeployment):
         self._runtime: GatewayRuntime | None = None
 
     def __del__(self) -> None:
-        """Leave the end to the session: one that nobody holds any more stops its sandbox, without an event loop."""
+        """Leave the cleanup to the session: once garbage-collected, it stops its sandbox without an event loop."""
 
     def add_hook(self, hook: DeploymentHook) -> None:
-        """Tell a hook of every step of the start and of the end."""
+        """Call a hook for every step of the start and of the stop."""
         self._hooks.add_hook(hook)
 
     @property
@@ -92,7 +92,7 @@ class AGSDeployment(AbstractDeployment):
         return self.runtime.instance_id
 
     async def is_alive(self, *, timeout: float | None = None) -> IsAliveResponse:
-        """Return whether the server answers; the message says why not.
+        """Return whether the server responds; the message has the reason if not.
 
         Raises:
             DeploymentNotStartedError: It was not started, or is stopped.
@@ -100,14 +100,14 @@ class AGSDeployment(AbstractDeployment):
         return await self.runtime.is_alive(timeout=timeout)
 
     async def start(self) -> None:
-        """Start the sandbox and wait until its server answers.
+        """Start the sandbox and wait until its server responds.
 
         Raises:
-            DeploymentStartupError: It was started before, and not stopped; or it was stopped meanwhile.
+            DeploymentStartupError: It was started before, and not stopped; or it was stopped during the start.
             ConfigurationError: No tool is given; nothing was sent.
             WaitTimeoutError: It was not ready within `startup_timeout`.
             CommandFailedError: The server could not be started in the sandbox.
-            InstanceGoneError: The sandbox ended meanwhile.
+            InstanceGoneError: The sandbox ended during the start.
         """
         if self._opened is not None:
             raise DeploymentStartupError("The deployment was started before: stop it first.")
@@ -137,7 +137,7 @@ class AGSDeployment(AbstractDeployment):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Stop; what ended the block decides, in a flow, whether the sandbox is left to a retry."""
+        """Stop. In a flow, the error that ended the block decides whether the sandbox is left to a retry."""
         await self._end(error)
 
     async def _end(self, error: BaseException | None) -> None:
@@ -175,7 +175,7 @@ class _Opened:
         return server
 
     def abandon(self) -> None:
-        """Close it, now or as soon as it has been entered, since nobody waits for it any more."""
+        """Close it, now or as soon as it has been entered: its caller does not wait any more."""
         with self._lock:
             self._abandoned = True
         if self._ready.is_set():

@@ -1,7 +1,7 @@
-"""An event loop of this process's own, in which all connections to SWE-ReX live.
+"""An event loop of this process in which all connections to SWE-ReX live.
 
-Agents bring loops that come and go, and synchronous steps bring none: connections belong to neither, and are shared by
-all.
+The event loops of agents come and go, and synchronous steps have none. So connections belong to neither, and are shared
+by all.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def begin(work: Coroutine[Any, Any, T]) -> asyncio.Future[T]:
 def wait_for(work: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine to its end and return its result, whether or not this thread runs a loop already.
 
-    Ctrl-C and SIGTERM end the wait at once, and cancel the coroutine.
+    Ctrl-C and SIGTERM end the wait immediately, and cancel the coroutine.
     """
     future = asyncio.run_coroutine_threadsafe(work, _running_loop())
     try:

@@ -1,4 +1,4 @@
-"""What it means that the gateway, or the server behind it, did not do what it was asked."""
+"""The errors for requests that the gateway, or the server behind it, did not execute."""
 
 from __future__ import annotations
 
@@ -27,37 +27,37 @@ def of_lost_connection(instance_id: str, endpoint: str, error: Exception, unknow
     """Return the error for a connection that broke.
 
     Args:
-        instance_id: The instance, which lives as far as AGS knows.
-        endpoint: What was asked of the server.
-        error: What the HTTP client says.
+        instance_id: The instance, which lives according to AGS.
+        endpoint: The endpoint of the server.
+        error: The error of the HTTP client.
         unknown: Whether the request was sent and may not be sent again.
     """
     told = " ".join(str(error).split()) or type(error).__name__
-    text = f"{endpoint} in {instance_id}: no answer ({told.rstrip('.')})."
+    text = f"{endpoint} in {instance_id}: no response ({told.rstrip('.')})."
     if unknown:
         return OutcomeUnknownError(f"{text} The request was sent and may have been executed.", hint=_LOOK)
     return UnreachableError(text, hint="Check the network; it may be repeated.")
 
 
 def of_status(instance_id: str, endpoint: str, answer: httpx.Response, unknown: bool) -> AGSFlowsError:
-    """Return the error for an answer with a status other than 200.
+    """Return the error for a response with a status other than 200.
 
     Args:
-        instance_id: The instance, which lives as far as AGS knows.
-        endpoint: What was asked of the server.
-        answer: The answer.
+        instance_id: The instance, which lives according to AGS.
+        endpoint: The endpoint of the server.
+        answer: The response.
         unknown: Whether a request that may have been executed may not be sent again.
     """
     status, told = answer.status_code, _told(answer)
     text = f"{endpoint} in {instance_id}: status {status}, {told.rstrip('.')}."
     if status in (401, 403):
-        return TokenExpiredError(text, hint="The token was acquired anew and refused again: check the region.")
+        return TokenExpiredError(text, hint="A new token was acquired and refused again: check the region.")
     if status == 404:
-        return UnsupportedError(text, hint="What answers there is no SWE-ReX server, or one of another version.")
+        return UnsupportedError(text, hint="The program on this port is not a SWE-ReX server, or has another version.")
     if status == 409:
         return ConflictError(text, hint="A paused sandbox has to be resumed first.")
     if status < 500:
-        return InvalidRequestError(text, hint="The server's version of swe-rex may be another one than this one's.")
+        return InvalidRequestError(text, hint="The server may have another version of swe-rex than this client.")
     if _CLOSED_PORT.search(told):
         return ServiceError(text, hint="The server in the sandbox has ended: look at its log there.")
     if unknown:
@@ -66,16 +66,16 @@ def of_status(instance_id: str, endpoint: str, answer: httpx.Response, unknown: 
 
 
 def of_nonsense(instance_id: str, endpoint: str, error: Exception) -> AGSFlowsError:
-    """Return the error for an answer that says nothing that SWE-ReX would."""
+    """Return the error for a response that is not one of SWE-ReX."""
     told = " ".join(str(error).split())[:300]
     return UnsupportedError(
-        f"{endpoint} in {instance_id}: the answer is none of SWE-ReX ({told}).",
-        hint="Is it SWE-ReX that listens on this port, and in which version?",
+        f"{endpoint} in {instance_id}: the response is not one of SWE-ReX ({told}).",
+        hint="Check which program listens on this port, and its version.",
     )
 
 
 def transfer_in(answer: httpx.Response) -> dict[str, Any] | None:
-    """Return the exception that an answer carries, if it does."""
+    """Return the exception that a response carries, or None."""
     told = _parsed(answer).get("swerexception")
     return told if isinstance(told, dict) else None
 

@@ -57,24 +57,24 @@ M = TypeVar("M", bound=BaseModel)
 
 CONNECT_TIMEOUT = 10.0
 LOOK_EVERY = 30.0
-"""Seconds without an answer after which AGS is asked whether the sandbox lives: a dead one may leave a silent line."""
+"""Seconds without a response after which AGS is asked whether the sandbox lives: its connection may stay open."""
 
 LOOK_WHILE_STARTING = 3.0
 
 NOTICE = 2.0
-"""Seconds that AGS may take to know that a sandbox has ended whose connection was cut."""
+"""Seconds that AGS may need to report the end of a sandbox after its connection was cut."""
 
 FIRST_INTERVAL, LAST_INTERVAL, GROWTH = 0.1, 1.0, 1.5
 
 
 _waiting: defaultdict[str, list[float | None]] = defaultdict(list)
-"""By server: the time limits of what it was asked and has not answered."""
+"""By server: the time limits of requests that have no response yet."""
 
 
 class GatewayRuntime(AbstractRuntime):
     """Speaks to the SWE-ReX server in a sandbox. Nothing is sent before the first call; any event loop may call.
 
-    Requests carry the sandbox's access token, which is acquired anew a minute before it expires and after a 401.
+    Requests carry the sandbox's access token, which is acquired again a minute before it expires and after a 401.
     A command has the time that its `timeout` gives it, without one as long as the sandbox lives. What SWE-ReX
     raises in the sandbox (`CommandTimeoutError`, `NonZeroExitCodeError`, ...) is raised here. Besides:
 
@@ -108,7 +108,7 @@ class GatewayRuntime(AbstractRuntime):
         self._timeout = timeout
 
     async def is_alive(self, *, timeout: float | None = None) -> IsAliveResponse:
-        """Return whether the server answers; the message says why not."""
+        """Return whether the server responds; the message has the reason if not."""
         try:
             answer = await self._send("is_alive", method="GET", seconds=timeout, repeatable=True)
             if answer.status_code == 502:
@@ -118,14 +118,14 @@ class GatewayRuntime(AbstractRuntime):
             return IsAliveResponse(is_alive=False, message=str(error))
 
     async def wait_until_alive(self, *, timeout: float = 60.0, check: Callable[[], None] | None = None) -> None:
-        """Return as soon as the server answers.
+        """Return as soon as the server responds.
 
         Args:
             timeout: Seconds.
             check: Raises what makes it useless to wait any longer.
 
         Raises:
-            WaitTimeoutError: It did not answer in time.
+            WaitTimeoutError: It did not respond in time.
             InstanceGoneError: The sandbox ended.
         """
         began, interval, looked = time.monotonic(), FIRST_INTERVAL, time.monotonic()
@@ -141,7 +141,7 @@ class GatewayRuntime(AbstractRuntime):
                 looked = time.monotonic()
             if left <= 0:
                 raise WaitTimeoutError(
-                    f"SWE-ReX in {self.instance_id} does not answer after {timeout:g} s: {alive.message}",
+                    f"SWE-ReX in {self.instance_id} does not respond after {timeout:g} s: {alive.message}",
                     hint="Give it more time (startup_timeout), or look at the server's log in the sandbox.",
                 )
             await asyncio.sleep(min(interval, max(0.0, left)))
@@ -196,9 +196,9 @@ class GatewayRuntime(AbstractRuntime):
 
     @asynccontextmanager
     async def _in_line(self, limit: float | None) -> AsyncIterator[float | None]:
-        """Give the seconds that an answer may take: SWE-ReX's server does one thing after the other.
+        """Yield the seconds that a response may take: SWE-ReX's server handles one request after the other.
 
-        What this process has asked of the same server before, in other shells too, comes first.
+        Earlier requests of this process to the same server come first, also those of other shells.
         """
         waiting = _waiting[self.url]
         seconds = None if limit is None or None in waiting else limit + self._timeout + sum(filter(None, waiting))
@@ -236,7 +236,7 @@ class GatewayRuntime(AbstractRuntime):
         source: Path | None = None,
         **parts: Any,
     ) -> httpx.Response:
-        """Send a request, once more with a new token when the first was refused: then it was not executed."""
+        """Send a request, and again with a new token if the first token was refused: then it was not executed."""
         live = open_plane(self._connection, self.instance_id).plane.token
         used = live.at_hand()
         if used is None:
@@ -266,7 +266,7 @@ class GatewayRuntime(AbstractRuntime):
         return answer
 
     async def _read(self, answer: httpx.Response, endpoint: str, kind: type[M], *, repeatable: bool) -> M:
-        """Return what an answer says, or raise what it means."""
+        """Return the value of a response, or raise its error."""
         if answer.status_code == 200:
             try:
                 return kind.model_validate_json(answer.content)
@@ -278,7 +278,7 @@ class GatewayRuntime(AbstractRuntime):
         raise refusal.of_status(self.instance_id, endpoint, answer, unknown=not repeatable)
 
     async def _watched(self, request: Coroutine[Any, Any, httpx.Response]) -> httpx.Response:
-        """Wait for an answer, and for the end of the sandbox, which may leave the connection open and silent."""
+        """Wait for a response, and for the end of the sandbox, which may leave the connection open and silent."""
         waiting = begin(request)
         try:
             while not (await asyncio.wait({waiting}, timeout=LOOK_EVERY))[0]:
@@ -290,10 +290,10 @@ class GatewayRuntime(AbstractRuntime):
                 await asyncio.gather(waiting, return_exceptions=True)
 
     async def _raise_if_ended(self, patience: float = 0.0) -> None:
-        """Raise when AGS says that the sandbox has ended.
+        """Raise if AGS reports that the sandbox has ended.
 
         Args:
-            patience: Seconds that AGS may need to know it.
+            patience: Seconds that AGS may need to report it.
         """
         control, until = ControlPlane.of(self._connection), time.monotonic() + patience
         while True:

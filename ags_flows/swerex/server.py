@@ -20,7 +20,7 @@ from ags_flows.swerex.runtime import GatewayRuntime
 from ags_flows.tasks.instances import instance_id
 
 SERVES_BY_ITSELF = "swebench"
-"""The type of tool whose sandboxes come with a running server."""
+"""The type of tools whose sandboxes come with a running server."""
 
 
 class SwerexServer(Value):
@@ -32,7 +32,7 @@ class SwerexServer(Value):
 
     @property
     def id(self) -> str:
-        """What names it in logs."""
+        """Its name in logs."""
         return self.instance_id
 
 
@@ -61,10 +61,10 @@ def open_deployment(
     timeout: float | None = None,
     config: AGSConfig | None = None,
 ) -> SwerexServer:
-    """Wait until the SWE-ReX server of a running instance answers; start it there, if the tool does not.
+    """Wait until the SWE-ReX server of a running instance responds. Start it there if the tool does not.
 
-    A retry finds the server that an earlier attempt started, with its shells. The end of the sandbox is left to
-    whoever started the instance: `swerex_session` does both.
+    A retry finds the server that an earlier attempt started, with its shells. The caller that started the instance also
+    stops it: `swerex_session` does both.
 
     Args:
         instance: The instance or its id.
@@ -74,8 +74,8 @@ def open_deployment(
 
     Raises:
         CommandFailedError: The server ended instead of serving; with its output.
-        WaitTimeoutError: It did not answer in time.
-        InstanceGoneError: The sandbox ended meanwhile.
+        WaitTimeoutError: It did not respond in time.
+        InstanceGoneError: The sandbox ended during the wait.
 
     Example:
         ```python
@@ -99,7 +99,7 @@ def open_deployment(
     finally:
         if starter:
             starter.leave()
-    run_logger().info("SWE-ReX answers on port %s of %s", server.port, reference)
+    run_logger().info("SWE-ReX responds on port %s of %s", server.port, reference)
     return server
 
 
@@ -138,11 +138,11 @@ class _Starter:
         )
 
     def leave(self) -> None:
-        """Look no more; the server goes on."""
+        """Stop following; the server continues."""
         self._left.set()
 
     def _follow(self) -> None:
         try:
             self._ended = self._server.wait()
-        except Exception:  # noqa: BLE001 - whoever waits for the server finds out by itself
+        except Exception:  # noqa: BLE001 - the wait for the server reports the failure
             return

@@ -19,15 +19,15 @@ def swerex_session(
     config: AGSConfig | None = None,
     on_step: Callable[[str], object] | None = None,
 ) -> Iterator[SwerexServer]:
-    """Give a SWE-ReX server in a sandbox for the length of a `with` block, and end the sandbox afterwards.
+    """Yield a SWE-ReX server in a sandbox for the length of a `with` block, and end the sandbox afterwards.
 
     It is a `sandbox_session`: success, failure, Ctrl-C and cancellation stop the sandbox; a process that dies stops
     renewing its lease, and AGS ends the sandbox with it, unless a retry of the flow run takes it over before.
 
     Args:
-        deployment: What is to be deployed.
+        deployment: The configuration of the deployment.
         config: Where AGS is; by default the deployment's `ags`, or from the environment.
-        on_step: Gets a sentence before each step of the start.
+        on_step: Called with a sentence before each step of the start.
 
     Yields:
         The server, for `run_in_shell` and `connect`.

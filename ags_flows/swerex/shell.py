@@ -65,9 +65,9 @@ def run_in_shell(
         server: Of `swerex_session`.
         command: For bash.
         session: Which shell.
-        timeout: Seconds; then the command is interrupted in the sandbox, as far as SWE-ReX can.
+        timeout: Seconds; then SWE-ReX tries to interrupt the command in the sandbox.
         check: Raise when the exit code is not 0.
-        step: Tells identical calls in one flow run apart, where their order may change between attempts.
+        step: Distinguishes identical calls in one flow run whose order may change between attempts.
         config: Where AGS is; by default from the environment.
 
     Returns:

@@ -1,4 +1,4 @@
-"""What a shell of SWE-ReX gets for one step: one line, whatever the step's command is.
+"""What a shell of SWE-ReX gets for one step: one line, for a command of any number of lines.
 
 SWE-ReX types a command into a terminal, joins its lines with `;`, and searches the output for its own markers. So here
 documents are lost, and a command that ends the shell or reads from the terminal leaves no outcome. Therefore the

@@ -1,4 +1,4 @@
-"""Exceptions that were raised in the sandbox and are told by its server."""
+"""Exceptions that were raised in the sandbox and that its server reports."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _PLACES = {"builtins": builtins, "swerex.exceptions": of_swerex}
 
 
 def exception_of(told: Mapping[str, Any]) -> Exception:
-    """Return the exception that the server speaks of.
+    """Return the exception that the server reports.
 
-    What runs in a sandbox is not trusted, and the server may be anybody: the name that it gives is looked up among
-    the exceptions of Python and of SWE-ReX alone. Nothing else is imported or called for it.
+    What runs in a sandbox is not trusted, and any program may be the server. So the name is looked up only among the
+    exceptions of Python and of SWE-ReX. Nothing else is imported or called for it.
     """
     path, message = str(told.get("class_path") or ""), str(told.get("message") or "")
     module, _, name = path.rpartition(".")

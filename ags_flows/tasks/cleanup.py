@@ -29,7 +29,7 @@ STOP_TIMEOUT = 60.0
 def cleanup(
     instance: Instance | str | None = None, tool: Tool | str | None = None, config: AGSConfig | None = None
 ) -> CleanupReport:
-    """Stop an instance and delete a tool, whichever are given, as far as it goes.
+    """Stop an instance and delete a tool, whichever are given, without raising errors.
 
     What cannot be ended is logged and reported, never raised: a job that succeeded stays a success, and the lease
     ends the sandbox later.

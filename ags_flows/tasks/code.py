@@ -48,16 +48,16 @@ def run_code(
         instance: The instance or its id.
         code: The code.
         language: `python`, `javascript`, `typescript`, `bash`, `r` or `java`.
-        timeout: Seconds; then the code is interrupted. 0 is no limit.
+        timeout: Seconds; then the code is interrupted. 0: no limit.
         env: Environment of this execution: texts; numbers and booleans are converted (`true`, `false`).
         secrets: Environment from Prefect Secret blocks: variable name to name of the block. The values are masked in
             log, result and artifacts.
-        context: A context of its own (of `create_code_context`), instead of the language's default one; its language
+        context: A context of `create_code_context`, instead of the language's default one; its language
             is used.
         check: Raise when the code raised.
         limit: How many bytes of each stream the result may hold; head and tail of longer output.
         artifacts: Whether results are shown as artifacts of the flow run.
-        step: Tells identical calls in one flow run apart, where their order may change between attempts.
+        step: Distinguishes identical calls in one flow run whose order may change between attempts.
         config: Where AGS is; by default from the environment.
 
     Returns:
@@ -66,7 +66,7 @@ def run_code(
     Raises:
         CodeFailedError: With `check=True`, when the code raised an exception.
         CodeTimeoutError: The time limit was reached.
-        OutcomeUnknownError: It may have run, and nobody can know; it is not repeated.
+        OutcomeUnknownError: It may have run; it is not repeated.
         UnsupportedError: The tool has no code interpreter, or not this language.
 
     Example:
@@ -131,7 +131,7 @@ def create_code_context(
     step: str = "",
     config: AGSConfig | None = None,
 ) -> CodeContext:
-    """Make a context of the code interpreter: variables that no other context sees.
+    """Create a context of the code interpreter: its variables are not visible in other contexts.
 
     A retry of the task or of the flow run gets the context that an earlier attempt made in the same sandbox.
 
@@ -139,7 +139,7 @@ def create_code_context(
         instance: The instance or its id.
         language: `python`, `javascript`, `typescript`, `bash`, `r` or `java`.
         cwd: Working directory, by default the user's home.
-        step: Tells identical calls in one flow run apart, where their order may change between attempts.
+        step: Distinguishes identical calls in one flow run whose order may change between attempts.
         config: Where AGS is; by default from the environment.
 
     Raises:

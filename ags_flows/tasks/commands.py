@@ -63,12 +63,12 @@ def exec_command(
         cwd: Working directory, by default the user's home.
         user: `user` (default) or `root`.
         stdin: What the command reads, by default nothing.
-        background: Return a `CommandHandle` at once, for `wait_command` and `kill_command`. Code that is checked for
-            types calls `start_command`, which is the same and says so.
+        background: Return a `CommandHandle` immediately, for `wait_command` and `kill_command`. For type checkers use
+            `start_command`, which does the same and has this return type.
         check: Raise when the exit code is not 0.
         limit: How many bytes of each stream the result may hold; head and tail of longer output.
         log_output: Whether the output goes to the run's log.
-        step: Tells identical calls in one flow run apart, where their order may change between attempts.
+        step: Distinguishes identical calls in one flow run whose order may change between attempts.
         config: Where AGS is; by default from the environment.
 
     Returns:
@@ -77,7 +77,7 @@ def exec_command(
     Raises:
         CommandFailedError: With `check=True`, for an exit code other than 0.
         CommandTimeoutError: The time limit was reached.
-        OutcomeUnknownError: It may have run, and nobody can know; it is not repeated.
+        OutcomeUnknownError: It may have run; it is not repeated.
         InstanceGoneError: The sandbox ended.
 
     Example:

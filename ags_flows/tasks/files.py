@@ -79,7 +79,7 @@ def upload_file(
         instance: The instance or its id.
         local: A file on this machine.
         remote: Absolute path, or relative to the user's home.
-        user: Who owns it in the sandbox: `user` (default) or `root`.
+        user: Its owner in the sandbox: `user` (default) or `root`.
         step: Your own name for the step. A retry sends the file again under another name.
         config: Where AGS is; by default from the environment.
 
@@ -121,7 +121,7 @@ def upload_directory(
         instance: The instance or its id.
         local: A directory on this machine, or a link to one.
         remote: Absolute path, or relative to the user's home. It is made with its parents.
-        user: Who owns it in the sandbox: `user` (default) or `root`.
+        user: Its owner in the sandbox: `user` (default) or `root`.
         exclude: What is left out: patterns in the style of `.gitignore`, or the text of such a file.
         links: `keep` recreates links that lead outside of `local` as they are, `skip` leaves them out.
         step: Your own name for the step. A retry sends the directory again under another name.

@@ -21,8 +21,8 @@ def precache_image(
 
     Args:
         image: A reference with a tag or a digest.
-        registry_type: `enterprise`, `personal`, `custom` or `system`; by default as the host says, or the
-            configuration.
+        registry_type: `enterprise`, `personal`, `custom` or `system`. Default: the configuration's, or derived from the
+            host of the image.
         wait: Whether to wait until it is cached.
         timeout: Seconds to wait, by default the configuration's `startup_timeout`.
         config: Where AGS is; by default from the environment.

@@ -57,7 +57,7 @@ def start_instance(
         auth_mode: `TOKEN` (default), `PUBLIC` (only envd needs the token), `NONE`.
         snapshot_id: Start from this snapshot, with the disk (and the memory, if it has any) of its instance.
         source_instance_id: Start as a clone of this live instance.
-        step: Tells identical calls in one flow run apart, where their order may change between attempts.
+        step: Distinguishes identical calls in one flow run whose order may change between attempts.
         config: Where AGS is; by default from the environment.
 
     Returns:
@@ -276,7 +276,7 @@ def resume_instance(instance: Instance | str, timeout: str | None = None, config
 
 @sandbox_task("stop", "instance")
 def stop_instance(instance: Instance | str, config: AGSConfig | None = None) -> None:
-    """Stop an instance for good. One that has ended already is a success.
+    """Stop an instance permanently. One that has ended already is a success.
 
     Example:
         ```python

@@ -28,7 +28,7 @@ from ags_flows.run.task_options import sandbox_task
 
 
 def resolve_spec(spec: ToolSpec, config: AGSConfig) -> ToolSpec:
-    """Return the spec with the configuration's image, resources, role and mount where it has none of its own."""
+    """Return the spec; image, resources, role and mount default to the configuration's."""
     update: dict[str, object] = {}
     if spec.type == "custom":
         if spec.image is None:
@@ -44,7 +44,7 @@ def resolve_spec(spec: ToolSpec, config: AGSConfig) -> ToolSpec:
         update["role_arn"] = config.role_arn
     if not update:
         return spec
-    # Built anew, so that the rules hold for the configuration's part too.
+    # Validated again, so that the rules hold for the configuration's part too.
     return ToolSpec(**{**{name: getattr(spec, name) for name in spec.model_fields_set | {"name"}}, **update})
 
 
@@ -65,7 +65,7 @@ def create_tool(spec: ToolSpec, step: str = "", config: AGSConfig | None = None)
 
     Args:
         spec: The tool. Image, resources, role and mount default to the configuration's.
-        step: A name of your own for the step, for logs.
+        step: Your name for the step, for logs.
         config: Where AGS is; by default from the environment.
 
     Returns:
@@ -102,16 +102,16 @@ def ensure_tool(
 
     Args:
         spec: The tool. Image, resources, role and mount default to the configuration's.
-        replace: Whether the tool may be deleted and created anew for what AGS cannot change.
+        replace: Whether the tool may be deleted and created again for what AGS cannot change.
         drain: Seconds that its instances have to end before it is replaced; 0 refuses while there are any.
         config: Where AGS is; by default from the environment.
 
     Returns:
-        The tool; `outcome` and `changed` tell what it took.
+        The tool; `outcome` and `changed` show what was done.
 
     Raises:
-        ConfigurationError: The tool differs, and is not ours or may not be replaced.
-        ConflictError: It is to be replaced, and instances still use it; the message names some.
+        ConfigurationError: The tool differs, and this package did not create it or may not replace it.
+        ConflictError: It must be replaced, but instances still use it; the message names some.
         ToolFailedError: It did not become ACTIVE; the message has AGS's reason.
 
     Example:
@@ -266,7 +266,7 @@ def delete_tool(tool: Tool | str, drain: float | None = None, config: AGSConfig 
         config: Where AGS is; by default from the environment.
 
     Raises:
-        ConflictError: Instances of it still run; after `drain` seconds, where it was given.
+        ConflictError: Instances of it still run; after `drain` seconds, if it was given.
 
     Example:
         ```python

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def running_emulator(**options: Any) -> Iterator[Emulator]:
-    """Give a running emulator on a free port; afterwards nothing of it is left.
+    """Yield a running emulator on a free port; afterwards nothing of it is left.
 
     Args:
         **options: Those of `ags_flows.emulator.Emulator`, such as `state=directory`.

@@ -25,7 +25,7 @@ def ags_emulator_options() -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def ags_emulator_process(ags_emulator_options: dict[str, Any]) -> Iterator[Emulator]:
-    """Give the emulator of this session; tests take `ags_emulator`, which cleans up after each of them."""
+    """Yield the emulator of this session; tests take `ags_emulator`, which cleans up after each of them."""
     with running_emulator(**ags_emulator_options) as emulator, pytest.MonkeyPatch.context() as patch:
         for name, value in emulator.trust.items():
             patch.setenv(name, value)
@@ -34,7 +34,7 @@ def ags_emulator_process(ags_emulator_options: dict[str, Any]) -> Iterator[Emula
 
 @pytest.fixture
 def ags_emulator(ags_emulator_process: Emulator) -> Iterator[Emulator]:
-    """Give an emulator whose account is empty, without faults, its clock at the present."""
+    """Yield an emulator whose account is empty, without faults, its clock at the present."""
     ags_emulator_process.reset()
     yield ags_emulator_process
     ags_emulator_process.reset()

@@ -48,7 +48,7 @@ failed() {{
 # FORMAT is what find prints of each entry.
 _ENTER = f"""
 needs tar find xargs sort grep sed
-is_there "$T" || refuse {NOTHING} "${{T#./}} is no directory in the sandbox"
+is_there "$T" || refuse {NOTHING} "there is no directory ${{T#./}} in the sandbox"
 [ -d "$T" ] || refuse {IS_FILE} "${{T#./}} is a file"
 cd -- "$T" && mkdir -m 700 -- "$W" || exit 1
 export FORMAT
@@ -122,7 +122,7 @@ def download_directory(
         local: The directory on this machine.
         exclude: Patterns in the style of `.gitignore`, relative to `remote`.
         links: Whether links that lead outside of `remote` are kept, or skipped. Nothing is written through them.
-        user: Who reads it.
+        user: The user that reads it.
         progress: Called for each piece.
 
     Raises:
@@ -207,7 +207,7 @@ class _Download:
         )
 
     def _exists(self) -> bool:
-        """Whether the target is there; refuse one that is not a directory."""
+        """Return True if the target is there; refuse one that is not a directory."""
         if self._local.is_dir():
             return True
         if os.path.lexists(self._local):
@@ -220,7 +220,7 @@ class _Download:
         """Pack the directory in the sandbox.
 
         Returns:
-            The size of the archive, its checksum where there is one, and the names of what has no content.
+            The size of the archive, its checksum if there is one, and the names of what has no content.
         """
         values, what = {**values, "W": work}, f"download {shown(self._remote)}"
         if exclusion.has_patterns:

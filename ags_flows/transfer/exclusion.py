@@ -60,7 +60,7 @@ class Exclusion:
         self.has_patterns = bool(self._patterns)
 
     def covers(self, name: str, is_directory: bool) -> bool:
-        """Whether an entry is left out. For a directory, all entries in it are left out too, as by Git.
+        """Return True if an entry is left out. For a directory, all entries in it are left out too, as by Git.
 
         The last pattern decides that matches the entry itself. Directories above it are checked on their own.
         """
@@ -70,7 +70,7 @@ class Exclusion:
         return next((excluded for pattern, excluded in self._patterns if _matches(pattern, path)), False)
 
     def remaining(self, entries: Iterable[tuple[str, bool]]) -> Iterator[str]:
-        """Give the names that are not left out, by themselves or with a directory above them.
+        """Yield the names that are not left out, alone or with a directory above them.
 
         Args:
             entries: Names and whether they are directories.
@@ -92,7 +92,7 @@ class Exclusion:
 
 
 def _matches(pattern: re.Pattern[str], path: str) -> bool:
-    """Whether a pattern matches the path itself, not only a directory above it.
+    """Return True if a pattern matches the path itself, not only a directory above it.
 
     The regular expressions of pathspec mark the slash after a directory as a named group.
     """

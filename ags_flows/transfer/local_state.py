@@ -11,7 +11,7 @@ from ags_flows.transfer.archive import scan
 from ags_flows.transfer.exclusion import Exclude, Exclusion, Links
 
 MOST_READ = 64 << 20
-"""Up to so many bytes in total, files are compared by content. Larger ones are compared by size and time."""
+"""Up to this number of bytes in total, files are compared by content. Larger ones are compared by size and time."""
 
 
 def local_state(path: Path, exclude: Exclude = (), links: Links = "keep") -> str:

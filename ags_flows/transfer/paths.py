@@ -27,7 +27,7 @@ def own_name() -> str:
 
 
 def is_own(name: str) -> bool:
-    """Whether a path, as `a/b`, has a part that is a name of this package."""
+    """Return True if a path, as `a/b`, has a part that is a name of this package."""
     return any(part.startswith(OWN) for part in name.split("/"))
 
 
@@ -42,7 +42,7 @@ def from_home(remote: str) -> str:
     if remote == "~" or remote.startswith("~/"):
         remote = remote[2:].lstrip("/") or "."
     path = posixpath.normpath(remote)
-    # POSIX gives a meaning of its own to two slashes at the beginning.
+    # In POSIX, two slashes at the beginning have a special meaning.
     return path[1:] if path.startswith("//") else path
 
 
@@ -98,7 +98,7 @@ def shown_names(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def leads_outside(name: str, aim: str) -> bool:
-    """Whether a link leads out of the directory that is transferred.
+    """Return True if a link leads out of the directory that is transferred.
 
     Args:
         name: The link, relative to the directory.
@@ -109,7 +109,7 @@ def leads_outside(name: str, aim: str) -> bool:
 
 
 def has_magic(remote: str) -> bool:
-    """Whether a path is a pattern, such as `out/*.parquet`."""
+    """Return True if a path is a pattern, such as `out/*.parquet`."""
     return _MAGIC.search(remote) is not None
 
 

@@ -62,7 +62,7 @@ def run_script(plane: DataPlane, script: str, what: str, user: str | None, size:
         plane: The sandbox.
         script: Gets `values` as variables.
         what: What is being done, for messages.
-        user: Who runs it.
+        user: The user that runs it.
         size: How many bytes it handles, for its deadline.
         **values: Variables.
 
@@ -93,7 +93,7 @@ def run_script(plane: DataPlane, script: str, what: str, user: str | None, size:
 
 @contextmanager
 def temporary_directory(plane: DataPlane, user: str | None) -> Iterator[str]:
-    """Give a path in the sandbox's /tmp for temporary files; the first write creates it. Remove it afterwards."""
+    """Yield a path in the sandbox's /tmp for temporary files; the first write creates it. Remove it afterwards."""
     path = f"/tmp/{own_name()}"
     try:
         yield path

@@ -50,11 +50,11 @@ class Outgoing(io.BufferedIOBase):
         return self._hash.hexdigest()
 
     def readable(self) -> bool:
-        """Whether it can be read: always."""
+        """Return True if it can be read: always."""
         return True
 
     def seekable(self) -> bool:
-        """Whether it can be sent again: always."""
+        """Return True if it can be sent again: always."""
         return True
 
     def read(self, size: int | None = -1, /) -> bytes:
@@ -93,8 +93,8 @@ def fetch(
         plane: The sandbox.
         remote: The file.
         file: Open for writing, without a buffer.
-        user: Who reads it.
-        size: Its bytes, as far as they are known.
+        user: The user that reads it.
+        size: Its bytes, if they are known.
         most: The most bytes that are accepted.
         progress: Called for each piece.
 

@@ -88,7 +88,7 @@ def upload_directory(
         remote: The directory in the sandbox.
         exclude: Patterns in the style of `.gitignore`, relative to `local`.
         links: Whether links that lead outside of `local` are kept, or skipped.
-        user: Who owns what is new.
+        user: The owner of new files.
         progress: Called for each piece.
 
     Raises:
@@ -127,7 +127,7 @@ class _Upload:
         self._own = own_name()
 
     def send(self, entries: list[Local], work: str, progress: Progress | None) -> int:
-        """Send what the sandbox has not; return how many files it has."""
+        """Send what the sandbox does not have. Return how many files it has already."""
         if self._run(_PREPARE, T=argument(self.target)).strip():
             base, names = self.target, {entry.name: entry.name for entry in entries}
             placed, unchanged = self._place(entries, work)
@@ -194,7 +194,7 @@ class _Upload:
 
 
 def _statuses(listing: bytes) -> Iterator[tuple[str, tuple[int, int]]]:
-    """Give name, and mode and size, of each file of a listing."""
+    """Yield name, and mode and size, of each file of a listing."""
     for one in split(listing):
         mode, size, name = one.split(" ", 2)
         yield name.removeprefix("./"), (int(mode, 16), int(size))

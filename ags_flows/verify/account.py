@@ -30,7 +30,7 @@ from ags_flows.verify.check import Different, expect
 
 PREFIX = "ags-flows-verify-"
 TIMEOUT = "10m"
-"""How long an instance of a run lives at most, whatever becomes of the run."""
+"""The timeout of the instances of a run: they end then, also if the run was killed."""
 
 STALE = timedelta(minutes=30)
 """Age after which the tool of a run counts as left over, if its process cannot be looked for."""
@@ -53,7 +53,7 @@ class Account:
         config: Where AGS is.
         control: The control plane.
         answers: What was learned, by name: texts, numbers and truth values, never ids.
-        codes: Error codes: the one that was expected to the one that came.
+        codes: Error codes: the expected code to the actual one.
     """
 
     def __init__(self, config: AGSConfig) -> None:
@@ -143,7 +143,7 @@ class Account:
         self.control.stop_instance(instance_id)
 
     def keep(self, instance_id: str) -> None:
-        """Note an instance that is to be ended."""
+        """Note an instance to stop at the end."""
         if instance_id not in self._instances:
             self._instances.append(instance_id)
 
@@ -152,12 +152,12 @@ class Account:
         return instance_id in self._instances
 
     def keep_tool(self, tool_id: str) -> None:
-        """Note a tool that is to be deleted."""
+        """Note a tool to delete at the end."""
         if tool_id not in self._tools:
             self._tools.append(tool_id)
 
     def keep_snapshot(self, snapshot_id: str) -> None:
-        """Note a snapshot that is to be deleted."""
+        """Note a snapshot to delete at the end."""
         self._snapshots.append(snapshot_id)
 
     def http(
@@ -176,7 +176,7 @@ class Account:
         return self.control.acquire_token(self.instance(name).id).token.get_secret_value()
 
     def refusal(self, expected: str, action: str, parameters: dict[str, Any]) -> str:
-        """Send a request that is to be refused, and return the code of the error.
+        """Send a request that must be refused, and return the code of the error.
 
         Raises:
             Different: It was accepted, or refused with another code.
@@ -191,7 +191,7 @@ class Account:
         raise Different(f"{action} was accepted")
 
     def once(self, name: str, make: Callable[[], R]) -> R:
-        """Return what was made the first time; what could not be made is not tried again."""
+        """Return the result of the first call. A failed first call is not repeated."""
         if name not in self._made:
             try:
                 self._made[name] = make()
@@ -203,7 +203,7 @@ class Account:
         return made  # type: ignore[no-any-return]
 
     def sample(self, name: str, seconds: float) -> None:
-        """Note one duration; the answer is the median of all."""
+        """Note one duration; the result is the median of all."""
         self._samples.setdefault(name, []).append(seconds)
         self.answers[name] = round(statistics.median(self._samples[name]), 3)
 
@@ -213,7 +213,7 @@ class Account:
         """End and delete all that this run has made.
 
         Returns:
-            What could not be deleted, in words for the user.
+            What could not be deleted, as text for the user.
         """
         left = []
         for instance_id in self._instances:

@@ -1,4 +1,4 @@
-"""A check: a sentence that is to hold, and the function that finds out."""
+"""A check: a sentence that should be true, and the function that checks it."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ Function = Callable[["Account"], object]
 
 
 class Different(Exception):
-    """The account works, and does something else than was expected; the text says what was seen."""
+    """The account works, but differs from what was expected. The message has what was seen."""
 
 
 class NotAvailable(Exception):
-    """The account does not have what is checked; the text says why."""
+    """The account does not have what is checked. The message has the reason."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,8 @@ class Check:
 
     Attributes:
         group: The group that it belongs to.
-        sentence: What is to hold.
-        function: Finds out; returns what was seen, or raises `Different` or `NotAvailable`.
+        sentence: What should be true.
+        function: Returns what was seen, or raises `Different` or `NotAvailable`.
         slow: Whether it waits for half a minute or more.
     """
 
@@ -41,7 +41,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Result:
-    """What came of one check.
+    """The result of one check.
 
     Attributes:
         group: Its group.
@@ -91,7 +91,7 @@ def expect(holds: object, seen: object) -> None:
     """Raise `Different` unless something holds.
 
     Args:
-        holds: What is to be true.
+        holds: What should be true.
         seen: What was seen.
     """
     if not holds:

@@ -36,7 +36,7 @@ class Options:
     Attributes:
         only: Groups; all when empty.
         quick: Leave out what waits for half a minute or more.
-        keep: Leave tools and instances for a look; instances end with their timeouts.
+        keep: Keep tools and instances for inspection; instances end with their timeouts.
         as_json: One JSON document instead of a table.
         record: Where to write a profile.
         against: A profile to compare with.
@@ -55,7 +55,7 @@ def announcement(config: AGSConfig) -> str:
     connection = config.connection()
     return (
         f"This checks the account at {connection.control_url}, region {connection.region}. It creates up to 3 tools of "
-        f"type code-interpreter and some 12 instances of their smallest size, up to three at a time, which run for "
+        f"type code-interpreter and about 12 instances of their smallest size, up to three at a time, which run for "
         f"some minutes and end after {TIMEOUT} at the latest. It deletes them when it ends."
     )
 

@@ -26,7 +26,7 @@ class Profile:
         recorded: When, in UTC.
         region: Where.
         answers: What was learned, by name.
-        codes: Error codes that differ: the expected one to the one that came.
+        codes: Error codes that differ: the expected code to the actual one.
         checks: The status of each check, by ``group: sentence``.
         format: The version of this format.
     """
@@ -54,7 +54,7 @@ class Profile:
         """Read a profile.
 
         Raises:
-            ConfigurationError: The file cannot be read, or is no profile.
+            ConfigurationError: The file cannot be read, or is not a profile.
         """
         try:
             fields = json.loads(path.read_text(encoding="utf-8"))
@@ -81,7 +81,7 @@ class Profile:
     def differences(self, other: Profile) -> list[dict[str, Any]]:
         """Return what is different in another profile, as rows: what, here, there.
 
-        What only one of them has is no difference: a run of some groups answers fewer questions.
+        What only one of them has is not a difference: a run of some groups learns less.
         """
         rows = []
         for kind in ("answers", "codes", "checks"):

@@ -40,7 +40,7 @@ def checks_of(only: Sequence[str] = (), *, quick: bool = False) -> list[Check]:
 def run_checks(
     account: Account, checks: Sequence[Check], on_start: Callable[[Check], object] = lambda check: None
 ) -> Iterator[Result]:
-    """Give the result of each check as soon as it is there; one that fails does not stop the others.
+    """Yield the result of each check as soon as it is there; one that fails does not stop the others.
 
     Args:
         account: The account. The caller closes it.

@@ -100,7 +100,7 @@ class Job:
 
 
 def attempt_in(instance: Instance) -> int:
-    """Return the attempt that a sandbox was started for, 0 where it is not known."""
+    """Return the attempt that a sandbox was started for, 0 if it is not known."""
     holder: Holder | None = holder_of(instance.metadata)
     return holder.frames[0].attempt if holder is not None else 0
 
@@ -144,7 +144,7 @@ class FlowRunSandbox:
             ConfigurationError: The template is wrong, or the sandbox cannot reach the Prefect API.
             UnsupportedError: The image has no Prefect.
             WaitCancelledError: The flow run was cancelled.
-            AGSFlowsError: The cloud refused it for good, or for too long.
+            AGSFlowsError: The cloud refused it permanently, or for too long.
         """
         try:
             self._secrets = load_secrets(self.job.configuration.secrets)
@@ -177,7 +177,7 @@ class FlowRunSandbox:
         return instance.id
 
     def execute(self) -> ExecResult:
-        """Run the flow in the sandbox, or attach to it where it runs, and wait for its end.
+        """Run the flow in the sandbox, or attach to it if it runs, and wait for its end.
 
         Raises:
             CommandTimeoutError: The time limit was reached.

@@ -27,7 +27,7 @@ def attempt_of(run: FlowRun) -> int:
 
 
 def is_followed(instance: Instance) -> bool:
-    """Whether a worker that lives follows the sandbox: its lease was renewed in time, and its process has not died."""
+    """Return True if a live worker follows the sandbox: its lease was renewed in time, and its process has not died."""
     metadata = instance.metadata
     if not metadata.get(LEASE) or not lease_is_kept(metadata, instance.expires_at, datetime.now(timezone.utc)):
         return False

@@ -38,7 +38,7 @@ class TestBlocks(BlockStandardTestSuite):
         assert block._documentation_url == DOCUMENTATION
 
 
-def test_the_defaults_are_those_of_the_tool_that_came_before():
+def test_the_defaults_are_those_of_the_older_tool():
     config = AGSConfig()
     assert (config.region, config.domain) == ("ap-guangzhou", "ap-guangzhou.tencentags.com")
     assert (config.http_endpoint, config.timeout, config.port) == ("ags.tencentcloudapi.com", "1h", 8000)
@@ -50,7 +50,7 @@ def test_the_defaults_are_those_of_the_tool_that_came_before():
     )
 
 
-def test_an_argument_beats_the_environment_and_the_environment_beats_the_default(monkeypatch):
+def test_an_argument_overrides_the_environment_and_the_environment_overrides_the_default(monkeypatch):
     monkeypatch.setenv("AGS_TIMEOUT", "20m")
     assert AGSConfig().timeout == "20m"
     assert AGSConfig(timeout="5m").timeout == "5m"
@@ -67,7 +67,7 @@ def test_one_variable_points_both_planes_at_an_emulator(monkeypatch):
     assert connection.instance_url("abc", 80) == "http://127.0.0.1:8600/sandbox/abc/80"
 
 
-def test_a_port_of_the_real_cloud_has_a_name_of_its_own():
+def test_a_port_of_the_real_cloud_has_a_separate_name():
     assert AGSConfig().connection().instance_url("abc", 80) == "https://80-abc.ap-guangzhou.tencentags.com"
 
 
@@ -140,11 +140,11 @@ def test_forms_show_keys_as_passwords(block):
         assert fields[name]["default"] == ""
 
 
-def test_no_key_may_be_said_by_none():
+def test_no_key_may_be_given_as_none():
     assert TencentCloudCredentials(secret_id=None).secret_id.get_secret_value() == ""
 
 
-def test_a_key_of_the_wrong_kind_is_refused_without_being_told():
+def test_a_key_of_the_wrong_kind_is_refused_without_being_shown():
     with pytest.raises(ConfigurationError, match="secret_key") as caught:
         TencentCloudCredentials(secret_key=["very-secret"])
     assert "very-secret" not in str(caught.value)

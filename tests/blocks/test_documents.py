@@ -25,7 +25,7 @@ def change(name, **data):
     httpx.patch(url, json={"data": data, "merge_existing_data": True}, trust_env=False).raise_for_status()
 
 
-def test_blocks_register_by_themselves():
+def test_blocks_are_registered_automatically():
     assert "ags_flows" in load_prefect_collections()
     with get_client(sync_client=True) as client:
         for block in (AGSConfig, SandboxJob, TencentCloudCredentials):
@@ -56,12 +56,12 @@ def test_a_region_that_is_changed_in_the_form_takes_the_domain_with_it():
     assert AGSConfig.load("moved").domain == "ap-beijing.tencentags.com"
 
 
-def test_a_domain_of_its_own_stays():
+def test_an_explicit_domain_stays():
     AGSConfig(http_endpoint="http://127.0.0.1:8600", domain="http://127.0.0.1:8700").save("own-domain")
     assert AGSConfig.load("own-domain").domain == "http://127.0.0.1:8700"
 
 
-def test_a_wrong_field_of_a_document_is_told_with_its_rule():
+def test_a_wrong_field_of_a_document_is_reported_with_its_rule():
     AGSConfig().save("spoilt")
     change("spoilt", timeout="10s")
     with pytest.raises(BlockError, match=r"timeout.*30s to 24h"):

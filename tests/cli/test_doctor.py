@@ -27,7 +27,7 @@ def test_doctor_finds_what_is_right_and_what_is_wrong(cli, prefect_server):
     assert "http://127.0.0.1:9/api does not respond" in found["Prefect server"]["finding"]
 
 
-def test_an_emulator_that_is_not_there_is_no_matter_of_credentials(cli):
+def test_an_emulator_that_does_not_run_is_not_reported_as_wrong_credentials(cli):
     done = cli("doctor", "--json", AGS_ENDPOINT="http://127.0.0.1:9")
     found = findings(done)
     assert done.exit_code == 1

@@ -150,7 +150,7 @@ def test_a_block_and_a_region_are_chosen_for_a_command(cli, instance, prefect_se
 @pytest.mark.parametrize(
     ("arguments", "environment", "said"),
     [
-        (("reap",), {"server": "http://127.0.0.1:9/api"}, "The Prefect server does not answer"),
+        (("reap",), {"server": "http://127.0.0.1:9/api"}, "The Prefect server does not respond"),
         (("reap", "--dry-run"), {}, "PREFECT_API_URL is not set"),
         (("stop", "nothing"), {}, "There is no instance 'nothing'"),
         (("logs", "nothing"), {}, "There is no instance 'nothing'"),

@@ -92,7 +92,7 @@ def test_what_can_be_updated_of_a_tool_is_and_nothing_else(control):
         control.update_tool(tool_id, name="other")
 
 
-def test_a_tool_in_use_is_not_deleted_and_the_error_says_what_to_do(control):
+def test_a_tool_in_use_is_not_deleted_and_the_error_has_a_hint(control):
     tool_id = control.create_tool(spec())
     instance = running(control, tool="etl")
     with pytest.raises(ConflictError, match=r"ResourceInUse\.SandboxTool.*Stop its instances"):
@@ -173,7 +173,7 @@ def test_a_snapshot_is_made_started_from_and_deleted_twice(control):
     assert control.list_snapshots() == []
 
 
-def test_a_quota_is_named_with_what_to_do_and_can_be_looked_up(control, ags_emulator):
+def test_a_quota_error_has_a_hint_and_quotas_can_be_read(control, ags_emulator):
     ags_emulator.limits(quotas=True, instances=1)
     running(control)
     with pytest.raises(
@@ -186,7 +186,7 @@ def test_a_quota_is_named_with_what_to_do_and_can_be_looked_up(control, ags_emul
     assert overview.tools.free > 90
 
 
-def test_wrong_keys_are_said_plainly_and_not_repeated(ags_emulator):
+def test_wrong_keys_have_a_clear_error_and_are_not_retried(ags_emulator):
     def plane(secret_id, secret_key):
         keys = {"secret_id": SecretStr(secret_id), "secret_key": SecretStr(secret_key)}
         return ControlPlane(Connection(endpoint=ags_emulator.url, **keys))

@@ -1,4 +1,4 @@
-"""Every field of what is created reaches the wire, in words that the SDK's own request models know."""
+"""Every field of what is created reaches the wire, with names that the SDK's own request models know."""
 
 import json
 import warnings

@@ -1,4 +1,4 @@
-"""Connections are kept, few, and never waited for without end; errors of the network say what to look at."""
+"""Connections are kept, few, and never waited for without end; errors of the network have hints."""
 
 import os
 import socket
@@ -22,7 +22,7 @@ def test_fifty_calls_in_a_row_take_one_connection(stub, stubbed):
     assert (len(stub.requests), stub.connections) == (50, 1)
 
 
-def test_refusals_keep_the_connection_too(stub, stubbed):
+def test_refused_requests_keep_the_connection_too(stub, stubbed):
     stub.answer = lambda action, parameters: {"Error": {"Code": "InvalidParameterValue", "Message": "no"}}
     for _ in range(5):
         with pytest.raises(InvalidRequestError):
@@ -63,18 +63,18 @@ def test_a_server_that_closed_the_connection_is_called_again_without_an_error(st
     assert stub.connections == 3
 
 
-def test_a_lost_answer_is_unreachable_and_sent_once(stub, stubbed):
+def test_a_lost_response_is_unreachable_and_sent_once(stub, stubbed):
     stub.answer = lambda action, parameters: None
-    with pytest.raises(UnreachableError, match="StartSandboxInstance: no answer"):
+    with pytest.raises(UnreachableError, match="StartSandboxInstance: no response"):
         stubbed.start_instance(tool="base")
     assert len(stub.requests) == 1
     stub.answer = lambda action, parameters: {}
     stubbed.quotas()
 
 
-def test_an_answer_that_breaks_off_is_unreachable(stub, stubbed):
+def test_a_response_that_breaks_off_is_unreachable(stub, stubbed):
     stub.answer = lambda action, parameters: (200, {"Content-Length": "500", "Connection": "close"}, b'{"Resp')
-    with pytest.raises(UnreachableError, match="no answer"):
+    with pytest.raises(UnreachableError, match="no response"):
         stubbed.quotas()
 
 
@@ -111,7 +111,7 @@ def test_a_view_with_a_time_limit_gives_up_earlier_and_shares_the_connections(st
     control.close()
 
 
-def test_nobody_at_the_address_of_an_emulator_asks_whether_it_runs(stub):
+def test_an_emulator_that_does_not_run_is_named_in_the_hint(stub):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -130,7 +130,7 @@ def test_an_unknown_host_asks_for_the_endpoint(stub):
 
 
 @pytest.mark.parametrize("endpoint", ["ftp://example.com", "http://", "http://host:port", "https://h:99999"])
-def test_an_address_that_is_none_is_refused_before_any_call(stub, endpoint):
+def test_an_endpoint_that_is_not_a_url_is_refused_before_any_call(stub, endpoint):
     with pytest.raises(ConfigurationError, match="http_endpoint"):
         stub.control(endpoint=endpoint)
 
@@ -145,7 +145,7 @@ def test_an_address_that_is_none_is_refused_before_any_call(stub, endpoint):
         (404, {}, InvalidRequestError, None),
     ],
 )
-def test_other_statuses_are_told_by_their_number_and_when_to_come_again(
+def test_errors_of_other_statuses_have_the_number_and_the_retry_after(
     stub, stubbed, status, headers, error, retry_after
 ):
     stub.answer = lambda action, parameters: (status, headers, b"<html>Gateway</html>")
@@ -190,7 +190,7 @@ def test_a_proxy_of_the_environment_is_not_asked_for_this_machine(stub, stubbed,
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-def test_a_forked_process_opens_connections_of_its_own(stub, stubbed):
+def test_a_forked_process_opens_new_connections(stub, stubbed):
     stubbed.quotas()
     reading, writing = os.pipe()
     child = os.fork()

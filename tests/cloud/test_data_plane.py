@@ -44,7 +44,7 @@ def test_one_token_serves_many_calls(make_plane, acquired):
     assert (plane.read("f"), len(acquired)) == (b"4", 1)
 
 
-def test_a_token_is_acquired_anew_before_it_expires(make_plane, acquired, ags_emulator, monkeypatch):
+def test_a_token_is_acquired_again_before_it_expires(make_plane, acquired, ags_emulator, monkeypatch):
     plane = make_plane()
     plane.write("f", "x")
     living = plane.sandbox
@@ -56,7 +56,7 @@ def test_a_token_is_acquired_anew_before_it_expires(make_plane, acquired, ags_em
     assert "401" not in {one["outcome"] for one in ags_emulator.requests() if one["at"] >= began}
 
 
-def test_a_refused_token_is_acquired_anew_on_the_live_object(make_plane, acquired, ags_emulator):
+def test_a_refused_token_is_replaced_on_the_live_object(make_plane, acquired, ags_emulator):
     plane = make_plane()
     plane.write("f", "x")
     living = plane.sandbox
@@ -68,7 +68,7 @@ def test_a_refused_token_is_acquired_anew_on_the_live_object(make_plane, acquire
     assert plane.read("g") == b"streamed"
 
 
-def test_threads_that_are_refused_at_once_acquire_one_token(make_plane, acquired, ags_emulator):
+def test_threads_that_are_refused_concurrently_acquire_one_token(make_plane, acquired, ags_emulator):
     plane = make_plane()
     plane.write("f", "x")
     ags_emulator.expire_tokens(plane.instance_id)
@@ -77,7 +77,7 @@ def test_threads_that_are_refused_at_once_acquire_one_token(make_plane, acquired
     assert len(acquired) == 2
 
 
-def test_a_token_that_is_refused_again_is_an_error_that_says_so(make_plane, ags_emulator):
+def test_a_token_that_is_refused_again_has_a_clear_error(make_plane, ags_emulator):
     plane = make_plane()
     plane.write("f", "x")
     for _ in range(2):
@@ -109,7 +109,7 @@ def test_every_call_ends_in_time_when_nothing_comes_back(make_plane, ags_emulato
     ags_emulator.stream_fault("blackhole", times=None)
     began = time.monotonic()
     try:
-        # A command that nothing is heard of has run into its own limit.
+        # A command without any response counts as one that reached its time limit.
         with pytest.raises((UnreachableError, CommandTimeoutError)):
             call(plane)
         assert time.monotonic() - began < 15

@@ -97,13 +97,13 @@ def test_the_common_codes_of_the_cloud_api_and_of_its_client_have_one_too(code):
 
 
 @pytest.mark.parametrize("code", ["", "SomethingNew", "SomethingNew.Else"])
-def test_a_code_that_nobody_knows_is_a_refusal_that_is_not_repeated(code):
+def test_an_unknown_code_is_an_error_that_is_not_retried(code):
     error = mapped(code)
     assert type(error) is InvalidRequestError and not error.retryable and "what happened" in str(error)
 
 
 @pytest.mark.parametrize("code", [*CONSTANTS, *COMMON])
-def test_every_error_says_what_happened_who_can_be_asked_and_what_to_do(code):
+def test_every_error_has_the_cause_the_request_id_and_a_hint(code):
     error = mapped(code, message="Internal server error")
     assert error.hint and error.hint[0].isupper() and error.hint.endswith((".", "?", ")"))
     assert error.code == code and "StartSandboxInstance" in error.message
@@ -118,7 +118,7 @@ def test_every_error_says_what_happened_who_can_be_asked_and_what_to_do(code):
         ("AuthFailure.SignatureExpire", "clock"),
         ("AuthFailure.UnauthorizedOperation", r"ags:\*"),
         ("UnauthorizedOperation", r"ags:\*"),
-        ("LimitExceeded.SandboxInstance", "Stop instances.*ags-flows ps.*10 at once"),
+        ("LimitExceeded.SandboxInstance", "Stop instances.*ags-flows ps.*10 concurrently"),
         ("ResourceInUse.SandboxTool", "Stop its instances first"),
         ("MissingParameter.RoleArn", "role_arn"),
         ("MissingParameter.VPCParameters", "subnet_ids and security_group_ids"),
@@ -155,11 +155,11 @@ def test_a_request_id_that_stands_in_the_message_only_is_found():
         ("", URL, "network"),
     ],
 )
-def test_an_error_of_the_network_names_the_address_and_where_to_look(message, url, advice):
+def test_an_error_of_the_network_has_the_url_and_a_hint(message, url, advice):
     error = mapped("ClientNetworkError", message, None, url)
     assert isinstance(error, UnreachableError) and url in str(error) and advice in error.hint
 
 
-def test_a_status_of_a_gateway_is_told_in_short():
+def test_a_status_of_a_gateway_is_reported_in_short():
     error = map_status("StopSandboxInstance", 504, "<html>\n" + "x" * 5000, None, URL)
     assert isinstance(error, ServiceError) and "HTTP status 504" in str(error) and len(str(error)) < 500

@@ -11,7 +11,7 @@ def test_what_fits_is_kept_whole():
     assert (kept.text(), kept.size, kept.truncated) == ("1234567890", 10, False)
 
 
-def test_what_does_not_fit_loses_its_middle_and_says_how_much():
+def test_the_middle_of_long_output_is_replaced_by_its_size():
     kept = HeadAndTail(10)
     for _ in range(100):
         kept.add(b"abcdefghij")

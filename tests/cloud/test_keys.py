@@ -26,7 +26,7 @@ ROLE = "qcs::cam::uin/100000000001:roleName/nightly"
 
 
 class Server(ThreadingHTTPServer):
-    """Answers what `answer` gives, and keeps what was asked."""
+    """Responds with the return value of `answer`, and keeps the requests."""
 
     def __init__(self, answer, tls=None):
         self.asked = []
@@ -97,7 +97,7 @@ def sts(certificate, ags_emulator, monkeypatch):
     """STS, whose temporary keys are those that the emulator knows; they live for `seconds`."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
-    # The SDK trusts what certifi has, whatever the environment says.
+    # The SDK trusts the certificates of certifi and ignores the environment.
     monkeypatch.setattr(certifi, "where", lambda: str(certificate))
 
     def answer(_path, _body):
@@ -146,7 +146,7 @@ def test_keys_of_the_configuration_assume_the_role_of_its_credentials(sts, ags_e
     assert "Credential=own-id/" in sts.asked[0][1]["authorization"]
 
 
-def test_a_refused_role_says_what_to_check_and_is_not_retried(sts, ags_emulator):
+def test_a_refused_role_has_a_hint_and_is_not_retried(sts, ags_emulator):
     sts.refusal = "UnauthorizedOperation"
     with pytest.raises(CredentialsError, match="sts:AssumeRole") as caught:
         config_with(assuming(sts, role_session_name="refused"), ags_emulator).control_plane().list_tools()
@@ -228,7 +228,7 @@ def test_a_cvm_uses_the_role_that_is_bound_to_it(ags_emulator):
         assert len(metadata.asked) > 3
 
 
-def test_a_machine_that_is_no_cvm_is_told_so(ags_emulator):
+def test_a_machine_that_is_not_a_cvm_has_a_clear_error(ags_emulator):
     credential = credential_of(cvm("http://127.0.0.1:9/latest/meta-data/", ags_emulator))
     with pytest.raises(UnreachableError, match="a CVM to which a role is bound"):
         credential.get_credential_info()
@@ -276,7 +276,7 @@ def test_a_wrong_field_is_refused_before_any_request(fields, told):
         TencentCloudCredentials(**fields)
 
 
-def test_keys_with_blanks_around_them_are_told(ags_emulator):
+def test_keys_with_blanks_around_them_have_a_clear_error(ags_emulator):
     with pytest.raises(CredentialsError, match="space"):
         config_with(TencentCloudCredentials(secret_id=" a", secret_key="b"), ags_emulator).control_plane()
 

@@ -174,7 +174,7 @@ def test_both_planes_use_the_proxy_for_other_names(ags_emulator, proxy, monkeypa
     assert any("/process.Process/Start" in one for one in urls) and any(one.endswith("/execute") for one in urls)
 
 
-def test_doctor_reports_a_data_plane_that_does_not_answer(ags_emulator, monkeypatch):
+def test_doctor_reports_a_data_plane_that_does_not_respond(ags_emulator, monkeypatch):
     monkeypatch.setenv("HTTPS_PROXY", DEAD)
     found = {one.check: one for one in examine(config_for(ags_emulator, domain="ap-guangzhou.tencentags.com"))}
     assert found["credentials"].verdict == "ok"

@@ -53,7 +53,7 @@ EXPECTED = {
 
 
 def exceptions():
-    """All that the SDKs define; the exit code of a command is a value of ours, and no error."""
+    """All that the SDKs define; the exit code of a command is a value here, not an error."""
     found = {}
     for module in (e2b, e2b.exceptions, e2b_code_interpreter, e2b_code_interpreter.exceptions):
         for name, value in vars(module).items():

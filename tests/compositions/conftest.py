@@ -12,7 +12,7 @@ from ags_flows.session import Opening
 
 @pytest.fixture(autouse=True)
 def quick_tools(request):
-    """Create tools at once, in the tests that use the emulator of this process."""
+    """Create tools immediately, in the tests that use the emulator of this process."""
     if "ags_emulator" in request.fixturenames:
         request.getfixturevalue("ags_emulator").transition("tool.create", "at_once")
 

@@ -70,7 +70,7 @@ def process(environment, tmp_path):
 
 @pytest.fixture
 def noted(tmp_path):
-    """Return a function that gives what an execution noted, once it did so at least so many times."""
+    """Return a function that waits for a number of notes of an execution, and returns them."""
 
     def read(name, times=1):
         path = tmp_path / f"{name}.json"
@@ -93,7 +93,7 @@ def wait_until(condition, timeout):
 
 
 def check(noted, live):
-    """Each had a sandbox of its own, ran both commands once, and left nothing."""
+    """Each had a separate sandbox, ran both commands once, and left nothing."""
     found = [noted(name)[-1] for name in NAMES]
     assert [one["count"] for one in found] == [2, 2]
     assert found[0]["instance"] != found[1]["instance"]

@@ -19,7 +19,7 @@ from ags_flows.run.prefect_contexts import attempt_of_task
 
 @pytest.fixture
 def attempt(request):
-    """Give the block of one attempt of a flow run of this test's own."""
+    """Yield the block of one attempt of a flow run of this test."""
     run = f"{abs(hash(request.node.nodeid)):032x}"[-32:]
     return lambda number: acting_as(Execution((Frame("flow", run, number),), owner=Owner("run-1")))
 

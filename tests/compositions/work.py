@@ -1,4 +1,4 @@
-"""Flows and tasks of the tests that need processes of their own. `work.py flows` and `work.py tasks` serve them."""
+"""Flows and tasks of the tests that need separate processes. `work.py flows` and `work.py tasks` serve them."""
 
 import faulthandler
 import json
@@ -39,7 +39,7 @@ def note(directory, name, **values):
 
 
 def first_time(directory):
-    """Whether this is asked for the first time in all attempts."""
+    """Return True if this is asked for the first time in all attempts."""
     first = not Path(directory, "first").exists()
     Path(directory).mkdir(exist_ok=True)
     Path(directory, "first").touch()

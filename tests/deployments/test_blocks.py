@@ -76,18 +76,18 @@ def test_what_a_file_does_not_name_stays_as_it_was_edited(register, document):
         ("- {", "YAML"),
     ],
 )
-def test_a_wrong_file_is_told_and_nothing_is_written(register, document, wrong, told):
+def test_a_wrong_file_is_reported_and_nothing_is_written(register, document, wrong, told):
     with pytest.raises(ConfigurationError, match=told):
         register(document(f"- limit: never-made\n  slots: 3\n{wrong}\n"))
     with get_client(sync_client=True) as client:
         assert "never-made" not in {one.name for one in client.read_global_concurrency_limits(limit=100)}
 
 
-def test_a_server_that_does_not_answer_is_told(registering, monkeypatch):
+def test_a_server_that_does_not_respond_is_reported(registering, monkeypatch):
     from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
     with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:1/api", PREFECT_CLIENT_MAX_RETRIES: 0}):
-        with pytest.raises(UnreachableError, match="does not answer"):
+        with pytest.raises(UnreachableError, match="does not respond"):
             list(registering.register(FILES))
 
 
@@ -95,7 +95,7 @@ def test_a_batch_starts_no_faster_than_its_rate_limit(register, document, ags_co
     register(document("- limit: slow-starts\n  slots: 1\n  per_second: 0.5\n- limit: no-rate\n  slots: 1\n"))
     options = {"items_per_sandbox": 1, "sandboxes": 3, "task_runs": "none", "config": ags_config}
     report = run_batch(["a", "b", "c"], "true", "base", rate_limit="slow-starts", **options)
-    # One at once, and one every two seconds after it.
+    # One immediately, and then one every two seconds.
     assert report.succeeded == 3 and report.seconds >= 3.5
     with pytest.raises(ConfigurationError, match="is not a rate"):
         run_batch(["a"], "true", "base", rate_limit="no-rate", **options)

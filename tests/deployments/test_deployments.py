@@ -1,4 +1,4 @@
-"""prefect.yaml, serve.py, the automations and the compose file: what can be said of them without running them."""
+"""prefect.yaml, serve.py, the automations and the compose file: what can be checked without running them."""
 
 import json
 from pathlib import Path
@@ -69,7 +69,7 @@ def test_the_server_creates_the_runs_of_a_schedule(server, serving):
         ({"schedules": [{"cron": "0 0 30 2 *"}]}, "never fires"),
         ({"schedules": [{"cron": "99 * * * *"}]}, "Invalid cron"),
         ({"schedules": [{"cron": "0 3 * * *", "timezone": "Asia/Nowhere"}]}, "Invalid timezone"),
-        ({"entrypoint": "ags_flows.flows.nothing:nothing"}, "is no flow"),
+        ({"entrypoint": "ags_flows.flows.nothing:nothing"}, "is not a flow"),
     ],
 )
 def test_a_deployment_that_could_not_run_is_refused(serving, tmp_path, change, told):
@@ -123,14 +123,14 @@ def test_an_automation_that_was_switched_off_stays_off(server):
         ),
         (
             "name: x\ntrigger: {type: event, posture: Reactive}\n"
-            "actions: [{type: send-notification, block: custom-webhook/nobody, body: b}]",
-            "no block 'custom-webhook/nobody'",
+            "actions: [{type: send-notification, block: custom-webhook/missing, body: b}]",
+            "no block 'custom-webhook/missing'",
         ),
         ("[]", "holds no automation"),
         ("{", "YAML"),
     ],
 )
-def test_a_wrong_automation_is_told_and_none_is_changed(server, tmp_path, text, told):
+def test_a_wrong_automation_is_reported_and_none_is_changed(server, tmp_path, text, told):
     wrong = tmp_path / "wrong.yaml"
     wrong.write_text(text)
     with pytest.raises(ConfigurationError, match=told):
@@ -138,16 +138,16 @@ def test_a_wrong_automation_is_told_and_none_is_changed(server, tmp_path, text, 
     assert server.read_automations() == []
 
 
-def test_the_command_says_what_it_did(server):
+def test_the_command_prints_what_it_did(server):
     told = CliRunner().invoke(app, ["automations", *map(str, AUTOMATIONS)]).stdout.splitlines()
-    assert sorted(told)[-1] == "created  ags-flows: tell of a failed batch"
+    assert sorted(told)[-1] == "created  ags-flows: notify of a failed batch"
     listed = json.loads(CliRunner().invoke(app, ["automations", "--json"]).stdout)
     assert listed == [{"name": LOST_RUNS, "change": "left"}]
 
 
-def test_a_server_that_does_not_answer_is_told():
+def test_a_server_that_does_not_respond_is_reported():
     from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
     with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:1/api", PREFECT_CLIENT_MAX_RETRIES: 0}):
-        with pytest.raises(UnreachableError, match="does not answer"):
+        with pytest.raises(UnreachableError, match="does not respond"):
             sync_automations()

@@ -133,5 +133,5 @@ def test_wrong_parameters_are_refused_before_a_run_is_created(deployed):
         submit(deployed, "run-command", config=7)
 
 
-def test_every_deployment_has_a_name_of_its_own():
+def test_every_deployment_has_a_different_name():
     assert len(set(NAMES)) == len(NAMES)

@@ -42,14 +42,14 @@ def test_nothing_and_everything():
     [
         ({"denyOut": "8.8.8.8"}, "network.denyOut must be a list of strings"),
         ({"allowOut": [8]}, "network.allowOut must be a list of strings"),
-        ({"denyOut": ["example.com"]}, "'example.com' is neither an address nor a block"),
+        ({"denyOut": ["example.com"]}, "'example.com' is neither an IP address nor a block"),
         ({"denyOut": [ALL], "allowOut": ["not a host"]}, "'not a host' is neither"),
         ({"allowOut": ["example.com"]}, "network.denyOut needs 0.0.0.0/0"),
         ({"allowOut": ["8.8.8.8:80"]}, "names a port"),
         ({"denyOut": ["[2001:db8::1]:80"]}, "names a port"),
     ],
 )
-def test_what_is_no_rule_is_refused_by_name(network, said):
+def test_an_invalid_rule_is_refused_by_name(network, said):
     with pytest.raises(ValueError) as caught:
         Reach.of(network)
 

@@ -74,7 +74,7 @@ def test_it_listens_on_loopback_only():
             Emulator(host=host)
 
 
-def test_a_taken_port_is_an_error_that_says_so():
+def test_a_taken_port_has_a_clear_error():
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -172,7 +172,7 @@ def test_each_request_is_one_line_of_the_log(emulator, caplog):
     with caplog.at_level("INFO", logger="ags_flows.emulator"):
         httpx.get(f"{emulator.url}/v2/sandboxes", headers={"X-API-KEY": emulator.api_key})
         httpx.post(emulator.url, headers={"X-TC-Action": "Evil"})
-        # A line is written after its answer, and another emulator of this process may write to the same logger.
+        # A line is written after the response, and another emulator of this process may write to the same logger.
         deadline = time.monotonic() + 10
         lines = []
         while len(lines) < 2 and time.monotonic() < deadline:

@@ -30,7 +30,7 @@ class Account:
         deadline = time.monotonic() + 20
         while True:
             found = self.detail(sandbox_id)
-            # One that is being started anew is shown as running, too; its port tells.
+            # One that is being started again has the status RUNNING too; only its port shows the difference.
             if found.get("state") == state and (state != "running" or self.files(sandbox_id).status_code != 502):
                 return found
             assert time.monotonic() < deadline, found

@@ -45,7 +45,7 @@ def serving(emulator):
 
 
 def is_alive_right_after_the_start(emulator):
-    """Do what deployments of SWE-ReX do that take the instance for RUNNING: return the first answer of its server."""
+    """Return the first response of the server, as deployments of SWE-ReX do that expect the instance to be RUNNING."""
     control = config_for(emulator).control_plane()
     instance = control.call("StartSandboxInstance", {"ToolName": "swe", "Timeout": "10m"})["Instance"]
     token = control.call("AcquireSandboxInstanceToken", {"InstanceId": instance["InstanceId"]})["Token"]
@@ -53,10 +53,10 @@ def is_alive_right_after_the_start(emulator):
     return httpx.get(url, headers={"X-Access-Token": token}, timeout=30)
 
 
-def test_a_client_that_takes_an_instance_for_running_needs_a_start_at_once(serving):
+def test_a_client_that_expects_a_running_instance_needs_an_immediate_start(serving):
     if serving.settings.start == "async":
         serving.transition("instance.start", "never")
-        # Such a client takes this for a sandbox that has expired.
+        # Such a client concludes that the sandbox has expired.
         assert is_alive_right_after_the_start(serving).status_code == 404
         serving.reset()
     else:
@@ -65,7 +65,7 @@ def test_a_client_that_takes_an_instance_for_running_needs_a_start_at_once(servi
 
 
 @pytest.mark.parametrize("emulator", ["at-once"], indirect=True)
-def test_our_deployment_of_swe_rex_works_with_a_start_at_once(serving):
+def test_our_deployment_of_swe_rex_works_with_an_immediate_start(serving):
     async def work():
         config = AGSDeploymentConfig(tool="swe", lease="2m", startup_timeout=60, ags=config_for(serving))
         async with AGSDeployment.from_config(config) as deployment:

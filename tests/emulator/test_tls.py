@@ -117,7 +117,7 @@ def test_no_other_name_is_vouched_for(emulator, name):
         certificate_of(emulator, name)
 
 
-def test_a_client_that_does_not_trust_it_disturbs_nobody(emulator):
+def test_a_client_that_does_not_trust_it_disturbs_no_other_client(emulator):
     with pytest.raises(httpx.ConnectError, match="certificate"):
         httpx.get(emulator.url, verify=ssl.create_default_context(cafile=certifi.where()))
     for data in (b"\x16\x03", b"\x16garbage", b""):
@@ -146,7 +146,7 @@ def test_a_server_in_the_sandbox_is_reached_by_its_host(sandbox, proxy):
 def test_web_sockets_are_encrypted_too(emulator, sandbox):
     context = ssl.create_default_context(cafile=emulator.environment["SSL_CERT_FILE"])
     with pytest.raises(Exception, match="502|401|403"):
-        # Nothing listens there: what counts is that the handshake is answered.
+        # Nothing listens there: the test checks only that the handshake gets a response.
         connect(f"wss://127.0.0.1:{emulator.port}/sandbox/{sandbox.sandbox_id}/9999/", ssl=context)
 
 

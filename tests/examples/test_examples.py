@@ -59,7 +59,7 @@ def test_a_notebook_runs_and_shows_what_is_committed(name, execute, environment,
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
-def test_committed_outputs_are_whole_and_tell_no_secrets(name):
+def test_committed_outputs_are_whole_and_contain_no_secrets(name):
     notebook = nbformat.read(EXAMPLES / name, as_version=4)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))

@@ -199,7 +199,7 @@ USERS_OWN = [
 
 
 @pytest.mark.parametrize("parameters", USERS_OWN, ids=str)
-def test_parameters_of_the_users_own_do_not_keep_the_sandboxes_running(
+def test_other_parameters_of_the_user_do_not_keep_the_sandboxes_running(
     ags_config, ags_emulator, run, start, status, monkeypatch, parameters
 ):
     for name, value in ags_emulator.environment.items():

@@ -109,7 +109,7 @@ def test_an_empty_image_is_refused_before_anything_is_sent():
         ToolSpec(name="job", image="")
 
 
-def test_wrong_keys_say_what_to_check(ags_emulator):
+def test_wrong_keys_have_a_clear_error_without_the_key(ags_emulator):
     config = config_for(ags_emulator, secret_id=ags_emulator.secret_id, secret_key="hunter2-hunter2")
     with pytest.raises(CredentialsError) as caught:
         provision_and_run("true", TOOL, config=config)
@@ -117,7 +117,7 @@ def test_wrong_keys_say_what_to_check(ags_emulator):
     assert "hunter2" not in str(caught.value)
 
 
-def test_an_endpoint_where_nothing_listens_says_so(ags_emulator):
+def test_an_endpoint_where_nothing_listens_has_a_clear_error(ags_emulator):
     config = config_for(ags_emulator, http_endpoint="http://127.0.0.1:9", secret_id="a", secret_key="b")
     with pytest.raises(UnreachableError, match="127.0.0.1:9"):
         config.control_plane().list_tools()

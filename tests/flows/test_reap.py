@@ -36,7 +36,7 @@ def status(config, instance):
     return config.control_plane().get_instance(instance.id).status
 
 
-def test_the_sandbox_of_a_run_that_is_over_is_stopped_and_told_in_an_artifact(ags_config, left_over):
+def test_the_sandbox_of_a_run_that_is_over_is_stopped_and_reported_in_an_artifact(ags_config, left_over):
     instance = left_over()
     report = reap(rules=AT_ONCE, config=ags_config)
     assert [one.id for one in report.stopped] == [instance.id]
@@ -71,7 +71,7 @@ def test_the_sandbox_of_a_deleted_run_is_stopped_and_that_of_another_servers_run
         client.delete_flow_run(deleted.metadata["flow-run-id"])
     spared = reap(rules=AT_ONCE, dry_run=True, config=ags_config)
     assert not spared.stopped
-    # A later run of the same flow proves that the server did not merely miss the other one.
+    # A later run of the same flow proves that the other one was deleted.
     later = left_over()
     ags_config.control_plane().stop_instance(later.id)
     report = reap(rules=AT_ONCE, config=ags_config)
@@ -97,12 +97,12 @@ def test_a_sandbox_that_was_kept_for_a_look_is_spared(ags_config):
     assert status(ags_config, kept[0]) == "RUNNING"
 
 
-def test_what_is_no_flow_run_is_refused(ags_config):
+def test_an_id_that_is_not_of_a_flow_run_is_refused(ags_config):
     with pytest.raises(ConfigurationError, match="'brave-otter' is not the id of a flow run"):
         reap(flow_run_id="brave-otter", config=ags_config)
 
 
-def test_without_prefects_word_nothing_is_stopped(ags_config, left_over):
+def test_without_the_prefect_server_nothing_is_stopped(ags_config, left_over):
     instance = left_over()
     with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
         with pytest.raises(Exception, match="connection|Prefect"):

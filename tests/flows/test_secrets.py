@@ -18,7 +18,7 @@ from ags_flows.run.secrets import load_secrets
 from ags_flows.tasks import start_command, wait_command
 
 PASSWORD = "tr0ub4dor&3-of-the-nightly-job"
-SHOUTED = 'echo "out $PASSWORD"; echo "err $PASSWORD" >&2; printf "%s" "$PASSWORD" > told; exit 3'
+SHOUTED = 'echo "out $PASSWORD"; echo "err $PASSWORD" >&2; printf "%s" "$PASSWORD" > copy; exit 3'
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
@@ -37,10 +37,10 @@ def stored():
         return "\n".join(database.iterdump())
 
 
-def test_a_failing_job_tells_it_to_nobody(block, ags_config, caplog, tmp_path):
+def test_a_failing_job_reveals_it_nowhere(block, ags_config, caplog, tmp_path):
     with pytest.raises(CommandFailedError) as failed:
         provision_and_run(
-            tool="base", command=SHOUTED, secrets=block, downloads={"told": str(tmp_path / "told")}, config=ags_config
+            tool="base", command=SHOUTED, secrets=block, downloads={"copy": str(tmp_path / "copy")}, config=ags_config
         )
     assert "out ********" in str(failed.value) or "err ********" in str(failed.value)
     for text in (str(failed.value), repr(failed.value.args), caplog.text, stored()):
@@ -59,7 +59,7 @@ def test_a_batch_keeps_it_out_of_its_results(block, ags_config, caplog, tmp_path
         assert PASSWORD not in text
 
 
-def test_code_that_raises_with_it_is_told_without(block, ags_config, caplog):
+def test_code_that_raises_with_it_is_reported_without_it(block, ags_config, caplog):
     tool = ToolSpec(name="telling", type="code-interpreter")
 
     @flow
@@ -160,8 +160,8 @@ def test_a_batch_keeps_secrets_of_items_that_timed_out_out_of_its_results(block,
 
 def test_what_the_function_of_a_batch_returns_or_raises_is_masked(block, ags_config, tmp_path):
     def work(sandbox, item):
-        sandbox.run('printf "%s" "$PASSWORD" | base64 -w0 >told', secrets=block, check=True)
-        shown = {"text": sandbox.read("told").decode(), "of": [PASSWORD, {PASSWORD: item}]}
+        sandbox.run('printf "%s" "$PASSWORD" | base64 -w0 >copy', secrets=block, check=True)
+        shown = {"text": sandbox.read("copy").decode(), "of": [PASSWORD, {PASSWORD: item}]}
         if item == 2:
             raise ValueError(f"not with {PASSWORD}")
         return shown

@@ -25,12 +25,12 @@ def names(ags_config):
 
 
 @given(st.text(min_size=1).filter(str.strip), st.text(min_size=1).filter(str.strip))
-def test_a_name_is_legal_and_an_image_has_one_of_its_own(one, other):
+def test_a_name_is_legal_and_different_for_each_image(one, other):
     assert check_tool_name(tool_name_of(one, "etl-")) == tool_name_of(one, "etl-")
     assert (tool_name_of(one) == tool_name_of(other)) == (one == other)
 
 
-def test_a_name_tells_the_image():
+def test_a_name_contains_the_image():
     assert tool_name_of("registry.example.com/team/etl:v1").startswith("team-etl-v1-")
     long = tool_name_of(f"swebench/sweb.eval.x86_64.{'a' * 60}_django-11099:latest", "swe-")
     assert len(long) <= 50 and long.startswith("swe-") and "django-11099-latest" in long
@@ -86,7 +86,7 @@ def test_a_list_comes_from_a_file_with_comments(sync, tmp_path):
         (["python:3.11"], {"prefix": "a.b"}, "prefix: 'a.b'"),
     ],
 )
-def test_a_list_that_is_none_changes_nothing(sync, names, images, options, told):
+def test_an_invalid_list_changes_nothing(sync, names, images, options, told):
     with pytest.raises(ConfigurationError, match=told):
         sync(images, **options)
     assert names() == set()

@@ -72,7 +72,7 @@ def test_several_jobs_run_side_by_side(job, ags_config):
     assert live(ags_config) == []
 
 
-def test_a_command_that_fails_brings_its_files_and_is_an_error_unless_told(job, ags_config, tmp_path):
+def test_a_command_that_fails_brings_its_files_and_is_an_error_with_check(job, ags_config, tmp_path):
     failing = {"downloads": {"log": str(tmp_path / "log"), "none": str(tmp_path / "none")}}
     with pytest.raises(CommandFailedError, match="exit code 3"):
         job("echo why > log; exit 3", **failing).trigger().fetch_result()
@@ -198,7 +198,7 @@ def test_a_wrong_field_is_refused_with_its_name_and_rule(fields, told):
         SandboxJob(**fields)
 
 
-def test_a_file_that_is_not_there_is_told_before_anything_starts(job, ags_config):
+def test_a_file_that_is_not_there_is_reported_before_anything_starts(job, ags_config):
     with pytest.raises(ConfigurationError, match=r"uploads: no such file or directory: nowhere\.csv"):
         job("true", uploads={"nowhere.csv": "x"}).trigger()
     assert list_tools.fn(name="job", config=ags_config) == []

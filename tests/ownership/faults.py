@@ -6,7 +6,7 @@ from functools import partial
 from ags_flows.ownership import GIVEN_UP, KEPT, Claim, may_take_over, relation
 
 from . import programs
-from .model import Rules
+from .rules import Rules
 
 GIVEN = {"same": "same", "superseded": "taken", "stale": "stale"}
 

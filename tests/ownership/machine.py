@@ -6,7 +6,8 @@ from typing import Any
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from .model import Rules, World
+from .model import World
+from .rules import Rules
 
 FAULTS = ("",) * 24 + ("response",) * 2 + ("request",) + ("late",) * 4 + ("broken",)
 CHOICES = st.integers(0, 7)

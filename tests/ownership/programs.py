@@ -1,6 +1,6 @@
 """Programs for the model: what flow runs execute."""
 
-from .model import Parallel, Run, Scope, Session
+from .nodes import Parallel, Run, Scope, Session
 
 A, B = Run("a"), Run("b")
 

@@ -3,7 +3,9 @@
 import pytest
 
 from . import programs
-from .model import BrokenRuleError, Rules, World
+from .errors import BrokenRuleError
+from .model import World
+from .rules import Rules
 
 
 def until(world, fiber, condition):
@@ -19,7 +21,7 @@ def executed(world, number):
 
 
 def claimed(world, attempt):
-    """Whether an instance was claimed in the sandbox by an attempt of the flow run."""
+    """Return True if an instance was claimed in the sandbox by an attempt of the flow run."""
     return lambda: any(one.chain and one.chain[-1].frames[0].attempt == attempt for one in world.instances.values())
 
 

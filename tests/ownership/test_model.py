@@ -10,9 +10,10 @@ from hypothesis import HealthCheck, Phase, Verbosity, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from . import programs
+from .errors import BrokenRuleError
 from .faults import FAULTS
 from .machine import Interleavings
-from .model import BrokenRuleError, World
+from .model import World
 
 EXAMPLES = os.environ.get("MODEL_EXAMPLES", "")
 QUIET = {"deadline": None, "database": None, "print_blob": False, "suppress_health_check": list(HealthCheck)}

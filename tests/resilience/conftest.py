@@ -1,4 +1,4 @@
-"""A real Prefect server, an emulator in a process of its own, and a runner that serves flows."""
+"""A real Prefect server, an emulator in a separate process, and a runner that serves flows."""
 
 import os
 import signal
@@ -46,7 +46,7 @@ class Stage:
         self.runner = None
 
     def settings(self):
-        """Point this process's Prefect to the stage: other tests of the process have a server of their own."""
+        """Point this process's Prefect to the stage: other tests of the process have another server."""
         return temporary_settings({PREFECT_API_URL: self.environment["PREFECT_API_URL"]})
 
     @staticmethod

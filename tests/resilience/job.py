@@ -1,4 +1,4 @@
-"""The flows that the tests of resilience serve, in processes of their own."""
+"""The flows that the tests of resilience serve, in separate processes."""
 
 import importlib.util
 import json
@@ -59,7 +59,7 @@ def chaotic(tool: str, target: str, secret: str, lines: int = 8, pause: float = 
 
 
 class Approval(RunInput):
-    """What a person is asked."""
+    """The input that a person gives."""
 
     note: str
 
@@ -95,7 +95,7 @@ def note(directory: str, unit: str, sandbox, output: str) -> None:
 
 
 def first_time(directory: str, what: str) -> bool:
-    """Whether this is asked for the first time in all attempts of a run."""
+    """Return True if this is asked for the first time in all attempts of a run."""
     try:
         Path(directory, what).open("x").close()
     except FileExistsError:
@@ -104,12 +104,12 @@ def first_time(directory: str, what: str) -> bool:
 
 
 def session(tool: str, **options):
-    """Open a session with a tool of the run's own."""
+    """Open a session with a tool of this run."""
     return sandbox_session(ToolSpec(name=tool, image="python:3.11"), lease="1m", **options)
 
 
 def measure(tool: str, directory: str, unit: str) -> None:
-    """Do all steps in a sandbox of one's own."""
+    """Do all steps in a dedicated sandbox."""
     with session(tool) as sandbox:
         note(directory, unit, sandbox, steps(sandbox))
 
@@ -245,12 +245,12 @@ def cells(tool: str, directory: str, units: list[str]) -> None:
     """Run code cells, identical ones among them, with variables that live on."""
     with sandbox_session("code-interpreter-v1", lease="1m") as sandbox:
         cell = (
-            "lines = []\ndef say(text):\n    lines.append(text)\n    open('ran', 'a').write(text + '\\n')\nsay('first')"
+            "lines = []\ndef log(text):\n    lines.append(text)\n    open('ran', 'a').write(text + '\\n')\nlog('first')"
         )
         sandbox.run_code(cell, check=True)
         for _ in range(2):
-            sandbox.run_code("say('second')", check=True)
-        code = f"import time\nfor i in range(1, {LINES} + 1):\n    say(str(i)); print('line', i); time.sleep(0.1)"
+            sandbox.run_code("log('second')", check=True)
+        code = f"import time\nfor i in range(1, {LINES} + 1):\n    log(str(i)); print('line', i); time.sleep(0.1)"
         sandbox.run_code(code, check=True)
         known = sandbox.run_code("print(*(f'line {line}' for line in lines[3:]), sep='\\n')", check=True)
         note(directory, units[0], sandbox, "".join(known.stdout))

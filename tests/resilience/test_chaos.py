@@ -1,4 +1,4 @@
-"""Many flows at once, killed and hit by faults at random, retried until they end: each step ran exactly once.
+"""Many concurrent flows, killed and hit by faults at random, retried until they end: each step ran exactly once.
 
 `make chaos` runs two hundred, of all kinds in turn; the seed is printed and can be given again as CHAOS_SEED.
 CHAOS_KINDS=cells,threads runs some kinds only.
@@ -39,7 +39,7 @@ LOST = ["CreateSandboxTool", "StartSandboxInstance", "UpdateSandboxInstance", "A
 FATAL = ["kill", "kill", "orphans", "term", "death"]
 STRIKES = [*FATAL, "lost", "throttled", "failing", "cut", "cut-late", "tokens"]
 
-# Each kind is a flow of job.py, with the number of its units: each has a sandbox of its own.
+# Each kind is a flow of job.py, with the number of its units: each has a separate sandbox.
 KINDS = {
     "chaotic": 0,
     "pool-of-processes": 2,
@@ -169,7 +169,7 @@ def go_on(stage, victim):
 
 
 def resume(stage, run):
-    """Answer what a run waits for; its process may not have ended yet."""
+    """Give a run the input that it waits for; its process may not have ended yet."""
     if not stage.engines(run):
         stage.api.resume_flow_run(run.id, run_input={"note": "yes"})
 
@@ -245,7 +245,7 @@ def instances_of(victim):
 
 
 def nothing_is_left(stage, done):
-    # A sandbox that is kept is for a person, who ends it.
+    # A sandbox that is kept is stopped by a person.
     for instance in stage.live():
         if KEPT in instance.metadata:
             stage.control.stop_instance(instance.id)

@@ -65,7 +65,7 @@ def test_a_cancelled_run_stops_its_sandbox_and_deletes_its_tool_within_ten_secon
 
 
 @pytest.mark.long
-def test_a_run_that_dies_after_its_sandbox_ended_runs_anew_in_a_new_one(stage, tmp_path):
+def test_a_run_that_dies_after_its_sandbox_ended_runs_again_in_a_new_one(stage, tmp_path):
     target = tmp_path / "all"
     run = stage.start("counting", tool="renewed", lines=12, target=str(target))
     first = stage.sandbox(run)

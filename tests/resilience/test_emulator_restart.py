@@ -143,7 +143,7 @@ def test_what_writes_all_the_time_goes_on_through_a_restart_of_the_emulator(emul
     emulator.end(signal.SIGKILL)
     time.sleep(0.5)
     config = emulator.start()
-    # More than a pipe holds: somebody reads it again.
+    # More than a pipe holds: the next emulator reads it.
     beaten(50)
     stop_instance.fn(instance, config=config)
 

@@ -1,4 +1,4 @@
-"""What becomes of a sandbox, by how its flow ends."""
+"""What happens to a sandbox, by the ending of its flow."""
 
 import signal
 import subprocess
@@ -43,7 +43,7 @@ def test_a_failed_runs_sandbox_is_stopped_kept_or_paused(ags_config, caplog, on_
 
 
 @pytest.mark.usefixtures("prefect_server")
-def test_a_cleanup_that_fails_does_not_fail_the_run_and_is_told(ags_emulator, ags_config, caplog):
+def test_a_cleanup_that_fails_does_not_fail_the_run_and_is_logged(ags_emulator, ags_config, caplog):
     @flow
     def succeeds():
         with sandbox_session(TOOL, config=ags_config) as sandbox:
@@ -165,14 +165,14 @@ def test_an_async_flow_leaves_its_sandbox_to_a_retry_after_a_sigterm_and_stops_i
 @pytest.mark.timeout(200)
 @pytest.mark.xdist_group("stage")
 @pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.long)])
-def test_a_crash_stops_the_sandbox_where_nobody_retries(stage, number):
+def test_a_crash_stops_the_sandbox_of_a_run_without_retries(stage, number):
     tool = {"name": f"unretried-{number.name}", "image": "python:3.11"}
     run = stage.start("provision-and-run", command="echo 1 > counted; sleep 1000", tool=tool, on_crash="stop")
     instance = stage.sandbox(run)
     stage.wait_until(lambda: stage.counted(instance), 30)
     stage.kill(run, number)
     assert stage.ended(run).type is StateType.CRASHED
-    # STOPPING is over for whoever works in it, and still in use for its tool.
+    # A STOPPING instance takes no more work, but its tool is still in use.
     stage.wait_until(lambda: stage.control.get_instance(instance.id).status == "STOPPED", 15)
     for name in stage.tools():
         stage.delete_tool(name)

@@ -1,4 +1,4 @@
-"""A person is asked: the process ends, the sandbox is paused, and both go on after the answer."""
+"""A flow waits for input: the process ends, the sandbox is paused, and both go on after the input."""
 
 from datetime import datetime, timedelta, timezone
 
@@ -14,7 +14,7 @@ from ags_flows.reaping.reaper import Reaper
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300), pytest.mark.xdist_group("stage")]
 
 
-def test_a_suspended_run_goes_on_in_the_same_sandbox_after_the_answer(stage, tmp_path):
+def test_a_suspended_run_goes_on_in_the_same_sandbox_after_the_input(stage, tmp_path):
     target = tmp_path / "steps"
     run = stage.start("asking", tool="asking", target=str(target))
     instance = stage.sandbox(run)
@@ -33,7 +33,7 @@ def test_a_suspended_run_goes_on_in_the_same_sandbox_after_the_answer(stage, tmp
 
 
 @pytest.mark.long
-def test_an_unanswered_run_loses_its_sandbox_to_the_reaper_and_a_late_answer_goes_on_in_a_new_one(stage, tmp_path):
+def test_a_run_without_input_loses_its_sandbox_to_the_reaper_and_goes_on_in_a_new_one_after_late_input(stage, tmp_path):
     target = tmp_path / "steps"
     run = stage.start("asking", tool="asking-late", target=str(target))
     instance = stage.sandbox(run)

@@ -56,7 +56,7 @@ def test_a_run_that_is_killed_on_a_worker_goes_on_after_a_retry(stage, worker, t
     stage.wait_until(lambda: len(stage.counted(instance)) >= 3, 30)
     stage.kill(run)
     assert stage.ended(run).type is StateType.CRASHED
-    # The worker reports the crash once more, seconds later, and would overwrite a retry of before.
+    # The worker reports the crash again, seconds later, and would overwrite an earlier retry.
     time.sleep(8)
     assert stage.control.get_instance(instance.id).status == "RUNNING"
     stage.retry(run)

@@ -11,7 +11,7 @@ from ags_flows.run.assets import check_assets, materialize_assets
 
 
 @pytest.mark.parametrize("key", ["out.csv", "", "s3:/bucket/x", "/tmp/x"])
-def test_a_key_that_is_no_uri_is_refused_with_an_example(key):
+def test_a_key_that_is_not_a_uri_is_refused_with_an_example(key):
     with pytest.raises(ConfigurationError, match=r"is not the key of an asset.*such as s3://bucket/orders.parquet"):
         check_assets([key])
 

@@ -1,4 +1,4 @@
-"""What the Prefect server hears of sandboxes, and what a tracer does."""
+"""The events of sandboxes on the Prefect server, and the spans of requests."""
 
 import time
 
@@ -69,14 +69,14 @@ def test_each_step_of_a_sandbox_is_an_event_with_its_run_and_its_tool(ags_config
             assert roles["tool"].startswith("ags.tool.told-")
 
 
-def test_a_batch_tells_of_its_sandboxes(ags_config, prefect_server):
+def test_a_batch_emits_events_of_its_sandboxes(ags_config, prefect_server):
     state = run_batch(["a"], "true", tool="base", config=ags_config, return_state=True)
     events = events_of(str(state.state_details.flow_run_id), "ags.instance.stopped")
     told = [one["event"] for one in events if one["event"].startswith("ags.instance.")]
     assert told == ["ags.instance.started", "ags.instance.stopped"]
 
 
-def test_outside_of_flows_nobody_is_told(monkeypatch):
+def test_outside_of_flows_no_event_is_emitted(monkeypatch):
     monkeypatch.setattr("ags_flows.run.events.emit_event", lambda **_: pytest.fail("an event"))
     tell_instance("started", "some-instance")
     with acting_as(Execution(owner=Owner("run-1"))):

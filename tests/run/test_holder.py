@@ -26,7 +26,7 @@ from ags_flows.run.holder import (
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
-# Prefect leaves sockets of its own to the garbage collector when a process pool or an event loop ends.
+# Prefect leaves some of its sockets to the garbage collector when a process pool or an event loop ends.
 LEFT_SOCKETS = ("ignore:unclosed:ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 
 
@@ -177,7 +177,7 @@ def test_another_run_is_a_stranger_with_other_families():
     assert relation(first.holder, second.holder) == "stranger"
 
 
-def test_places_are_told_apart_by_parameters_and_values_of_ours_count_by_their_place():
+def test_places_differ_by_parameters_and_values_of_ours_count_by_their_place():
     class Session:
         place_key = "where-it-was-started"
 
@@ -275,7 +275,7 @@ def test_a_process_pool_of_a_subflow_knows_the_outermost_run():
     assert pooled_step.root == here.root
 
 
-def test_a_run_with_a_deployment_is_a_root_of_its_own():
+def test_a_run_with_a_deployment_is_a_separate_root():
     @flow
     def child():
         return identify("exec", {})
@@ -335,7 +335,7 @@ def test_a_users_task_inside_of_an_item_is_an_execution_too():
     assert relation(seen[1].holder, seen[0].holder) == "superseded"
 
 
-def test_items_of_a_batch_outside_of_runs_have_a_root_of_their_own():
+def test_items_of_a_batch_outside_of_runs_have_a_separate_root():
     found = []
     for _ in range(2):
         with acting_as(Execution().rooted().within_item("k", 1)):

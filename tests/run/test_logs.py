@@ -28,7 +28,7 @@ def make(caplog, secrets=()):
     return OutputLog(logging.getLogger("test"), Redactor(secrets), clock), clock
 
 
-def test_lines_of_both_streams_are_told_apart(caplog):
+def test_lines_of_both_streams_are_distinguished(caplog):
     log, _ = make(caplog)
     log("stdout", "fine")
     log("stderr", "oh no")
@@ -59,7 +59,7 @@ def test_a_flood_is_left_out_and_counted(caplog):
     assert lines_of(caplog)[-1] == "... 8 lines left out of the log"
 
 
-def test_a_very_long_line_is_cut_and_its_length_is_told(caplog):
+def test_a_very_long_line_is_cut_and_its_length_is_logged(caplog):
     log, _ = make(caplog)
     log("stdout", "x" * (LONGEST_LINE + 1))
     assert lines_of(caplog)[0].endswith("... (4,001 characters)")

@@ -127,7 +127,7 @@ def test_a_nested_flow_in_a_task_is_cancelled_with_the_flow_run_around_it():
 
 
 def test_the_climb_ends_at_a_run_of_a_deployment(monkeypatch):
-    """Such a run is a root: the cancellation of the run that started it says nothing about it."""
+    """Such a run is a root: the cancellation of the run that started it does not affect it."""
     child, parent, link = uuid4(), uuid4(), uuid4()
     state = {kind: SimpleNamespace(type=kind) for kind in StateType}
 
@@ -217,7 +217,7 @@ def test_a_block_that_was_dropped_ends_by_the_state_of_the_run(kind, ending):
 
 
 @pytest.mark.usefixtures("prefect_server")
-def test_a_block_that_is_closed_by_a_termination_is_no_caller_that_dropped_it():
+def test_a_block_that_is_closed_by_a_termination_was_not_dropped_by_its_caller():
     @flow
     def nightly():
         def block():

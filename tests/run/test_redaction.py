@@ -154,7 +154,7 @@ def test_base64_of_a_longer_text_is_masked_wherever_it_is_wrapped(url_safe, secr
         assert not leaks(shown, core, around)
 
 
-def test_a_word_on_a_line_is_no_part_of_base64():
+def test_a_word_on_a_line_is_not_a_part_of_base64():
     redactor = Redactor(["".join(chr(97 + number * 7 % 26) for number in range(2_000))])
     assert redactor.text("done\nPASSED\nabc\n") == "done\nPASSED\nabc\n"
 

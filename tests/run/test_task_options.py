@@ -50,7 +50,7 @@ def test_what_may_pass_is_tried_again(cls):
         ConfigurationError("wrong"),
         NotFoundError("gone"),
         CommandFailedError("exit 1"),
-        OutcomeUnknownError("who knows"),
+        OutcomeUnknownError("unknown outcome"),
         ValueError("a bug"),
     ],
     ids=lambda error: type(error).__name__,

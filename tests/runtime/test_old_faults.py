@@ -24,7 +24,7 @@ def live(runtime):
 
 
 @pytest.mark.parametrize("how", ["replay", "refuse"])
-def test_a_lost_answer_starts_no_second_sandbox_and_makes_no_second_tool(runtime, ags_emulator, how):
+def test_a_lost_response_starts_no_second_sandbox_and_creates_no_second_tool(runtime, ags_emulator, how):
     ags_emulator.repeat_client_tokens(how)
     ags_emulator.fault("lost", "CreateSandboxTool")
     tool_id = runtime.create_tool("once", "python:3.11")
@@ -179,7 +179,7 @@ def test_what_does_not_start_is_stopped(runtime, ags_emulator):
     assert live(runtime) == []
 
 
-def test_a_tool_that_fails_says_why_and_a_name_that_is_taken_too(runtime, ags_emulator):
+def test_a_tool_that_fails_and_a_name_that_is_taken_have_clear_errors(runtime, ags_emulator):
     ags_emulator.transition("tool.create", "fail", reason="image not found", times=1)
     with pytest.raises(ToolFailedError, match="image not found"):
         runtime.create_tool("broken", "team/none:1")
@@ -188,7 +188,7 @@ def test_a_tool_that_fails_says_why_and_a_name_that_is_taken_too(runtime, ags_em
         runtime.create_tool("taken", "python:3.12")
 
 
-def test_code_without_a_code_interpreter_is_told_what_to_do_instead(runtime):
+def test_code_without_a_code_interpreter_has_an_error_with_a_hint(runtime):
     with runtime.create_e2b_sandbox("base") as sandbox:
         with pytest.raises(UnsupportedError, match="upload the code and execute it as a command"):
             runtime.execute_code_in_sandbox(sandbox, "1")
@@ -206,7 +206,7 @@ def test_an_api_key_alone_is_enough_for_a_sandbox(ags_emulator, monkeypatch):
     runtime.create_e2b_sandbox("base").kill()
 
 
-def test_the_token_of_a_sandbox_object_is_acquired_anew_before_it_expires(runtime, sandbox, monkeypatch):
+def test_the_token_of_a_sandbox_object_is_acquired_again_before_it_expires(runtime, sandbox, monkeypatch):
     from ags_flows.cloud import live_token
     from ags_flows.cloud.data_planes import open_plane
 

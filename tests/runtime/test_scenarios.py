@@ -105,7 +105,7 @@ def test_code_runs_in_six_languages(runtime, sandbox, language, code):
     except Exception as error:
         if " needs the " not in str(error) and " needs a " not in str(error):
             raise
-        pytest.skip(f"this machine lacks what it takes to run {language}: {error}")
+        pytest.skip(f"this machine lacks the programs to run {language}: {error}")
     assert ran.error is None, ran.error
     assert "".join(ran.logs.stdout).strip() == "42"
 
@@ -175,10 +175,10 @@ def test_swe_bench_has_a_tool_for_each_image_applies_a_patch_and_collects_the_re
 
     repository, patch = tmp_path / "repository", tmp_path / "fix.patch"
     repository.mkdir()
-    (repository / "answer.txt").write_text("41\n")
-    patch.write_text("--- a/answer.txt\n+++ b/answer.txt\n@@ -1 +1 @@\n-41\n+42\n")
+    (repository / "value.txt").write_text("41\n")
+    patch.write_text("--- a/value.txt\n+++ b/value.txt\n@@ -1 +1 @@\n-41\n+42\n")
     (tmp_path / "run_tests.sh").write_text(
-        "cd /testbed && grep -qx 42 answer.txt && echo '{\"resolved\": true}' > /report.json && echo PASSED\n"
+        "cd /testbed && grep -qx 42 value.txt && echo '{\"resolved\": true}' > /report.json && echo PASSED\n"
     )
     for image in images:
         with runtime.create_e2b_sandbox(name_of(image), timeout=1800) as sandbox:

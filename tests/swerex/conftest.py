@@ -13,7 +13,7 @@ from ags_flows.swerex import AGSDeploymentConfig
 def pytest_collection_modifyitems(items):
     if isolation().bwrap is not None:
         return
-    skip = pytest.mark.skip(reason="without namespaces a sandbox has no ports of its own")
+    skip = pytest.mark.skip(reason="without namespaces a sandbox shares the ports of the host")
     for item in items:
         if item.path.is_relative_to(Path(__file__).parent) and "sandboxes" in item.fixturenames:
             item.add_marker(skip)
@@ -28,7 +28,7 @@ def sandboxes(ags_emulator):
 
 @pytest.fixture
 def configured(sandboxes, ags_config):
-    """Make the configuration of a deployment; without other fields, of a tool that serves SWE-ReX by itself."""
+    """Make the configuration of a deployment; without other fields, of a tool that comes with a SWE-ReX server."""
     ags_config.control_plane().create_tool(
         ToolSpec(name="swe", type="swebench", image="swebench/base:latest", image_registry_type="system"),
         client_token="swe",

@@ -28,8 +28,8 @@ def in_this_machines_python():
     return f'echo serving on $SWEREX_PORT; {found} exec {places.python} -m swerex --port "$SWEREX_PORT" --auth-token ""'
 
 
-def test_a_deployment_starts_tells_its_hooks_and_stops(configured, live, ags_config):
-    """Each call brings an event loop of its own, as in notebooks and synchronous tools."""
+def test_a_deployment_starts_calls_its_hooks_and_stops(configured, live, ags_config):
+    """Each call has a separate event loop, as in notebooks and synchronous tools."""
     told = []
     image = "swebench/sweb.eval.x86_64.django:latest"
     deployment = get_deployment(configured(image=image, metadata={"case": "1"}))
@@ -84,7 +84,7 @@ exec /tmp/swerex/bin/swerex-remote --port "$SWEREX_PORT" --auth-token ""
 
 
 @pytest.mark.skipif(not os.environ.get("PACKAGE_INDEX"), reason="downloads for half a minute: `make network`")
-def test_the_server_is_installed_from_the_package_index_in_a_tool_of_ones_own(configured, live):
+def test_the_server_is_installed_from_the_package_index_in_another_tool(configured, live):
     tool = ToolSpec(name="mine", image="python:3.11")
 
     async def main():
@@ -98,7 +98,7 @@ def test_the_server_is_installed_from_the_package_index_in_a_tool_of_ones_own(co
     assert not live()
 
 
-def test_a_server_that_does_not_start_says_why_and_leaves_nothing(configured, live):
+def test_a_server_that_does_not_start_has_a_reason_and_leaves_nothing(configured, live):
     config = configured(tool=ToolSpec(name="bare", image="python:3.11"))
     with pytest.raises(CommandFailedError, match=r"exit code 127(?s:.)*swerex-remote(?s:.)*pip install swe-rex"):
         asyncio.run(config.get_deployment().start())
@@ -114,7 +114,7 @@ def test_a_server_that_is_too_slow_is_given_up_within_the_startup_timeout(config
     assert not live()
 
 
-def test_an_instance_that_fails_to_start_is_told(configured, sandboxes, live):
+def test_an_instance_that_fails_to_start_is_reported(configured, sandboxes, live):
     sandboxes.transition("instance.start", "fail", reason="no such image")
     with pytest.raises(InstanceFailedError):
         asyncio.run(configured().get_deployment().start())

@@ -1,4 +1,4 @@
-"""What an agent does in its sandbox by SWE-ReX, and what becomes of it when something goes wrong."""
+"""What an agent does in its sandbox by SWE-ReX, and what happens on failures."""
 
 import asyncio
 import os
@@ -94,7 +94,7 @@ def test_shells_commands_and_files(configured, ags_config, tmp_path):
         with pytest.raises(CommandTimeoutError):
             await runtime.execute(Command(command=["sleep", "60"], timeout=0.5))
 
-        # What is none of SWE-ReX.
+        # A response that is not one of SWE-ReX.
         await runtime.execute(Command(command="python3 -m http.server 9000 >/dev/null 2>&1 &", shell=True))
         other = connect(SwerexServer(instance_id=runtime.instance_id, port=9000), ags_config)
         while "Nothing listens" in (alive := await other.is_alive()).message:
@@ -140,7 +140,7 @@ def test_shells_commands_and_files(configured, ags_config, tmp_path):
     assert (tmp_path / "binary").read_bytes() == b"\x00\xff\x01"
 
 
-def test_a_token_that_expires_in_the_middle_is_acquired_anew(configured, sandboxes, monkeypatch):
+def test_a_token_that_expires_in_the_middle_is_replaced(configured, sandboxes, monkeypatch):
     def since(entry):
         latest = sandboxes.requests()
         return [(one["operation"].rsplit("/", 1)[-1], one["outcome"]) for one in latest[: latest.index(entry)]][::-1]
@@ -174,7 +174,7 @@ def test_a_token_that_expires_in_the_middle_is_acquired_anew(configured, sandbox
     with_agent(configured(), work)
 
 
-def test_a_sandbox_that_ends_is_told_from_a_command_that_fails(configured, sandboxes):
+def test_a_sandbox_that_ends_is_distinct_from_a_command_that_fails(configured, sandboxes):
     async def work(runtime):
         await runtime.create_session(shell())
         with pytest.raises(NonZeroExitCodeError):
@@ -214,13 +214,13 @@ def test_a_lost_connection_is_an_unknown_outcome_and_nothing_is_sent_twice(confi
         await runtime.create_session(shell())
         sandboxes.stream_fault("cut", port=8000, path="run_in_session", after_seconds=1)
         with pytest.raises(OutcomeUnknownError, match="may have been executed"):
-            await runtime.run_in_session(BashAction(command="echo once >> /tmp/told; sleep 2", timeout=20))
-        told = await runtime.execute(Command(command=["cat", "/tmp/told"]))
+            await runtime.run_in_session(BashAction(command="echo once >> /tmp/runs; sleep 2", timeout=20))
+        told = await runtime.execute(Command(command=["cat", "/tmp/runs"]))
         assert told.stdout == "once\n"
-        # What may be repeated says so.
+        # Errors that allow a repetition are retryable.
         sandboxes.stream_fault("cut", port=8000, path="read_file")
         with pytest.raises(UnreachableError):
-            await runtime.read_file(ReadFileRequest(path="/tmp/told"))
+            await runtime.read_file(ReadFileRequest(path="/tmp/runs"))
         sandboxes.stream_fault("status", port=8000, path="execute", status=504)
         with pytest.raises(OutcomeUnknownError):
             await runtime.execute(Command(command=["true"]))
@@ -252,7 +252,7 @@ def test_a_sandbox_cannot_make_the_client_call_what_it_names(tmp_path):
     assert isinstance(exception_of({"class_path": "builtins.FileNotFoundError", "message": "x"}), FileNotFoundError)
 
 
-def test_without_its_package_the_module_says_what_to_install():
+def test_without_its_package_the_module_names_what_to_install():
     script = "import sys; sys.modules['swerex'] = None; import ags_flows, ags_flows.flows; import ags_flows.swerex"
     told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
     assert told.stderr.strip().splitlines()[-1] == (

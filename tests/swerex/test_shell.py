@@ -68,8 +68,8 @@ def test_outcomes_of_a_step(configured, ags_config):
         def run(command, **options):
             return run_in_shell.fn(server, command, config=ags_config, **options)
 
-        failed = run("cd /tmp; echo told; (exit 9)")
-        assert (failed.exit_code, failed.stdout.strip(), failed.instance_id) == (9, "told", server.instance_id)
+        failed = run("cd /tmp; echo done; (exit 9)")
+        assert (failed.exit_code, failed.stdout.strip(), failed.instance_id) == (9, "done", server.instance_id)
         with pytest.raises(CommandFailedError, match="exit code 3"):
             run("(exit 3)", check=True)
         with pytest.raises(CommandTimeoutError, match="limit of 1 s"):
@@ -109,8 +109,8 @@ def test_any_command_has_its_outcome_and_the_next_step_works(configured, ags_con
             return got.exit_code, got.stdout
 
         assert outcome(HEREDOC) == (0, "hello 2\n")
-        assert outcome("echo told; exit 3") == (3, "told\n")
-        assert outcome("set -e\necho told\nfalse\necho never") == (1, "told\n")
+        assert outcome("echo done; exit 3") == (3, "done\n")
+        assert outcome("set -e\necho done\nfalse\necho never") == (1, "done\n")
         assert outcome("set -u; echo $unset_variable; echo never")[0] != 0
         assert outcome('cat; read line; echo "read: $line"') == (0, "read: \n")
         assert outcome("python3 -i")[0] == 0

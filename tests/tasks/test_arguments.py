@@ -59,7 +59,7 @@ WRONG = {
     "local": ["", "a\0b", "\ud800", b"bytes", 5, True, ["a"], object()],
     **{name: NO_FLAG for name, rule in RULES.items() if rule is RULES["check"]},
 }
-"""Values that are no value of an argument. All others take a text that is not empty, or a model."""
+"""Values that are invalid for an argument. All others take a text that is not empty, or a model."""
 
 
 def wrong_of(parameter, annotation):

@@ -64,7 +64,7 @@ display(HTML("<b>bold</b>"), Markdown("# head"), JSON({{"a": [1]}}), Image(base6
     assert "png" in image.formats()
 
 
-def test_contexts_have_variables_of_their_own(instance, ags_config):
+def test_contexts_have_separate_variables(instance, ags_config):
     run_code.fn(instance, "x = 1", config=ags_config)
     context = create_code_context.fn(instance, cwd="/tmp", config=ags_config)
     other = run_code.fn(instance, "import os; ('x' in dir(), os.getcwd())", context=context, config=ags_config)
@@ -90,7 +90,7 @@ def test_an_unknown_language_is_refused_before_any_request(ags_emulator, ags_con
     assert ags_emulator.overview()["requests"] == before
 
 
-def test_a_tool_without_an_interpreter_is_told(ags_config):
+def test_a_tool_without_an_interpreter_has_a_clear_error(ags_config):
     tool = wait_tool_active.fn(
         create_tool.fn(ToolSpec(name="plain", image="python:3.11"), config=ags_config), config=ags_config
     )
@@ -114,7 +114,7 @@ def test_a_repeated_step_gets_the_result_of_the_first_time(instance, ags_config,
     assert exec_command.fn(instance, "cat count", durable=False, config=ags_config).stdout == "x"
 
 
-def test_a_lost_answer_is_an_unknown_outcome_and_nothing_is_repeated(
+def test_a_lost_response_is_an_unknown_outcome_and_nothing_is_repeated(
     instance, ags_config, ags_emulator, prefect_server
 ):
     code = "import time\nopen('count', 'a').write('x')\nprint('begun' * 1000, flush=True)\ntime.sleep(30)"
@@ -173,7 +173,7 @@ def test_half_a_pair_of_surrogates_is_replaced(instance, ags_config):
     assert got.model_dump_json()
 
 
-def test_tables_have_all_columns_and_missing_values_are_none(instance, ags_config):
+def test_tables_have_all_columns_and_null_for_missing_values(instance, ags_config):
     code = """
 import pandas
 frame = pandas.DataFrame([[1, pandas.NaT, pandas.NA], [2, pandas.Timestamp("2026-01-02"), 3]], columns=["a", "a", "b"])

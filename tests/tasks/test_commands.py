@@ -64,14 +64,14 @@ def test_the_size_of_the_whole_environment_is_checked(run, durable):
 
 
 @pytest.mark.parametrize("command", ["", "  ", [], "a\0b"])
-def test_a_command_that_is_none_is_refused_before_any_request(ags_emulator, ags_config, command):
+def test_an_invalid_command_is_refused_before_any_request(ags_emulator, ags_config, command):
     before = ags_emulator.overview()["requests"]
     with pytest.raises(ConfigurationError, match="^command"):
         exec_command.fn("sbi-1", command, config=ags_config)
     assert ags_emulator.overview()["requests"] == before
 
 
-def test_a_command_in_the_background_is_waited_for_by_whoever_has_its_handle(instance, ags_config):
+def test_any_holder_of_its_handle_can_wait_for_a_command_in_the_background(instance, ags_config):
     handle = start_command.fn(instance, "for i in 1 2 3; do echo $i; sleep 0.3; done; exit 4", config=ags_config)
     restored = CommandHandle.model_validate_json(handle.model_dump_json())
     result = wait_command.fn(restored, config=ags_config)

@@ -1,4 +1,4 @@
-"""Instances against the emulator: overrides, snapshots, clones, lists, pauses; and what is told when it cannot be."""
+"""Instances against the emulator: overrides, snapshots, clones, lists, pauses, and their errors."""
 
 import httpx
 import pytest
@@ -79,7 +79,7 @@ def test_a_command_that_is_overridden_is_what_runs(start, ags_config):
     assert run(instance, "sleep 0.5; cat /tmp/ran", ags_config) == "it"
 
 
-def test_an_override_that_is_left_out_stops_the_instance_and_is_told(start, ags_config, monkeypatch):
+def test_an_override_that_is_left_out_stops_the_instance_and_is_an_error(start, ags_config, monkeypatch):
     control = ags_config.control_plane()
     send = control._transport.call
 
@@ -124,7 +124,7 @@ def test_instances_are_listed_over_all_pages_and_filtered_by_metadata(tool, ags_
     assert [one.id for one in ended] == [listed[0].id]
 
 
-def test_an_instance_is_extended_paused_and_resumed_with_a_timeout_of_its_own(start, ags_config):
+def test_an_instance_is_extended_paused_and_resumed_with_a_timeout(start, ags_config):
     instance = start(timeout="5m")
     assert tasks.extend_instance.fn(instance, "20m", config=ags_config).timeout == 1200
     run(instance, "echo kept > note", ags_config)
@@ -138,7 +138,7 @@ def test_an_instance_is_extended_paused_and_resumed_with_a_timeout_of_its_own(st
     tasks.stop_instance.fn(instance, config=ags_config)
 
 
-def test_quotas_tell_what_is_used_and_what_is_left(start, ags_config, ags_emulator):
+def test_quotas_have_what_is_used_and_what_is_left(start, ags_config, ags_emulator):
     ags_emulator.limits(quotas=True, instances=5)
     start()
     quotas = tasks.get_quotas.fn(config=ags_config)
@@ -146,17 +146,17 @@ def test_quotas_tell_what_is_used_and_what_is_left(start, ags_config, ags_emulat
     assert "instances 1 of 5" in str(quotas)
 
 
-# What goes wrong, and what the message says.
+# What goes wrong, and the messages.
 
 
-def test_a_quota_that_is_reached_is_told_with_what_is_in_use_and_what_to_do(start, ags_emulator):
+def test_a_quota_that_is_reached_is_an_error_with_the_usage_and_a_hint(start, ags_emulator):
     ags_emulator.limits(quotas=True, instances=1)
     start()
     with pytest.raises(QuotaExceededError, match=r"instances 1 of 1.*ags-flows ps.*ags-flows stop"):
         start()
 
 
-def test_a_lease_that_is_over_is_told_by_every_step(start, ags_config, ags_emulator):
+def test_a_lease_that_is_over_is_reported_by_every_step(start, ags_config, ags_emulator):
     instance = start(timeout="1m")
     ags_emulator.advance(61)
     wait_instance_status(ags_config.control_plane(), instance.id, goal="STOPPED", timeout=30)
@@ -184,12 +184,12 @@ def test_a_wrong_argument_is_refused_before_any_request(start, ags_config, optio
     assert tasks.list_instances.fn(config=ags_config) == []
 
 
-def test_neither_tool_nor_snapshot_is_told(ags_config):
+def test_neither_tool_nor_snapshot_has_a_clear_error(ags_config):
     with pytest.raises(ConfigurationError, match="tool is empty"):
         tasks.start_instance.fn(config=ags_config)
 
 
-def test_what_is_not_there_is_told_with_its_name(start, ags_config):
+def test_what_is_not_there_is_named_in_the_error(start, ags_config):
     with pytest.raises(NotFoundError, match="nightly"):
         start(tool="nightly")
     with pytest.raises(NotFoundError, match="gone"):
@@ -198,7 +198,7 @@ def test_what_is_not_there_is_told_with_its_name(start, ags_config):
         start(mount_options=[MountOption(name="other", mount_path="/data")])
 
 
-def test_a_tool_that_is_not_ready_is_told(ags_config, ags_emulator):
+def test_a_tool_that_is_not_ready_has_a_clear_error(ags_config, ags_emulator):
     ags_emulator.transition("tool.create", "seconds", 30)
     tool = tasks.create_tool.fn(ToolSpec(name="slow", image="python:3.11"), config=ags_config)
     with pytest.raises(ConflictError, match="wait_tool_active"):

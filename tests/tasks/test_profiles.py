@@ -1,4 +1,4 @@
-"""Whatever a login profile does: our own scripts are not disturbed, and what the caller gave beats the profile.
+"""No login profile disturbs the scripts of this package, and the caller's values override the profile.
 
 All operations of all users run side by side under one profile; each test reads the outcome of one of them.
 """
@@ -186,7 +186,7 @@ def interpreter(ags_emulator_process):
 
 @pytest.fixture(params=PROFILES, scope="module")
 def outcomes(request, interpreter, tmp_path_factory):
-    """What became of each check of each user under one profile, and how long the longest one took."""
+    """The result of each check of each user under one profile, and how long the longest one took."""
     config, instance = interpreter
     plane = open_plane(config.connection(), instance.id).plane
     for user, home in USERS.items():

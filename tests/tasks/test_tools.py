@@ -1,4 +1,4 @@
-"""Tools against the emulator: created, ensured, listed, changed, deleted; and what is told when it cannot be."""
+"""Tools against the emulator: created, ensured, listed, changed, deleted, and their errors."""
 
 import threading
 
@@ -119,7 +119,7 @@ def test_a_tool_in_use_is_replaced_when_its_instances_have_ended(ensure, ags_con
     timer.join()
 
 
-def test_a_tool_of_somebody_else_is_used_but_never_changed(ensure, ags_config):
+def test_a_tool_of_another_owner_is_used_but_never_changed(ensure, ags_config):
     other = ags_config.control_plane().create_tool(ToolSpec(name="etl", image="python:3.11", tags={"theirs": "yes"}))
     found = ensure()
     assert (found.outcome, found.id) == ("found", other)
@@ -140,7 +140,7 @@ def test_a_change_by_hand_is_undone_and_tags_of_others_stay(ensure, ags_config):
     assert ensure(env={"MODE": "fast"}).outcome == "found"
 
 
-def test_a_failed_tool_is_made_anew(ensure):
+def test_a_failed_tool_is_created_again(ensure):
     with pytest.raises(ToolFailedError):
         ensure(image="nowhere.invalid/etl:1")
     assert ensure().outcome == "replaced"
@@ -159,7 +159,7 @@ def test_tools_are_listed_over_all_pages_by_name_type_status_and_tag(ags_config)
     assert len(tasks.list_tools.fn(limit=101, config=ags_config)) == 101
 
 
-def test_a_tool_is_deleted_when_nobody_uses_it_any_more(ensure, ags_config, ags_emulator):
+def test_a_tool_is_deleted_when_it_is_not_used_any_more(ensure, ags_config, ags_emulator):
     tool = ensure()
     instance = tasks.start_instance.fn(tool, config=ags_config)
     with pytest.raises(ConflictError, match="Stop its instances first"):
@@ -189,10 +189,10 @@ def test_the_registry_follows_the_host_of_the_image(ensure, ags_config):
     assert shown["CustomConfiguration"]["ImageRegistryType"] == "personal"
 
 
-# What goes wrong, and what the message says.
+# What goes wrong, and the messages.
 
 
-def test_a_name_that_another_tool_has_is_told_with_three_ways_out(ags_config):
+def test_a_name_that_another_tool_has_is_an_error_with_three_hints(ags_config):
     tasks.create_tool.fn(ToolSpec(name="taken", image="python:3.11"), config=ags_config)
     with pytest.raises(ConflictError, match=r"named 'taken' already .*its name instead.*ensure_tool.*another name"):
         tasks.create_tool.fn(ToolSpec(name="taken", image="python:3.12"), config=ags_config)
@@ -219,7 +219,7 @@ def test_a_tool_that_is_being_deleted_is_waited_for(ags_config, ags_emulator):
     assert tasks.create_tool.fn(spec, config=ags_config).id != first.id
 
 
-def test_an_image_that_cannot_be_pulled_is_told_with_the_three_usual_causes(ags_config):
+def test_an_image_that_cannot_be_pulled_is_an_error_with_the_three_usual_causes(ags_config):
     tool = tasks.create_tool.fn(ToolSpec(name="typo", image="nowhere.invalid/etl:1"), config=ags_config)
     with pytest.raises(ToolFailedError, match=r"no such host.*linux/amd64.*image_registry_type.*role_arn"):
         tasks.wait_tool_active.fn(tool, config=ags_config)
@@ -232,13 +232,13 @@ def test_the_wrong_registry_type_is_refused_before_any_request(image):
         ToolSpec(name="etl", image=image, image_registry_type=wrong)
 
 
-def test_a_missing_role_is_told_with_the_field_and_the_variable(ags_config):
+def test_a_missing_role_is_an_error_with_the_field_and_the_variable(ags_config):
     mount = StorageMount(name="in", mount_path="/mnt/in", source=CosSource(bucket="in-125"))
     with pytest.raises(InvalidRequestError, match=r"RoleArn.*role_arn \(or TENCENTCLOUD_ROLE_ARN\)"):
         tasks.create_tool.fn(ToolSpec(name="etl", image="python:3.11", mounts=(mount,)), config=ags_config)
 
 
-def test_a_quota_of_tools_is_told_with_what_is_in_use(ags_config, ags_emulator):
+def test_a_quota_of_tools_is_an_error_with_the_usage(ags_config, ags_emulator):
     ags_emulator.limits(quotas=True, tools=3)
     tasks.create_tool.fn(ToolSpec(name="third", image="python:3.11"), config=ags_config)
     with pytest.raises(QuotaExceededError, match=r"tools 3 of 3"):

@@ -80,7 +80,7 @@ def test_trees_come_back_byte_by_byte(plane, tmp_path, first, second):
     files = upload_directory(plane, places[0], remote).files
     assert download_directory(plane, remote, places[2]).files == files
     assert read(os.fsencode(places[2])) == first
-    # Once more, over what is there; then something else, which no old content shines through.
+    # Again, over what is there; then something else, which no old content shines through.
     upload_directory(plane, places[0], remote)
     download_directory(plane, remote, places[1])
     assert read(os.fsencode(places[1])) == first

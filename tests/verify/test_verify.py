@@ -43,7 +43,7 @@ def left(config):
     return tools, [one.id for one in control.list_instances() if one.status not in ENDED]
 
 
-def test_there_are_some_sixty_checks_with_sentences_of_their_own():
+def test_there_are_about_sixty_checks_with_different_sentences():
     checks = checks_of()
     assert len(checks) >= 60 and len({check.sentence for check in checks}) == len(checks)
     assert all(check.sentence[0].isupper() and not check.sentence.endswith(".") for check in checks)
@@ -59,7 +59,7 @@ def test_all_is_as_expected_in_the_emulator_and_nothing_is_left(ags_config):
 
 
 @pytest.mark.timeout(300)
-def test_all_is_as_expected_with_tls_and_a_start_at_once(trusting):
+def test_all_is_as_expected_with_tls_and_an_immediate_start(trusting):
     with Emulator(tls=True, start="at-once") as emulator, trusting(emulator):
         only = ["credentials", "instances", "tokens", "gateway", "files", "durable commands", "pause and resume"]
         results, account = run(config_for(emulator), only)
@@ -156,7 +156,7 @@ def test_the_next_run_deletes_what_a_killed_one_left_behind(ags_config, monkeypa
     living.close()
 
 
-#: Unlike the emulator in everything that a profile can say.
+#: Unlike the emulator in everything that a profile can contain.
 OTHER = {
     "start.status": "RUNNING",
     "start.repeat": "refuse",
@@ -216,7 +216,7 @@ def test_durations_differ_when_they_are_far_apart(one, other, differ):
 
 
 @pytest.mark.parametrize("text", [None, "", "[]", "{}", '{"format": 2}'])
-def test_a_file_that_is_no_profile_is_refused_by_both(tmp_path, text):
+def test_a_file_that_is_not_a_profile_is_refused_by_both(tmp_path, text):
     file = tmp_path / "profile.json"
     if text is not None:
         file.write_text(text)

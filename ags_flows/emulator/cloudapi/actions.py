@@ -1,4 +1,4 @@
-"""The actions: what each reads from its request, asks of the world, and answers."""
+"""The actions: what each reads from its request, asks of the world, and returns."""
 
 from __future__ import annotations
 
@@ -314,7 +314,7 @@ ACTIONS: dict[str, Action] = {
     "UpdateSandboxTool": update_sandbox_tool,
 }
 
-#: Actions that the account answers without a region.
+#: Actions that need no region.
 WITHOUT_REGION = frozenset({"AcquireSandboxInstanceToken", "CreateAPIKey", "DeleteAPIKey", "DescribeAPIKeyList"})
 
 
@@ -372,7 +372,7 @@ def _read(instances: list[Instance]) -> list[Json]:
 
 
 async def _at_once(region: Region, instance: Instance) -> None:
-    """Wait for the step when it is declared to be over before the answer."""
+    """Wait for the step if it is declared to end before the response."""
     if instance.pending is not None and instance.pending.at_once:
         await region.instances.settle(instance)
 

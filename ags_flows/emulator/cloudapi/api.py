@@ -1,6 +1,6 @@
-"""One request of the Cloud API: read, checked, carried out, answered.
+"""One request of the Cloud API: read, checked and executed.
 
-Errors are answered with HTTP status 200, as the Cloud API does: ``{"Response": {"Error": {...}, "RequestId": ...}}``.
+Errors have HTTP status 200, as the Cloud API does: ``{"Response": {"Error": {...}, "RequestId": ...}}``.
 """
 
 from __future__ import annotations
@@ -30,11 +30,10 @@ class CloudApi:
     """The Cloud API over one world."""
 
     def __init__(self, world: World) -> None:
-        """Serve one world."""
         self._world = world
 
     async def answer(self, method: str, path: str, query: str, headers: Mapping[str, str], body: bytes) -> Json:
-        """Return the answer's body.
+        """Return the body of the response.
 
         Args:
             method: The HTTP method.

@@ -34,7 +34,7 @@ def parsed(action: str, query: str) -> Json:
 
 
 def _shaped(kind: schema.Kind | None, value: Any) -> Any:
-    """Return a value of strings in the shape that its type has; as it is where it does not fit."""
+    """Return a value of strings in the shape of its type; unchanged if it does not fit."""
     if kind is None:
         return value
     if kind.many and isinstance(value, dict) and all(key.isdecimal() for key in value):

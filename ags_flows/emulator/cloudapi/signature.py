@@ -1,4 +1,4 @@
-"""TC3-HMAC-SHA256: who signed a request, and whether the signature is right."""
+"""TC3-HMAC-SHA256: checks the signature of a request."""
 
 from __future__ import annotations
 

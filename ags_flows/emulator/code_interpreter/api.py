@@ -43,15 +43,14 @@ class Api:
     """The routes of one code interpreter, an ASGI application.
 
     Raises, when it is called:
-        ConnectionError: The answer breaks off; the connection is to be closed without a proper end.
+        ConnectionError: The response breaks off; close the connection without a proper end.
     """
 
     def __init__(self, interpreter: CodeInterpreter) -> None:
-        """Serve an interpreter."""
         self._interpreter = interpreter
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
+        """Handle one request."""
         if scope["type"] != "http":
             return
         try:
@@ -110,13 +109,13 @@ class Api:
     async def _execute(self, body: dict[str, Any], receive: Receive, send: Send) -> None:
         code = body.get("code")
         if not isinstance(code, str):
-            raise _Refusal(400, "code: has to be text")
+            raise _Refusal(400, "code must be a string")
         context_id, language = _text(body, "context_id"), _text(body, "language")
         if context_id and language:
             raise _Refusal(400, "Only one of context_id or language can be provided")
         variables = body.get("env_vars") or {}
         if not isinstance(variables, dict) or not all(isinstance(value, str) for value in variables.values()):
-            raise _Refusal(400, "env_vars: has to be a mapping of names to texts")
+            raise _Refusal(400, "env_vars must be an object of strings")
         context = self._context(context_id) if context_id else self._interpreter.default(language)
         gone = asyncio.ensure_future(_disconnected(receive))
         try:
@@ -132,7 +131,7 @@ class Api:
             await asyncio.gather(gone, return_exceptions=True)
 
     async def _stream(self, context: Context, execution: Execution, gone: asyncio.Future[None], send: Send) -> None:
-        """Pass on what comes of an execution, until it ends or the client goes away."""
+        """Pass on the output of an execution, until it ends or the client goes away."""
         waiting: asyncio.Future[Any] | None = None
         try:
             while True:
@@ -207,7 +206,7 @@ async def _read_object(receive: Receive) -> dict[str, Any]:
 def _text(body: dict[str, Any], name: str) -> str | None:
     value = body.get(name)
     if value is not None and not isinstance(value, str):
-        raise _Refusal(400, f"{name}: has to be text")
+        raise _Refusal(400, f"{name} must be a string")
     return value
 
 

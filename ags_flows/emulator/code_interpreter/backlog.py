@@ -27,7 +27,6 @@ class Backlog:
     """
 
     def __init__(self, limit: int = LIMIT) -> None:
-        """Start empty."""
         self._half = limit // 2
         self._first: deque[tuple[Message, int]] = deque()
         self._last: deque[tuple[Message, int]] = deque()

@@ -16,7 +16,7 @@ HOME = "/home/user"
 
 
 class Restarted(Exception):
-    """The context was started anew while something was executed in it."""
+    """The context was restarted while it executed code."""
 
 
 class Context:
@@ -56,7 +56,7 @@ class Context:
         return {"id": self.context_id, "language": self.language, "cwd": self.cwd}
 
     async def start(self) -> Kernel:
-        """Return its kernel; starts one where there is none, or none any more.
+        """Return its kernel; start one if there is none or it has ended.
 
         Raises:
             NoKernel: There is no kernel for the language.
@@ -96,7 +96,7 @@ class Context:
         return kernel, execution
 
     def abandon(self, kernel: Kernel, execution: Execution) -> None:
-        """Interrupt an execution whose client has gone away, once the kernel is at it."""
+        """Interrupt an execution whose client has gone away, once the kernel executes it."""
         task = asyncio.ensure_future(_interrupt(kernel, execution))
         self._abandoned.add(task)
         task.add_done_callback(self._abandoned.discard)

@@ -9,11 +9,11 @@ from typing import Any
 from .backlog import Backlog
 
 QUIET = 5.0
-"""Seconds without a message after which an execution ends that a kernel has answered, and not declared done."""
+"""Seconds without a message after which an execution ends that the kernel replied to but never reported as idle."""
 
 
 class Execution:
-    """One request to a kernel and what comes of it.
+    """One request to a kernel, and its output.
 
     Args:
         forget: Called at its end.
@@ -22,7 +22,7 @@ class Execution:
 
     Attributes:
         messages: Pairs of a message's type and content; None at the end, an exception when the kernel ended before.
-        began: Whether the kernel is at it, or was.
+        began: Whether the kernel has started it.
         ended: Whether it is done.
         mark: See above.
     """
@@ -48,7 +48,7 @@ class Execution:
             elif content["execution_state"] == "idle" and self.mark is None:
                 self.end(None)
         elif kind == "execute_reply":
-            # All else of it comes as output: an error does not always, and one that was not executed has none.
+            # Other replies come as output too. An error does not always, and a skipped request has no output.
             if content.get("status") == "error" and self._failure is None:
                 self._failure = content
             elif content.get("status") == "aborted":
@@ -67,7 +67,7 @@ class Execution:
             self.messages.put_nowait((kind, content))
 
     def answered(self) -> None:
-        """Note that the kernel has done all of it: the end is to come soon, and is given up after a silence."""
+        """Note the kernel's reply. The idle state must follow soon; after a silence, end without it."""
         if not self._watched:
             self._watched = True
             self._watch()

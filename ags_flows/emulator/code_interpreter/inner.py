@@ -1,4 +1,4 @@
-"""The code interpreter's port as programs inside of the sandbox see it."""
+"""The code interpreter's port for programs inside of the sandbox."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class InnerServer:
         self._opening = asyncio.ensure_future(self._open(sandbox, port, app))
 
     async def close(self) -> None:
-        """Stop to listen and cut what is connected."""
-        # Not cancelled: a thread may be about to make the socket, and nobody would close it.
+        """Stop listening and cut all connections."""
+        # Not cancelled: a thread may be about to create the socket, which would then stay open.
         await asyncio.gather(self._opening, return_exceptions=True)
         if self._server is not None:
             self._server.close()
@@ -51,6 +51,6 @@ class InnerServer:
         try:
             listener = await asyncio.to_thread(sandbox.listen, port)
         except OSError as error:
-            logger.info("port %d of a sandbox is not to be had inside of it: %s", port, error)
+            logger.info("port %d is not available inside of a sandbox: %s", port, error)
             return
         self._server = await asyncio.get_running_loop().create_server(protocol, sock=listener)

@@ -1,4 +1,4 @@
-"""The code interpreter of one sandbox: its contexts, and who may still use them."""
+"""The code interpreter of one sandbox: its contexts and their kernels."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ PORT = 49999
 
 
 class Access(Protocol):
-    """Who may use the sandbox."""
+    """Checks the tokens of a sandbox."""
 
     def accepts(self, token: str | None) -> bool:
-        """Whether a token is good."""
+        """Return True if the token is valid."""
         ...
 
 
@@ -32,7 +32,7 @@ class CodeInterpreter:
 
     Args:
         sandbox: Where the kernels run; it has been given `interpreter_binds()`.
-        access: Who may use it. The gateway has checked it where AuthMode asks for it; nothing is checked here.
+        access: Checks tokens. The gateway does that where AuthMode requires it; nothing is checked here.
         env: The environment of all kernels.
 
     Attributes:
@@ -89,7 +89,7 @@ class CodeInterpreter:
         return context
 
     async def remove(self, context: Context) -> None:
-        """End a context; a default one is made anew when it is next asked for."""
+        """End a context; a default one is created again at its next use."""
         self._contexts.pop(context.context_id, None)
         for language, known in list(self._defaults.items()):
             if known is context:
@@ -102,7 +102,7 @@ class CodeInterpreter:
         return self._closed or not self._sandbox.alive
 
     async def close(self) -> None:
-        """End all; answers that are under way break off, as they do when a sandbox is killed."""
+        """End everything; responses that are being sent break off, as they do when a sandbox is killed."""
         if self._closed:
             return
         self._closed = True

@@ -24,19 +24,18 @@ _CHANNELS = ("shell", "iopub", "stdin", "control", "hb")
 _OUTPUT = ("stream", "execute_result", "display_data", "update_display_data")
 _END_TIMEOUT = 5.0
 _KEPT = 4096
-# Of its own session, so that an interrupt reaches what it started; its directory may be missing.
+# In a new session, so that an interrupt reaches its child processes; its directory may be missing.
 _START = 'cd -- "$0" 2>/dev/null; exec {session}"$@"'
 
 
 class KernelFailed(Exception):
-    """A kernel did not start; says what it printed."""
+    """A kernel did not start. The message has its output."""
 
 
 class Kernel:
     """A kernel. Use `start`."""
 
     def __init__(self, sandbox: Any, recipe: Recipe) -> None:
-        """Hold what it is made of."""
         self._sandbox = sandbox
         self._recipe = recipe
         self._name = f"kernel-{uuid.uuid4().hex[:12]}"
@@ -47,7 +46,7 @@ class Kernel:
         self._relays: list[Relay] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._running: dict[str, Execution] = {}
-        #: Those whose output comes in their order, whatever request a message names.
+        #: Executions whose output comes in their order: messages may name another request.
         self._marked: list[Execution] = []
         self._markers: dict[str, Execution] = {}
         self._said = bytearray()
@@ -62,7 +61,7 @@ class Kernel:
         Args:
             sandbox: Where.
             recipe: What to start.
-            cwd: Its working directory; the home where there is no such directory.
+            cwd: Its working directory; the home if there is no such directory.
             env: Its environment.
             context: Of ZeroMQ.
 
@@ -75,7 +74,7 @@ class Kernel:
             await asyncio.wait_for(kernel._start(cwd, env, context), START_TIMEOUT)
         except asyncio.TimeoutError:
             await kernel.close(KernelFailed("it did not start"))
-            raise KernelFailed(f"it did not answer within {START_TIMEOUT:g} seconds. {kernel._tail()}") from None
+            raise KernelFailed(f"it did not reply within {START_TIMEOUT:g} seconds. {kernel._tail()}") from None
         except BaseException as error:
             await kernel.close(error)
             raise
@@ -116,7 +115,7 @@ class Kernel:
             self._marked.remove(execution)
 
     async def interrupt(self) -> None:
-        """Interrupt what it does."""
+        """Interrupt what it executes."""
         if not self.alive:
             return
         if self._recipe.by_signal:
@@ -126,10 +125,10 @@ class Kernel:
             self._client.control_channel.send(message)
 
     async def close(self, reason: BaseException, *, with_sandbox: bool = False) -> None:
-        """End it; once more is a success.
+        """End it. Idempotent.
 
         Args:
-            reason: What it was executing ends with that.
+            reason: The error that ends its executions.
             with_sandbox: Whether the sandbox ends next, and with it all that the kernel started.
         """
         if self._closed:
@@ -204,7 +203,7 @@ class Kernel:
     async def _listening(self, port: int) -> None:
         while True:
             if self._process.returncode is not None:
-                # What it said last is on its way.
+                # Its last output may still be on the way.
                 await asyncio.sleep(0.1)
                 raise KernelFailed(f"it ended with code {self._process.returncode}. {self._tail()}")
             try:
@@ -235,7 +234,7 @@ class Kernel:
             asyncio.ensure_future(self._read(client.shell_channel)),
             asyncio.ensure_future(self._read(client.control_channel)),
         ]
-        # Its output reaches us only once it has taken our subscription: asked until an answer comes that way.
+        # Its output arrives only after it has accepted our subscription: send requests until a reply comes that way.
         pause = 0.02
         while not self._ready.is_set():
             client.kernel_info()

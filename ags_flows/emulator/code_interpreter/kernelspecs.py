@@ -41,7 +41,7 @@ def installed_kernels() -> dict[str, KernelSpec]:
             continue
         language = str(spec.get("language", "")).lower()
         if language in _LANGUAGES and spec.get("argv"):
-            # R writes what its locale has not as numbers.
+            # R prints characters that its locale does not have as numbers.
             env = {"LC_CTYPE": "C.UTF-8"} if language == "r" else {}
             env |= {str(name): str(value) for name, value in (spec.get("env") or {}).items()}
             by_signal = spec.get("interrupt_mode", "signal") == "signal"

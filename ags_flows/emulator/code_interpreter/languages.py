@@ -16,8 +16,8 @@ DEFAULTS = ("python", "javascript")
 CONNECTION_FILE = "{connection_file}"
 
 MARK = "{mark}"
-# Deno sends output from another thread than its states, late, and in the name of whatever it executes then. The value
-# of the last expression stays what it was.
+# Deno sends output from another thread than its states: late, and as output of the request that it executes then. The
+# value of the last expression is kept.
 _PRINT_MARK = "console.log({mark}), globalThis._"
 _DENO = ("javascript", "typescript", "deno")
 _ADVICE = {
@@ -29,8 +29,8 @@ _ADVICE = {
 }
 
 
-# The kernel of Java drops output of which more than a thousand pieces wait to be sent: after some it gives them time.
-# Other kernels than JJava are left as they are.
+# The kernel of Java drops output if more than a thousand pieces wait to be sent. A short sleep after some pieces gives
+# it time. Other kernels than JJava are not changed.
 _PACE_OUTPUT = """
 try {
     Object io = Class.forName("org.dflib.jjava.jupyter.kernel.BaseKernel").getMethod("notebookKernel").invoke(null);
@@ -79,7 +79,7 @@ class Recipe:
 
 
 def language_named(name: str | None) -> str:
-    """Return the language that somebody means; Python unless another is named."""
+    """Return the language with a name or an alias; Python if the name is None."""
     language = (name or "python").strip().lower() or "python"
     return ALIASES.get(language, language)
 
@@ -88,7 +88,7 @@ def recipe_for(language: str, places: Places) -> Recipe:
     """Return how the kernel of a language is started.
 
     Raises:
-        NoKernel: There is none; says how to install it.
+        NoKernel: There is no kernel for it. The message explains how to install one.
     """
     if language == "python" and has_package("ipykernel"):
         return _of_python("ipykernel", places)

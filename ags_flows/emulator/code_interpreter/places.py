@@ -30,11 +30,11 @@ class Places:
 
     Attributes:
         python: The interpreter of kernels that are written in Python.
-        libraries: Where it finds its shared library, and nothing else is; or None.
+        libraries: A directory with only its shared library, or None.
         packages: Directories of packages.
         scripts: The directory of `launch.py`.
         deno: The program, or None.
-        binds: What has to be mounted for it.
+        binds: The mounts that it needs.
         kernels: Kernels that are installed with a specification, by language.
     """
 
@@ -48,12 +48,12 @@ class Places:
 
 
 def interpreter_binds() -> tuple[Bind, ...]:
-    """Return what a sandbox needs from the host for its code interpreter; nothing where there are no namespaces."""
+    """Return what a sandbox needs from the host for its code interpreter; nothing if there are no namespaces."""
     return isolated_places().binds if isolation().bwrap is not None else ()
 
 
 def prefect_binds(directory: Path) -> tuple[Bind, ...]:
-    """Return the command `prefect` for a sandbox that has `interpreter_binds`; nothing where there are no namespaces.
+    """Return the command `prefect` for a sandbox that has `interpreter_binds`; nothing if there are no namespaces.
 
     Args:
         directory: Where the command's script is written on the host.
@@ -133,7 +133,7 @@ def isolated_places() -> Places:
 
 
 def has_package(name: str) -> bool:
-    """Whether kernels can import a package."""
+    """Return True if kernels can import a package."""
     return importlib.util.find_spec(name) is not None
 
 

@@ -45,7 +45,7 @@ class Relay:
         try:
             await self._connected(reader, writer)
         except (OSError, asyncio.CancelledError):
-            # Nothing listens yet, or no more: whoever connected tries again.
+            # Nothing listens on the port at the moment: the client tries again.
             pass
         finally:
             self._serving.discard(task)

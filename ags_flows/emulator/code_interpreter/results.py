@@ -1,4 +1,4 @@
-"""What a kernel says, as lines of the answer to `/execute`."""
+"""The messages of a kernel, as lines of the response to `/execute`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _FORMATS = {
 
 
 def line_of(kind: str, content: dict[str, Any], language: str) -> Line | None:
-    """Return the line for a message of Jupyter's protocol, None where there is none.
+    """Return the line for a message of Jupyter's protocol, None if there is none.
 
     Args:
         kind: The message's type.

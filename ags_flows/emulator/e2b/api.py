@@ -1,4 +1,4 @@
-"""The routes of E2B's API, with and without ``/v2``, and who may use them."""
+"""The routes of E2B's API, with and without ``/v2``, and the check of API keys."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MOST_BYTES = 4 * 1024 * 1024
 
 
 class Call:
-    """One request: what a route needs to answer it."""
+    """One request, as a route reads it."""
 
     def __init__(
         self,
@@ -78,7 +78,7 @@ _ROUTES: tuple[tuple[str, str, Route], ...] = (
     ("GET", "/templates/{id}", lambda call, name: call.templates.get(name)),
     ("DELETE", "/templates/{id}", lambda call, name: call.templates.delete(name)),
 )
-#: What E2B has and AGS has not, and what does its service there.
+#: What only E2B has, and what to use with AGS instead.
 _ABSENT = (
     (re.compile(r"/volumes(/.*)?"), "volumes", "a tool's StorageMounts"),
     (re.compile(r"/templates(/.*)?|/default-templates"), "builds and tags of templates", "CreateSandboxTool"),
@@ -100,7 +100,6 @@ class E2bApi:
     """
 
     def __init__(self, world: World, domain: str | None) -> None:
-        """Serve one world."""
         self._world = world
         self._domain = domain
 
@@ -110,7 +109,7 @@ class E2bApi:
         return _find(method, path)[0]
 
     async def answer(self, method: str, path: str, query: str, headers: Mapping[str, str], raw: bytes) -> Reply:
-        """Return the answer.
+        """Return the response.
 
         Args:
             method: The HTTP method.

@@ -21,7 +21,6 @@ class Body:
     """
 
     def __init__(self, raw: bytes) -> None:
-        """Parse it."""
         if not raw.strip():
             self.values: Json = {}
             return
@@ -35,7 +34,7 @@ class Body:
         self.values = values
 
     def has(self, name: str) -> bool:
-        """Whether a field is there and not null."""
+        """Return True if a field is present and not null."""
         return self.values.get(name) is not None
 
     def text(self, name: str, *, needed: bool = False) -> str:

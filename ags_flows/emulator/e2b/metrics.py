@@ -1,4 +1,4 @@
-"""What a sandbox has used: a sample whenever somebody asks, at most one a second."""
+"""What a sandbox has used: one sample for each request, at most one per second."""
 
 from __future__ import annotations
 

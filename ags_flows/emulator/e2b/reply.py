@@ -1,4 +1,4 @@
-"""What a route is asked with and answers with."""
+"""The query that a route reads and the reply that it returns."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..world.refusal import Refusal
 
 @dataclass(frozen=True)
 class Reply:
-    """An answer: its HTTP status, its JSON body (None: no body), its further headers."""
+    """A response: its HTTP status, its JSON body (None: no body), its further headers."""
 
     status: int
     body: Any = None
@@ -41,7 +41,7 @@ class Query:
         """Return a whole number.
 
         Raises:
-            Refusal: ``InvalidParameter`` when it is none.
+            Refusal: ``InvalidParameter`` when it is not an integer.
         """
         text = self.one(name)
         if text is None:

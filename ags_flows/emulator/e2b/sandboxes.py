@@ -35,7 +35,6 @@ class Sandboxes:
     """
 
     def __init__(self, world: World, region: Region, domain: str | None) -> None:
-        """Serve one request."""
         self._world = world
         self._region = region
         self._domain = domain

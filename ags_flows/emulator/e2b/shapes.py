@@ -44,7 +44,7 @@ _STATUS_OF = (
 
 
 def status_of(refusal: Refusal) -> int:
-    """Return the HTTP status of a refusal."""
+    """Return the HTTP status of a `Refusal`."""
     return next((status for code, status in _STATUS_OF if refusal.code.startswith(code)), 500)
 
 
@@ -74,7 +74,7 @@ def listed(instance: Instance, envd_version: str) -> Json:
     resources = (detail(instance.custom) or {}).get("Resources") or {}
     end = instance.expires_at
     if end is None:
-        # Persistent and paused sandboxes have no end; the API has no way to say so.
+        # Persistent and paused sandboxes have no end; the API has no value for that.
         end = instance.updated if instance.status == "PAUSED" else instance.started_at + 365 * 86400
     return {
         "templateID": instance.tool_id,

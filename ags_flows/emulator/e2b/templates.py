@@ -14,7 +14,6 @@ class Templates:
     """The routes below ``/templates``, and ``/snapshots``."""
 
     def __init__(self, world: World, region: Region) -> None:
-        """Serve one request."""
         self._world = world
         self._region = region
 

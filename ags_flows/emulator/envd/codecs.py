@@ -1,4 +1,4 @@
-"""How messages are read: as envd reads them, unknown fields ignored; what is no message is the caller's mistake."""
+"""How messages are read: like envd, ignore unknown fields, and report invalid messages as the caller's error."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ from connectrpc.errors import ConnectError
 
 
 class CheckedCodec:
-    """A codec that answers garbage with invalid_argument; by itself it would be an error of the server."""
+    """A codec that reports invalid data as invalid_argument. Without it, the caller would get an internal error."""
 
     def __init__(self, codec: Codec[Any, Any]) -> None:
-        """Wrap a codec."""
         self._codec = codec
 
     def name(self) -> str:
@@ -28,7 +27,7 @@ class CheckedCodec:
         """Return the message.
 
         Raises:
-            ConnectError: invalid_argument, for what is none.
+            ConnectError: invalid_argument, if the data is not such a message.
         """
         try:
             return self._codec.decode(data, message_class)

@@ -21,12 +21,11 @@ class Context:
 
     Attributes:
         env: Environment of every process, after PATH and HOME and before that of a call.
-        default_user: Who acts where nobody is named.
-        default_workdir: Where commands begin that name no directory; empty for the user's home.
+        default_user: The user of calls that name none.
+        default_workdir: The working directory of commands that name none; empty for the user's home.
     """
 
     def __init__(self, sandbox: Sandbox, env: Mapping[str, str], default_user: str, default_workdir: str) -> None:
-        """Hold them."""
         self.sandbox = sandbox
         self.env = {"E2B_SANDBOX": "true", "E2B_SANDBOX_ID": sandbox.spec.sandbox_id, **env}
         self.default_user = default_user

@@ -1,4 +1,4 @@
-"""What envd says of a file: Stat, ListDir, and the events of watchers."""
+"""How envd describes a file: in Stat, in ListDir, and in the events of watchers."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ XATTR = "user.e2b."
 
 
 def entry_of(context: Context, path: str) -> EntryInfo:
-    """Return what is at a path; a link tells of what it leads to.
+    """Return the entry at a path; for a link, that of its target.
 
     Raises:
-        OSError: There is nothing.
+        OSError: There is nothing at the path.
     """
     files = context.files
     own = files.lstat(path)

@@ -54,7 +54,6 @@ class Filesystem(FilesystemService):
     """The files of one sandbox."""
 
     def __init__(self, context: Context) -> None:
-        """Begin without watchers."""
         self._context = context
         self._watchers: dict[str, Watch] = {}
         self._streams: set[Watch] = set()

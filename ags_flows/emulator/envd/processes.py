@@ -53,7 +53,6 @@ class Processes(ProcessService):
     """The processes of one sandbox that were started through envd."""
 
     def __init__(self, context: Context) -> None:
-        """Begin without any."""
         self._context = context
         self._running: dict[int, Running] = {}
         self._ended: dict[int, Running] = {}
@@ -62,7 +61,7 @@ class Processes(ProcessService):
 
     @property
     def all(self) -> list[Running]:
-        """Those that run."""
+        """The processes that run."""
         return list(self._running.values())
 
     async def close(self) -> None:
@@ -99,7 +98,7 @@ class Processes(ProcessService):
             timer.cancel()
 
     async def connect(self, request: ConnectRequest, ctx: Any, /) -> AsyncIterator[ConnectResponse]:
-        """Stream what a process says from now on, or only its end if that was not long ago."""
+        """Stream the output of a process from now on, or only its end event if it ended a short time ago."""
         running = self._find(request.process, ended=True)
         listener = running.listen()
         try:
@@ -153,13 +152,13 @@ class Processes(ProcessService):
         if number is None:
             raise ConnectError(Code.UNIMPLEMENTED, f"invalid signal: {request.signal}")
         if running.send(number) and number == signal.SIGKILL:
-            # Whoever is told that it is killed may look for it at once.
+            # A client may look for the process as soon as it has this response.
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(running.process.wait(), KILL_TIMEOUT)
         return SendSignalResponse()
 
     async def close_stdin(self, request: CloseStdinRequest, ctx: Any, /) -> CloseStdinResponse:
-        """Close a process's input; once more is a success."""
+        """Close a process's input. Idempotent."""
         running = self._find(request.process)
         if running.process.has_terminal:
             raise ConnectError(Code.FAILED_PRECONDITION, "cannot close the stdin of a terminal, send Ctrl+D instead")
@@ -195,13 +194,13 @@ class Processes(ProcessService):
         except OSError as error:
             if error.errno == errno.ESRCH:
                 raise ConnectError(Code.UNAVAILABLE, GONE) from error
-            # Arguments that are too long are the caller's; too many processes or descriptors nobody's.
+            # The caller can fix arguments that are too long, but not a lack of processes or descriptors.
             code = Code.INVALID_ARGUMENT if error.errno == errno.E2BIG else Code.RESOURCE_EXHAUSTED
             raise ConnectError(code, f"error starting process: {error.strerror or error}") from error
         return Running(process, config, request.tag if request.has_field("tag") else None)
 
     def _pump(self, running: Running) -> None:
-        """Let a process run on, whoever listens, and remember its end for a while."""
+        """Follow a process with or without listeners, and remember its end for a while."""
         self._running[running.pid] = running
 
         def ended(task: asyncio.Task[None]) -> None:

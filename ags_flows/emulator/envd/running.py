@@ -1,4 +1,4 @@
-"""One process that was started through envd, and those who listen to it."""
+"""One process that was started through envd, and its listeners."""
 
 from __future__ import annotations
 
@@ -21,24 +21,23 @@ BEHIND = 16
 """How many pieces of output a listener may be behind before it holds the process up."""
 
 LAST_WORDS = 0.2
-"""Seconds for output that is still in the pipes of a process that was killed; its children may hold them for ever."""
+"""Seconds for output that is still in the pipes of a killed process. Its children may keep them open forever."""
 
 GONE = "the sandbox was not found"
 CUT_OFF = "the connection to the sandbox ended before the stream completed"
-"""What a stream is told whose sandbox has gone meanwhile: the SDKs look then what has become of it."""
+"""The error of a stream whose sandbox has ended. On this error, the SDKs look up the state of the sandbox."""
 
 
 class Listener:
-    """One stream of a process's events. The process waits for whoever reads too slowly."""
+    """One stream of a process's events. The process waits for a listener that reads too slowly."""
 
     def __init__(self) -> None:
-        """Listen from now on."""
         self._events: asyncio.Queue[ProcessEvent | None] = asyncio.Queue(BEHIND)
         self._left = asyncio.Event()
         self.lost = False
 
     async def tell(self, event: ProcessEvent | None) -> None:
-        """Give it an event, None for the end; waits while it is behind."""
+        """Pass it an event, None for the end. Wait while it is behind."""
         if self._left.is_set():
             return
         with suppress(asyncio.QueueFull):
@@ -53,7 +52,7 @@ class Listener:
             left.cancel()
 
     def lose(self) -> None:
-        """The sandbox is gone: end the stream at once, whatever is in it."""
+        """End the stream immediately and drop its events: the sandbox is gone."""
         self.lost = True
         while not self._events.empty():
             self._events.get_nowait()
@@ -61,11 +60,11 @@ class Listener:
         self._left.set()
 
     def leave(self) -> None:
-        """Nobody reads any more."""
+        """Note that the client has stopped reading."""
         self._left.set()
 
     async def events(self, keepalive: float, limit: float | None) -> AsyncIterator[ProcessEvent]:
-        """Give events until the end, and a sign of life when there is none for a while.
+        """Yield events until the end, and a keepalive event after a while without events.
 
         Args:
             keepalive: Seconds.
@@ -136,7 +135,7 @@ class Running:
         self._killed.set()
 
     async def pump(self) -> None:
-        """Pass output on until the end: all pipes closed, or the process killed; then tell the end."""
+        """Pass output on until the end: all pipes closed, or the process killed; then send the end event."""
         pumps = [asyncio.ensure_future(self._pump(*stream)) for stream in self._streams()]
         killed = asyncio.ensure_future(self._killed.wait())
         try:
@@ -166,7 +165,7 @@ class Running:
 
     async def _pump(self, stream: asyncio.StreamReader, name: events.Stream, chunk: int) -> None:
         while piece := await stream.read(chunk):
-            # Whoever listens gets it; with nobody there it is lost, as envd loses it.
+            # All listeners get it. Without listeners it is lost, as with envd.
             event = events.said(name, piece)
             for listener in list(self._listeners):
                 await listener.tell(event)

@@ -16,7 +16,7 @@ from starlette.responses import JSONResponse, Response
 
 from ..connection import cut
 from ..sandbox import Sandbox
-from ..signed_addresses import Expired, signed
+from ..signed_urls import Expired, signed
 from .codecs import codecs
 from .context import Context
 from .filesystem import Filesystem
@@ -35,10 +35,10 @@ _logger = logging.getLogger(__name__)
 
 
 class Access(Protocol):
-    """Who may use the sandbox."""
+    """Checks the tokens of a sandbox."""
 
     def accepts(self, token: str | None) -> bool:
-        """Whether a token opens it."""
+        """Return True if the token is valid."""
         ...
 
     def signing_tokens(self) -> Sequence[str]:
@@ -51,11 +51,11 @@ class Envd:
 
     Args:
         sandbox: The sandbox.
-        access: Who may use it.
+        access: Checks tokens.
         version: The version that it reports.
         env: Environment of every process.
-        default_user: Who acts where nobody is named.
-        default_workdir: Where commands begin, empty for the user's home.
+        default_user: The user of calls that name none.
+        default_workdir: The working directory of commands; empty for the user's home.
     """
 
     def __init__(
@@ -68,7 +68,6 @@ class Envd:
         default_user: str = "user",
         default_workdir: str = "",
     ) -> None:
-        """Serve nothing before `app` is called."""
         self.version = version
         self._access = access
         self._context = Context(sandbox, env or {}, default_user, default_workdir)
@@ -81,7 +80,7 @@ class Envd:
 
     @property
     def processes(self) -> list[dict[str, Any]]:
-        """What runs: id and command."""
+        """The processes that run: id and command."""
         return [
             {"pid": running.pid, "command": " ".join([running.config.cmd, *running.config.args])}
             for running in self._processes.all
@@ -95,7 +94,7 @@ class Envd:
         await self._filesystem.close()
 
     async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request (ASGI)."""
+        """Handle one request (ASGI)."""
         if scope["type"] != "http":
             if scope["type"] == "websocket":
                 await send({"type": "websocket.close", "code": 1003})
@@ -152,7 +151,7 @@ class Envd:
         return answer(404, f"{method} {path} not found")
 
     async def _init(self, request: Request) -> Response:
-        """Take environment and defaults; a token is needed, except by nobody who has none to give."""
+        """Set environment and defaults. The request needs a valid token, as all others do."""
         if not self._access.accepts(request.headers.get("x-access-token")):
             return answer(401, "unauthorized access, please provide a valid access token")
         try:
@@ -186,5 +185,5 @@ async def _call(service: Any, scope: Scope, receive: Receive, send: Send) -> Non
     try:
         await service(scope, receive, send)
     except Exception:
-        # It has been answered already; let through, it would cost the client its connection.
+        # The response has been sent. The error would close the client's connection if it were raised.
         _logger.exception("%s failed", scope["path"])

@@ -36,10 +36,9 @@ _KEY = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 
 
 class Refused(Exception):
-    """A request that is answered with an error."""
+    """A request that gets an error response."""
 
     def __init__(self, status: int, message: str) -> None:
-        """Keep status and message."""
         super().__init__(message)
         self.status = status
         self.message = message
@@ -51,7 +50,7 @@ def answer(status: int, message: str) -> Response:
 
 
 async def download(context: Context, request: Request) -> Response:
-    """Serve a file, with ranges, conditions, and gzip where it is asked for alone."""
+    """Serve a file, with ranges, conditions, and gzip if it is asked for alone."""
     path = _path(context, request)
     try:
         descriptor = await asyncio.to_thread(context.files.open, path, os.O_RDONLY | os.O_NONBLOCK)
@@ -80,7 +79,7 @@ async def download(context: Context, request: Request) -> Response:
             headers |= {"Content-Encoding": "gzip", "Content-Type": "application/octet-stream"}
             return StreamingResponse(_compressed(descriptor), headers=headers, background=close)
         if "range" not in request.headers:
-            # A file of /proc tells no size.
+            # A file of /proc has size 0.
             size = status.st_size or (None if await asyncio.to_thread(os.pread, descriptor, 1, 0) else 0)
             headers |= {"Accept-Ranges": "bytes"} | ({} if size is None else {"Content-Length": str(size)})
             content = _content(descriptor, size)
@@ -99,7 +98,7 @@ async def download(context: Context, request: Request) -> Response:
 
 
 async def upload(context: Context, request: Request) -> Response:
-    """Write the files of a request, and say what was written."""
+    """Write the files of a request, and return what was written."""
     user = _user(context, request)
     metadata = _metadata(request)
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -213,7 +212,7 @@ async def _pieces(part: UploadFile) -> AsyncIterator[bytes]:
 
 
 async def _content(descriptor: int, size: int | None) -> AsyncIterator[bytes]:
-    """Give as much as was announced, also of a file that somebody writes to meanwhile, such as a log; None: all."""
+    """Yield as much as was announced, also of a file that grows, such as a log; None: all."""
     while size != 0 and (piece := await asyncio.to_thread(os.read, descriptor, min(size or PIECE, PIECE))):
         size = None if size is None else size - len(piece)
         yield piece

@@ -22,7 +22,7 @@ _MODIFY, _ATTRIB, _MOVED_FROM, _MOVED_TO, _CREATE, _DELETE = 0x02, 0x04, 0x40, 0
 _IS_DIRECTORY = 0x40000000
 _HEADER = struct.Struct("iIII")
 
-# In the order in which Go's fsnotify tells them where one event is several.
+# In the order in which Go's fsnotify reports them if one event is several.
 _KINDS = (
     (_CREATE | _MOVED_TO, EventType.CREATE),
     (_MOVED_FROM, EventType.RENAME),
@@ -35,20 +35,19 @@ MOST_UNREAD = 10_000
 
 
 class Watch:
-    """One watch of a directory, of what is below it too where asked.
+    """One watch of a directory, of what is below it too if asked.
 
     Args:
         files: The sandbox's files.
         path: The directory.
         recursive: Whether directories in it are watched too.
-        describe: Returns what is at a path, for events that tell it; None for events without.
+        describe: Returns the entry at a path, for events that have one; None for events without entries.
 
     Raises:
         OSError: The directory cannot be watched.
     """
 
     def __init__(self, files: Tree, path: str, recursive: bool, describe: Callable[[str], EntryInfo] | None) -> None:
-        """Watch from now on."""
         self._files = files
         self._root = path
         self._recursive = recursive
@@ -80,7 +79,7 @@ class Watch:
         return events
 
     def close(self) -> None:
-        """End the watch; once more is a success."""
+        """End the watch. Idempotent."""
         if self._closed:
             return
         self._closed = True
@@ -90,7 +89,7 @@ class Watch:
         self._news.set()
 
     def _add(self, relative: str) -> None:
-        """Watch a directory by its name below the root, and those in it where asked."""
+        """Watch a directory by its name below the root, and those in it if asked."""
         path = posixpath.join(self._root, relative) if relative else self._root
         descriptor = self._files.open(path, os.O_RDONLY | os.O_DIRECTORY)
         try:

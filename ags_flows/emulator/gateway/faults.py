@@ -1,9 +1,8 @@
 """Faults of connections to sandboxes, on request.
 
-Kinds: `cut` closes the connection without an answer, or after so many bytes or seconds of one; `blackhole` keeps the
-connection and says nothing, or nothing more; `status` answers with an HTTP status, before or after the sandbox has
-executed the request; `delay` answers late; `slow` reads
-and writes so many bytes a second.
+Kinds: `cut` closes the connection without a response, or after a number of bytes or seconds of one; `blackhole` keeps
+the connection and sends nothing, or nothing more; `status` responds with an HTTP status, before or after the sandbox
+has executed the request; `delay` delays the response; `slow` limits reads and writes to a number of bytes per second.
 """
 
 from __future__ import annotations
@@ -36,9 +35,9 @@ class StreamFault:
         port: The port that it strikes, None for all.
         path: What the path has to contain, such as `/process.Process/Start`.
         times: How many requests it strikes, None for all until it is cleared.
-        after_bytes: `cut` and `blackhole`: so much of the answer passes before.
-        after_seconds: `cut` and `blackhole`: so long the answer passes before; `delay`: how late it is.
-        status: `status`: the answer.
+        after_bytes: `cut` and `blackhole`: the bytes of the response that pass before.
+        after_seconds: `cut` and `blackhole`: how long the response passes before; `delay`: how late it is.
+        status: `status`: the HTTP status of the response.
         executed: `status`: whether the sandbox executes the request first, and its response is dropped.
         bytes_per_second: `slow`: how much passes.
     """
@@ -56,7 +55,7 @@ class StreamFault:
     bytes_per_second: int = 65_536
 
     def strikes(self, instance_id: str, port: int, path: str) -> bool:
-        """Whether it is meant for a request."""
+        """Return True if it is meant for a request."""
         return (
             self.times != 0
             and self.instance_id in (None, instance_id)
@@ -69,7 +68,6 @@ class StreamFaults:
     """The faults that are declared at the moment."""
 
     def __init__(self) -> None:
-        """Begin without any."""
         self._faults: list[StreamFault] = []
         self._numbers = itertools.count(1)
         self._cleared = asyncio.Event()
@@ -81,7 +79,7 @@ class StreamFaults:
             ValueError: There is no such kind, or no such attribute.
         """
         if kind not in KINDS:
-            raise ValueError(f"kind {kind!r} is none of {', '.join(KINDS)}")
+            raise ValueError(f"kind {kind!r} is not one of {', '.join(KINDS)}")
         try:
             fault = StreamFault(next(self._numbers), kind, **more)
         except TypeError as error:
@@ -124,7 +122,7 @@ def _content(message: Message) -> bytes:
 
 
 def slow_receive(fault: StreamFault, receive: Receive) -> Receive:
-    """Return what takes a request as slowly as a fault says."""
+    """Return a receive function that is as slow as the fault."""
 
     async def slowly() -> Message:
         message = await receive()
@@ -139,10 +137,9 @@ async def dropped(message: Message) -> None:
 
 
 class FaultySend:
-    """The answer of a request that a fault strikes, as it reaches the client."""
+    """The response to a request that a fault strikes, as it reaches the client."""
 
     def __init__(self, fault: StreamFault, faults: StreamFaults, send: Send, abort: Callable[[], None]) -> None:
-        """Let the answer begin."""
         self._fault = fault
         self._faults = faults
         self._send = send

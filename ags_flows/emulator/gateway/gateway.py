@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol
 from urllib.parse import unquote
 
 from ..connection import cut
-from ..signed_addresses import PATH as SIGNED_PATH
+from ..signed_urls import PATH as SIGNED_PATH
 from .faults import Cut, FaultySend, StreamFaults, dropped, slow_receive
 from .proxy import BadAnswer, forward, forward_websocket, refuse_websocket
 from .routing import ENVD_PORT, INTERPRETER_PORT, Route, route_of, token_of
@@ -44,30 +44,30 @@ class GatewayTarget(Protocol):
 
     @property
     def by_e2b(self) -> bool:
-        """Whether an E2B client made it: then whoever asks is answered as E2B answers."""
+        """Whether an E2B client made it: then responses are as E2B's."""
         ...
 
     @property
     def masked_host(self) -> str | None:
-        """The host that servers in it are told in place of the real one; ``${PORT}`` stands for the port."""
+        """The host that servers in it see in place of the real one; ``${PORT}`` stands for the port."""
         ...
 
     def speaks_tls(self, port: int) -> bool:
-        """Whether what listens on a port speaks HTTPS."""
+        """Return True if what listens on a port speaks HTTPS."""
         ...
 
     @property
     def envd_app(self) -> Asgi:
-        """What serves port 49983; it checks tokens itself, since signed URLs need none."""
+        """The application on port 49983. It checks tokens itself, since signed URLs need none."""
         ...
 
     @property
     def code_app(self) -> Asgi | None:
-        """What serves port 49999, or None when that is an ordinary port."""
+        """The application on port 49999, or None if that is an ordinary port."""
         ...
 
     def accepts(self, token: str | None) -> bool:
-        """Whether a token opens its ports."""
+        """Return True if a token opens its ports."""
         ...
 
     def connect(self, port: int) -> socket.socket:
@@ -81,7 +81,7 @@ class Gateway:
     Args:
         lookup: Finds a sandbox by id.
         faults: Faults of connections.
-        signer: Finds the id of the sandbox that signed a request's address.
+        signer: Finds the id of the sandbox that signed a request's URL.
         status: Returns an HTTP status by its name and its default, see `world.profile`.
     """
 
@@ -92,7 +92,6 @@ class Gateway:
         signer: Callable[[Scope], str | None] = lambda scope: None,
         status: Callable[[str, int], int] = lambda name, default: default,
     ) -> None:
-        """Serve nothing before `app` is called."""
         self._lookup = lookup
         self._faults = faults or StreamFaults()
         self._signer = signer
@@ -101,7 +100,7 @@ class Gateway:
     def route(self, scope: Scope) -> Route | None:
         """Return where a request goes, None when it is not for a sandbox.
 
-        An address that the SDKs sign names no sandbox where all sandboxes have one host: its signature tells.
+        Where all sandboxes have one host, a URL that the SDKs sign names no sandbox: its signature identifies it.
         """
         route = route_of(scope)
         if route is None and scope["type"] == "http" and scope["path"] == SIGNED_PATH:
@@ -111,7 +110,7 @@ class Gateway:
         return route
 
     async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request (ASGI)."""
+        """Handle one request (ASGI)."""
         route = self.route(scope)
         assert route is not None
         fault = self._faults.strike(route.instance_id, route.port, scope["path"])
@@ -141,7 +140,7 @@ class Gateway:
             await asyncio.sleep(0)
 
     async def _held(self, receive: Receive, faulty: FaultySend) -> None:
-        """Strike before there is an answer; a client that gives up ends it."""
+        """Strike before there is a response; a client that gives up ends it."""
         strike = asyncio.ensure_future(faulty.strike())
         gone = asyncio.ensure_future(_disconnected(receive))
         try:
@@ -184,7 +183,7 @@ class Gateway:
             try:
                 await app({**scope, "path": unquote(path), "raw_path": path.encode("latin-1")}, receive, send)
             except ConnectionError:
-                # It ended in the middle of an answer.
+                # It ended in the middle of a response.
                 cut(scope)
                 raise Cut from None
             return
@@ -204,7 +203,7 @@ class Gateway:
         try:
             await forward(scope, receive, send, route.path, upstream, tls=tls)
         except BadAnswer as error:
-            await _refuse(scope, receive, send, 502, f"port {route.port} gave no HTTP answer: {error}")
+            await _refuse(scope, receive, send, 502, f"port {route.port} gave no HTTP response: {error}")
         except ConnectionError:
             cut(scope)
             raise Cut from None
@@ -212,7 +211,7 @@ class Gateway:
     async def _absent(
         self, scope: Scope, receive: Receive, send: Send, route: Route, target: GatewayTarget | None
     ) -> None:
-        """Say that a sandbox is gone: in E2B's words to E2B's SDKs, in AGS's to everybody else."""
+        """Respond that a sandbox is gone: to E2B's SDKs with E2B's text, to other clients with AGS's."""
         paused = target is not None and target.state == "paused"
         status, message = 502, "The sandbox was not found" + (": it is paused" if paused else "")
         if not (route.by_sdk or (target is not None and target.by_e2b)):

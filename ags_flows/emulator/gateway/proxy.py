@@ -1,4 +1,4 @@
-"""Passing a request on to a port of a sandbox, and its answer back, piece by piece."""
+"""Passing a request on to a port of a sandbox, and its response back, piece by piece."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _HANDSHAKE = frozenset({b"host", b"upgrade", b"connection", b"origin", b"user-ag
 
 
 class BadAnswer(Exception):
-    """What listens on the port does not speak HTTP, or broke off before it answered."""
+    """The server on the port does not speak HTTP, or closed the connection before it responded."""
 
 
 async def forward(
@@ -44,8 +44,8 @@ async def forward(
     """Pass one HTTP request on, by TLS where the port speaks it.
 
     Raises:
-        BadAnswer: Nothing was answered yet.
-        ConnectionError: The answer broke off in the middle.
+        BadAnswer: There was no response yet.
+        ConnectionError: The response broke off in the middle.
     """
     try:
         reader, writer = await asyncio.open_connection(sock=upstream, **_encryption(tls))
@@ -91,7 +91,7 @@ async def _send_up(
         writer.write(connection.send(h11.EndOfMessage()) or b"")
         await writer.drain()
     except (ConnectionError, h11.LocalProtocolError):
-        # It answered early, or closed: what it said is read by the other task.
+        # It responded early, or closed: the other task reads the response.
         pass
     while (await receive())["type"] != "http.disconnect":
         pass
@@ -106,7 +106,7 @@ async def _send_down(send: Send, connection: h11.Connection, reader: asyncio.Str
             if event is h11.NEED_DATA:
                 piece = await reader.read(PIECE)
                 if not piece and not answered:
-                    raise BadAnswer("it closed the connection without an answer")
+                    raise BadAnswer("it closed the connection without a response")
                 connection.receive_data(piece)
                 continue
         except (h11.RemoteProtocolError, ConnectionError) as error:
@@ -124,7 +124,7 @@ async def _send_down(send: Send, connection: h11.Connection, reader: asyncio.Str
             return
         elif isinstance(event, h11.ConnectionClosed) or event is h11.PAUSED:
             if not answered:
-                raise BadAnswer("the connection was closed without an answer")
+                raise BadAnswer("the connection was closed without a response")
             return
 
 
@@ -205,7 +205,7 @@ async def forward_websocket(
 
 
 async def refuse_websocket(scope: Scope, send: Send, status: int, body: bytes) -> None:
-    """Answer a handshake with an HTTP status, where the server can, else by closing it."""
+    """Respond to a handshake with an HTTP status if the server can, else close it."""
     if "websocket.http.response" in scope.get("extensions", {}):
         headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
         await send({"type": "websocket.http.response.start", "status": status, "headers": headers})
@@ -222,7 +222,7 @@ async def _messages_down(peer: Any, send: Send) -> None:
     except ConnectionClosed:
         pass
     code = peer.close_code or 1000
-    # 1005 and 1006 say that no code was sent; they may not be sent themselves.
+    # 1005 and 1006 mean that no code was sent; they must not be sent.
     reason = peer.close_reason or ""
     await send({"type": "websocket.close", "code": 1000 if code in (1005, 1006) else code, "reason": reason})
 

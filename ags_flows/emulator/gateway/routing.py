@@ -27,7 +27,7 @@ class Route(NamedTuple):
         instance_id: The sandbox.
         port: The port in it.
         path: The path there, encoded as it came.
-        by_sdk: Whether it came with E2B's headers: their SDKs expect E2B's words for what is gone.
+        by_sdk: Whether it came with E2B's headers: E2B's SDKs expect E2B's text for a sandbox that is gone.
     """
 
     instance_id: str

@@ -62,7 +62,7 @@ def _sweep(group: Path) -> None:
 
 @functools.cache
 def limits(controller: str) -> bool:
-    """Whether groups below this process's own can have limits of a kind: `memory` or `pids`."""
+    """Return True if groups below this process's own can have limits of a kind: `memory` or `pids`."""
     return own_group() is not None and (_delegates(controller) or controller in _older_groups())
 
 
@@ -75,7 +75,7 @@ def _delegates(controller: str) -> bool:
         if controller not in (group / "cgroup.controllers").read_text().split():
             return False
         if controller not in (group / "cgroup.subtree_control").read_text().split():
-            # Refused where the group has processes of its own, as that of most services has.
+            # The kernel refuses this for a group that contains processes, as those of most services do.
             (group / "cgroup.subtree_control").write_text(f"+{controller}")
     except OSError:
         return False
@@ -89,7 +89,7 @@ def _limit(name: str, controller: str, limit: int, *files: str) -> None:
         name: The group's name.
         controller: What is limited.
         limit: How much of it.
-        files: Where it is said in version 2, and where in version 1.
+        files: The file for it in version 2, and that in version 1.
     """
     unified = own_group()
     if unified is not None and _delegates(controller):
@@ -115,7 +115,7 @@ class Cgroup:
 
     @classmethod
     def make(cls, name: str, memory_bytes: int | None) -> Cgroup | None:
-        """Return a new group, None where there are none."""
+        """Return a new group, None if there are none."""
         parent = own_group()
         if parent is None:
             return None
@@ -139,7 +139,7 @@ class Cgroup:
 
     @property
     def path(self) -> Path:
-        """Where it is."""
+        """Its path."""
         return self._path
 
     def add(self, *pids: int) -> None:
@@ -150,7 +150,7 @@ class Cgroup:
                     os.write(entry, str(pid).encode())
 
     def freeze(self, frozen: bool) -> None:
-        """Stop all that is in it, or let it go on; returns when that is so. Blocking."""
+        """Stop all its processes, or let them go on; return when that is done. Blocking."""
         try:
             (self._path / "cgroup.freeze").write_text("1" if frozen else "0")
             deadline = time.monotonic() + FREEZE_TIMEOUT
@@ -163,7 +163,7 @@ class Cgroup:
             return
 
     def has_frozen(self, pid: int) -> bool:
-        """Whether a process is in it while it is frozen."""
+        """Return True if a process is in it while it is frozen."""
         try:
             if "frozen 1" not in (self._path / "cgroup.events").read_text().splitlines():
                 return False

@@ -29,12 +29,12 @@ class _Refused(Exception):
 
 
 class Egress:
-    """A forward proxy: CONNECT for whatever is encrypted, and plain HTTP. It reaches other machines, never this one.
+    """A forward proxy: CONNECT for encrypted connections, and plain HTTP. It reaches other machines, never this one.
 
     Args:
         listener: A socket that listens inside the sandbox; the proxy closes it.
         reach: Which machines it may go to.
-        hostname: What the sandbox calls itself: for that name its programs need no proxy.
+        hostname: The host name of the sandbox: its programs use no proxy for it.
     """
 
     def __init__(self, listener: socket.socket, reach: Reach = EVERYWHERE, hostname: str = "") -> None:
@@ -50,7 +50,7 @@ class Egress:
 
     @property
     def environment(self) -> dict[str, str]:
-        """By which programs in the sandbox find it."""
+        """The variables by which programs in the sandbox find it."""
         names = {"http_proxy": self.url, "https_proxy": self.url, "no_proxy": self._own}
         return {**names, **{name.upper(): value for name, value in names.items()}}
 
@@ -62,7 +62,7 @@ class Egress:
                 task.cancel()
 
     def close(self) -> None:
-        """Cut what is open and serve no more."""
+        """Cut all open connections and stop serving."""
         for task in list(self._tasks):
             task.cancel()
         # Its task may be waiting on it: the loop must forget it first.
@@ -159,12 +159,12 @@ async def _connect(host: str, port: int, reach: Reach) -> tuple[asyncio.StreamRe
         except (OSError, asyncio.TimeoutError) as error:
             failure = error
             continue
-        # An address of this machine other than its loopback: both ends are the same.
+        # An IP address of this machine other than its loopback: both ends are the same.
         if writer.get_extra_info("sockname")[0] == writer.get_extra_info("peername")[0]:
             writer.transport.abort()
             raise _Refused("403 Forbidden", f"{host} is this machine: a sandbox reaches other machines only")
         return reader, writer
-    raise _Refused("502 Bad Gateway", f"{host}:{port}: {failure or 'no address'}")
+    raise _Refused("502 Bad Gateway", f"{host}:{port}: {failure or 'no IP address'}")
 
 
 def _is_own(address: str) -> bool:
@@ -176,7 +176,7 @@ def _is_own(address: str) -> bool:
 
 
 async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Write what is read, until the end of it."""
+    """Write what is read, until the end of the stream."""
     with contextlib.suppress(OSError):
         while piece := await reader.read(PIECE):
             writer.write(piece)

@@ -24,7 +24,7 @@ BACKLOG = 128
 _CLONE_FS, _CLONE_NEWNS, _CLONE_NEWNET = 0x200, 0x20000, 0x40000000
 _libc = ctypes.CDLL(None, use_errno=True)
 
-# Makes a socket inside of a network namespace and hands it over, for whoever may not enter it by a thread.
+# Makes a socket inside of a network namespace and hands it over, for a process that may not enter it by a thread.
 _HANDED_OVER = """
 import socket, sys
 ours = socket.socket(fileno=int(sys.argv[1]))

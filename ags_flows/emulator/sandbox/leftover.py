@@ -1,4 +1,7 @@
-"""Output of processes that outlive their emulator: they must be able to write when nobody reads, and to go on later."""
+"""Output of processes that outlive their emulator.
+
+They must be able to write while nothing reads their output, and to go on later.
+"""
 
 from __future__ import annotations
 
@@ -12,17 +15,18 @@ from pathlib import Path
 PIECE = 1 << 16
 
 
-def with_a_reader_of_its_own(descriptor: int) -> int:
+def with_own_reader(descriptor: int) -> int:
     """Return a descriptor in place of a pipe's end to write to; the one given is left open.
 
-    Who holds it can read the pipe too. So the pipe is never without a reader: who writes to it when the emulator has
-    gone is not ended by a signal, but may write as much as the pipe holds, and waits then for the next emulator.
+    The holder of this descriptor can read the pipe too, so that the pipe always has a reader. When the emulator has
+    ended, a process that writes is not killed by a signal. It may write as much as the pipe holds, and then waits for
+    the next emulator.
     """
     return os.open(f"/proc/self/fd/{descriptor}", os.O_RDWR | os.O_CLOEXEC)
 
 
 class Leftover:
-    """Reads what processes write that another emulator has started, and drops it: nobody is connected to them."""
+    """Reads and drops the output of processes that another emulator started: no client is connected to them."""
 
     def __init__(self, pids: Iterable[int]) -> None:
         """Read from now on, on the running loop.
@@ -38,7 +42,7 @@ class Leftover:
                     self._take(Path(f"/proc/{pid}/fd/{number}"), Path(f"/proc/{pid}/fdinfo/{number}"))
 
     def close(self) -> None:
-        """Read no more."""
+        """Stop reading."""
         for descriptor in list(self._pipes.values()):
             self._drop(descriptor)
 

@@ -1,4 +1,4 @@
-"""A sandbox in Linux namespaces of its own: one long-lived bubblewrap, which commands enter by nsenter."""
+"""A sandbox in its own Linux namespaces: one long-lived bubblewrap, which commands enter by nsenter."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _MS_NODEV, _MS_REMOUNT, _MS_BIND = 0x4, 0x20, 0x1000
 
 
 class NamespaceSandbox(Sandbox):
-    """A sandbox with processes, users, files, ports and a host name of its own."""
+    """A sandbox with separate processes, users, files, ports and host name."""
 
     def __init__(self, spec: SandboxSpec) -> None:
         """Hold the description; nothing runs yet. Use `Sandbox.start`."""
@@ -59,7 +59,7 @@ class NamespaceSandbox(Sandbox):
 
     @property
     def base_env(self) -> dict[str, str]:
-        """What every process of it finds in its environment, before anything else."""
+        """The environment of all of its processes, before other variables."""
         return {"PATH": f"{PATH}:{PYTHON}/bin" if python_prefix() else PATH}
 
     def connect(self, port: int) -> socket.socket:
@@ -75,13 +75,13 @@ class NamespaceSandbox(Sandbox):
         return listen_inside(self._init, port)
 
     async def freeze(self) -> None:
-        """Stop every process of it in its tracks: by its cgroup where it has one, which they do not notice."""
+        """Freeze all of its processes: by its cgroup if it has one, which they do not notice."""
         if self._cgroup is not None:
             await asyncio.to_thread(self._cgroup.freeze, True)
         await super().freeze()
 
     async def thaw(self) -> None:
-        """Let them go on."""
+        """Continue them."""
         await super().thaw()
         if self._cgroup is not None:
             await asyncio.to_thread(self._cgroup.freeze, False)
@@ -124,7 +124,7 @@ class NamespaceSandbox(Sandbox):
         return listener
 
     async def wait_dead(self) -> None:
-        """Return when it has ended, by `stop` or by itself."""
+        """Return when it has ended, by `stop` or otherwise."""
         if self._dead is not None:
             await asyncio.shield(self._dead)
 
@@ -253,23 +253,23 @@ class NamespaceSandbox(Sandbox):
             if Path(name).is_dir():
                 yield from ("--ro-bind", name, name)
         for bind in spec.binds:
-            # Parents that bubblewrap makes by itself are for their owner alone.
+            # Parent directories that bubblewrap creates are private to their owner.
             for parent in reversed(PurePosixPath(bind.target).parents):
                 yield from ("--dir", str(parent))
             yield from ("--ro-bind" if bind.readonly else "--bind", str(bind.source), bind.target)
         yield from ("--proc", "/proc", "--dev", "/dev", "--perms", "1777", "--tmpfs", "/dev/shm")
-        # The kernel goes by the number of the user here, not by what it may do: root inside would set up the host.
+        # The kernel checks the user id here, not the rights: root inside could change the host.
         for name in filter(os.path.exists, KERNEL_READ_ONLY):
             yield from ("--ro-bind", name, name)
         for name in filter(os.path.exists, KERNEL_HIDDEN):
             yield from ("--ro-bind", "/dev/null", name)
-        # Who starts anew without memory has booted, and can tell by this.
+        # A resume without memory is a boot: programs see it by a new boot id.
         yield from ("--perms", "0444", "--ro-bind-data", str(boot), "/proc/sys/kernel/random/boot_id")
-        # By a name of its own: `pkill sleep` inside must not end the sandbox.
+        # With a special name: `pkill sleep` inside must not end the sandbox.
         yield from ("--symlink", shutil.which("sleep", path=PATH) or "/bin/sleep", f"/dev/{_READY}", "--chdir", "/")
 
     def _wait_ready(self) -> int:
-        """Wait until the namespaces are whole: bubblewrap tells the id before it has mounted everything.
+        """Wait until the namespaces are whole: bubblewrap writes the id before it has mounted everything.
 
         Returns:
             The host's id of the process that keeps them.
@@ -352,7 +352,7 @@ class NamespaceSandbox(Sandbox):
 def _init_command() -> list[str]:
     """Return the command that keeps the namespaces."""
     sleep = os.path.realpath(shutil.which("sleep", path=PATH) or "/bin/sleep")
-    # Where all tools are one program, it goes by its name which of them it is.
+    # If all tools are one program, its name selects the tool.
     name = f"/dev/{_READY}" if os.path.basename(sleep) == "sleep" else "sleep"
     return [name, "2147483647"]
 

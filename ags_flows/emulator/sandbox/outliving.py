@@ -1,8 +1,9 @@
 """Sandboxes that outlive their emulator, and the warden that ends them when no other emulator takes them over.
 
-With a state directory a sandbox has a note on the host of which processes it is. An emulator that starts on the same
-directory goes on with those that still run. The warden is a process beside the emulator: once that has gone it ends
-each sandbox at its timeout, and at once those that have none. It is run as a script: nothing here but Python itself.
+With a state directory, each sandbox has a note on the host with the ids of its processes. An emulator that starts on
+the same directory adopts those that still run. The warden is a separate process. When its emulator has gone, it ends
+each sandbox at its timeout, and immediately those without one. It runs as a script that imports only the
+standard library.
 """
 
 from __future__ import annotations
@@ -72,10 +73,10 @@ class Elder:
 
 @dataclass(frozen=True)
 class Life:
-    """The processes of one sandbox, and whose it is.
+    """The processes of one sandbox, and the emulator that keeps it.
 
     Attributes:
-        keeper: The emulator that has it.
+        keeper: The emulator that keeps it.
         init: The host's id of the first process inside.
         init_start: When that began, in clock ticks since the machine did.
         bwrap: The id of the bubblewrap that waits for it.
@@ -149,7 +150,7 @@ class Warden:
         )
 
     def dismiss(self, left: bool) -> None:
-        """Say that this process goes in peace, and whether it leaves sandboxes behind."""
+        """Report that this process ends normally, and whether it leaves sandboxes running."""
         assert self._process.stdin is not None
         if left:
             self._process.stdin.close()
@@ -194,7 +195,7 @@ def _guard(directory: Path, keeper: str) -> None:
             if now is not None and now.keeper != keeper:
                 del mine[path]
             elif not life.lasts or now is None or due.get(path.name, 0.0) <= time.time():
-                # Also when somebody has removed the state directory.
+                # Also if the state directory was removed.
                 life.end()
                 del mine[path]
         time.sleep(_TICK)

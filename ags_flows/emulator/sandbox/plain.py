@@ -42,7 +42,7 @@ class PlainSandbox(Sandbox):
 
     @property
     def base_env(self) -> dict[str, str]:
-        """What every process of it finds in its environment, before anything else."""
+        """The environment of all of its processes, before other variables."""
         name, _, value = self._mark.partition("=")
         return {"PATH": os.environ.get("PATH", PATH), name: value}
 
@@ -71,11 +71,11 @@ class PlainSandbox(Sandbox):
         return "user" if number in (os.getuid(), os.getgid()) else str(number)
 
     async def wait_dead(self) -> None:
-        """Return when it has been stopped: by itself it never ends."""
+        """Return when it has been stopped: it never ends otherwise."""
         await self._ended.wait()
 
     async def stop(self) -> None:
-        """End every process of it and remove its directory; once more is a success."""
+        """End its processes and remove its directory. Idempotent."""
         await super().stop()
         self._ended.set()
 
@@ -117,7 +117,8 @@ class PlainSandbox(Sandbox):
     def _end(self) -> None:
         deadline = time.monotonic() + END_TIMEOUT
         quiet = 0
-        # Who is just executing a program has no environment for a moment: seen nobody twice is seen nobody.
+        # A process has no environment for a moment while it executes a program: only two empty looks mean that none is
+        # left.
         while quiet < 2 and time.monotonic() < deadline:
             pids = self._pids()
             quiet = 0 if pids else quiet + 1

@@ -13,16 +13,16 @@ import termios
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from .leftover import with_a_reader_of_its_own
+from .leftover import with_own_reader
 
 READ_LIMIT = 1 << 17
 
 _TIOCSPTLCK = 0x40045431
 _TIOCGPTPEER = 0x5441
 
-# Says its id on a descriptor, goes to its directory ($1), and becomes the command. Bash, since dash knows descriptors
+# Writes its id to a descriptor, goes to its directory ($1), and becomes the command. Bash, since dash knows descriptors
 # of one digit only; -p, so that no BASH_ENV of the command's environment is read here.
-_ENTER = '{counted}echo $$ >&{said}; exec {said}>&-; cd -- "$1" || exit 1; shift; exec "$@"'
+_ENTER = '{counted}echo $$ >&{number}; exec {number}>&-; cd -- "$1" || exit 1; shift; exec "$@"'
 # Goes into the sandbox's control group. Kernels before 5.16 refuse that to other users: then it is stopped by signals.
 _COUNTED = "{{ echo 0 >&{entry}; }} 2>/dev/null; exec {entry}>&-; "
 
@@ -79,7 +79,7 @@ class Process:
                     raise BrokenPipeError("the process has ended") from None
 
     def close_stdin(self) -> None:
-        """Close its input; once more is a success."""
+        """Close its input. Idempotent."""
         if self._stdin is not None:
             os.close(self._stdin)
             self._stdin = None
@@ -105,7 +105,7 @@ class Process:
         return True
 
     def release(self) -> None:
-        """Close what is open of it; output that nobody has read is lost."""
+        """Close its descriptors; output that was not read is lost."""
         for transport in self._transports:
             transport.close()
         self._transports.clear()
@@ -136,11 +136,11 @@ async def spawn(
         stdin: Whether its input can be written to.
         pty: Where terminals are made (the sandbox's own, so that they have names inside), the owner's id, columns and
             rows; or None for pipes.
-        cgroup: Descriptors; who writes `0` to them joins the sandbox's control group.
+        cgroup: Descriptors; a process that writes `0` to them joins the sandbox's control group.
         lasting: Whether it goes on, and may write, when this process has ended.
     """
     with _Held() as held:
-        said_read, said_write = held.add(*os.pipe())
+        pid_read, pid_write = held.add(*os.pipe())
         if pty is not None:
             master, slave = held.add(*_terminal(*pty))
             given, in_write = [slave] * 3, -1
@@ -152,24 +152,24 @@ async def spawn(
             out_read, out_write = held.add(*os.pipe())
             err_read, err_write = held.add(*os.pipe())
             if lasting:
-                (own,) = held.add(with_a_reader_of_its_own(out_write))
-                (own_too,) = held.add(with_a_reader_of_its_own(err_write))
+                (own,) = held.add(with_own_reader(out_write))
+                (own_too,) = held.add(with_own_reader(err_write))
                 for descriptor in (out_write, err_write):
                     os.close(held.take(descriptor))
                 out_write, err_write = own, own_too
             given = [in_read, out_write, err_write]
         counted = "".join(_COUNTED.format(entry=entry) for entry in cgroup)
-        inner = ["/bin/bash", "-p", "-c", _ENTER.format(said=said_write, counted=counted), "bash", cwd, *argv]
+        inner = ["/bin/bash", "-p", "-c", _ENTER.format(number=pid_write, counted=counted), "bash", cwd, *argv]
         popen = subprocess.Popen(
             [*enter, *(["setsid", "--ctty"] if pty is not None else []), *inner],
             stdin=given[0],
             stdout=given[1],
             stderr=given[2],
             env=dict(env),
-            pass_fds=[said_write, *cgroup],
+            pass_fds=[pid_write, *cgroup],
             start_new_session=True,
         )
-        for descriptor in {*given, said_write}:
+        for descriptor in {*given, pid_write}:
             os.close(held.take(descriptor))
         process = Process(popen)
         try:
@@ -183,11 +183,11 @@ async def spawn(
                     os.set_blocking(in_write, False)
                 process.stdout = await _reader(process, held.take(out_read))
                 process.stderr = await _reader(process, held.take(err_read))
-            said = await _read_line(held.take(said_read))
-            process.pid = int(said) if said.isdigit() else popen.pid
+            line = await _read_line(held.take(pid_read))
+            process.pid = int(line) if line.isdigit() else popen.pid
             _watch_end(process, popen, bool(enter))
         except BaseException:
-            # Out of descriptors, or nobody wants it any more.
+            # Out of descriptors, or the caller was cancelled.
             process.release()
             for pid in (*_children(popen.pid), popen.pid):
                 with contextlib.suppress(ProcessLookupError):
@@ -225,7 +225,7 @@ def _watch_end(process: Process, popen: subprocess.Popen[bytes], entered: bool) 
     pidfd = os.pidfd_open(popen.pid)
 
     def inner_ended() -> None:
-        # Where the process was stopped (SIGSTOP), nsenter has stopped itself too, and would never tell its end.
+        # Where the process was stopped (SIGSTOP), nsenter has stopped itself too, and would never report its end.
         assert process._inner is not None
         loop.remove_reader(process._inner)
         with contextlib.suppress(ProcessLookupError):
@@ -286,12 +286,12 @@ class _TerminalEnd(asyncio.StreamReaderProtocol):
 
 
 async def _read_line(descriptor: int) -> str:
-    """Return what a process says on a pipe before it closes it."""
+    """Return what a process writes to a pipe before it closes it."""
     loop = asyncio.get_running_loop()
     os.set_blocking(descriptor, False)
-    said = b""
+    line = b""
     try:
-        while not said.endswith(b"\n"):
+        while not line.endswith(b"\n"):
             ready: asyncio.Future[None] = loop.create_future()
             loop.add_reader(descriptor, _settle, ready)
             try:
@@ -301,10 +301,10 @@ async def _read_line(descriptor: int) -> str:
             piece = os.read(descriptor, 64)
             if not piece:
                 break
-            said += piece
+            line += piece
     finally:
         os.close(descriptor)
-    return said.decode().strip()
+    return line.decode().strip()
 
 
 def _settle(future: asyncio.Future[None]) -> None:

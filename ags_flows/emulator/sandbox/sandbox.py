@@ -26,7 +26,7 @@ from .spec import SandboxSpec, Usage
 from .tree import Tree, copy_tree
 
 IDENTITY = "/run/e2b"
-"""The directory with files that say which sandbox it is."""
+"""The directory with files from which programs read the sandbox's id."""
 
 FILLER = "/.full"
 """The file that takes all the room of a disk that is made full."""
@@ -36,7 +36,7 @@ class Sandbox(ABC):
     """A sandbox of this machine, as well isolated as it can be.
 
     Attributes:
-        spec: What it was to be.
+        spec: Its description.
         files: Its files, seen from the host.
     """
 
@@ -105,7 +105,7 @@ class Sandbox(ABC):
 
     @abstractmethod
     async def wait_dead(self) -> None:
-        """Return when it has ended, by `stop` or by itself."""
+        """Return when it has ended, by `stop` or otherwise."""
 
     @abstractmethod
     def connect(self, port: int) -> socket.socket:
@@ -150,12 +150,12 @@ class Sandbox(ABC):
     @property
     @abstractmethod
     def _terminals(self) -> str:
-        """Where terminals are made."""
+        """The path of the multiplexer for terminals."""
 
     @property
     @abstractmethod
     def _source(self) -> Path:
-        """Where its writable file system is on the host."""
+        """The host's path of its writable file system."""
 
     # What they share.
 
@@ -167,7 +167,7 @@ class Sandbox(ABC):
     @property
     @abstractmethod
     def base_env(self) -> dict[str, str]:
-        """What every process of it finds in its environment, before anything else."""
+        """The environment of all of its processes, before other variables."""
 
     def home(self, user: str) -> str | None:
         """Return the home of a user, None for one that is not there."""
@@ -225,11 +225,11 @@ class Sandbox(ABC):
 
     @property
     def _cgroup_entries(self) -> Sequence[int]:
-        """What a process writes to in order to be counted with the sandbox."""
+        """Descriptors by which a process joins the control group of the sandbox."""
         return ()
 
     def _introduce(self) -> None:
-        """Tell programs inside where they are, in the places where those of E2B look for it."""
+        """Write the sandbox's id where programs for E2B look for it."""
         # Not on the host's paths: a saved file system may have links in these places.
         with contextlib.suppress(OSError):
             self.files.make_directories(IDENTITY, self.owner("root"))
@@ -262,11 +262,11 @@ class Sandbox(ABC):
         return self.listen(0)
 
     async def freeze(self) -> None:
-        """Stop every process of it in its tracks."""
+        """Freeze all of its processes."""
         await asyncio.to_thread(self._halt.halt)
 
     async def thaw(self) -> None:
-        """Let them go on."""
+        """Continue them."""
         await asyncio.to_thread(self._halt.resume)
 
     async def save(self, target: Path) -> None:
@@ -309,7 +309,7 @@ class Sandbox(ABC):
         )
 
     def fill_disk(self, full: bool) -> None:
-        """Make every write fail for want of space, or no more; processes meet it where the storage has a size."""
+        """Let every write fail with "no space", or stop that. Processes see it if the storage has a size."""
         self.files.full = False
         if self.spec.storage_bytes and self._sized:
             if full:
@@ -325,7 +325,7 @@ class Sandbox(ABC):
         self.files.full = full
 
     async def stop(self) -> None:
-        """End every process of it and remove its directory; once more is a success."""
+        """End its processes and remove its directory. Idempotent."""
         if self._stopped:
             return
         self._stopped = True
@@ -341,7 +341,7 @@ class Sandbox(ABC):
         self.files.close()
 
     def _let_go(self) -> None:
-        """Serve its processes no more."""
+        """Stop serving its processes."""
         if self._egress is not None:
             self._egress.close()
             self._egress = None
@@ -362,5 +362,5 @@ class Sandbox(ABC):
             shutil.rmtree(self.spec.directory, ignore_errors=True)
 
     def _rests(self, pid: int) -> bool:
-        """Whether a process is stopped already, or has ended."""
+        """Return True if a process is stopped already, or has ended."""
         return is_at_rest(pid)

@@ -62,8 +62,8 @@ case $- in *i*) ;; *) return ;; esac
 PS1='\\u@\\h:\\w\\$ '
 """
 _LOGIN = '[ -n "$BASH" ] && [ -f ~/.bashrc ] && . ~/.bashrc'
-# Where all users are one there is no su, and nothing to become. The host's sudo, if there is one, has no setuid bit
-# here; su is a copy that has it, and PAM asks nobody.
+# Where all users are one there is no su, and no other user to become. The host's sudo, if there is one, has no setuid
+# bit here; su is a copy that has it, and PAM asks for no password.
 _SUDO = """\
 #!/bin/bash
 user=root login=
@@ -90,7 +90,7 @@ def build_skeleton(target: Path, hostname: str, root: bool) -> None:
     Args:
         target: The directory.
         hostname: The sandbox's name.
-        root: Whether users have ids of their own; else both are the one that is mapped.
+        root: Whether users have separate ids; else both have the one id that is mapped.
     """
     for name, mode in _DIRECTORIES.items():
         _make_directory(target / name, mode)
@@ -125,7 +125,7 @@ def make_mount_points(target: Path, points: Iterable[str], files: Iterable[str] 
     Root inside may have put a link in the way: bubblewrap would follow it to the host and make directories there.
 
     Args:
-        target: The file system, which nobody uses.
+        target: The file system. No sandbox may use it now.
         points: Absolute paths of directories; one that is a link on the host too is left as it is.
         files: Absolute paths of files.
     """
@@ -140,7 +140,7 @@ def make_mount_points(target: Path, points: Iterable[str], files: Iterable[str] 
 
 
 def _make_place(target: Path, point: str) -> Path:
-    """Make a directory below a file system, and replace what is none on the way to it."""
+    """Make a directory below a file system, and replace anything on the way to it that is not a directory."""
     place = target
     for part in point.strip("/").split("/"):
         place = place / part
@@ -154,7 +154,7 @@ def _make_place(target: Path, point: str) -> Path:
 @functools.cache
 def _files(root: bool) -> list[tuple[str, bytes | str, int]]:
     """Return what is the same in all sandboxes: name, content or the aim of a link, mode."""
-    # With one id for both, the first line decides what `whoami` says.
+    # With one id for both, the first line decides what `whoami` prints.
     ids = UID if root else dict.fromkeys(UID, 0)
     users = [f"{name}:x:{ids[name]}:{ids[name]}::{HOME[name]}:/bin/bash" for name in ("user", "root")]
     texts = {
@@ -203,7 +203,7 @@ def _make_directory(path: Path, mode: int) -> None:
     try:
         os.mkdir(path, mode)
     except FileExistsError:
-        # Something may be mounted there, which is not ours to change.
+        # Something may be mounted there, which must not be changed.
         with contextlib.suppress(PermissionError):
             os.chmod(path, mode)
     else:

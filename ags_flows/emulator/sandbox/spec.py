@@ -1,4 +1,4 @@
-"""What a sandbox is to be."""
+"""The description of a sandbox."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class SandboxSpec:
         hostname: What it calls itself.
         seed: A saved file system to start from.
         image: Files that a fresh file system has beside those of every sandbox.
-        keeper: Whose it is, for a sandbox that outlives this process; None ends it with this process.
+        keeper: The emulator that keeps it, for a sandbox that outlives this process; None ends it with this process.
     """
 
     sandbox_id: str

@@ -37,7 +37,6 @@ class Tree:
     """
 
     def __init__(self, root: int, *, chown: bool) -> None:
-        """Take over the descriptor."""
         self._root = root
         self._chown = chown
         self.full = False
@@ -111,7 +110,7 @@ class Tree:
         return resolved
 
     def readlink(self, path: str) -> str:
-        """Return what a link says."""
+        """Return the target of a link."""
         descriptor = self.open(path, os.O_PATH | os.O_NOFOLLOW)
         try:
             return os.readlink("", dir_fd=descriptor)
@@ -147,13 +146,13 @@ class Tree:
                     self._settle(name, parent, owner)
 
     def create(self, path: str, owner: tuple[int, int]) -> int:
-        """Return a descriptor to write a file anew; an existing one is emptied and given to `owner` too."""
+        """Return a descriptor to write a file; an existing one is emptied and given to `owner` too."""
         descriptor = self.open(path, os.O_WRONLY | os.O_CREAT | os.O_NONBLOCK, 0o644)
         try:
             before = os.fstat(descriptor)
             if not stat.S_ISREG(before.st_mode):
                 raise OSError(errno.EINVAL, "not a regular file", path)
-            # Nothing that is not needed: whoever watches the directory is to see what envd would show.
+            # Nothing that is not needed: watchers of the directory must see the same events as with envd.
             if before.st_size > 0:
                 os.ftruncate(descriptor, 0)
             elif before.st_nlink == 1 and before.st_mode & 0o644 != 0o644:
@@ -218,7 +217,7 @@ class Tree:
 
     @contextmanager
     def _parent(self, path: str) -> Iterator[tuple[int, str]]:
-        """Give a descriptor of the directory that holds a path, and the path's last name."""
+        """Yield a descriptor of the directory that holds a path, and the path's last name."""
         directory, name = posixpath.split(posixpath.normpath("/" + path.lstrip("/")))
         if not name:
             raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), path)
@@ -232,7 +231,8 @@ class Tree:
 def copy_tree(source: Path, target: Path) -> None:
     """Copy one file system with owners, links and modes, without what is mounted in it.
 
-    Mount points of the target are not ours to change, and only their attributes would be copied: that failure is none.
+    Mount points of the target must not be changed, and only their attributes would be copied: that failure is
+    ignored.
     """
     target.mkdir(parents=True, exist_ok=True)
     done = subprocess.run(

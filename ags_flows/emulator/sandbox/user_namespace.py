@@ -19,9 +19,9 @@ _WAIT = ("/bin/sh", "-c", "echo ready; read end")
 class UserNamespaces(NamedTuple):
     """Two namespaces, by descriptors.
 
-    Every user has the number in them that it has outside, so that files belong to whom they should. Whatever a program
-    inside may do as root it may do inside only: also one that is started there by this process and runs code of the
-    sandbox before it has given up its rights, as the loader of programs does.
+    Each user has the same number inside as outside, so that files keep their owners. What a program inside may do as
+    root, it may do only inside. This is also true for a program that this process starts there, and that runs code of
+    the sandbox before it has given up its rights, as the loader of programs does.
 
     Attributes:
         outer: Owns the sandboxes' mounts, so that what is mounted read-only stays so.
@@ -34,7 +34,7 @@ class UserNamespaces(NamedTuple):
 
 @functools.cache
 def user_namespaces() -> UserNamespaces | None:
-    """Return them, None where they cannot be made; made once in this process."""
+    """Return them, None if they cannot be made; made once in this process."""
     with contextlib.ExitStack() as stack:
         try:
             outer = stack.enter_context(_held([]))
@@ -42,7 +42,7 @@ def user_namespaces() -> UserNamespaces | None:
                 Path(f"/proc/{outer}/{name}").write_text(_EVERYBODY)
             enter = ["nsenter", "--user", "--preserve-credentials", "--target", str(outer), "--"]
             inner = stack.enter_context(_held(enter))
-            # Only a process of the outer one may say who is who in the inner one.
+            # Only a process of the outer one may map the users of the inner one.
             script = "; ".join(f"printf '{_EVERYBODY}' > /proc/{inner}/{name}" for name in _MAPS)
             subprocess.run([*enter, "/bin/sh", "-ec", script], check=True, capture_output=True, timeout=TIMEOUT)
             return UserNamespaces(_descriptor(outer), _descriptor(inner))
@@ -52,7 +52,7 @@ def user_namespaces() -> UserNamespaces | None:
 
 @contextlib.contextmanager
 def _held(enter: list[str]) -> Iterator[int]:
-    """Give the id of a process in a new user namespace, which ends with the block."""
+    """Yield the id of a process in a new user namespace, which ends with the block."""
     holder = subprocess.Popen(
         [*enter, "unshare", "--user", "--", *_WAIT],
         stdin=subprocess.PIPE,

@@ -66,8 +66,8 @@ async function refresh() {
   clearTimeout(waiting);
   try {
     const asked = search.value;
-    const answer = await fetch("/?q=" + encodeURIComponent(asked), { cache: "no-store" });
-    const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+    const response = await fetch("/?q=" + encodeURIComponent(asked), { cache: "no-store" });
+    const page = new DOMParser().parseFromString(await response.text(), "text/html");
     if (search.value === asked && String(getSelection()) === "") {
       const open = new Map([...document.querySelectorAll(folds)].map((one) => [one.id, one.open]));
       for (const one of page.querySelectorAll(folds)) one.open = open.get(one.id) ?? one.open;

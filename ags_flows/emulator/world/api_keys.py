@@ -77,7 +77,7 @@ class ApiKeys:
         self._world.store.drop("api_keys", key_id)
 
     def accepts(self, secret: str) -> bool:
-        """Whether a request with this key is the account's.
+        """Return True if a request with this key is the account's.
 
         Clients that insist on E2B's own form may write ``e2b_`` in place of ``ark_``.
         """

@@ -14,9 +14,9 @@ _DAY = 24 * 3600.0
 
 
 class ClientTokens:
-    """What was made for which token.
+    """The resources that were created for tokens.
 
-    Whether AGS answers a repeated request with the original resource or with ``FailedOperation.DuplicateRequest``
+    Whether AGS responds to a repeated request with the original resource or with ``FailedOperation.DuplicateRequest``
     is not documented; both can be switched on.
 
     Args:
@@ -27,7 +27,6 @@ class ClientTokens:
     def __init__(
         self, now: Callable[[], float], store: Store, on_repeat: Literal["replay", "refuse"] = "replay"
     ) -> None:
-        """Start with what the store holds."""
         self._now = now
         self._store = store
         self._usual = self.on_repeat = on_repeat
@@ -76,7 +75,7 @@ class ClientTokens:
             self._store.drop("client_tokens", name)
 
     def clear(self) -> None:
-        """Forget all tokens, and answer repeated ones as at first."""
+        """Forget all tokens, and handle repeated ones as at the start."""
         for name in self._made:
             self._store.drop("client_tokens", name)
         self._made.clear()

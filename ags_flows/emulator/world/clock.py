@@ -36,7 +36,6 @@ class Clock:
     """
 
     def __init__(self, offset: float = 0.0) -> None:
-        """Start at the present."""
         self._base = time.time() - time.monotonic()
         self.offset = offset
         self._heap: list[tuple[float, int, Alarm]] = []
@@ -48,7 +47,7 @@ class Clock:
         return self._base + time.monotonic() + self.offset
 
     def advance(self, seconds: float) -> None:
-        """Move time forward by so many seconds and ring all alarms that became due.
+        """Advance time by a number of seconds and ring all alarms that are due.
 
         Raises:
             ValueError: if seconds is negative.
@@ -67,7 +66,7 @@ class Clock:
         return alarm
 
     async def sleep(self, seconds: float) -> None:
-        """Wait for so many seconds of the emulator's time."""
+        """Wait for a number of seconds of the emulator's time."""
         woken = asyncio.get_running_loop().create_future()
 
         def wake() -> None:

@@ -210,7 +210,7 @@ def milli_cpus(text: str) -> int:
     """Return thousandths of a CPU of ``2``, ``0.5`` or ``500m``.
 
     Raises:
-        Refusal: when it is no positive quantity.
+        Refusal: when it is not a positive quantity.
     """
     try:
         amount = Decimal(text[:-1]) if text.endswith("m") else Decimal(text) * 1000
@@ -225,7 +225,7 @@ def kibibytes(text: str, field: str) -> int:
     """Return KiB of ``4Gi``, ``512Mi``, ``1G`` or a number of bytes.
 
     Raises:
-        Refusal: when it is no positive quantity.
+        Refusal: when it is not a positive quantity.
     """
     match = re.fullmatch(r"(\d{1,15}(?:\.\d{1,9})?)([A-Za-z]{0,2})", text, re.ASCII)
     if match:

@@ -23,7 +23,7 @@ def seconds_of(text: str, field: str, *, least: int = 1, most: int = DAY) -> int
         most: The longest allowed, in seconds.
 
     Raises:
-        Refusal: ``InvalidParameterValue.Timeout`` when it is no duration or out of range.
+        Refusal: ``InvalidParameterValue.Timeout`` when it is not a duration or is out of range.
     """
     if re.fullmatch(r"[0-9]{1,9}", text, re.ASCII):
         seconds = int(text)

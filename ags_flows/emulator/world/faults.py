@@ -3,13 +3,13 @@
 A fault waits for requests of one operation: an action of the Cloud API (``StartSandboxInstance``), a route of the
 E2B API (``POST /sandboxes``, ``DELETE /sandboxes/{id}``), or ``*`` for all. The kinds:
 
-- ``lost``: the request is carried out, then the connection is closed without an answer.
+- ``lost``: the request is carried out, then the connection is closed without a response.
 - ``cut``: the connection is closed before anything was done.
-- ``hang``: nothing is done and no answer comes until the fault is cleared or the client gives up.
+- ``hang``: nothing is done and no response comes until the fault is cleared or the client gives up.
 - ``error``: refused with ``code`` and ``message`` (default ``RequestLimitExceeded``).
-- ``status``: answered with the HTTP status ``status`` (default 503) and a plain body, nothing done.
+- ``status``: the response has the HTTP status ``status`` (default 503) and a plain body; nothing is done.
 - ``slow``: ``seconds`` pass before it is carried out.
-- ``late``: it is carried out, then ``seconds`` pass before the answer.
+- ``late``: it is carried out, then ``seconds`` pass before the response.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Fault:
         message: The error's text.
         status: The HTTP status, for ``status``.
         seconds: The delay, for ``slow`` and ``late``, in real seconds.
-        retry_after: Seconds for a ``Retry-After`` header on what ``status`` answers.
+        retry_after: Seconds for a ``Retry-After`` header of the response, for ``status``.
     """
 
     kind: Kind
@@ -64,7 +64,6 @@ class Faults:
     """The declared faults of one emulator."""
 
     def __init__(self) -> None:
-        """Start with none."""
         self._faults: list[Fault] = []
         self._ids = itertools.count(1)
         self._cleared = asyncio.Event()

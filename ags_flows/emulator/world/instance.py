@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 
-#: Statuses in which an instance has ended for good.
+#: Statuses of instances that have ended.
 ENDED = frozenset({"STOPPED", "FAILED", "STARTING_FAILED", "RESUME_FAILED", "FORK_FAILED"})
 STATUSES = (
     "STARTING",
@@ -40,7 +40,7 @@ STATUSES = (
 
 @dataclass
 class Lifecycle:
-    """What E2B's API asks for the end of the timeout."""
+    """What happens at the end of the timeout, as E2B's API sets it."""
 
     auto_pause: bool = False
     auto_pause_memory: bool = True
@@ -93,7 +93,7 @@ class Instance:
 
     @property
     def ended(self) -> bool:
-        """Whether it has ended for good."""
+        """Whether it has ended."""
         return self.status in ENDED
 
     def shown(self) -> Json:

@@ -44,7 +44,6 @@ class Instances(Course):
     """The instances of one region."""
 
     def __init__(self, region: Region) -> None:
-        """Start with none."""
         super().__init__(region.world)
         self._region = region
         self._instances: dict[str, Instance] = {}
@@ -157,7 +156,7 @@ class Instances(Course):
         """Copy an instance's files to a directory, while it stands still.
 
         Raises:
-            Refusal: ``FailedOperation`` when it has ended meanwhile, or the copy failed.
+            Refusal: ``FailedOperation`` when it ended during the copy, or the copy failed.
         """
         if instance.machine is None:
             kept = self.power.parking_of(instance)
@@ -179,7 +178,7 @@ class Instances(Course):
             raise Refusal("FailedOperation", f"The files could not be saved: {error}.") from error
 
     def load(self, document: Json) -> None:
-        """Take an instance from the state directory; one that was alive is started anew, with its files."""
+        """Take an instance from the state directory; one that was alive is started again, with its files."""
         data = dict(document)
         tokens = Tokens(self._world.clock.now, open_to_all=data["auth_mode"] == "NONE")
         tokens.load(data.pop("tokens"))

@@ -32,7 +32,6 @@ class Course:
     _world: World
 
     def __init__(self, world: World) -> None:
-        """Serve one world."""
         self._world = world
         self.power = Power(world)
 
@@ -55,7 +54,7 @@ class Course:
     # Steps that requests ask for.
 
     def bring_up(self, instance: Instance, *, origin: Snapshot | Instance | None = None) -> None:
-        """Begin to start an instance that is new, as a copy of ``origin`` where one is given."""
+        """Begin to start an instance that is new, as a copy of ``origin`` if one is given."""
         instance.status = "STARTING"
         self._begin(instance, "instance.start", self._bring_up(instance, origin))
 
@@ -73,7 +72,7 @@ class Course:
         self._begin(instance, "instance.pause", self._pause(instance, memory))
 
     def resume(self, instance: Instance, timeout: int, *, memory: bool = True) -> None:
-        """Begin to resume a paused instance; without memory it boots anew from its files.
+        """Begin to resume a paused instance; without memory it boots again from its files.
 
         Raises:
             Refusal: when it is not PAUSED, or the quota of running instances is used up.
@@ -110,13 +109,13 @@ class Course:
         self._begin(instance, "instance.stop", self._take_down(instance, before, reason))
 
     def restart_countdown(self, instance: Instance, timeout: int) -> None:
-        """Let a running instance end so many seconds from now."""
+        """Let a running instance end after this number of seconds from now."""
         instance.timeout = timeout
         self._count_down(instance, self._world.clock.now() + timeout)
         self.keep(instance)
 
     def extend(self, instance: Instance, timeout: int) -> None:
-        """Let a running instance end no sooner than so many seconds from now; never shorten."""
+        """Let a running instance live for at least this number of seconds from now; never shorten its life."""
         due = self._world.clock.now() + timeout
         if instance.expires_at is not None and due > instance.expires_at:
             instance.timeout = timeout
@@ -148,12 +147,12 @@ class Course:
             )
 
     async def settle(self, instance: Instance) -> None:
-        """Wait until the step that was begun last is over, whatever came of it."""
+        """Wait until the latest step is over, also if it failed."""
         while instance.task is not None and not instance.task.done():
             await asyncio.wait([instance.task])
 
     async def die(self, instance: Instance, why: str = "the sandbox died") -> None:
-        """End an instance as if its sandbox had died by itself."""
+        """End an instance as if its sandbox had died without a request."""
         if instance.ended:
             return
         self._still(instance)
@@ -203,7 +202,7 @@ class Course:
         await self.power.leave(instance)
 
     async def discard(self, instance: Instance) -> None:
-        """End an instance at once and leave nothing of it."""
+        """End an instance immediately and leave nothing of it."""
         self._still(instance)
         task, instance.task = instance.task, None
         await cancelled(task)
@@ -337,7 +336,7 @@ class Course:
         await machine.wait_dead()
         if instance.machine is machine and not instance.ended and instance.status != "STOPPING":
             instance.watcher = None
-            await self.die(instance, "the sandbox ended by itself")
+            await self.die(instance, "the sandbox ended unexpectedly")
 
     def _count_down(self, instance: Instance, due: float) -> None:
         instance.expires_at = due

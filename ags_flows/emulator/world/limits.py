@@ -38,7 +38,6 @@ class Limits:
         api_keys: int = 10,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Keep the figures."""
         self.quotas = quotas
         self.rates = rates
         self.instances = instances

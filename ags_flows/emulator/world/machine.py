@@ -22,12 +22,12 @@ Asgi = Callable[..., Awaitable[None]]
 
 @dataclass(frozen=True)
 class Plan:
-    """What a machine is to be.
+    """The description of a machine.
 
     Args:
         sandbox_id: The instance's id; its host name begins with it.
         directory: The machine's own directory on the host.
-        tokens: Who may use it.
+        tokens: The access tokens of its ports.
         seed: The saved file system to start from.
         image: What the image adds to a fresh file system.
         network: Which other machines it may reach.
@@ -90,11 +90,11 @@ class Machine(Protocol):
         ...
 
     async def freeze(self) -> None:
-        """Stop all processes in their tracks."""
+        """Freeze all processes."""
         ...
 
     async def thaw(self) -> None:
-        """Let them go on."""
+        """Continue them."""
         ...
 
     async def save(self, target: Path) -> None:
@@ -110,7 +110,7 @@ class Machine(Protocol):
         ...
 
     async def wait_dead(self) -> None:
-        """Return when the sandbox has ended by itself."""
+        """Return when the sandbox has ended."""
         ...
 
     def processes(self) -> list[dict[str, Any]]:
@@ -170,7 +170,7 @@ class _Main:
 
 
 class SandboxMachine:
-    """The real thing: a sandbox of this host with envd and, where asked, a code interpreter."""
+    """A real machine: a sandbox of this host with envd and, if asked, a code interpreter."""
 
     def __init__(self, plan: Plan, sandbox: Any, envd: Any, code: Any, agents: AgentServer | None) -> None:
         """Use `launch` instead."""
@@ -255,11 +255,11 @@ class SandboxMachine:
         return self._main
 
     async def freeze(self) -> None:
-        """Stop all processes in their tracks."""
+        """Freeze all processes."""
         await self._sandbox.freeze()
 
     async def thaw(self) -> None:
-        """Let them go on."""
+        """Continue them."""
         await self._sandbox.thaw()
 
     async def save(self, target: Path) -> None:
@@ -288,7 +288,7 @@ class SandboxMachine:
             await last()
 
     async def wait_dead(self) -> None:
-        """Return when the sandbox has ended by itself."""
+        """Return when the sandbox has ended."""
         await self._sandbox.wait_dead()
 
     def processes(self) -> list[dict[str, Any]]:

@@ -125,7 +125,7 @@ def expand(tool_mounts: list[Json], options: list[Json] | None) -> list[Json]:
 
 
 def on_host(volumes: Path, chosen: list[Json]) -> list[Mount]:
-    """Return the mounts as host directories, made where they are missing.
+    """Return the mounts as host directories, made if they are missing.
 
     Raises:
         Refusal: ``FailedOperation.StorageMount`` when a directory cannot be made.

@@ -32,7 +32,6 @@ class Power:
     """The machines of one world's instances."""
 
     def __init__(self, world: World) -> None:
-        """Serve one world."""
         self._world = world
 
     def parking_of(self, instance: Instance) -> Path:
@@ -70,11 +69,11 @@ class Power:
     # Machines that outlive their emulator.
 
     def outlives(self, instance: Instance) -> bool:
-        """Whether its machine can go on without this emulator: it is noted in the state directory."""
+        """Return True if its machine can go on without this emulator: it is noted in the state directory."""
         return instance.machine is not None and self.was_left(instance)
 
     def was_left(self, instance: Instance) -> bool:
-        """Whether an earlier emulator has left its machine."""
+        """Return True if an earlier emulator has left its machine."""
         return Life.read(machine_directory(self._world.settings, instance)) is not None
 
     async def leave(self, instance: Instance) -> None:
@@ -101,7 +100,7 @@ def machine_directory(settings: Settings, instance: Instance) -> Path:
 
 
 def plan_of(instance: Instance, settings: Settings, seed: Path | None) -> Plan:
-    """Return the machine that an instance is to have.
+    """Return the description of an instance's machine.
 
     Args:
         instance: The instance.
@@ -142,7 +141,7 @@ def _reach_of(instance: Instance) -> Reach:
 
 
 async def launched(launch: Launch, plan: Plan) -> Machine:
-    """Launch a machine; when cancelled meanwhile, leave none behind."""
+    """Launch a machine. If cancelled, leave none behind."""
     launching = asyncio.ensure_future(launch(plan))
     try:
         return await asyncio.shield(launching)
@@ -153,7 +152,7 @@ async def launched(launch: Launch, plan: Plan) -> Machine:
 
 
 async def unshaken(work: Awaitable[T]) -> T:
-    """Finish some work however often the caller is cancelled meanwhile; the cancellation follows then."""
+    """Finish some work however often the caller is cancelled, and then raise the cancellation."""
     task = asyncio.ensure_future(work)
     cancelled = False
     while not task.done():

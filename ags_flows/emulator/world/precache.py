@@ -33,7 +33,7 @@ class PrecachedImage:
     pending: Pending | None = None
 
     def shown(self, *, listed: bool = False) -> Json:
-        """Return it as the Cloud API shows it; ``listed`` as ``PreCacheImage``, else as the task's answer."""
+        """Return it as the Cloud API shows it; ``listed`` as ``PreCacheImage``, else as the task's response."""
         shown = {
             "Image": self.image,
             "ImageDigest": digest_of(self.image),
@@ -54,7 +54,6 @@ class PrecachedImages:
     """The records of one region."""
 
     def __init__(self, region: Region) -> None:
-        """Start with none."""
         self._region = region
         self._world = region.world
         self._images: dict[str, PrecachedImage] = {}

@@ -26,7 +26,7 @@ def read_profile(source: Mapping[str, Any] | Path | str) -> dict[str, Any]:
     """Return a profile from a file, or as it is.
 
     Raises:
-        ValueError: The file cannot be read, or is no profile.
+        ValueError: The file cannot be read, or is not a profile.
     """
     if isinstance(source, Mapping):
         return dict(source)
@@ -47,7 +47,7 @@ class Profile:
 
     Attributes:
         repeat: What a repeated ClientToken does: ``replay`` or ``refuse``.
-        merges_metadata: Whether new metadata is added to that of before.
+        merges_metadata: Whether new metadata is added to the existing metadata.
         token_lifetime: Seconds for which a token is valid, or None for the emulator's own.
         forgets_stopped: Whether an instance that has ended is not listed.
         delay: Seconds that every request of the Cloud API takes longer.

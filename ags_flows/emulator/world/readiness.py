@@ -14,13 +14,13 @@ from .machine import Machine, MainProcess
 
 Json = dict[str, Any]
 
-#: Ports that the emulator itself serves in every sandbox, whatever runs there.
+#: Ports that the emulator itself serves in every sandbox.
 _SERVED = {49983}
 _WORDS = {"exec", "sudo", "nohup", "setsid", "env"}
 
 
 class NotReady(Exception):
-    """The command ended or the probe failed; the text says which and how."""
+    """The command ended or the probe failed. The message has the details."""
 
 
 async def get_ready(machine: Machine, custom: Json) -> None:
@@ -50,7 +50,7 @@ async def get_ready(machine: Machine, custom: Json) -> None:
 
 
 def starts_envd(argv: list[str]) -> bool:
-    """Whether a command only starts envd, directly or through ``sh -c``."""
+    """Return True if a command only starts envd, directly or through ``sh -c``."""
     if len(argv) >= 3 and re.fullmatch(r"(.*/)?(ba|da)?sh", argv[0]) and re.fullmatch(r"-[a-z]*c", argv[1]):
         script = argv[2].strip().rstrip("&").strip()
         if re.search(r"[;|&\n`$<>(]", script):
@@ -73,7 +73,7 @@ async def _poll(machine: Machine, main: MainProcess, probe: Json, ended: asyncio
     period = (probe.get("ProbePeriodMs") or 1_000) / 1000
     needed, allowed = probe.get("SuccessThreshold") or 1, probe.get("FailureThreshold")
     passed = failed = 0
-    last = "it was never answered"
+    last = "it never got a response"
     deadline = time.monotonic() + limit
     while True:
         if ended.done():
@@ -117,6 +117,6 @@ def _ask(machine: Machine, port: int, path: str, tls: bool, timeout: float) -> s
         return f"{type(error).__name__}: {error}"
     match = re.match(rb"HTTP/1\.[01] (\d{3})", answer)
     if match is None:
-        return "the answer was not HTTP"
+        return "the response was not HTTP"
     status = int(match[1])
     return None if 200 <= status < 400 else f"status {status}"

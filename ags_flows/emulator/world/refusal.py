@@ -1,4 +1,4 @@
-"""The one exception by which the emulated platform says no."""
+"""The exception for every request that the emulated platform refuses."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ class Refusal(Exception):
     """
 
     def __init__(self, code: str, message: str) -> None:
-        """Keep the code beside the message."""
         super().__init__(message)
         self.code = code
         self.message = message

@@ -1,4 +1,4 @@
-"""One region: a world of tools, instances, snapshots and cached images of its own."""
+"""One region: its tools, instances, snapshots and cached images."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-#: The development keys: the same in every emulator, so that a shell or a config file can hold them for good. They are
+#: The development keys: the same in every emulator, so that a shell or a config file can keep them. They are
 #: worth nothing anywhere else, and the emulator listens on loopback only.
 SECRET_ID = "AKIDemulatorofags000000000000000000"
 SECRET_KEY = "emulatorofags0000000000000000000"
@@ -31,7 +31,7 @@ class Settings:
         strict_roles: Whether images of enterprise and personal registries need RoleArn.
         token_lifetime: Seconds for which an acquired access token is good.
         retention: Seconds for which an instance that has ended stays listed; at most 1,000 are.
-        envd_version: The version of envd that E2B clients are told.
+        envd_version: The version of envd that E2B clients see.
         start: ``async``: StartSandboxInstance returns an instance that is STARTING. ``at-once``: it returns when the
             instance is RUNNING, which some clients rely on.
         tls: Whether HTTPS is spoken too, on the same port.

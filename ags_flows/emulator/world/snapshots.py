@@ -57,7 +57,6 @@ class Snapshots:
     """The snapshots of one region."""
 
     def __init__(self, region: Region) -> None:
-        """Start with none."""
         self._region = region
         self._world = region.world
         self._snapshots: dict[str, Snapshot] = {}
@@ -69,7 +68,7 @@ class Snapshots:
     async def create(
         self, instance_id: str | None, name: str | None, *, memory: bool = False, tags: list[Json] | None = None
     ) -> Snapshot:
-        """Keep the files of a running or paused instance; it stands still meanwhile.
+        """Keep the files of a running or paused instance, which is frozen during the copy.
 
         Raises:
             Refusal: when there is no such instance, it has no files, or the name or tags are not valid.

@@ -15,7 +15,7 @@ def let_go(instance: Instance, task: asyncio.Task[None]) -> None:
 
 
 async def cancelled(task: asyncio.Task[None] | None) -> None:
-    """Cancel a task and wait for its end, unless it is the one that asks."""
+    """Cancel a task and wait for its end, unless it is the current task."""
     if task is None or task.done() or task is asyncio.current_task():
         return
     task.cancel()

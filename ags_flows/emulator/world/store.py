@@ -18,7 +18,6 @@ class Store:
     """
 
     def __init__(self, directory: Path | None) -> None:
-        """Make the directory."""
         self.directory = directory
         if directory is not None:
             directory.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Access tokens of one instance: who may use its ports."""
+"""Access tokens of one instance, for its ports."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ class Tokens:
     """The tokens of one instance.
 
     The main token is what E2B clients get; it lives as long as the instance, across pauses. Each call of
-    AcquireSandboxInstanceToken gives one more, which ends at a time of its own.
+    AcquireSandboxInstanceToken gives one more, with its own lifetime.
 
     Args:
         now: The clock, in seconds.
@@ -34,12 +34,12 @@ class Tokens:
         return token, end
 
     def expire(self) -> None:
-        """End all tokens now; the main and the traffic token are drawn anew."""
+        """End all tokens now; the main and the traffic token are replaced."""
         self._acquired.clear()
         self.main, self.traffic = _draw(), _draw()
 
     def accepts(self, token: str | None) -> bool:
-        """Whether a request with this token may reach envd."""
+        """Return True if a request with this token may reach envd."""
         if self.open_to_all:
             return True
         if not token:
@@ -47,7 +47,7 @@ class Tokens:
         return any(secrets.compare_digest(token.encode(), each.encode()) for each in self.signing_tokens())
 
     def accepts_traffic(self, token: str | None) -> bool:
-        """Whether a request with this token may reach the other ports."""
+        """Return True if a request with this token may reach the other ports."""
         if token and secrets.compare_digest(token.encode(), self.traffic.encode()):
             return True
         return self.accepts(token)

@@ -30,7 +30,6 @@ class Tools:
     """The tools of one region."""
 
     def __init__(self, region: Region) -> None:
-        """Start with the built-in tools."""
         self._region = region
         self._world = region.world
         self._tools: dict[str, Tool] = {}

@@ -37,12 +37,12 @@ class Transition:
     """How one step goes.
 
     Args:
-        mode: ``at_once``: it is done before the request is answered, after ``value`` seconds. ``reads``: after it has
+        mode: ``at_once``: it is done before the response, after ``value`` seconds. ``reads``: after it has
             been read ``value`` times. ``seconds``: ``value`` seconds later. ``never``: not until it is declared
             differently. ``fail``: it fails after ``value`` seconds.
         value: A count or seconds, see mode.
-        reason: What a failure says, for ``fail``.
-        times: For how many uses this holds before the default returns; None for ever.
+        reason: The reason that a failure shows, for ``fail``.
+        times: For how many uses this holds before the default returns. None: no limit.
     """
 
     mode: Mode
@@ -79,7 +79,7 @@ class Pending:
         return self.how.mode == "at_once"
 
     def read(self) -> None:
-        """Note that somebody has looked at the resource."""
+        """Note that a request has read the resource."""
         self._reads += 1
         if self.how.mode == "reads" and self._reads >= self.how.value:
             self._released.set()
@@ -111,14 +111,13 @@ class Transitions:
     """The declared steps of one emulator."""
 
     def __init__(self, clock: Clock) -> None:
-        """Start with `DEFAULTS`."""
         self.clock = clock
         self._declared: dict[str, Transition] = dict(DEFAULTS)
         self._baseline: dict[str, Transition] = dict(DEFAULTS)
         self._pending: set[Pending] = set()
 
     def declare(self, step: str, how: Transition, *, baseline: bool = False) -> None:
-        """Say how a step goes from now on; steps that hang (``never``, ``reads``) are let go.
+        """Set how a step goes from now on; steps that hang (``never``, ``reads``) are let go.
 
         Args:
             step: One of `DEFAULTS`.

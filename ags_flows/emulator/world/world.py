@@ -31,7 +31,7 @@ from .transitions import Transition, Transitions
 
 logger = logging.getLogger("ags_flows.emulator")
 
-#: The longest that the start of the emulator waits for sandboxes that are started anew, in seconds.
+#: How long the start of the emulator waits at most for sandboxes that are started again, in seconds.
 _REVIVAL = 30.0
 
 
@@ -64,12 +64,12 @@ class World:
         self.regions: dict[str, Region] = {}
         self._numbers = itertools.count(1)
         self._tasks: set[asyncio.Task[Any]] = set()
-        #: By which sandboxes that outlive an emulator tell whose they are; None where they end with it.
+        #: The id of this emulator in the notes of sandboxes that outlive it; None if they end with it.
         self.keeper = uuid.uuid4().hex if settings.keep else None
         self._warden: Warden | None = None
 
     async def open(self) -> None:
-        """Bring back what an earlier emulator left in the state directory, its live sandboxes included."""
+        """Restore what an earlier emulator left in the state directory, with its live sandboxes."""
         self._rescue()
         for document in self.store.all("api_keys"):
             self.api_keys.load(document)
@@ -85,7 +85,7 @@ class World:
         self.region(self.settings.region)
         if self.keeper is not None:
             self._warden = await asyncio.to_thread(Warden, self.settings.directory, self.keeper)
-        # Whoever asks for one of them before it is back would be told that it is gone.
+        # A request for one of them before it is back would get the response that it is gone.
         starting = [each.task for each in self.all_instances() if each.task is not None]
         if starting:
             await asyncio.wait(starting, timeout=_REVIVAL)
@@ -151,7 +151,7 @@ class World:
         self.region(self.settings.region)
 
     async def close(self, *, leave: bool = False) -> None:
-        """End everything; files are kept only where the settings say so.
+        """End everything; files are kept only if the settings require it.
 
         Args:
             leave: Whether sandboxes that can run on without an emulator do, for the next one to take over.
@@ -165,7 +165,7 @@ class World:
             try:
                 await asyncio.to_thread(shutil.rmtree, self.settings.directory, True)
             except RuntimeError:
-                # The interpreter is ending and gives no more threads: somebody forgot to stop the emulator.
+                # The interpreter is ending and gives no more threads: the program did not stop the emulator.
                 shutil.rmtree(self.settings.directory, True)
 
     def _rescue(self) -> None:

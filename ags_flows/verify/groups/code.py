@@ -45,7 +45,7 @@ def exception_is_a_value(account: Account) -> None:
 
 @GROUP.check
 def contexts_are_apart(account: Account) -> None:
-    """A context has variables of its own."""
+    """A context has separate variables."""
     code = _code(account)
     context = code.create_context()
     code.run("kept = 1")

@@ -55,7 +55,7 @@ def directories_are_listed(account: Account) -> None:
 
 @GROUP.check
 def files_belong_to_the_user(account: Account) -> None:
-    """A written file belongs to the user who runs commands."""
+    """A written file belongs to the user that runs commands."""
     account.plane().write("verify/owned.txt", b"x")
     owner = account.plane().run("stat -c %U verify/owned.txt; id -un").stdout.split()
     expect(len(set(owner)) == 1, owner)
@@ -63,7 +63,7 @@ def files_belong_to_the_user(account: Account) -> None:
 
 @GROUP.check
 def missing_file_is_told(account: Account) -> None:
-    """A file that is missing is an error that says so."""
+    """A missing file is a clear error."""
     try:
         account.plane().read("verify/missing.txt")
     except NotFoundError:

@@ -10,12 +10,12 @@ ENVD, CODE, PORT = 49983, 49999, 8123
 _SERVER = """
 import http.server, sys
 class Echo(http.server.BaseHTTPRequestHandler):
-    def answer(self):
+    def respond(self):
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         text = f"{self.command} {self.path} {len(body)}".encode()
         self.send_response(200); self.send_header("Content-Length", str(len(text))); self.end_headers()
         self.wfile.write(text)
-    do_GET = do_POST = do_PUT = answer
+    do_GET = do_POST = do_PUT = respond
     def log_message(self, *values): pass
 http.server.ThreadingHTTPServer(("0.0.0.0", int(sys.argv[1])), Echo).serve_forever()
 """
@@ -76,7 +76,7 @@ def token_may_be_in_the_query(account: Account) -> None:
 
 @GROUP.check
 def closed_port_is_told(account: Account) -> str:
-    """A port on which nothing listens answers with status 502."""
+    """A port on which nothing listens responds with status 502."""
     status = account.http("GET", account.instance().id, 8999, "/", account.token()).status_code
     account.answers["closed.port"] = status
     expect(status == 502, f"status {status}")
@@ -85,7 +85,7 @@ def closed_port_is_told(account: Account) -> str:
 
 @GROUP.check
 def gone_sandbox_is_told(account: Account) -> str:
-    """A sandbox that is gone answers with status 404 on every port."""
+    """A sandbox that is gone responds with status 404 on every port."""
     instance = account.instance("gone")
     token = account.token("gone")
     account.control.stop_instance(instance.id)

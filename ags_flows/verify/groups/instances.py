@@ -69,12 +69,12 @@ def metadata_comes_back(account: Account) -> None:
 
 @GROUP.check
 def metadata_is_merged(account: Account) -> str:
-    """New metadata is added to that of before."""
+    """New metadata is added to the existing metadata."""
     account.control.update_instance(account.instance().id, metadata={"verify-added": "1"})
     metadata = account.look(account.instance().id).metadata
     account.answers["metadata.update"] = "merge" if "name" in metadata else "replace"
     expect(metadata.get("verify-added") == "1", "the new entry is missing")
-    expect("name" in metadata, "the entries of before are gone")
+    expect("name" in metadata, "the existing entries are gone")
     return "merged"
 
 

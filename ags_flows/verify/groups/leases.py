@@ -47,7 +47,7 @@ def lease_is_shortened(account: Account) -> str:
 
 @GROUP.slow_check
 def instance_ends_at_its_timeout(account: Account) -> str:
-    """An instance ends at its timeout, and says so."""
+    """An instance ends at its timeout, with that reason."""
     instance = account.running(account.start("short", timeout="30s"))
     began = time.monotonic()
     account.until(instance, "STOPPED")

@@ -45,7 +45,7 @@ def instance_is_paused(account: Account) -> str:
 
 @GROUP.check
 def paused_sandbox_is_told(account: Account) -> str:
-    """The ports of a paused sandbox answer with an error."""
+    """The ports of a paused sandbox respond with an error."""
     instance_id = account.once("paused", lambda: _paused(account))
     status = account.http("GET", instance_id, 49983, "/health").status_code
     account.answers["paused.envd"] = status

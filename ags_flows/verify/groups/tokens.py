@@ -19,7 +19,7 @@ def _envd(account: Account, token: str | None) -> int:
 
 @GROUP.check
 def token_is_acquired(account: Account) -> str:
-    """A token is acquired, and says how long it is valid."""
+    """A token is acquired, and has the time of its end."""
     token = account.control.acquire_token(account.instance().id)
     expect(token.token.get_secret_value(), "an empty token")
     expect(token.expires_at is not None, "no end")

@@ -99,7 +99,7 @@ class Stage:
         return self.beside(name, *command, "--limit", "4", environment=environment)
 
     def deploy(self):
-        """What deployments/README.md says."""
+        """What deployments/README.md describes."""
         self.call("python", "blocks/register.py")
         self.call("prefect", "work-pool", "create", "machines", "--type", "process", "--overwrite")
         return self.call("prefect", "--no-prompt", "deploy", "--all")
@@ -127,8 +127,8 @@ class Stage:
         self.api.set_flow_run_state(run.id, State(type=StateType.CANCELLING))
 
     def retry(self, run):
-        """What the Retry button of the UI does, once the crash is told whole."""
-        # A worker reports a crash once more, seconds later, and would overwrite a retry of before.
+        """What the Retry button of the UI does, once the crash is reported completely."""
+        # A worker reports a crash again, seconds later, and would overwrite an earlier retry.
         time.sleep(8)
         self.api.set_flow_run_state(run.id, State(type=StateType.SCHEDULED, name="AwaitingRetry"), force=False)
         wait_until(lambda: self.state(run).type not in FINAL, 60)
@@ -188,7 +188,7 @@ def _answers(url):
 
 @contextlib.contextmanager
 def server_of(directory, environment, *arguments):
-    """Run a Prefect server and wait until it answers; gives its URL."""
+    """Run a Prefect server and wait until it responds. Yield its URL."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
@@ -266,7 +266,7 @@ def larger_stage(tmp_path_factory):
 
 @contextlib.contextmanager
 def postgres():
-    """Run a PostgreSQL of its own on a free port; gives the URL of its database for Prefect."""
+    """Run a dedicated PostgreSQL on a free port. Yield the URL of its database for Prefect."""
     programs = _programs("postgresql", lambda: sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb")))[-1].parent
     directory = Path(tempfile.mkdtemp(prefix="ags-flows-postgres-"))
     # PostgreSQL does not run as root; its package has made a user for it.
@@ -299,7 +299,7 @@ def postgres():
 
 @contextlib.contextmanager
 def redis(directory):
-    """Run a Redis of its own on a free port; gives the port."""
+    """Run a dedicated Redis on a free port. Yield the port."""
     program = _programs("redis-server", lambda: [found] if (found := shutil.which("redis-server")) else [])[0]
     port, log = free_port(), directory / "redis.log"
     command = [program, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(directory)]

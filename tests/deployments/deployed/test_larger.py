@@ -55,7 +55,7 @@ def test_what_a_deleted_run_left_is_reaped(larger_stage):
 def test_a_batch_in_four_shards_survives_the_loss_of_one_of_two_workers(larger_stage, tmp_path):
     stage = larger_stage
     items = [f"item-{number}" for number in range(80)]
-    # Each item says which items have run twice in its sandbox.
+    # Each item returns which items have run twice in its sandbox.
     command = 'echo "$ITEM" >> ran; sleep 0.5; sort ran | uniq -d'
     parameters = {"items": items, "command": command, "sandboxes": 8, "shards": 4, "results": str(tmp_path)}
     run = stage.start("run-batch/nightly", tool="base", **parameters)

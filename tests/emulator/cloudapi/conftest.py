@@ -12,7 +12,7 @@ from ags_flows.emulator import Emulator
 
 
 class Cloud:
-    """The real SDK: `cloud("StopSandboxInstance", InstanceId=...)` returns the answer as plain JSON values."""
+    """The real SDK: `cloud("StopSandboxInstance", InstanceId=...)` returns the response as plain JSON values."""
 
     def __init__(self, emulator, region="ap-guangzhou", secret_id=None, secret_key=None, token=None):
         keys = credential.Credential(secret_id or emulator.secret_id, secret_key or emulator.secret_key, token)
@@ -25,7 +25,7 @@ class Cloud:
         return json.loads(getattr(self.client, action)(request).to_json_string())
 
     def raw(self, action, body):
-        """Send what the SDK's models would not let through; signed all the same."""
+        """Send a signed request that the SDK's models would reject."""
         return self.client.call_json(action, body)["Response"]
 
     def close(self):

@@ -1,4 +1,4 @@
-"""Arbitrary requests: the Cloud API answers each with a success or a typed error, and lives on."""
+"""Arbitrary requests: the Cloud API responds to each with a success or a typed error, and goes on."""
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -70,7 +70,7 @@ requests = st.sampled_from(sorted(ACTIONS)).flatmap(
 
 @QUICK
 @given(request=requests)
-def test_likely_requests_are_answered_or_refused_with_a_known_code(cloud, request):
+def test_likely_requests_succeed_or_are_refused_with_a_known_code(cloud, request):
     action, fields = request
     try:
         assert cloud.raw(action, fields)["RequestId"]

@@ -59,7 +59,7 @@ def test_an_instance_starts_runs_and_is_stopped_by_hand(cloud):
     )
 
 
-def test_a_declared_start_at_once_is_over_when_it_is_answered(cloud, emulator):
+def test_an_immediate_start_is_over_when_its_response_comes(cloud, emulator):
     emulator.transition("instance.start", "at_once")
     assert start(cloud)["Status"] == "RUNNING"
 
@@ -108,7 +108,7 @@ def test_a_repeated_client_token_makes_no_second_instance(cloud):
     assert start(cloud, ClientToken="t")["Status"] == "STOPPED"
 
 
-def test_the_countdown_begins_anew_on_update_and_ends_the_instance(cloud, emulator):
+def test_an_update_restarts_the_countdown_which_ends_the_instance(cloud, emulator):
     instance_id = running(cloud, Timeout="1m")
     emulator.advance(50)
     cloud("UpdateSandboxInstance", InstanceId=instance_id, Timeout="2m")
@@ -269,7 +269,7 @@ def test_a_running_instance_is_cloned(cloud):
     assert shown(cloud, source)["Status"] == "RUNNING"
 
 
-def test_starts_that_hang_or_fail_say_so(cloud, emulator):
+def test_starts_that_hang_or_fail_have_that_status(cloud, emulator):
     emulator.transition("instance.start", "never")
     stuck = start(cloud)["InstanceId"]
     time.sleep(0.1)
@@ -307,7 +307,7 @@ def test_a_sandbox_that_dies_makes_its_instance_fail(cloud, emulator):
     assert (found["Status"], found["StopReason"]) == ("FAILED", "error")
 
 
-def test_many_starts_and_stops_at_once_leave_nothing(cloud_with, emulator):
+def test_many_concurrent_starts_and_stops_leave_nothing(cloud_with, emulator):
     def work(cloud):
         for _ in range(5):
             instance_id = start(cloud)["InstanceId"]

@@ -79,7 +79,7 @@ def test_an_instance_is_ready_when_its_commands_probe_has_passed(run, emulator, 
     assert answer.status_code == 200
 
 
-def test_a_command_that_ends_or_never_answers_makes_the_start_fail_with_the_reason(run, emulator):
+def test_a_command_that_ends_or_never_responds_makes_the_start_fail_with_the_reason(run, emulator):
     custom = {"Command": ["/bin/sh", "-c", "echo no licence >&2; exit 3"], "Probe": PROBE}
     instance_id, _ = run(custom, status="STARTING_FAILED")
     assert "code 3" in reason(emulator, instance_id) and "no licence" in reason(emulator, instance_id)

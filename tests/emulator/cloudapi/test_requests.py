@@ -116,7 +116,7 @@ def test_the_error_names_the_field(cloud):
         cloud.raw("DescribeSandboxToolList", {"Filters": [{"Name": "ToolName", "Values": "base"}]})
 
 
-def test_without_a_signature_nothing_is_told(emulator):
+def test_a_request_without_a_signature_reveals_nothing(emulator):
     answer = httpx.post(emulator.url, json={}, headers={"X-TC-Action": "DescribeSandboxToolList"})
     assert answer.json()["Response"]["Error"]["Code"] == "MissingParameter"
     assert httpx.post(emulator.url, json={}).json()["Response"]["Error"]["Code"] == "MissingParameter"
@@ -126,7 +126,7 @@ def test_null_is_the_same_as_absent(cloud):
     assert cloud.raw("DescribeSandboxToolList", {"Limit": None, "Filters": None})["TotalCount"] == 2
 
 
-def test_a_lost_answer_was_carried_out_all_the_same(cloud, emulator):
+def test_a_request_whose_response_is_lost_was_carried_out(cloud, emulator):
     emulator.fault("lost", "CreateSandboxTool")
     fields = {
         "ToolName": "lost",
@@ -155,7 +155,7 @@ def test_errors_statuses_and_cuts_come_as_often_as_they_were_asked_for(cloud, em
     assert cloud("DescribeQuotaOverview")["AccountQuotaOverview"]["Usage"]["SandboxTools"] == 2
 
 
-def test_slow_late_and_hanging_answers(cloud, emulator):
+def test_slow_late_and_hanging_responses(cloud, emulator):
     emulator.fault("slow", "DescribeSandboxToolList", seconds=0.2)
     emulator.fault("late", "DescribeSandboxToolList", seconds=0.2)
     began = time.monotonic()

@@ -15,7 +15,7 @@ def stream(text):
 
 
 def taken(messages, mark=None):
-    """Return what an execution hands on of some messages, until its end or for a second."""
+    """Return the messages that an execution passes on, until its end or for one second."""
 
     async def take():
         one = Execution(lambda: None, mark)
@@ -39,7 +39,7 @@ def test_it_is_over_when_the_kernel_is_idle():
     assert taken([stream("a"), IDLE, stream("late")]) == [stream("a")]
 
 
-def test_a_kernel_that_answers_and_is_never_idle_ends_it_after_a_silence(monkeypatch):
+def test_an_execution_ends_after_a_silence_if_the_kernel_replies_and_is_never_idle(monkeypatch):
     monkeypatch.setattr(execution, "QUIET", 0.05)
     assert taken([REPLY, stream("a")]) == [stream("a")]
 

@@ -33,7 +33,7 @@ def test_output_streams_while_the_code_runs(sandbox):
     assert "".join(done.logs.stdout) == "0\n1\n2\n" and "".join(done.logs.stderr) == "e\n" * 3
 
 
-def test_results_and_errors_are_told_as_they_come(sandbox):
+def test_results_and_errors_are_streamed(sandbox):
     results, errors = [], []
     code = "from IPython.display import display\ndisplay({'a': 1})\nraise KeyError('k')"
     done = sandbox.run_code(code, on_result=results.append, on_error=errors.append)
@@ -77,7 +77,7 @@ figure, (one, two) = plt.subplots(1, 2); one.plot([1, 2]); two.bar(["r"], [1]); 
     assert isinstance(both.chart, SuperChart) and len(both.chart.elements) == 2
 
 
-def test_the_absence_of_the_package_for_charts_is_said_once_for_each_kernel(sandbox):
+def test_the_missing_package_for_charts_is_reported_once_for_each_kernel(sandbox):
     sandbox.run_code("import sys; sys.modules['e2b_charts'] = None")
     draw = "import matplotlib.pyplot as plt\nplt.plot([1, 2]); plt.show()"
     first, second = sandbox.run_code(draw, timeout=90), sandbox.run_code(draw)
@@ -127,7 +127,7 @@ def test_code_that_takes_too_long_is_interrupted_and_the_next_runs(sandbox):
     assert sandbox.run_code("'free'", timeout=20).text == "free"
 
 
-def test_whoever_goes_away_interrupts_the_code(sandbox, ags_emulator):
+def test_a_client_that_goes_away_interrupts_the_code(sandbox, ags_emulator):
     headers = {"E2b-Sandbox-Id": sandbox.sandbox_id, "E2b-Sandbox-Port": "49999"}
     headers["X-Access-Token"] = sandbox._envd_access_token
     code = "import time\nopen('begun', 'w').close()\nfor _ in range(300): time.sleep(0.1)\nopen('ended', 'w').close()"

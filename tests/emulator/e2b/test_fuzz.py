@@ -1,4 +1,4 @@
-"""Arbitrary requests to E2B's routes: answered or refused, never a server error."""
+"""Arbitrary requests to E2B's routes: they succeed or are refused, without a server error."""
 
 import json
 
@@ -65,7 +65,7 @@ def live(emulator_of_folder):
 
 @QUICK
 @given(method=st.sampled_from(["GET", "POST", "PUT", "PATCH"]), path=paths, body=bodies)
-def test_whatever_is_sent_is_answered_below_500(live, method, path, body):
+def test_every_response_has_a_status_below_500(live, method, path, body):
     client, sandbox_id = live
     answer = client.request(method, path.replace("{live}", sandbox_id), content=body)
     assert answer.status_code < 500, (method, path, body, answer.text)

@@ -189,7 +189,7 @@ def test_custom_configuration_travels_in_the_metadata(sandboxes, emulator):
         assert caught.value.status_code == 400
 
 
-def test_who_may_use_ports_follows_from_the_network_settings(sandboxes, emulator):
+def test_the_network_settings_decide_which_ports_need_a_token(sandboxes, emulator):
     def mode(sandbox):
         regions = emulator.overview()["regions"].values()
         return {each["InstanceId"]: each["AuthMode"] for region in regions for each in region["instances"]}[
@@ -223,7 +223,7 @@ def test_rules_for_what_goes_out_are_kept_replaced_and_checked(sandboxes):
     assert sandbox.get_info().network == kept
 
     for wrong, said in (
-        ({"deny_out": ["example.com"]}, "'example.com' is neither an address"),
+        ({"deny_out": ["example.com"]}, "'example.com' is neither an IP address"),
         ({"allow_out": ["example.com"]}, "0.0.0.0/0"),
         ({"deny_out": ["8.8.8.8:53"]}, "names a port"),
         ({"dns_servers": ["8.8.8.8"]}, "dnsServers"),

@@ -43,7 +43,7 @@ def test_a_pause_keeps_processes_and_memory(sandboxes):
     assert sandbox.is_running() and pid in [each.pid for each in sandbox.commands.list()]
 
 
-def test_a_pause_without_memory_keeps_files_and_boots_anew(sandboxes):
+def test_a_pause_without_memory_keeps_files_and_boots_again(sandboxes):
     sandbox = sandboxes.create("base")
     sandbox.files.write("kept.txt", "kept")
     command = sandbox.commands.run("sleep 300", background=True, timeout=0)
@@ -79,7 +79,7 @@ def test_a_port_is_reached_by_its_host_name(sandboxes, emulator):
         assert answer.status_code == 502 and time.monotonic() < deadline
         time.sleep(0.05)
     assert "Directory listing" in answer.text
-    # Whoever has an answer finds the request in the log.
+    # A client that has a response finds its request in the log.
     for number in range(40):
         assert httpx.get(f"{emulator.url}/{number}", headers={"Host": host}).status_code == 404
         assert emulator.requests()[0]["operation"] == f"GET /{number}"
@@ -105,7 +105,7 @@ def test_a_port_that_is_not_public_needs_the_traffic_token(sandboxes, emulator):
         time.sleep(0.05)
 
 
-def test_servers_are_told_another_host_where_that_is_asked_for(sandboxes, emulator):
+def test_servers_see_the_masked_host(sandboxes, emulator):
     sandbox = sandboxes.create("base", network={"mask_request_host": "example.com:${PORT}"})
     program = (
         "import http.server as h\n"

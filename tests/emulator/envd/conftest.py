@@ -5,7 +5,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-# Tests are no package: what several of them need is loaded by its place.
+# Tests are not a package: load shared code by its path.
 _spec = importlib.util.spec_from_file_location("served", Path(__file__).parent / "served.py")
 served_module = sys.modules["served"] = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(served_module)

@@ -23,7 +23,7 @@ def test_a_command_gives_its_output_and_exit_code(box):
 
 def test_a_failed_command_raises_with_code_and_output(box):
     with pytest.raises(CommandExitException) as caught:
-        box.commands.run("echo said; exit 7")
+        box.commands.run("echo output; exit 7")
 
     assert caught.value.exit_code == 7
     assert caught.value.stdout == "said\n"
@@ -148,12 +148,12 @@ def test_a_background_command_is_listed_and_can_be_killed(box):
     assert box.commands.kill(handle.pid) is False
 
 
-def test_what_was_killed_is_gone_at_once(box):
+def test_a_killed_process_is_gone_immediately(box):
     handles = [box.commands.run("sleep 30", background=True) for _ in range(10)]
     gone = []
     for handle in handles:
         assert box.commands.kill(handle.pid) is True
-        # Still there as a zombie, it would answer to the signal.
+        # As a zombie it would still accept the signal.
         gone.append(not box.files.exists(f"/proc/{handle.pid}"))
 
     assert all(gone)
@@ -176,7 +176,7 @@ def test_a_client_that_leaves_does_not_end_the_command(box):
     assert box.files.read("/tmp/left") == "done\n"
 
 
-def test_who_connects_gets_what_comes_from_then_on_and_the_end(box):
+def test_a_client_that_connects_gets_later_output_and_the_end(box):
     handle = box.commands.run("echo early; sleep 0.5; echo late; exit 3", background=True, timeout=0)
     time.sleep(0.2)
     second = box.commands.connect(handle.pid)
@@ -275,13 +275,13 @@ def test_without_input_there_is_none(box):
     handle.kill()
 
 
-def test_bytes_that_are_no_text_and_characters_in_pieces_arrive(box):
+def test_binary_output_and_split_characters_arrive(box):
     done = box.commands.run("printf '\\xc3'; sleep 0.1; printf '\\xa4 ok'")
 
     assert done.stdout == "ä ok"
 
 
-def test_many_commands_at_once_all_succeed(box):
+def test_many_concurrent_commands_all_succeed(box):
     failures = []
 
     def work():

@@ -61,7 +61,7 @@ def test_a_listing_is_ordered_and_goes_as_deep_as_asked(box):
         box.files.list("tree/c")
 
 
-def test_links_tell_what_they_lead_to(box):
+def test_the_entry_of_a_link_has_its_target(box):
     box.commands.run(
         "mkdir links && cd links && echo 12345678 > aim && mkdir dir && touch dir/in"
         " && ln -s aim near && ln -s /home/user/links/aim far && ln -s nowhere broken && ln -s dir folder"
@@ -136,7 +136,7 @@ def test_many_files_are_written_in_one_request(box):
     assert box.files.write_files([]) == []
 
 
-def test_files_that_tell_no_size_are_read_whole(box):
+def test_files_that_report_size_0_are_read_whole(box):
     assert box.files.read("/proc/sys/kernel/ostype") == "Linux\n"
     assert b"processor" in box.files.read("/proc/cpuinfo", format="bytes")
 

@@ -46,7 +46,7 @@ def test_everything_else_needs_the_token(http, method, path, token):
     assert answer.json()["code"] == 401
 
 
-def test_the_sdk_tells_of_a_wrong_token(served, name, box):
+def test_the_sdk_raises_for_a_wrong_token(served, name, box):
     served.machines[name][2].token = "another"
     try:
         with pytest.raises(AuthenticationException):
@@ -119,7 +119,7 @@ def test_a_form_may_be_compressed_as_a_whole(http, box):
 
 
 @pytest.mark.parametrize("expiration", [None, 60])
-def test_signed_addresses_work_without_a_token(box, expiration):
+def test_signed_urls_work_without_a_token(box, expiration):
     box.files.write("signed.txt", "for all")
     download = box.download_url("signed.txt", "user", use_signature_expiration=expiration)
     upload = box.upload_url("uploaded.txt", "user", use_signature_expiration=expiration)
@@ -129,7 +129,7 @@ def test_signed_addresses_work_without_a_token(box, expiration):
     assert box.files.read("uploaded.txt") == "sent"
 
 
-def test_signed_addresses_end_and_cannot_be_changed(box):
+def test_signed_urls_expire_and_cannot_be_changed(box):
     box.files.write("signed.txt", "for all")
     late = httpx.get(box.download_url("signed.txt", "user", use_signature_expiration=-10))
     good = box.download_url("signed.txt", "user")
@@ -140,7 +140,7 @@ def test_signed_addresses_end_and_cannot_be_changed(box):
     assert httpx.get(good, headers={"X-Access-Token": "wrong"}).status_code == 401
 
 
-def test_environment_and_figures_are_told(http):
+def test_environment_and_metrics_are_returned(http):
     figures = http.get("/metrics").json()
 
     assert http.get("/envs").json()["GIVEN"] == "by the sandbox"
@@ -181,7 +181,7 @@ def test_unknown_fields_are_ignored(http):
     assert answer.json()["entry"]["type"] == "FILE_TYPE_DIRECTORY"
 
 
-def test_a_full_disk_is_told(served):
+def test_a_full_disk_is_reported(served):
     name = served.make(storage_bytes=8 << 20)
     try:
         box = served.attach(name)

@@ -99,7 +99,7 @@ def test_other_signals_and_sizes_for_a_command_without_terminal_are_refused(proc
     assert (signalled.value.code, resized.value.code) == (Code.UNIMPLEMENTED, Code.INTERNAL)
 
 
-def test_grpc_is_told_what_to_speak(http):
+def test_a_grpc_client_gets_an_error_that_names_the_protocol(http):
     said = {"Content-Type": "application/grpc"}
     answer = http.post("/process.Process/List", content=b"\0\0\0\0\0", headers=said)
 

@@ -55,7 +55,7 @@ def test_control_c_interrupts_what_runs_in_it(box):
     handle.kill()
 
 
-def test_who_connects_to_a_terminal_sees_what_comes(box):
+def test_a_client_that_connects_to_a_terminal_sees_later_output(box):
     handle = box.pty.create(PtySize(rows=24, cols=80), timeout=0)
     second = box.pty.connect(handle.pid)
     box.pty.send_stdin(handle.pid, b"echo he''re\n")

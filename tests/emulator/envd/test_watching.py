@@ -23,7 +23,7 @@ def test_a_written_file_is_created_given_and_written(box):
         handle.get_new_events()
 
 
-def test_moves_and_removals_are_told(box):
+def test_moves_and_removals_are_reported(box):
     box.files.make_dir("moved")
     box.files.write("moved/a", "text")
     handle = box.files.watch_dir("moved")
@@ -47,7 +47,7 @@ def test_a_recursive_watch_sees_directories_made_later(box):
     assert (WRITE, "new/er/file") in [(event.type, event.name) for event in events]
 
 
-def test_without_recursion_deeper_changes_are_not_told(box):
+def test_without_recursion_deeper_changes_are_not_reported(box):
     box.files.make_dir("flat/sub")
     handle = box.files.watch_dir("flat")
     box.files.write("flat/sub/file", "text")
@@ -89,5 +89,5 @@ async def _watch(box):
     return [(event.type, event.name) for event in seen]
 
 
-def test_the_asynchronous_sdk_is_told_by_a_stream(async_box):
+def test_the_asynchronous_sdk_gets_events_by_a_stream(async_box):
     assert asyncio.run(_watch(async_box)) == [(CREATE, "a"), (CHMOD, "a"), (WRITE, "a")]

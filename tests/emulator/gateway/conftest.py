@@ -79,7 +79,7 @@ class Target:
 
 @pytest.fixture(scope="session")
 def inside():
-    """A server as somebody runs it in a sandbox; it keeps what it saw."""
+    """A server as users run it in a sandbox; it keeps the requests that it got."""
     seen = SimpleNamespace(left=threading.Event(), cancelled=threading.Event())
 
     async def echo(request):
@@ -121,7 +121,7 @@ def inside():
         return StreamingResponse(lines(), media_type="text/event-stream")
 
     async def both_ways(scope, receive, send):
-        # By hand: Starlette's streaming answers read what is left of the request away.
+        # By hand: Starlette's streaming responses consume the rest of the request.
         await send({"type": "http.response.start", "status": 200, "headers": []})
         more = True
         while more:

@@ -9,7 +9,7 @@ from websockets.sync.client import connect
 CUT = (httpx.RemoteProtocolError, httpx.ReadError)
 
 
-def test_a_cut_closes_the_connection_without_an_answer_and_once(client, fault):
+def test_a_cut_closes_one_connection_without_a_response(client, fault):
     fault("cut", instance_id="sbi-1")
     with pytest.raises(CUT):
         client.get("/")
@@ -36,7 +36,7 @@ def test_a_cut_after_seconds_strikes_also_when_nothing_is_sent(client, fault):
     assert 0.2 < time.monotonic() - began < 5
 
 
-def test_a_black_hole_says_nothing_until_it_is_cleared(client, fault, outside):
+def test_a_black_hole_sends_nothing_until_it_is_cleared(client, fault, outside):
     fault("blackhole", times=None)
     with pytest.raises(httpx.ReadTimeout):
         client.get("/", timeout=0.3)
@@ -54,12 +54,12 @@ def test_a_black_hole_may_begin_in_the_middle(client, fault):
                 pass
 
 
-def test_a_status_is_answered_in_place_of_the_sandbox(client, fault):
+def test_a_status_replaces_the_response_of_the_sandbox(client, fault):
     fault("status", status=503, times=2)
     assert [client.get("/").status_code for _ in range(3)] == [503, 503, 200]
 
 
-def test_a_delay_answers_late(client, fault):
+def test_a_delay_delays_the_response(client, fault):
     fault("delay", after_seconds=0.3)
     began = time.monotonic()
     assert client.get("/").status_code == 200

@@ -24,7 +24,7 @@ def test_a_request_arrives_as_it_was_sent(client, inside):
     assert "keep-alive" not in answer.headers
 
 
-def test_statuses_and_answers_without_a_body_pass(client):
+def test_statuses_and_responses_without_a_body_pass(client):
     assert client.get("/?status=418").status_code == 418
     assert client.head("/").status_code == 200
     assert client.get("/?status=204").status_code == 204
@@ -70,7 +70,7 @@ def test_large_bodies_pass_both_ways_in_bounded_memory(client):
     assert highest - before < 80 << 20
 
 
-def test_an_answer_streams_as_it_is_made(client):
+def test_a_response_is_streamed(client):
     began = time.monotonic()
     with client.stream("GET", "/events?every=0.05") as answer:
         assert answer.headers["content-type"].startswith("text/event-stream")
@@ -80,7 +80,7 @@ def test_an_answer_streams_as_it_is_made(client):
     assert time.monotonic() - began < 5
 
 
-def test_request_and_answer_stream_at_the_same_time(outside, inside, target):
+def test_request_and_response_stream_at_the_same_time(outside, inside, target):
     with socket.create_connection(("127.0.0.1", outside.port), timeout=10) as connection:
         host = f"{inside.port}-sbi-1.localhost"
         head = (
@@ -103,7 +103,7 @@ def test_a_client_that_leaves_ends_the_request_in_the_sandbox(client, inside):
     assert inside.seen.left.wait(5)
 
 
-def test_an_answer_that_breaks_off_breaks_off_for_the_client(outside, target):
+def test_a_response_that_breaks_off_breaks_off_for_the_client(outside, target):
     """A server in the sandbox that dies in the middle."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
@@ -130,7 +130,7 @@ def test_an_answer_that_breaks_off_breaks_off_for_the_client(outside, target):
     assert broken
 
 
-def test_many_requests_at_once(outside, inside, target):
+def test_many_concurrent_requests(outside, inside, target):
     failures = []
 
     def ask(number):

@@ -55,16 +55,16 @@ def secured(certificate):
         server.shutdown()
 
 
-def test_a_port_that_speaks_tls_is_reached_where_that_was_said(client, target, secured):
+def test_a_declared_https_port_is_reached_by_tls(client, target, secured):
     host = {"Host": f"{secured}-sbi-1.localhost"}
     assert client.get("/", headers=host).status_code == 502
     target.tls_ports = (secured,)
     assert client.get("/", headers=host).text == "by TLS"
 
 
-def test_a_port_that_does_not_speak_it_is_answered_for(client, target, inside):
+def test_a_declared_https_port_that_does_not_speak_tls_is_502(client, target, inside):
     target.tls_ports = (inside.port,)
     answer = client.get("/")
 
     assert answer.status_code == 502
-    assert "gave no HTTP answer" in answer.json()["message"]
+    assert "gave no HTTP response" in answer.json()["message"]

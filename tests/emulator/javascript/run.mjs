@@ -1,4 +1,4 @@
-// Runs all scenarios at once and prints what became of each: the error's text, or nothing.
+// Runs all scenarios concurrently and prints the outcome of each: the text of its error, or nothing.
 
 import * as scenarios from './scenarios.mjs'
 

@@ -100,13 +100,13 @@ export async function files_are_written_read_listed_moved_and_removed() {
   })
 }
 
-export async function signed_addresses_work_where_all_sandboxes_have_one_host() {
+export async function signed_urls_work_where_all_sandboxes_have_one_host() {
   await within({}, async (sandbox) => {
     const form = new FormData()
     form.append('file', 'sent')
-    const address = await sandbox.uploadUrl('in.txt', { useSignatureExpiration: 10_000 })
-    const answer = await fetch(address, { method: 'POST', body: form })
-    assert.deepEqual(await answer.json(), [{ path: '/home/user/in.txt', name: 'in.txt', type: 'file' }])
+    const url = await sandbox.uploadUrl('in.txt', { useSignatureExpiration: 10_000 })
+    const response = await fetch(url, { method: 'POST', body: form })
+    assert.deepEqual(await response.json(), [{ path: '/home/user/in.txt', name: 'in.txt', type: 'file' }])
     assert.equal(await (await fetch(await sandbox.downloadUrl('in.txt'))).text(), 'sent')
     const expired = await fetch(await sandbox.downloadUrl('in.txt', { useSignatureExpiration: -10_000 }))
     assert.equal(expired.status, 401)
@@ -114,18 +114,18 @@ export async function signed_addresses_work_where_all_sandboxes_have_one_host() 
   })
 }
 
-export async function changes_of_a_directory_are_told() {
+export async function changes_of_a_directory_are_reported() {
   await within({}, async (sandbox) => {
     await sandbox.files.makeDir('watched/below')
-    let tell
-    const told = new Promise((resolve) => (tell = resolve))
+    let report
+    const reported = new Promise((resolve) => (report = resolve))
     const watch = await sandbox.files.watchDir(
       'watched',
-      (event) => event.type === FilesystemEventType.WRITE && tell(event.name),
+      (event) => event.type === FilesystemEventType.WRITE && report(event.name),
       { recursive: true }
     )
-    await sandbox.files.write('watched/below/news.txt', 'new')
-    assert.equal(await told, 'below/news.txt')
+    await sandbox.files.write('watched/below/new.txt', 'new')
+    assert.equal(await reported, 'below/new.txt')
     await watch.stop()
     await assert.rejects(sandbox.files.watchDir('missing', () => {}), FileNotFoundError)
   })

@@ -36,7 +36,7 @@ def packages(tmp_path_factory):
         if done.returncode:
             pytest.skip(f"npm cannot install e2b {wanted}: {done.stderr.strip()[-300:]}")
         cache.parent.mkdir(parents=True, exist_ok=True)
-        # Whole or not at all, whoever else installs it at the same time.
+        # Whole or not at all, also if another process installs it at the same time.
         beside = cache.with_name(f"{cache.name}.{os.getpid()}")
         shutil.copytree(place, beside, symlinks=True)
         try:

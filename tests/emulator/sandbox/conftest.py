@@ -9,7 +9,7 @@ from ags_flows.emulator.sandbox import Sandbox, SandboxSpec
 
 
 class Started:
-    """Starts sandboxes for a test, on a loop of its own."""
+    """Starts sandboxes for a test, on its own loop."""
 
     def __init__(self, directory):
         self.directory = directory
@@ -52,7 +52,7 @@ class Started:
 
 
 class Left:
-    """What this process has that it had not when the test began: other tests' emulators may live in it."""
+    """The resources that this process acquired after the start of the test: emulators of other tests may live in it."""
 
     def __init__(self):
         self.before = self._now()

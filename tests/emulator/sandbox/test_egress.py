@@ -113,7 +113,7 @@ def test_this_machine_is_not_reached_through_it(started, name):
 
 @pytest.fixture
 def two_machines(monkeypatch):
-    """Web servers at two addresses that count as other machines."""
+    """Web servers at two IP addresses that count as other machines."""
     monkeypatch.setattr(egress, "_is_own", lambda address: False)
     with contextlib.ExitStack() as stack:
         first = stack.enter_context(http.server.ThreadingHTTPServer(("127.0.0.2", 0), Page))
@@ -132,7 +132,7 @@ def two_machines(monkeypatch):
         ({"denyOut": ["0.0.0.0/0"], "allowOut": ["127.0.0.2/32"]}, [True, False]),
     ],
 )
-def test_rules_for_addresses_hold(started, two_machines, network, reached):
+def test_rules_for_ip_addresses_hold(started, two_machines, network, reached):
     sandbox = started(network=Reach.of(network))
     got = [started.shell(sandbox, f"curl -sS -f --noproxy '' -m 5 {machine}")[0] == 0 for machine in two_machines]
     tunnels = [started.shell(sandbox, f"curl -sS --noproxy '' -p -m 5 {machine}")[0] == 0 for machine in two_machines]
@@ -158,7 +158,7 @@ def test_new_rules_cut_what_they_deny(started, two_machines):
     started.run(cut())
 
 
-def test_garbage_and_unknown_hosts_get_an_answer(started):
+def test_garbage_and_unknown_hosts_get_a_response(started):
     sandbox = started()
     talk = "exec 3<>/dev/tcp/127.0.0.1/${{http_proxy##*:}}; printf '{}\\r\\n\\r\\n' >&3; head -1 <&3"
 

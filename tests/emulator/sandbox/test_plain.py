@@ -13,7 +13,7 @@ from ags_flows.emulator.sandbox import Bind
 from ags_flows.emulator.sandbox.plain import PlainSandbox
 
 
-def test_commands_begin_in_a_home_of_their_own(started):
+def test_commands_begin_in_a_separate_home(started):
     sandbox = started(PlainSandbox)
     home = str(sandbox.spec.directory / "root" / "home" / "user")
 

@@ -25,7 +25,7 @@ def test_alarms_ring_in_order_when_time_is_advanced():
     asyncio.run(run())
 
 
-def test_alarms_ring_by_themselves_too():
+def test_alarms_ring_in_real_time_too():
     async def run():
         clock, rung = Clock(), asyncio.Event()
         clock.schedule(clock.now() + 30, rung.set)

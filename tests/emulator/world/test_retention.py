@@ -22,7 +22,7 @@ def control(emulator):
 
 @pytest.fixture
 def ended(emulator, control):
-    """Make so many instances and end them."""
+    """Start a number of instances and stop them."""
 
     def end(count):
         emulator.reset()

@@ -22,7 +22,7 @@ def test_durations_are_read_in_all_forms(text, seconds):
 @pytest.mark.parametrize(
     "text", ["", "h", "5", "29s", "24h1s", "1.5h", "-5m", "5 m", "m5", "٥m", "9" * 400 + "s", "1s1m"]
 )
-def test_what_is_no_duration_or_out_of_range_is_refused(text):
+def test_an_invalid_or_out_of_range_duration_is_refused(text):
     with pytest.raises(Refusal, match="Timeout"):
         seconds_of(text, "Timeout", least=30)
 
@@ -109,7 +109,7 @@ def test_mount_options_follow_their_rules(options, code):
     assert caught.value.code == code
 
 
-def test_one_mount_may_be_used_twice_with_paths_of_its_own():
+def test_one_mount_may_be_used_twice_with_different_paths():
     options = [
         {"Name": "data", "MountPath": "/mnt/a", "SubPath": "a"},
         {"Name": "data", "MountPath": "/mnt/b", "SubPath": "b", "ReadOnly": True},

@@ -55,9 +55,9 @@ def _table(frame: Any) -> dict[str, Any]:
 
 
 def _structure(value: Any) -> Any:
-    """Return a list or mapping for the format of JSON; None where it holds what JSON has not."""
+    """Return a list or mapping for the format of JSON; None if it contains a value that JSON does not have."""
     try:
-        # Only what JSON knows, and numbers of numpy: a list of objects says nothing as text of them.
+        # Only JSON types and numbers of numpy: the text of a list of other objects is of no use.
         return json.loads(json.dumps(value, default=_number, allow_nan=False)), {"expanded": True}
     except (TypeError, ValueError, RecursionError):
         return None
@@ -83,7 +83,6 @@ class Variables:
     """Environment variables of one execution."""
 
     def __init__(self) -> None:
-        """Begin without any."""
         self._before: dict[str, str | None] = {}
 
     def apply(self, values: Mapping[str, str]) -> None:

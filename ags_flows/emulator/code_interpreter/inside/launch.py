@@ -17,7 +17,7 @@ def main() -> None:
     module, packages, *arguments = sys.argv[1:]
     here = str(Path(__file__).resolve().parent)
     sys.path = [entry for entry in sys.path if entry != here]
-    # Made now, since Python looks for it at its start only: what is installed later is to be found.
+    # Created now: Python looks for it only at its start, and packages may be installed later.
     own = Path(site.getusersitepackages())
     try:
         own.mkdir(parents=True, exist_ok=True)
@@ -45,7 +45,7 @@ def _application() -> Any:
 
     class Application(base):  # type: ignore[misc]
         def init_iopub(self, context: Any) -> None:
-            # By default 1,000 messages wait, and more are dropped without a word.
+            # By default 1,000 messages wait, and more are dropped silently.
             context.sndhwm = 0
             super().init_iopub(context)
 

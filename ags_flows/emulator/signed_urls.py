@@ -1,4 +1,4 @@
-"""Addresses of files that are signed: whoever has one needs no token."""
+"""Signed URLs of files: a request with one needs no token."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ PATH = "/files"
 
 
 class Expired(Exception):
-    """The signature was right, for a time that is over."""
+    """The signature is valid but has expired."""
 
 
 def signed(scope: MutableMapping[str, Any], tokens: Sequence[str]) -> bool:
-    """Whether the address of a request was signed with one of the tokens.
+    """Return True if the URL of a request was signed with one of the tokens.
 
     Args:
         scope: The request (ASGI).
         tokens: The tokens that may have signed it.
 
     Raises:
-        Expired: It was, for a time that is over.
+        Expired: The signature is valid but has expired.
     """
     if scope["type"] != "http" or scope["path"] != PATH:
         return False

@@ -1,4 +1,4 @@
-"""Answers of AGS in all the forms that were seen or may come."""
+"""Responses of AGS in all forms that were seen or may come."""
 
 from datetime import datetime, timezone
 
@@ -25,11 +25,11 @@ def test_times_are_read_in_every_form_and_are_utc(text, expected):
 
 
 @pytest.mark.parametrize("text", [None, "", "soon", "0001-01-01T00:00:00Z", "2026-13-01T00:00:00Z", "2026-01-01"])
-def test_what_is_no_time_counts_as_none(text):
+def test_an_invalid_time_counts_as_none(text):
     assert time_from_wire(text) is None
 
 
-def test_an_instance_of_a_later_version_is_read_as_far_as_it_goes():
+def test_known_fields_of_an_instance_of_a_later_version_are_read():
     instance = instance_from_wire(
         {
             "InstanceId": "wvhtuasdgdg2fh5accrhr5g62v26yt6epmd54kx6",
@@ -81,7 +81,7 @@ def test_a_token_without_an_end_is_read():
         lambda control: control.create_snapshot("i-1", name="s"),
     ],
 )
-def test_an_answer_without_its_part_is_an_error_of_the_service(stub, stubbed, call):
+def test_a_response_without_its_part_is_an_error_of_the_service(stub, stubbed, call):
     with pytest.raises(ServiceError, match=r"has no \w+\. \[RequestId req-1\]"):
         call(stubbed)
 
@@ -138,13 +138,13 @@ def test_a_filter_that_is_ignored_is_applied_here(stub, stubbed):
     assert stubbed.list_tools(name="b") == []
 
 
-def test_other_refusals_of_a_list_are_passed_on(stub, stubbed):
+def test_other_errors_of_a_list_are_passed_on(stub, stubbed):
     stub.answer = lambda action, parameters: {"Error": {"Code": "InvalidParameterValue.ToolIds", "Message": "bad"}}
     with pytest.raises(InvalidRequestError, match="ToolIds"):
         stubbed.list_tools(ids=["sdt-1"])
 
 
-def test_more_tools_than_offsets_reach_are_not_cut_off_in_silence(stub, stubbed):
+def test_more_tools_than_offsets_reach_are_not_cut_off_silently(stub, stubbed):
     page = [{"ToolId": f"sdt-{number}", "ToolName": "x"} for number in range(100)]
     stub.answer = lambda action, parameters: {"SandboxToolSet": page}
     with pytest.raises(UnsupportedError, match="Narrow"):
@@ -153,7 +153,7 @@ def test_more_tools_than_offsets_reach_are_not_cut_off_in_silence(stub, stubbed)
 
 
 @pytest.mark.parametrize("status", ["STOPPING", "STOPPED", "FAILED", "STARTING_FAILED"])
-def test_a_second_stop_is_a_success_whatever_ags_answers_to_it(stub, stubbed, status):
+def test_a_second_stop_is_a_success_whatever_the_response(stub, stubbed, status):
     def answer(action, parameters):
         if action == "StopSandboxInstance":
             return {"Error": {"Code": "InvalidParameter", "Message": "instance is in STOPPED state"}}
