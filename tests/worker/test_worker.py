@@ -178,7 +178,7 @@ def test_two_workers_that_submit_the_same_attempt_start_one_sandbox_and_one_proc
         sandboxes = [worker._sandbox(flow_run, configuration, 1) for _ in range(2)]
         ids = await asyncio.gather(*(asyncio.to_thread(one.open) for one in sandboxes))
         results = await asyncio.gather(*(asyncio.to_thread(one.execute) for one in sandboxes))
-        runs = await asyncio.to_thread(sandboxes[0]._plane.plane.read, "runs")
+        runs = await asyncio.to_thread(sandboxes[0]._leased.plane.plane.read, "runs")
         for one in sandboxes:
             await asyncio.to_thread(one.end)
         return ids, results, runs
@@ -197,7 +197,7 @@ def test_a_submission_waits_for_the_quota_and_shows_it_in_the_state(pool, emulat
         await soon(lambda: pool.run(first).state.is_running())
         second = pool.submit(state("RUNNING"), state("COMPLETED"))
         waiting = await soon(lambda: (found := pool.run(second).state).message and found)
-        plane = worker._active[first]._plane.plane
+        plane = worker._active[first]._leased.plane.plane
         await asyncio.to_thread(plane.write, "go", "")
         return waiting, await soon(lambda: ended(pool, second))
 
@@ -268,7 +268,7 @@ def test_secrets_reach_the_process_alone_and_nothing_of_the_worker_does(pool, mo
     async def scenario(worker):
         await soon(lambda: pool.run(run).state.is_running())
         sandbox = worker._active[run]
-        plane, instance = sandbox._plane.plane, sandbox.instance
+        plane, instance = sandbox._leased.plane.plane, sandbox.instance
         seen = (await asyncio.to_thread(plane.read, "seen")).decode()
         code = await asyncio.to_thread(plane.read, "code/main.py")
         outside = await asyncio.to_thread(plane.run, "ps -ef; cat ~/.ags_flows/journal/*/cmd", user="root")
