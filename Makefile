@@ -29,8 +29,10 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
+# The package, and what its signatures promise.
 types: $(READY)
 	$(BIN)/mypy
+	$(BIN)/mypy tests/typing/functions.py
 
 # The model on many random interleavings, a batch of ten thousand items that is killed three times, and two hundred real
 # flows that are killed: an hour and more.
