@@ -240,6 +240,11 @@ class Pool:
         return self._flow_run_id is None
 
     @property
+    def is_of_another_process(self) -> bool:
+        """Whether another process executes the flow run, and has sent tasks of it to this one."""
+        return self._flow_context is not None and self._flow_context.detached
+
+    @property
     def is_empty(self) -> bool:
         """Whether it has no sandbox."""
         return not self._warm and not self._opening
@@ -256,7 +261,7 @@ class Pool:
             return self._context.copy().run(has_ended, self._flow_run_id)
         except Exception:  # noqa: BLE001 - the server of a process that executes the flow may have ended with it
             # In the process of a pool, the context of each task is left, and the run goes on.
-            return context is None or not context.detached
+            return not self.is_of_another_process
 
     def _holder_of_journal(self, family: str) -> Warm | None:
         holding = self._holding.get(family, [])

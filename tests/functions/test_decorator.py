@@ -11,8 +11,9 @@ from prefect import flow, task
 from prefect.client.orchestration import get_client
 from prefect.runtime import flow_run
 from prefect.states import Cancelling
+from prefect.task_runners import ProcessPoolTaskRunner
 
-from ags_flows import in_sandbox
+from ags_flows import awaitable, in_sandbox
 from ags_flows.errors import ConfigurationError, FunctionError, WaitCancelledError
 from ags_flows.flows.run_items import run_items
 from ags_flows.functions.pools import Pools
@@ -91,6 +92,51 @@ def test_an_async_flow_calls_functions_in_threads(ags_config):
         return [*pair, where.submit(3).result()]
 
     assert [number for number, _ in asyncio.run(concurrent())] == [1, 2, 3]
+    soon(lambda: not live(ags_config))
+
+
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_call_whose_coroutine_is_cancelled_is_killed_and_its_siblings_go_on(ags_config):
+    async def impatient():
+        with pytest.raises(asyncio.TimeoutError):
+            # The limit is reached when both calls run.
+            await asyncio.wait_for(awaitable(where)(1, pause=600), 5)
+
+    @flow
+    async def concurrent():
+        began = time.monotonic()
+        first, *others = await asyncio.gather(*(awaitable(where)(number, pause=0.0) for number in (2, 3)))
+        _, sibling = await asyncio.gather(impatient(), awaitable(where)(4, pause=6.5))
+        return first, *others, sibling, await awaitable(where)(5), time.monotonic() - began
+
+    *found, took = asyncio.run(concurrent())
+    assert [number for number, _ in found] == [2, 3, 4, 5]
+    assert took < 30
+    soon(lambda: not live(ags_config))
+
+
+@flow(task_runner=ProcessPoolTaskRunner(max_workers=2))
+def in_processes():
+    """Call a function in the processes of a pool."""
+    return where.map([1, 2, 3, 4], pause=0.2).result()
+
+
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_calls_in_a_pool_of_processes_leave_nothing_when_the_pool_ends(ags_config):
+    assert [number for number, _ in in_processes()] == [1, 2, 3, 4]
+    assert list_instances.fn(config=ags_config)
+    soon(lambda: not live(ags_config))
+
+
+def test_a_start_whose_response_is_lost_is_found(ags_emulator, ags_config):
+    ags_emulator.fault("lost", "StartSandboxInstance")
+
+    @flow
+    def once():
+        return where(1)
+
+    assert once()[0] == 1
+    assert len(list_instances.fn(config=ags_config)) == 1
     soon(lambda: not live(ags_config))
 
 
