@@ -35,9 +35,15 @@ def state(kind):
 
 
 @pytest.fixture(scope="module")
-def emulator(prefect_server):
+def served_ports():
+    """Ports beside that of the Prefect server that sandboxes reach; a module can have some."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def emulator(prefect_server, served_ports):
     port = urlsplit(PREFECT_API_URL.value()).port
-    with running_emulator(host_ports=[port]) as emulator:
+    with running_emulator(host_ports=[port, *served_ports]) as emulator:
         emulator.transition("tool.create", "at_once")
         yield emulator
 

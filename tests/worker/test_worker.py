@@ -53,6 +53,25 @@ def test_a_process_that_ends_without_a_final_state_is_crashed_with_its_last_line
     assert found.infrastructure_pid in found.state.message
 
 
+def test_a_retry_that_begins_as_soon_as_a_crash_is_reported_is_not_overwritten(pool):
+    run = pool.submit("exit 7")
+
+    async def scenario(worker):
+        report = worker._report_crashed
+
+        async def report_and_retry(*reported):
+            # As a fast automation does.
+            await report(*reported)
+            if len(pool.instances(run)) == 1:
+                pool.set_state(run, Scheduled(name="AwaitingRetry"))
+
+        worker._report_crashed = report_and_retry
+        await soon(lambda: len(pool.instances(run)) == 2)
+        return await soon(lambda: ended(pool, run))
+
+    assert pool.perform(scenario).state.type == StateType.CRASHED
+
+
 def test_a_sandbox_that_dies_is_reported_as_crashed_and_a_retry_gets_another_one(pool, emulator):
     run = pool.submit(state("RUNNING"), "sleep 60")
 
@@ -77,8 +96,10 @@ def test_a_sandbox_that_dies_is_reported_as_crashed_and_a_retry_gets_another_one
     assert first != second
 
 
+# The UI and `prefect flow-run cancel` set the state without force; Prefect cancels a run without infrastructure itself.
+@pytest.mark.parametrize("force", [True, False])
 @pytest.mark.parametrize("when", ["pending", "starting", "running"])
-def test_a_cancelled_run_loses_its_sandbox_within_ten_seconds(pool, emulator, when):
+def test_a_cancelled_run_loses_its_sandbox_within_ten_seconds(pool, emulator, when, force):
     if when == "starting":
         emulator.transition("instance.start", "seconds", 60)
     running = [state("RUNNING")] if when == "running" else []
@@ -90,7 +111,7 @@ def test_a_cancelled_run_loses_its_sandbox_within_ten_seconds(pool, emulator, wh
             await soon(lambda: pool.run(run).infrastructure_pid)
         if when == "running":
             await soon(lambda: pool.run(run).state.is_running())
-        pool.set_state(run, Cancelling(), force=True)
+        pool.set_state(run, Cancelling(), force=force)
         began = time.monotonic()
         found = await soon(lambda: ended(pool, run))
         return found, time.monotonic() - began
