@@ -15,6 +15,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
 from prefect.client.schemas.objects import StateType
 from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.states import Cancelling
 
 from ags_flows.cloud.data_planes import open_plane
 from ags_flows.demo.servers import child, end, free_port, prefect_environment, wait_for_prefect
@@ -238,19 +239,21 @@ def test_what_ends_while_the_prefect_server_is_away_is_reported_when_it_is_back(
         with child(command, log, environment) as server:
             wait_for_prefect(server, url, tmp_path)
             pool = Pool(config)
-            ends = [f"until {state('COMPLETED')}; do sleep 0.5; done", "exit 7"]
+            ends = [f"until {state('COMPLETED')}; do sleep 0.5; done", "exit 7", "sleep 1000"]
             runs = [pool.submit(state("RUNNING"), "while [ ! -e go ]; do sleep 0.1; done", end) for end in ends]
             worker = start_worker(pool.name, "waiting", **own.environment, PREFECT_API_URL=f"{url}/api")
             soon(lambda: all(pool.run(run).state.is_running() for run in runs))
-        planes = [open_plane(config.connection(), pool.live(run)[0].id).plane for run in runs]
+            pool.set_state(runs[2], Cancelling())
+        planes = [open_plane(config.connection(), pool.live(run)[0].id).plane for run in runs[:2]]
         for plane in planes:
             plane.write("go", "")
         # The process of the second run has ended.
         soon(lambda: "7" in planes[1].run("cat ~/.ags_flows/journal/*/rc; true").stdout)
         with child(command, log, environment) as server:
             wait_for_prefect(server, url, tmp_path)
-            completed, crashed = (soon(lambda run=run: over(pool, run)) for run in runs)
+            completed, crashed, cancelled = (soon(lambda run=run: over(pool, run)) for run in runs)
             assert completed.state.is_completed()
             assert crashed.state.is_crashed() and "exit code 7" in crashed.state.message
+            assert cancelled.state.is_cancelled()
             assert worker.poll() is None
             end(worker, signal.SIGKILL)

@@ -273,11 +273,13 @@ def test_the_sandbox_of_a_failed_run_is_kept_where_that_is_asked_for(pool):
 def test_secrets_reach_the_process_alone_and_nothing_of_the_worker_does(pool, monkeypatch, tmp_path):
     for number, name in enumerate(("PREFECT_API_KEY", "PREFECT_API_AUTH_STRING")):
         monkeypatch.setenv(name, f"key-number-{number}-of-the-worker")
+    monkeypatch.setenv("PREFECT_CLIENT_CUSTOM_HEADERS", '{"X-Token": "header-of-the-worker"}')
     monkeypatch.setenv("PREFECT_LOGGING_LEVEL", "WARNING")
     monkeypatch.setenv("OWN_VARIABLE", "of the worker")
     Secret(value="secret-of-the-template").save("for-the-worker", overwrite=True)
     (tmp_path / "code").mkdir()
     (tmp_path / "code" / "main.py").write_text("print(1)\n")
+    pool.set_default("env", {"A": "pool", "B": "pool", "C": "pool"})
     deployment = pool.deploy(
         command=f"env > seen; {state('RUNNING')} && sleep 100",
         env={"A": "deployment", "B": "deployment"},
@@ -307,13 +309,30 @@ def test_secrets_reach_the_process_alone_and_nothing_of_the_worker_does(pool, mo
         )
 
     seen, code, outside, described, logs = pool.perform(scenario)
-    assert (seen["A"], seen["B"], seen["TOKEN"]) == ("deployment", "run", "secret-of-the-template")
+    assert (seen["A"], seen["B"], seen["C"]) == ("deployment", "run", "pool")
+    assert seen["TOKEN"] == "secret-of-the-template"
+    assert "header-of-the-worker" in seen["PREFECT_CLIENT_CUSTOM_HEADERS"]
     assert seen["PREFECT__FLOW_RUN_ID"] == str(run)
     assert not {"PREFECT_LOGGING_LEVEL", "OWN_VARIABLE", "PREFECT_HOME", "AGS_ENDPOINT"} & set(seen)
     assert code == b"print(1)\n"
     for place in (outside, json.dumps(described), "\n".join(logs)):
         assert "secret-of-the-template" not in place
         assert "of-the-worker" not in place
+
+
+def test_a_stop_that_fails_is_repeated_and_a_start_whose_response_is_lost_is_stopped_with_its_run(pool, emulator):
+    emulator.fault("error", "StopSandboxInstance", code="InternalError", message="oops", times=2)
+    emulator.transition("instance.start", "seconds", 60)
+    emulator.fault("lost", "StartSandboxInstance")
+    run = pool.submit("sleep 100")
+
+    async def scenario(worker):
+        await soon(lambda: pool.live(run))
+        pool.set_state(run, Cancelling())
+        return await soon(lambda: ended(pool, run))
+
+    assert pool.perform(scenario).state.type == StateType.CANCELLED
+    assert len(pool.instances(run)) == 1
 
 
 def test_kill_infrastructure_stops_the_sandbox_and_reports_when_there_is_none(pool):
