@@ -65,8 +65,8 @@ _LEFT = _FINAL | {StateType.PAUSED, StateType.SCHEDULED}
 class AGSWorkerResult(BaseWorkerResult):
     """The id of the sandbox of a flow run that is over.
 
-    The code is 0, whatever the end: the flow or this worker has reported it. After any other code Prefect reports a
-    crash once more, and would overwrite a retry that has begun since.
+    The code is 0, whatever the end: the flow or this worker has reported it. After any other code Prefect reports
+    another crash, and would overwrite a retry that has begun since.
     """
 
 
