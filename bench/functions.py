@@ -9,7 +9,8 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from prefect import Task, flow
+from prefect import Task, flow, task
+from prefect.cache_policies import NO_CACHE
 from prefect.settings import (
     PREFECT_API_URL,
     PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
@@ -58,6 +59,14 @@ def figures() -> Iterator[Figure]:
         def mapped() -> None:
             assert double.map(list(range(CALLS))).result() == [2 * number for number in range(CALLS)]
 
+        @task(cache_policy=NO_CACHE)
+        def empty(number: int) -> int:
+            return 2 * number
+
+        @flow(task_runner=ThreadPoolTaskRunner(max_workers=SANDBOXES))
+        def floor() -> None:
+            assert empty.map(list(range(CALLS))).result() == [2 * number for number in range(CALLS)]
+
         def batch() -> None:
             report = run_batch(
                 [str(number) for number in range(CALLS)],
@@ -75,8 +84,10 @@ def figures() -> Iterator[Figure]:
             PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,
         }
         with temporary_settings(settings):
-            ours, theirs = best_of((mapped, batch), rounds=3)
-        detail = f"{CALLS / ours:.0f}/s : {CALLS / theirs:.0f}/s"
+            ours, theirs, prefect = best_of((mapped, batch, floor), rounds=3)
+        detail = (
+            f"{CALLS / ours:.0f}/s : {CALLS / theirs:.0f}/s; .map of an empty Prefect task: {CALLS / prefect:.0f}/s"
+        )
         title = f".map of {CALLS} calls over {SANDBOXES} sandboxes / run_batch of the same command"
         yield Figure(title, theirs / ours, "x", 0.8, True, detail)
 

@@ -180,8 +180,8 @@ def in_sandbox(
 
         setattr(call, STEP, True)
         setattr(call, REMOTE, remote)
+        # No tags: Prefect asks its server for a concurrency limit of each tag, at each call.
         return task(
-            tags={"ags"},
             retries=max(retries, retries_of_failed),
             retry_delay_seconds=exponential_backoff(1),
             retry_jitter_factor=0.5,
