@@ -10,10 +10,14 @@ PIP_FLAGS := --disable-pip-version-check --quiet
 # One more than cores: much of a test is waiting.
 WORKERS ?= 3
 
-.PHONY: demo test retest check lint types bench chaos deployed network notebooks languages clean
+.PHONY: demo demo-worker test retest check lint types bench chaos deployed network notebooks languages clean
 
 demo: $(READY)
 	@$(BIN)/ags-flows demo
+
+# Whole flows in sandboxes: a work pool of type `ags`, its worker, and three flow runs.
+demo-worker: $(READY)
+	@$(BIN)/ags-flows demo --worker --directory .demo-worker
 
 # Prefect writes to its home while it is imported: the tests do not use the home of the user.
 test: $(READY)
@@ -29,8 +33,10 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
+# The package, and what its signatures promise.
 types: $(READY)
 	$(BIN)/mypy
+	$(BIN)/mypy tests/typing/functions.py
 
 # The model on many random interleavings, a batch of ten thousand items that is killed three times, and two hundred real
 # flows that are killed: an hour and more.
@@ -68,7 +74,7 @@ notebooks: $(READY)
 	@$(BIN)/python examples/execute.py examples/*.ipynb
 
 clean:
-	rm -rf $(VENV) .demo .bench
+	rm -rf $(VENV) .demo .demo-worker .bench
 
 $(READY): pyproject.toml
 	@.ci/environment $(PYTHON) $(VENV)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import statistics
 import tempfile
+import time
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from prefect import flow
+from prefect import Task, flow, task
+from prefect.cache_policies import NO_CACHE
 from prefect.settings import (
     PREFECT_API_URL,
     PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
@@ -15,7 +19,7 @@ from prefect.settings import (
 )
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from ags_flows import in_sandbox
+from ags_flows import AGSConfig, in_sandbox
 from ags_flows.demo.servers import prefect_server, wait_for_prefect
 from ags_flows.flows import run_batch
 from ags_flows.session import SandboxSession
@@ -24,7 +28,7 @@ from bench.batch import best_of
 from bench.figure import Figure, side_by_side
 from bench.sandbox import running_emulator_process, running_sandbox
 
-CALLS, SANDBOXES, ROUNDS = 200, 16, 30
+CALLS, SANDBOXES, ROUNDS, FIRST_CALLS = 200, 16, 30, 5
 
 
 def nothing() -> None:
@@ -55,6 +59,14 @@ def figures() -> Iterator[Figure]:
         def mapped() -> None:
             assert double.map(list(range(CALLS))).result() == [2 * number for number in range(CALLS)]
 
+        @task(cache_policy=NO_CACHE)
+        def empty(number: int) -> int:
+            return 2 * number
+
+        @flow(task_runner=ThreadPoolTaskRunner(max_workers=SANDBOXES))
+        def floor() -> None:
+            assert empty.map(list(range(CALLS))).result() == [2 * number for number in range(CALLS)]
+
         def batch() -> None:
             report = run_batch(
                 [str(number) for number in range(CALLS)],
@@ -72,10 +84,58 @@ def figures() -> Iterator[Figure]:
             PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,
         }
         with temporary_settings(settings):
-            ours, theirs = best_of((mapped, batch), rounds=3)
-        detail = f"{CALLS / ours:.0f}/s : {CALLS / theirs:.0f}/s"
+            ours, theirs, prefect = best_of((mapped, batch, floor), rounds=3)
+        detail = (
+            f"{CALLS / ours:.0f}/s : {CALLS / theirs:.0f}/s; .map of an empty Prefect task: {CALLS / prefect:.0f}/s"
+        )
         title = f".map of {CALLS} calls over {SANDBOXES} sandboxes / run_batch of the same command"
         yield Figure(title, theirs / ours, "x", 0.8, True, detail)
+
+    with tempfile.TemporaryDirectory(prefix="ags-bench-") as name:
+        _lay_wheel(Path(name))
+        with (
+            running_emulator_process("--volumes", name) as config,
+            prefect_server(Path(name)) as (server, url),
+        ):
+            wait_for_prefect(server, url, Path(name))
+            with temporary_settings({PREFECT_API_URL: f"{url}/api", PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+                yield _of_packages(config)
+
+
+def _of_packages(config: AGSConfig) -> Figure:
+    """Compare the first calls of runs: with packages that a snapshot has, with pip, and without packages."""
+    where = {"image": "wheels:1", "sandboxes": 1, "config": config}
+    index = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": "/opt/wheels"}
+    with_packages = in_sandbox(packages=["ags-bench-package==1.0"], env=index, **where)(_double)
+    without = in_sandbox(**where)(_double)
+
+    def first_call(function: Task[[int], int]) -> float:
+        @flow
+        def once() -> float:
+            began = time.perf_counter()
+            assert function(2) == 4
+            return time.perf_counter() - began
+
+        return once()
+
+    first_call(without)  # makes the tool
+    pip = first_call(with_packages)
+    pairs = [(first_call(with_packages), first_call(without)) for _ in range(FIRST_CALLS)]
+    snapshot, bare = (statistics.median(each) for each in zip(*pairs, strict=True))
+    detail = f"{snapshot:.2f} s / {bare:.2f} s; with pip in the sandbox {pip:.2f} s"
+    return Figure("first call of a run, packages in a snapshot / no packages", snapshot / bare, "x", 1.5, detail=detail)
+
+
+def _lay_wheel(volumes: Path) -> None:
+    """Make an image that has the wheel of a package."""
+    wheel = volumes / "images" / "wheels_1" / "opt" / "wheels" / "ags_bench_package-1.0-py3-none-any.whl"
+    wheel.parent.mkdir(parents=True)
+    info = "ags_bench_package-1.0.dist-info"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("ags_bench_package.py", "")
+        archive.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: ags-bench-package\nVersion: 1.0\n")
+        archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr(f"{info}/RECORD", "")
 
 
 def _double(number: int) -> int:

@@ -70,8 +70,8 @@ class Bundles:
         queue = sandbox.queue
         if queue is None:
             queue = SandboxQueue(
-                sandbox.plane.plane,
-                sandbox.plane.cancelled,
+                sandbox.leased.plane.plane,
+                sandbox.leased.plane.cancelled,
                 self._command,
                 self._step.family,
                 self._step.holder,

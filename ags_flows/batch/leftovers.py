@@ -33,7 +33,7 @@ def sweep(sandbox: PooledSandbox, item: Item, place: Place, user: str | None) ->
     journals = " ".join(f'"$ags_root"/{JOURNALS}/*{place}.* {shlex.quote(inbox)}' for place, inbox in sandbox.unswept)
     changes = " ".join(f'"$ags_root"/{CHANGES}/*{place}.*' for place, _ in sandbox.unswept)
     sandbox.unswept.clear()
-    plane = sandbox.plane.plane
+    plane = sandbox.leased.plane.plane
     try:
         plane.script(f"{ROOT}\nrm -rf -- {journals}", user=user, timeout=CALL_TIMEOUT)
         # Changes are always recorded by the default user.

@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ags_flows.blocks import AGSConfig
-from ags_flows.cloud.data_planes import OpenPlane, close_plane, open_plane
+from ags_flows.cloud.data_planes import close_plane
 from ags_flows.cloud.pace import PacedControlPlane
 from ags_flows.cloud.retry import persistently
 from ags_flows.durable.queue import SandboxQueue
-from ags_flows.errors import AGSFlowsError, ConfigurationError, SupersededError, WaitCancelledError
-from ags_flows.lifecycle.lease import Lease, keep_lease
-from ags_flows.lifecycle.open_sandbox import Launch, in_order, open_sandbox, release
+from ags_flows.errors import AGSFlowsError, ConfigurationError, WaitCancelledError
+from ags_flows.lifecycle.leased_sandbox import LeasedSandbox, open_leased
+from ags_flows.lifecycle.open_sandbox import Launch, in_order
 from ags_flows.models import CustomConfiguration, Instance
 from ags_flows.models.durations import format_duration, parse_duration
 from ags_flows.ownership import FAMILY, STEP_NAME, Step, may_take_over
@@ -50,8 +50,7 @@ class PooledSandbox:
     Attributes:
         order: What it was started from.
         session: The session that functions get.
-        lease: Its lease.
-        plane: Its data plane.
+        leased: The sandbox with its lease.
         queue: The queue in it, once there is one.
         used: How many items were done in it.
         unswept: Finished items whose files are still there: digest of the place, and path of the inbox.
@@ -59,8 +58,7 @@ class PooledSandbox:
 
     order: Order
     session: SandboxSession
-    lease: Lease
-    plane: OpenPlane
+    leased: LeasedSandbox
     queue: SandboxQueue | None = None
     used: int = 0
     unswept: list[tuple[str, str]] = field(default_factory=list)
@@ -68,12 +66,7 @@ class PooledSandbox:
     @property
     def id(self) -> str:
         """The instance's id."""
-        return self.session.instance.id
-
-    @property
-    def lost(self) -> bool:
-        """Whether it ended, or a later attempt of the run has it."""
-        return self.lease.lost is not None
+        return self.leased.id
 
 
 @dataclass
@@ -195,15 +188,10 @@ class Pool:
             startup_timeout=self._config.startup_timeout,
             cancelled=self._cancelled,
         )
-        began = time.monotonic()
         tried: list[Instance] = []
         try:
-            instance, taken_over = open_sandbox(
-                self._control,
-                self._config.connection(),
-                launch,
-                self._candidates(step, wanted, tried),
-                on_trouble=self._logger.warning,
+            leased = open_leased(
+                self._control, launch, self._candidates(step, wanted, tried), on_trouble=self._logger.warning
             )
         except AGSFlowsError as error:
             if error.retryable and tried:
@@ -211,29 +199,19 @@ class Pool:
                     # The one whose take-over failed for now.
                     self._earlier.insert(0, tried[-1])
             raise
-        self._emit("adopted" if taken_over else "started", instance)
-        session = SandboxSession(order.tool, instance, self._config, [])
-        plane = open_plane(self._config.connection(), instance.id)
-        lease = keep_lease(
-            self._control,
-            instance.id,
-            self._seconds,
-            step.holder,
-            age=time.monotonic() - began,
-            on_trouble=self._logger.warning,
-            on_lost=lambda error: close_plane(self._config.connection(), instance.id, plane, error),
-        )
-        sandbox = PooledSandbox(order, session, lease, plane)
+        self._emit("adopted" if leased.taken_over else "started", leased.instance)
+        sandbox = PooledSandbox(order, SandboxSession(order.tool, leased.instance, self._config, []), leased)
         with self._lock:
-            self._counts.started += not taken_over
+            self._counts.started += not leased.taken_over
             closed = self._counts.closed
             if not closed:
-                self._counts.open[instance.id] = sandbox
+                self._counts.open[leased.id] = sandbox
                 self._counts.most = max(self._counts.most, len(self._counts.open))
         if closed:
-            lease.release()
             if closed == "ended":
                 self._end_mine(sandbox)
+            else:
+                leased.leave()
             raise WaitCancelledError("The sandbox was opened after the end of its batch.")
         return sandbox
 
@@ -241,7 +219,6 @@ class Pool:
         """Stop a sandbox. One that cannot be stopped is logged and left to its lease; so is a successor's."""
         with self._lock:
             self._counts.open.pop(sandbox.id, None)
-        sandbox.lease.release()
         self._end_mine(sandbox)
 
     def interrupt(self) -> None:
@@ -250,19 +227,17 @@ class Pool:
         with self._lock:
             opened = list(self._counts.open.values())
         for sandbox in opened:
-            close_plane(self._config.connection(), sandbox.id, sandbox.plane)
+            sandbox.leased.wake()
 
     def leave(self) -> None:
         """Let go of all sandboxes without stopping them: a retry takes them over, or their leases end them."""
         for sandbox in self._close("left")[0]:
-            sandbox.lease.release()
+            sandbox.leased.leave()
         self._control.close()
 
     def end(self) -> None:
         """Stop all sandboxes, those too that earlier attempts left and that were not taken over."""
         opened, unused = self._close("ended")
-        for sandbox in opened:
-            sandbox.lease.release()
         with ThreadPoolExecutor(ENDERS, thread_name_prefix="ags-batch-end") as enders:
             list(enders.map(self._end_mine, opened))
             list(enders.map(self._end, unused))
@@ -289,12 +264,8 @@ class Pool:
             yield found
 
     def _end_mine(self, sandbox: PooledSandbox) -> None:
-        """Stop a sandbox, unless a later attempt of this run has taken it over."""
-        lost, instance = sandbox.lease.lost, sandbox.session.instance
-        if isinstance(lost, SupersededError):
-            return
-        if lost is not None or release(self._control, self._config.connection(), instance):
-            self._end(instance)
+        if sandbox.leased.stop():
+            self._emit("stopped", sandbox.leased.instance)
 
     def _end(self, instance: Instance) -> None:
         close_plane(self._config.connection(), instance.id)

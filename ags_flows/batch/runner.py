@@ -253,7 +253,7 @@ class Runner:
                 self._after(turn, result)
                 used.used += 1
         used.session.steps.clear()
-        if used.used == self._plan.options.items_per_sandbox or used.lost:
+        if used.used == self._plan.options.items_per_sandbox or used.leased.lost:
             self._pool.close(used)
             return None
         return used
@@ -282,7 +282,7 @@ class Runner:
         self, turns: list[Turn], order: Order, sandbox: PooledSandbox | None, wanted: str | None
     ) -> PooledSandbox | None:
         """Return a sandbox for items, None if there is none for them now: they are given back then."""
-        if sandbox is not None and (sandbox.order != order or sandbox.lost):
+        if sandbox is not None and (sandbox.order != order or sandbox.leased.lost):
             self._pool.close(sandbox)
             sandbox = None
         if sandbox is not None:
@@ -331,8 +331,8 @@ class Runner:
         """Decide about items that have no result, since the sandbox or the cloud failed."""
         if self._interrupted.is_set():
             return used
-        if isinstance(error, SupersededError) or isinstance(used.lease.lost, SupersededError):
-            raise used.lease.lost or error
+        if isinstance(error, SupersededError) or isinstance(used.leased.lease.lost, SupersededError):
+            raise used.leased.lease.lost or error
         if isinstance(error, (ConfigurationError, CredentialsError)):
             # Not of an item's function, whose errors are results.
             raise error

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
@@ -22,7 +23,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelling
 
 from ags_flows.batch.slices import PROGRESS, Slice
-from ags_flows.batch.storage import repeated
+from ags_flows.batch.storage import ResultsError, repeated
 from ags_flows.cloud.retry import Backoff, persistently
 from ags_flows.errors import AGSFlowsError, BatchFailedError, ConfigurationError, UnreachableError
 from ags_flows.run.logs import Logger
@@ -99,6 +100,21 @@ class Shard:
     def state(self) -> StateType | None:
         """The type of its state."""
         return self.run.state.type if self.run.state is not None else None
+
+    def prepare(self) -> None:
+        """Have it executed again if it has ended badly, and forget what an earlier attempt reported."""
+        has_failures = self.state is StateType.COMPLETED and Progress.read(self.part).failed > 0
+        if has_failures or self.state in (StateType.FAILED, StateType.CRASHED, StateType.CANCELLED):
+
+            def again() -> None:
+                with get_client(sync_client=True) as client:
+                    client.set_flow_run_state(self.run.id, awaiting_retry(), force=True)
+                    self.run = client.read_flow_run(self.run.id)
+
+            on_server(again)
+        if self.state is StateType.SCHEDULED:
+            # What an earlier attempt wrote does not count.
+            repeated(self.part.storage, lambda: self.part.storage.write(PROGRESS, b"{}"))
 
 
 class Shards:
@@ -177,11 +193,14 @@ class Shards:
         ends = time.monotonic() + LONGEST_CANCELLATION
         while time.monotonic() < ends and not self.over:
             for shard, run in zip(self._shards, self._runs(), strict=True):
-                shard.run, shard.progress = run, Progress.read(shard.part)
+                shard.run = run
                 shard.over = shard.state in OVER
             time.sleep(0.5)
         for shard in self._shards:
             shard.over = True
+            # The results may be why the batch ends.
+            with suppress(ResultsError):
+                shard.progress = Progress.read(shard.part)
 
     def _look(self, shard: Shard, run: FlowRun) -> None:
         progress, before = Progress.read(shard.part), shard.state
@@ -247,7 +266,7 @@ class Shards:
 
 
 def started(part: Slice, deployment: str, parameters: dict[str, Any], key: str, name: str) -> Shard:
-    """Start a shard, or find the one that an earlier attempt has started. One that has ended badly is executed again.
+    """Start a shard, or find the one that an earlier attempt has started.
 
     Args:
         part: Its items.
@@ -270,20 +289,7 @@ def started(part: Slice, deployment: str, parameters: dict[str, Any], key: str, 
             f"shard_deployment={deployment!r}: the Prefect server has no such deployment.",
             hint="deployments/README.md shows how to deploy it. Nothing was started.",
         ) from None
-    shard = Shard(part, run)
-    has_failures = shard.state is StateType.COMPLETED and Progress.read(part).failed > 0
-    if has_failures or shard.state in (StateType.FAILED, StateType.CRASHED, StateType.CANCELLED):
-
-        def again() -> None:
-            with get_client(sync_client=True) as client:
-                client.set_flow_run_state(run.id, awaiting_retry(), force=True)
-                shard.run = client.read_flow_run(run.id)
-
-        on_server(again)
-    if shard.state is StateType.SCHEDULED:
-        # What an earlier attempt wrote does not count.
-        repeated(part.storage, lambda: part.storage.write(PROGRESS, b"{}"))
-    return shard
+    return Shard(part, run)
 
 
 def awaiting_retry() -> State[Any]:

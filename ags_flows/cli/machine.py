@@ -56,8 +56,9 @@ def emulator(
 @app.command(rich_help_panel=PANEL)
 def demo(
     directory: Annotated[Path, typer.Option(help="For data, logs and the report.")] = Path(".demo"),
+    worker: Annotated[bool, typer.Option("--worker", help="Run whole flows in sandboxes, by a worker.")] = False,
 ) -> None:
     """Run one real job on an emulator and a dedicated Prefect server, and show the result."""
     from ags_flows.demo.show import run_demo
 
-    sys.exit(run_demo(directory, Console()))
+    sys.exit(run_demo(directory, Console(), worker=worker))

@@ -10,7 +10,7 @@ from weakref import WeakSet
 from ags_flows.cloud.connection import Connection
 from ags_flows.cloud.control_plane import ControlPlane
 from ags_flows.cloud.data_plane import DataPlane
-from ags_flows.cloud.forks import reset_in_children
+from ags_flows.cloud.forks import ModuleLock
 from ags_flows.cloud.gone import telling_of_its_end
 from ags_flows.errors import AGSFlowsError
 from ags_flows.models import AccessToken
@@ -18,7 +18,7 @@ from ags_flows.models import AccessToken
 MOST_OPEN = 1_000
 """An attached sandbox needs about 26 KiB and no separate connection: the limit only prevents unbounded growth."""
 
-_lock = threading.RLock()
+_lock = ModuleLock()
 
 
 class Cancellation(threading.Event):
@@ -114,12 +114,3 @@ def close_plane(
 def _token(control: ControlPlane, instance_id: str) -> AccessToken:
     with telling_of_its_end(control, instance_id):
         return control.acquire_token(instance_id)
-
-
-def _forget_lock() -> None:
-    """Replace the lock in a forked child: a thread that does not exist there may have held it."""
-    global _lock
-    _lock = threading.RLock()
-
-
-reset_in_children(_forget_lock)

@@ -30,17 +30,18 @@ from ags_flows.models import RunReport
 HEAD_LINES = 19
 
 
-def run_demo(directory: Path, console: Console) -> int:
+def run_demo(directory: Path, console: Console, *, worker: bool = False) -> int:
     """Run the whole demo and return an exit code.
 
     Args:
         directory: Directory for data, logs and reports. Files of an earlier demo in it are removed.
         console: The console to print to.
+        worker: Whether whole flows run in sandboxes, by a worker, instead of one job.
     """
     started = time.monotonic()
     with _sigterm_as_interrupt():
         try:
-            return _run(fresh_directory(directory), console, started)
+            return _run(fresh_directory(directory), console, started, worker)
         except KeyboardInterrupt:
             console.print("[yellow]Interrupted: the sandbox and the servers are stopped.[/]")
             return 130
@@ -49,13 +50,16 @@ def run_demo(directory: Path, console: Console) -> int:
             return 1
 
 
-def _run(directory: Path, console: Console, started: float) -> int:
-    console.print("[bold]ags_flows demo[/]: a Prefect flow runs a job in a sandbox.")
-    console.print(f"  Data, logs and the report are written to {directory}", highlight=False, soft_wrap=True)
+def _run(directory: Path, console: Console, started: float, worker: bool) -> int:
+    what = "a worker runs whole Prefect flows in sandboxes" if worker else "a Prefect flow runs a job in a sandbox"
+    console.print(f"[bold]ags_flows demo[/]: {what}.")
+    console.print(f"  Data and logs are written to {directory}", highlight=False, soft_wrap=True)
     # Both start at the same time; Prefect's server takes longer.
     with prefect_server(directory) as (server, url), ExitStack() as stack:
         with _step(console, "Starting the emulator of AGS") as step:
-            exports = stack.enter_context(emulator(directory))
+            # The flows in the sandboxes report to the Prefect server.
+            reach = ("--allow-host-port", url.rpartition(":")[2]) if worker else ()
+            exports = stack.enter_context(emulator(directory, *reach))
             step(f"Emulator of AGS at {exports['AGS_ENDPOINT']}")
         with _step(console, "Starting a Prefect server (its first start takes 10 to 40 s)") as step:
             wait_for_prefect(server, url, directory)
@@ -68,18 +72,18 @@ def _run(directory: Path, console: Console, started: float) -> int:
             # Prefect wraps its log lines at the width of the terminal, which is 80 without a terminal.
             "COLUMNS": "400",
         }
-        code = _follow(directory, console, environment)
-    if code == 0:
+        code = _follow("flow_runs" if worker else "work", directory, console, environment)
+    if code == 0 and not worker:
         _show_result(directory, console, time.monotonic() - started)
-    else:
+    if code:
         console.print(f"[red]The demo failed (exit code {code}). Logs are in {directory}.[/]")
     return code
 
 
-def _follow(directory: Path, console: Console, environment: dict[str, str]) -> int:
-    """Run the flow in a child process and show its log above the progress line."""
+def _follow(module: str, directory: Path, console: Console, environment: dict[str, str]) -> int:
+    """Run a module of the demo in a child process and show its output above the progress line."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "ags_flows.demo.work", str(directory)],
+        [sys.executable, "-m", f"ags_flows.demo.{module}", str(directory)],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -88,7 +92,7 @@ def _follow(directory: Path, console: Console, environment: dict[str, str]) -> i
     )
     assert process.stdout is not None
     try:
-        with _step(console, "Running the job") as step, (directory / "flow.log").open("wb") as log:
+        with _step(console, "Running") as step, (directory / "flow.log").open("wb") as log:
             for line in process.stdout:
                 log.write(line)
                 text = _short(line.decode(errors="replace").rstrip())
@@ -96,7 +100,7 @@ def _follow(directory: Path, console: Console, environment: dict[str, str]) -> i
                     console.print(f"    {text}", style="dim", markup=False, highlight=False, soft_wrap=True)
             code = process.wait()
             if code == 0:
-                step("The job is done")
+                step("Done")
         return code
     except KeyboardInterrupt:
         console.print("[yellow]Stopping: the flow stops its sandbox first.[/]")

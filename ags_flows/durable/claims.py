@@ -11,7 +11,6 @@ The scripts apply the rule of `ags_flows.ownership.claim`. One round trip is eno
 from __future__ import annotations
 
 import shlex
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -20,7 +19,7 @@ from weakref import WeakKeyDictionary
 from cachetools import LRUCache
 
 from ags_flows.cloud.data_plane import DataPlane
-from ags_flows.cloud.forks import reset_in_children
+from ags_flows.cloud.forks import ModuleLock
 from ags_flows.cloud.retry import Backoff, persistently
 from ags_flows.errors import SupersededError, UnsupportedError
 from ags_flows.ownership import Frame, Holder, Step
@@ -55,7 +54,7 @@ class _Hint:
 
 
 _hints: WeakKeyDictionary[DataPlane, LRUCache[tuple[str, str, tuple[Frame, ...]], _Hint]] = WeakKeyDictionary()
-_hints_lock = threading.RLock()
+_hints_lock = ModuleLock()
 
 Outcome = Literal["new", "same", "taken", "sibling"]
 
@@ -396,12 +395,3 @@ def claim_functions(request: Request) -> str:
 def assignments(values: Mapping[str, str]) -> str:
     """Return the lines that set variables of a script."""
     return "\n".join(f"{name}={shlex.quote(value)}" for name, value in values.items())
-
-
-def _forget_lock() -> None:
-    """Replace the lock in a forked child: a thread that does not exist there may have held it."""
-    global _hints_lock
-    _hints_lock = threading.RLock()
-
-
-reset_in_children(_forget_lock)

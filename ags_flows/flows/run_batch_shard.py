@@ -11,6 +11,7 @@ from ags_flows.flows.batch_progress import ShardObserver
 from ags_flows.flows.hooks import stop_sandboxes, stop_sandboxes_if_asked
 from ags_flows.flows.run_items import do_batch
 from ags_flows.models import BatchOptions, BatchReport
+from ags_flows.models.batch import OnCrash
 
 
 @flow(
@@ -25,6 +26,7 @@ def run_batch_shard(
     options: dict[str, Any],
     tool: str,
     config: ConfigChoice = "",
+    on_crash: OnCrash = "lease",
 ) -> BatchReport:
     """Do the items of one shard of a batch.
 
@@ -34,6 +36,7 @@ def run_batch_shard(
         options: How it is done: fields of `ags_flows.models.BatchOptions`.
         tool: A tool's id or name.
         config: An AGS Config block, or its name. Empty: the environment of the worker.
+        on_crash: What becomes of the sandboxes when this process is killed, as of `run_batch`.
 
     Returns:
         The report of the items.
@@ -46,7 +49,7 @@ def run_batch_shard(
         run_batch_shard.to_deployment("machines", work_pool_name="machines")
         ```
     """
-    chosen = BatchOptions(**options, results=location, task_runs="none", fail_above=1.0)
+    chosen = BatchOptions(**options, results=location, task_runs="none", fail_above=1.0, on_crash=on_crash)
     return do_batch(
         items_at(location), Work.of(work), tool, chosen, resolve_config(config), observer=ShardObserver(location)
     )

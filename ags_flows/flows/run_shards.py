@@ -14,7 +14,7 @@ from prefect.context import FlowRunContext
 from ags_flows.batch.claim import claimed
 from ags_flows.batch.items import Items
 from ags_flows.batch.ledger import Ledger
-from ags_flows.batch.shards import Shard, Shards, started
+from ags_flows.batch.shards import Shards, started
 from ags_flows.batch.slices import Slice, sliced
 from ags_flows.batch.storage import RESULTS, Storage, repeated
 from ags_flows.batch.work import Work
@@ -36,10 +36,7 @@ from ags_flows.ownership import digest
 from ags_flows.run.logs import run_logger
 from ags_flows.run.outcome import Ending, ending_of
 
-PASSED_ON = {
-    *("items_per_sandbox", "concurrency_limit", "rate_limit", "retries", "retries_of_failed", "lease", "step"),
-    "on_crash",
-}
+PASSED_ON = {"items_per_sandbox", "concurrency_limit", "rate_limit", "retries", "retries_of_failed", "lease", "step"}
 """Options of a batch that its shards have too."""
 
 
@@ -98,6 +95,7 @@ def do_shards(
                 "options": _options(options, here, len(slices)),
                 "tool": made.make(),
                 "config": passed_config,
+                "on_crash": options.on_crash,
             }
             identity.record(place.storage)
             observer.announce(before)
@@ -106,10 +104,20 @@ def do_shards(
             # What was started is cancelled, also if the start of a later shard fails.
             shards = Shards([], may_fail(read, options), run_logger(), claim.check)
             for part in slices:
-                shards.add(_start(part, sharding.deployment, parameters, key))
+                part.write()
+                shard = started(
+                    part,
+                    sharding.deployment,
+                    {**parameters, "location": part.location},
+                    key=f"{key}-{part.number}",
+                    name=f"shard-{part.number}-of-{key[:8]}",
+                )
+                shards.add(shard)
+                shard.prepare()
             observer.watch(shards)
         except BaseException as error:
-            _end(shards, made, ending_of(claim.lost or error))
+            ending = ending_of(claim.lost or error)
+            _end(shards, made, "cancelled" if ending == "crashed" and options.on_crash == "stop" else ending)
             raise
         _end(shards, made, "completed")
         report, shown = _merge(read, slices, work, options, place.storage)
@@ -123,17 +131,6 @@ def do_shards(
     if failed:
         raise failure_of(report, options.fail_above, may_fail(read, options))
     return report
-
-
-def _start(part: Slice, deployment: str, parameters: dict[str, Any], key: str) -> Shard:
-    part.write()
-    return started(
-        part,
-        deployment,
-        {**parameters, "location": part.location},
-        key=f"{key}-{part.number}",
-        name=f"shard-{part.number}-of-{key[:8]}",
-    )
 
 
 def _end(shards: Shards, made: BatchTool, ending: Ending) -> None:

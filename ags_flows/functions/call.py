@@ -188,10 +188,10 @@ class Call:
         }
 
 
-@sandbox_task("call", "remote", remote=one_of(RemoteFunction))
+@sandbox_task("call", "function", function=one_of(RemoteFunction))
 def call_function(
     instance: Instance,
-    remote: RemoteFunction,
+    function: RemoteFunction,
     args: tuple[Any, ...] = (),
     kwargs: Mapping[str, Any] | None = None,
     config: AGSConfig | None = None,
@@ -200,7 +200,7 @@ def call_function(
 
     Args:
         instance: The sandbox.
-        remote: The function.
+        function: The function.
         args: Positional arguments.
         kwargs: The others.
         config: Where AGS is; by default from the environment.
@@ -220,10 +220,10 @@ def call_function(
         ```
     """
     config = config or AGSConfig()
-    call = Call.of(remote, args, kwargs or {})
+    call = Call.of(function, args, kwargs or {})
     step = identify("call_function", call.does())
     plane = open_plane(config.connection(), instance.id).plane
-    install_packages(remote, instance, config)
+    install_packages(function, instance, config)
     call.included.upload(plane)
     return perform(call, instance, step, config)
 

@@ -12,7 +12,6 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import exponential_backoff
 
 from ags_flows.blocks import AGSConfig
-from ags_flows.cloud.data_planes import close_plane, open_plane
 from ags_flows.errors import (
     AGSFlowsError,
     CommandTimeoutError,
@@ -181,8 +180,8 @@ def in_sandbox(
 
         setattr(call, STEP, True)
         setattr(call, REMOTE, remote)
+        # No tags: Prefect asks its server for a concurrency limit of each tag, at each call.
         return task(
-            tags={"ags"},
             retries=max(retries, retries_of_failed),
             retry_delay_seconds=exponential_backoff(1),
             retry_jitter_factor=0.5,
@@ -240,7 +239,7 @@ class _Place:
 
         def wake() -> None:
             for warm in used:
-                close_plane(self._config.connection(), warm.instance.id, warm.plane)
+                warm.leased.wake()
 
         with interruptible(wake, run) as interruption:
             try:
@@ -249,9 +248,9 @@ class _Place:
                 if interruption.ending is not None:
                     raise WaitCancelledError(f"{self._remote.name}: the call was ended before it began.")
                 if call.included.key not in warm.included:
-                    call.included.upload(open_plane(self._config.connection(), warm.instance.id).plane)
+                    call.included.upload(warm.leased.plane.plane)
                     warm.included.add(call.included.key)
-                value = perform(call, warm.instance, step, self._config)
+                value = perform(call, warm.leased.instance, step, self._config)
             except BaseException as error:
                 if stopped_with_call().is_set():
                     # Only this call is cancelled: the coroutine that waits for it. Others use the pool.

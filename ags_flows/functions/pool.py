@@ -21,7 +21,6 @@ from uuid import UUID
 from prefect.context import FlowRunContext
 
 from ags_flows.blocks import AGSConfig
-from ags_flows.cloud.data_planes import OpenPlane, close_plane, open_plane
 from ags_flows.cloud.retry import persistently
 from ags_flows.durable.journals import list_journals
 from ags_flows.errors import (
@@ -29,12 +28,11 @@ from ags_flows.errors import (
     ConfigurationError,
     InstanceGoneError,
     QuotaExceededError,
-    SupersededError,
     UnsupportedError,
 )
 from ags_flows.functions.packages import find_snapshot, keep_snapshot
-from ags_flows.lifecycle.lease import Lease, keep_lease
-from ags_flows.lifecycle.open_sandbox import Launch, left_by_earlier_attempts, open_sandbox, release
+from ags_flows.lifecycle.leased_sandbox import LeasedSandbox, open_leased
+from ags_flows.lifecycle.open_sandbox import Launch, left_by_earlier_attempts
 from ags_flows.models import Instance
 from ags_flows.models.durations import format_duration
 from ags_flows.ownership import Step
@@ -76,17 +74,13 @@ class Warm:
     """A running sandbox of a pool.
 
     Attributes:
-        instance: The instance.
-        lease: Its lease.
-        plane: Its data plane.
+        leased: The sandbox with its lease.
         included: Keys of the local code that is in it.
         calls: How many calls use it now.
         idle_since: When the last one ended.
     """
 
-    instance: Instance
-    lease: Lease
-    plane: OpenPlane
+    leased: LeasedSandbox
     included: set[str] = field(default_factory=set)
     calls: int = 1
     idle_since: float = field(default_factory=time.monotonic)
@@ -201,7 +195,8 @@ class Pool:
         with self._changed:
             warm.calls -= 1
             warm.idle_since = time.monotonic()
-            self._changed.notify_all()
+            # One call can use it.
+            self._changed.notify()
         self._keeper.watch(self)
 
     def remember(self, warm: Warm, family: str) -> None:
@@ -226,8 +221,7 @@ class Pool:
         self._keeper.drop(self)
         for warm in ended:
             if ending in ("crashed", "suspended", "superseded"):
-                warm.lease.release()
-                close_plane(self._config.connection(), warm.instance.id, warm.plane)
+                warm.leased.leave()
             else:
                 self._end(warm)
 
@@ -246,6 +240,11 @@ class Pool:
         return self._flow_run_id is None
 
     @property
+    def is_of_another_process(self) -> bool:
+        """Whether another process executes the flow run, and has sent tasks of it to this one."""
+        return self._flow_context is not None and self._flow_context.detached
+
+    @property
     def is_empty(self) -> bool:
         """Whether it has no sandbox."""
         return not self._warm and not self._opening
@@ -262,20 +261,20 @@ class Pool:
             return self._context.copy().run(has_ended, self._flow_run_id)
         except Exception:  # noqa: BLE001 - the server of a process that executes the flow may have ended with it
             # In the process of a pool, the context of each task is left, and the run goes on.
-            return context is None or not context.detached
+            return not self.is_of_another_process
 
     def _holder_of_journal(self, family: str) -> Warm | None:
         holding = self._holding.get(family, [])
         while holding:
             found = holding.pop(0)
-            if found in self._warm and found.lease.lost is None:
+            if found in self._warm and not found.leased.lost:
                 return found
         return None
 
     def _idle(self) -> Warm | None:
-        for lost in [one for one in self._warm if one.lease.lost is not None and not one.calls]:
+        for lost in [one for one in self._warm if one.leased.lost and not one.calls]:
             self._warm.remove(lost)
-        return next((one for one in self._warm if not one.calls and one.lease.lost is None), None)
+        return next((one for one in self._warm if not one.calls and not one.leased.lost), None)
 
     def _open_for_call(self) -> Warm:
         """Open a sandbox. The first one goes ahead where others can start from its snapshot."""
@@ -312,7 +311,7 @@ class Pool:
                 with suppress(AGSFlowsError):
                     warm = self._open(candidate)
                     warm.calls = 0
-                    plane = warm.plane.plane
+                    plane = warm.leased.plane.plane
                     journals = persistently(lambda: list_journals(plane))  # noqa: B023 - called here
                     with self._changed:
                         self._warm.append(warm)
@@ -325,8 +324,7 @@ class Pool:
         return self._execution.step(STEP, {"tool": self.kind.tool, "packages": self.kind.packages})
 
     def _open(self, candidate: Instance | None) -> Warm:
-        config, began = self._config, time.monotonic()
-        control, connection = config.control_plane(), config.connection()
+        config, control = self._config, self._config.control_plane()
         snapshot = find_snapshot(control, self.kind.snapshot) if self.kind.snapshot and candidate is None else None
         if snapshot is None and not self._tool:
             with self._finding:
@@ -343,23 +341,13 @@ class Pool:
         )
         candidates = [] if candidate is None else [candidate]
         # Repeated with the same step: a start whose response was lost is found.
-        instance, taken_over = persistently(
-            lambda: open_sandbox(control, connection, launch, candidates, on_trouble=self._logger.warning),
+        leased = persistently(
+            lambda: open_leased(control, launch, candidates, on_trouble=self._logger.warning),
             repeat=lambda error: error.retryable and not isinstance(error, QuotaExceededError),
         )
-        plane = open_plane(connection, instance.id)
-        lease = keep_lease(
-            control,
-            instance.id,
-            self._seconds,
-            step.holder,
-            age=time.monotonic() - began,
-            on_trouble=self._logger.warning,
-            on_lost=lambda error: close_plane(connection, instance.id, plane, error),
-        )
-        warm = Warm(instance, lease, plane)
-        tell_instance("adopted" if taken_over else "started", instance)
-        self._logger.info("%s sandbox %s for functions", "Took over" if taken_over else "Started", instance.id)
+        warm, instance = Warm(leased), leased.instance
+        tell_instance("adopted" if leased.taken_over else "started", instance)
+        self._logger.info("%s sandbox %s for functions", "Took over" if leased.taken_over else "Started", leased.id)
         try:
             if self._setup.prepare(instance) and self.kind.snapshot and snapshot is None:
                 keep_snapshot(control, instance, self.kind.snapshot)
@@ -372,19 +360,7 @@ class Pool:
         return warm
 
     def _end(self, warm: Warm) -> None:
-        """Stop a sandbox, unless a later attempt of the run has it. One that cannot be stopped is left to its lease."""
-        warm.lease.release()
-        lost, instance, connection = warm.lease.lost, warm.instance, self._config.connection()
-        control = self._config.control_plane()
-        if isinstance(lost, SupersededError) or (lost is None and not release(control, connection, instance)):
-            close_plane(connection, instance.id, warm.plane)
-            return
-        close_plane(connection, instance.id, warm.plane)
-        try:
-            persistently(lambda: control.stop_instance(instance.id))
-        except AGSFlowsError as error:
-            self._logger.warning("Sandbox %s is left to its lease and the reaper: %s", instance.id, error)
-        else:
+        if warm.leased.stop():
             # Prefect emits no events while the interpreter is shutting down.
             with suppress(Exception):
-                self._context.copy().run(tell_instance, "stopped", instance)
+                self._context.copy().run(tell_instance, "stopped", warm.leased.instance)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import logging
+import multiprocessing
 import threading
 from dataclasses import replace
 from uuid import UUID
@@ -63,11 +64,17 @@ class Pools:
             self._pools = {name: one for name, one in self._pools.items() if one is not pool}
 
     def end_all(self) -> None:
-        """Stop all sandboxes of runs that are over; those of a run that is not are left to its retry."""
+        """Stop all sandboxes of runs that are over; those of a run that is not are left to its retry.
+
+        A process of a pool that ends before its parent has done its tasks.
+        """
+        parent = multiprocessing.parent_process()
+        is_dismissed = parent is not None and parent.is_alive()
         with self._changed:
             pools = {*self._watched, *self._pools.values()}
         for pool in pools:
-            pool.end("completed" if pool.is_outside_of_runs or pool.is_over() else "crashed")
+            is_done = is_dismissed and pool.is_of_another_process
+            pool.end("completed" if pool.is_outside_of_runs or is_done or pool.is_over() else "crashed")
 
     def _look_at(self, pool: Pool) -> None:
         if pool.is_over():

@@ -15,7 +15,7 @@ from typing import Generic, TypeVar
 
 from ags_flows.cloud.control_plane import ControlPlane
 from ags_flows.cloud.error_mapping import IMAGE_CAUSES
-from ags_flows.cloud.forks import reset_in_children
+from ags_flows.cloud.forks import ModuleLock
 from ags_flows.errors import (
     AGSFlowsError,
     ConfigurationError,
@@ -326,7 +326,7 @@ class _Watch(Generic[R]):
 
 
 _watches: dict[tuple[int, str], tuple[ControlPlane, _Watch[Tool] | _Watch[Instance]]] = {}
-_watches_lock = threading.Lock()
+_watches_lock = ModuleLock()
 
 
 def _watch(control: ControlPlane, kind: str, describe: Callable[[Sequence[str]], list[R]]) -> _Watch[R]:
@@ -335,12 +335,3 @@ def _watch(control: ControlPlane, kind: str, describe: Callable[[Sequence[str]],
             del _watches[key]
         known = _watches.setdefault((id(control), kind), (control, _Watch(kind, describe)))
         return known[1]  # type: ignore[return-value]
-
-
-def _forget_lock() -> None:
-    """Replace the lock in a forked child: a thread that does not exist there may have held it."""
-    global _watches_lock
-    _watches_lock = threading.Lock()
-
-
-reset_in_children(_forget_lock)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import socket
-import threading
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,7 +23,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun
 from prefect.context import FlowRunContext, TaskRunContext
 
-from ags_flows.cloud.forks import reset_in_children
+from ags_flows.cloud.forks import ModuleLock
 from ags_flows.models import ToolSpec
 from ags_flows.ownership import Frame, Holder, Owner, Place, Step, belonging_to, digest, fingerprint, run_tool_name
 from ags_flows.run.fingerprints import of_parameters
@@ -41,7 +40,7 @@ _REMEMBERED = 1_000
 _fingerprints: LRUCache[UUID, str] = LRUCache(_REMEMBERED)
 _orders: LRUCache[tuple[str, tuple[Frame, ...]], dict[str, int]] = LRUCache(_REMEMBERED)
 _unknown: LRUCache[UUID, _Acting] = LRUCache(_REMEMBERED)
-_lock = threading.RLock()
+_lock = ModuleLock()
 
 
 @dataclass(frozen=True)
@@ -301,11 +300,4 @@ def _has_parent(run: FlowRun | None) -> bool:
     return run is not None and run.parent_task_run_id is not None and run.deployment_id is None
 
 
-def _forget_locks() -> None:
-    """Replace the lock in a forked child: a thread that does not exist there may have held it."""
-    global _lock
-    _lock = threading.RLock()
-
-
 carry(_to_send)
-reset_in_children(_forget_locks)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import threading
 from collections.abc import Callable, Iterator
 from contextvars import Token
 from typing import Any, TypeVar
@@ -18,7 +17,7 @@ from uuid import UUID
 from cachetools import LRUCache
 from prefect.context import ContextModel, FlowRunContext, TaskRunContext
 
-from ags_flows.cloud.forks import reset_in_children
+from ags_flows.cloud.forks import ModuleLock
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +27,7 @@ CARRIED = "ags-flows"
 """Key of `FlowRun.context` for what is sent with the context of a flow run to other processes."""
 
 _attempts: LRUCache[UUID, dict[float, int]] = LRUCache(10_000)
-_lock = threading.Lock()
+_lock = ModuleLock()
 
 
 def flow_contexts() -> list[FlowRunContext]:
@@ -99,15 +98,6 @@ def attempt_of_task(context: TaskRunContext) -> int:
         if entered not in attempts:
             attempts[entered] = max(1, (run.run_count or 1) - is_left(context))
         return attempts[entered]
-
-
-def _forget_lock() -> None:
-    """Replace the lock in a forked child: a thread that does not exist there may have held it."""
-    global _lock
-    _lock = threading.Lock()
-
-
-reset_in_children(_forget_lock)
 
 
 def _outwards(context: C | None) -> Iterator[C]:

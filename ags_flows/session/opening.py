@@ -13,9 +13,8 @@ from ags_flows import tasks
 from ags_flows.blocks import AGSConfig
 from ags_flows.cloud.data_planes import OpenPlane, close_plane, open_plane
 from ags_flows.cloud.retry import persistently
-from ags_flows.errors import AGSFlowsError, ConflictError, NotFoundError, SupersededError
-from ags_flows.lifecycle.lease import Lease, keep_lease
-from ags_flows.lifecycle.open_sandbox import release
+from ags_flows.errors import AGSFlowsError, ConflictError, NotFoundError
+from ags_flows.lifecycle.leased_sandbox import LeasedSandbox, lease_sandbox
 from ags_flows.models import CustomConfiguration, Instance, Step, Tool, ToolSpec
 from ags_flows.models.durations import format_duration
 from ags_flows.ownership import GIVEN_UP, KEPT, LEASE, holder_of, relation
@@ -46,7 +45,7 @@ class Opening:
         self._delete_tool = delete_tool
         self._tool: Tool | str | None = None
         self._instance: Instance | None = None
-        self._lease: Lease | None = None
+        self._leased: LeasedSandbox | None = None
         self._plane: OpenPlane | None = None
         self._process = os.getpid()
 
@@ -66,14 +65,13 @@ class Opening:
         if instance.status != "RUNNING":
             with timed(self._steps, "wait for instance"):
                 self._instance = instance = as_step(tasks.wait_instance_running)(instance, config=config)
-        self._lease = keep_lease(
+        self._leased = lease_sandbox(
             config.control_plane(),
-            instance.id,
+            instance,
             self._seconds,
             holder_of(instance.metadata),
             age=time.monotonic() - started,
             on_trouble=run_logger().warning,
-            on_lost=self.wake,
         )
         return SandboxSession(self._tool or instance.tool_id, instance, config, self._steps)
 
@@ -107,12 +105,12 @@ class Opening:
                 error.__dict__.setdefault("__notes__", []).append(f"The sandbox could not be closed: {trouble}")
 
     def _close(self, ending: Ending, on_failure: OnFailure) -> None:
-        if self._lease is not None:
-            self._lease.release()
+        if self._leased is not None:
+            self._leased.lease.release()
         if ending == "suspended":
             self._pause()
             return
-        if ending in ("crashed", "superseded") or self._is_superseded():
+        if ending in ("crashed", "superseded") or (self._leased is not None and not self._leased.give_up()):
             # A retry of this run takes the sandbox over, or has taken it; otherwise the lease ends it.
             self.wake()
             return
@@ -155,18 +153,6 @@ class Opening:
             self._tool = tool
 
         return make_tool(spec, self._config, for_run=self._delete_tool, steps=self._steps, on_created=made)
-
-    def _is_superseded(self) -> bool:
-        """Return True if a later attempt of this run has taken over the sandbox. If False, none can do so any more."""
-        if self._lease is None or self._instance is None:
-            return False
-        if isinstance(self._lease.lost, SupersededError):
-            return True
-        config = self._config
-        if release(config.control_plane(), config.connection(), self._instance):
-            return False
-        run_logger().warning("A later attempt of this run works in sandbox %s: it is left alone.", self._instance.id)
-        return True
 
     def _end(self, ending: Ending) -> None:
         tool = self._tool if self._delete_tool else None

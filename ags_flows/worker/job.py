@@ -17,13 +17,14 @@ from pathlib import Path
 from uuid import UUID
 
 from ags_flows.blocks import AGSConfig
-from ags_flows.cloud.data_planes import OpenPlane, close_plane, open_new_plane
+from ags_flows.cloud.data_plane import DataPlane
+from ags_flows.cloud.data_planes import close_plane
 from ags_flows.cloud.retry import Backoff, persistently
 from ags_flows.durable.command import Command, DurableCommand, Following
 from ags_flows.errors import AGSFlowsError, ConfigurationError, UnsupportedError, WaitCancelledError
 from ags_flows.lifecycle.image_tool import image_tool
-from ags_flows.lifecycle.lease import Lease, keep_lease
-from ags_flows.lifecycle.open_sandbox import Launch, open_sandbox
+from ags_flows.lifecycle.leased_sandbox import LeasedSandbox, lease_sandbox, open_leased
+from ags_flows.lifecycle.open_sandbox import Launch
 from ags_flows.models import ExecResult, Instance, Network
 from ags_flows.models.durations import format_duration, parse_duration
 from ags_flows.ownership import (
@@ -122,12 +123,10 @@ class FlowRunSandbox:
         self._note = note
         self._on_waiting = on_waiting
         self._config = job.configuration.config or AGSConfig()
-        self._lease: Lease | None = None
-        self._plane: OpenPlane | None = None
+        self._leased: LeasedSandbox | None = None
         self._command: DurableCommand | None = None
         self._given_up = threading.Event()
         self._secrets: Mapping[str, str] = {}
-        self._started_at, self._seconds = 0.0, 0
 
     @property
     def instance_id(self) -> str:
@@ -149,13 +148,13 @@ class FlowRunSandbox:
         try:
             self._secrets = load_secrets(self.job.configuration.secrets)
             self._stop_earlier()
-            self.instance = persistently(
+            self._leased = persistently(
                 self._start, PATIENCE, on_failure=lambda error: self._on_waiting(str(error)), sleep=self._sleep
             )
-            self._follow(self.instance)
+            self.instance = self._leased.instance
             self._note(f"The flow run has the sandbox {self.instance.id} ({self.instance.tool_name}).")
-            self._look()
-            self._upload()
+            self._look(self._leased.plane.plane)
+            self._upload(self._leased.plane.plane)
         except BaseException:
             self.end()
             raise
@@ -164,15 +163,19 @@ class FlowRunSandbox:
     def attach(self, instance: Instance) -> str:
         """Go on with a sandbox in which the flow runs already, and return its id."""
         self._secrets = load_secrets(self.job.configuration.secrets)
-        self._started_at = time.monotonic()
-        self._seconds = self._lease_seconds()
-        control = self._config.control_plane()
+        began, seconds, control = time.monotonic(), self._lease_seconds(), self._config.control_plane()
         metadata = {OWNER_HOST: self.job.owner.host, OWNER_PID: str(self.job.owner.pid)}
-        persistently(
-            lambda: control.update_instance(instance.id, timeout=format_duration(self._seconds), metadata=metadata)
-        )
+        persistently(lambda: control.update_instance(instance.id, timeout=format_duration(seconds), metadata=metadata))
         self.instance = instance
-        self._follow(instance)
+        self._leased = lease_sandbox(
+            control,
+            instance,
+            seconds,
+            self.job.step.holder,
+            age=time.monotonic() - began,
+            taken_over=True,
+            on_trouble=self._note,
+        )
         self._note(f"The worker goes on with the flow run in sandbox {instance.id}.")
         return instance.id
 
@@ -184,8 +187,8 @@ class FlowRunSandbox:
             InstanceGoneError: The sandbox ended.
             OutcomeUnknownError: The process vanished.
         """
-        assert self._plane is not None
-        configuration, plane = self.job.configuration, self._plane
+        assert self._leased is not None
+        configuration, plane = self.job.configuration, self._leased.plane
         command = Command(
             configuration.command or "prefect flow-run execute",
             env={**configuration.environment(), **self._secrets},
@@ -210,18 +213,16 @@ class FlowRunSandbox:
     def leave(self) -> None:
         """Let go of the sandbox: the flow in it goes on, and a worker finds it by its metadata."""
         self._given_up.set()
-        if self._lease is not None:
-            self._lease.release()
-        if self._plane is not None and self.instance is not None:
-            close_plane(self._config.connection(), self.instance.id, self._plane)
+        if self._leased is not None:
+            self._leased.leave()
 
     def end(self, keep: bool = False) -> None:
         """Stop the sandbox, whatever state it is in; or keep it until its lease ends. Errors are logged.
 
         A start whose response was lost is looked for by its metadata.
         """
-        if self._lease is not None:
-            self._lease.release()
+        if self._leased is not None:
+            self._leased.lease.release()
         control = self._config.control_plane()
         try:
             if keep and self.instance is not None:
@@ -236,7 +237,7 @@ class FlowRunSandbox:
         except AGSFlowsError as error:
             self._note(f"The sandbox {self.instance_id} is left to its lease and the reaper: {error}")
 
-    def _start(self) -> Instance:
+    def _start(self) -> LeasedSandbox:
         config, job = self._config, self.job
         seconds = self._lease_seconds()
         launch = Launch(
@@ -248,8 +249,7 @@ class FlowRunSandbox:
             metadata={WORK_POOL: job.pool},
             startup_timeout=config.startup_timeout,
         )
-        self._started_at, self._seconds = time.monotonic(), seconds
-        return open_sandbox(config.control_plane(), config.connection(), launch, [], on_trouble=self._note).instance
+        return open_leased(config.control_plane(), launch, [], on_trouble=self._note)
 
     def _lease_seconds(self) -> int:
         return parse_duration(self.job.configuration.lease or self._config.lease, field="lease")
@@ -272,23 +272,9 @@ class FlowRunSandbox:
             )
         return tool
 
-    def _follow(self, instance: Instance) -> None:
-        connection = self._config.connection()
-        self._plane = plane = open_new_plane(connection, instance.id)
-        self._lease = keep_lease(
-            self._config.control_plane(),
-            instance.id,
-            self._seconds,
-            self.job.step.holder,
-            age=time.monotonic() - self._started_at,
-            on_trouble=self._note,
-            on_lost=lambda error: close_plane(connection, instance.id, plane, error),
-        )
-
-    def _look(self) -> None:
+    def _look(self, plane: DataPlane) -> None:
         """Find out whether the flow can run there, before it is started."""
-        assert self._plane is not None and self.instance is not None
-        plane, url = self._plane.plane, self.job.configuration.environment().get("PREFECT_API_URL", "")
+        url = self.job.configuration.environment().get("PREFECT_API_URL", "")
         if not url:
             raise ConfigurationError(
                 "api_url: the worker has no PREFECT_API_URL.", hint="Set it, or the variable api_url."
@@ -300,7 +286,7 @@ class FlowRunSandbox:
             report = {"missing": f"bash and coreutils ({(found.stderr or found.stdout).strip()[-300:]})"}
         if missing := report.get("missing"):
             raise UnsupportedError(
-                f"The image of sandbox {self.instance.id} lacks {missing}.",
+                f"The image of sandbox {self.instance_id} lacks {missing}.",
                 hint="Choose an image with Prefect, such as prefecthq/prefect:3-latest.",
             )
         if reason := report.get("unreachable"):
@@ -309,11 +295,10 @@ class FlowRunSandbox:
                 hint="Set the variable api_url to a URL that sandboxes reach, and check the network of the tool.",
             )
 
-    def _upload(self) -> None:
-        assert self._plane is not None
+    def _upload(self, plane: DataPlane) -> None:
         for local, remote in self.job.configuration.uploads.items():
             upload = upload_directory if Path(local).is_dir() else upload_file
-            upload(self._plane.plane, Path(local), remote)
+            upload(plane, Path(local), remote)
 
     def _of_family(self) -> list[Instance]:
         known = self._config.control_plane().list_instances(metadata={FAMILY: self.job.step.family})

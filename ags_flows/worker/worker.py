@@ -63,7 +63,11 @@ _LEFT = _FINAL | {StateType.PAUSED, StateType.SCHEDULED}
 
 
 class AGSWorkerResult(BaseWorkerResult):
-    """How the process of a flow run ended: the id of its sandbox, and its exit code."""
+    """The id of the sandbox of a flow run that is over.
+
+    The code is 0, whatever the end: the flow or this worker has reported it. After any other code Prefect reports
+    another crash, and would overwrite a retry that has begun since.
+    """
 
 
 class AGSWorker(BaseWorker[AGSWorkerJobConfiguration, AGSWorkerVariables, AGSWorkerResult]):
@@ -176,7 +180,7 @@ class AGSWorker(BaseWorker[AGSWorkerJobConfiguration, AGSWorkerVariables, AGSWor
                 await self._persistently(partial(self._report_cancelled, run))
                 return AGSWorkerResult(identifier=sandbox.instance_id or "none", status_code=0)
             started(sandbox.instance_id)
-            code, message = await self._follow(sandbox)
+            message = await self._follow(sandbox)
             with anyio.CancelScope(shield=True):
                 state = await self._persistently(partial(self._state, run))
                 failed = state in (StateType.FAILED, StateType.CRASHED) or state not in _LEFT
@@ -184,13 +188,9 @@ class AGSWorker(BaseWorker[AGSWorkerJobConfiguration, AGSWorkerVariables, AGSWor
                 await self._in_thread(partial(sandbox.end, keep))
                 if state == StateType.CANCELLING or sandbox.cancelled_at is not None:
                     await self._persistently(partial(self._report_cancelled, run))
-                    code = 0
                 elif state is not None and state not in _LEFT:
                     await self._persistently(partial(self._report_crashed, run, message))
-                else:
-                    # The flow has reported its end.
-                    code = 0
-            return AGSWorkerResult(identifier=sandbox.instance_id, status_code=code)
+            return AGSWorkerResult(identifier=sandbox.instance_id, status_code=0)
         except asyncio.CancelledError:
             # The worker is being stopped, and the flow goes on.
             sandbox.leave()
@@ -199,20 +199,20 @@ class AGSWorker(BaseWorker[AGSWorkerJobConfiguration, AGSWorkerVariables, AGSWor
             if self._active.get(run) is sandbox:
                 del self._active[run]
 
-    async def _follow(self, sandbox: FlowRunSandbox) -> tuple[int, str]:
-        """Wait for the end of the flow's process; return its exit code, and a sentence about its end."""
+    async def _follow(self, sandbox: FlowRunSandbox) -> str:
+        """Wait for the end of the flow's process, and return a sentence about it."""
         where = f"in sandbox {sandbox.instance_id}"
         try:
             result = await self._in_thread(sandbox.execute)
         except AGSFlowsError as error:
             message = f"The process of the flow run {where} was lost: {error}"
             self._logger.warning("Flow run %s: %s", sandbox.job.flow_run_id, message)
-            return 1, message
+            return message
         message = f"The process of the flow run {where} ended with exit code {result.exit_code}."
         if result.exit_code:
             message += f"\n{shown_end(result)}"
             self._logger.warning("Flow run %s: %s", sandbox.job.flow_run_id, message)
-        return result.exit_code or 1, message
+        return message
 
     async def _look_for_cancellations(self) -> None:
         """End the flow runs of this worker that are being cancelled, all of them found by one request."""

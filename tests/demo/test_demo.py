@@ -61,6 +61,27 @@ def test_the_demo_writes_a_correct_report_and_leaves_nothing_running(tmp_path):
     assert processes_of(str(directory)) == []
 
 
+@pytest.mark.long
+@pytest.mark.slow
+@pytest.mark.timeout(420)
+def test_the_demo_of_the_worker_runs_flows_in_sandboxes_and_leaves_nothing_running(tmp_path):
+    directory = tmp_path / "demo"
+    done = subprocess.run(
+        [sys.executable, "-m", "ags_flows.cli", "demo", "--worker", "--directory", str(directory)],
+        capture_output=True,
+        text=True,
+        timeout=400,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    with (directory / "code" / "orders.csv").open() as file:
+        orders = [row for row in csv.DictReader(file) if row["product"] == "tea"]
+    tea = sum(Decimal(row["quantity"]) * Decimal(row["unit_price_cents"]) for row in orders) / 100
+    assert f"tea: revenue {tea:,.2f}, added up on " in done.stdout
+    assert "3 of 3 flow runs completed; sandboxes left: 0" in done.stdout
+    assert processes_of(str(directory)) == []
+
+
 def test_a_directory_with_other_files_is_not_changed(tmp_path):
     (tmp_path / "thesis.txt").write_text("years of work")
     done = subprocess.run(

@@ -12,16 +12,27 @@ import time
 import psutil
 import pytest
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, ArtifactFilterKey
+from prefect.client.schemas.filters import (
+    ArtifactFilter,
+    ArtifactFilterFlowRunId,
+    ArtifactFilterKey,
+    DeploymentFilter,
+    DeploymentFilterId,
+)
+from prefect.client.schemas.objects import StateType
+from prefect.exceptions import TerminationSignal
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME
+from prefect.states import Crashed
 
 from ags_flows.batch import shards as module
 from ags_flows.batch.items import read_items
 from ags_flows.batch.slices import items_at, sliced
+from ags_flows.batch.storage import ResultsError
 from ags_flows.demo.servers import end
 from ags_flows.errors import ConfigurationError
-from ags_flows.flows import run_batch, run_items
-from ags_flows.ownership import LIVE
+from ags_flows.flows import run_batch, run_batch_shard, run_items
+from ags_flows.flows.hooks import stop_sandboxes_if_asked
+from ags_flows.ownership import FLOW_RUN, LIVE, MANAGED_BY, MANAGED_BY_KEY
 
 SERVE = (
     "from prefect import serve; from ags_flows.flows import run_batch_shard as shard; "
@@ -188,3 +199,63 @@ def test_a_location_of_a_batch_without_shards_is_refused(environment, prefect_se
     run_items(["a"], command="true", tool="base", results=tmp_path, config=ags_config)
     with pytest.raises(ConfigurationError, match="There: command true for 1 items. Here: .* in 2 shards"):
         sharded(tmp_path, ["a"], "true", return_state=False)
+
+
+@pytest.fixture
+def unserved(prefect_server):
+    """A deployment of shards that nothing executes, and a function that reads its runs, in the order of their names."""
+    with get_client(sync_client=True) as client:
+        deployment = client.create_deployment(client.create_flow(run_batch_shard), "unserved")
+
+    def runs():
+        chosen = DeploymentFilter(id=DeploymentFilterId(any_=[deployment]))
+        with get_client(sync_client=True) as client:
+            return sorted(client.read_flow_runs(deployment_filter=chosen), key=lambda run: run.name)
+
+    yield runs
+    with get_client(sync_client=True) as client:
+        client.delete_deployment(deployment)
+
+
+MANY = [f"item-{number}" for number in range(12)]
+UNSERVED = {"shards": 3, "shard_deployment": "run-batch-shard/unserved", "return_state": False}
+
+
+@pytest.mark.parametrize("taken", ["items.jsonl", "progress.json"])
+def test_the_shards_that_were_started_are_cancelled_when_a_later_one_cannot_be(environment, unserved, tmp_path, taken):
+    # A directory is where a file of the second shard belongs.
+    (tmp_path / "shard-0001" / taken).mkdir(parents=True)
+    with pytest.raises(ResultsError, match=taken):
+        sharded(tmp_path, MANY, "true", **UNSERVED)
+    runs = unserved()
+    assert len(runs) == (1 if taken == "items.jsonl" else 2)
+    assert {run.state.type for run in runs} == {StateType.CANCELLED}
+
+
+@pytest.mark.parametrize("on_crash", ["lease", "stop"])
+def test_shards_have_the_on_crash_of_their_batch(environment, unserved, ags_config, tmp_path, on_crash):
+    def end(number, frame):
+        raise TerminationSignal(signal=number)
+
+    def end_when_begun():
+        while len(unserved()) < 3:
+            time.sleep(0.1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.signal(signal.SIGTERM, end)
+    ending = threading.Thread(target=end_when_begun)
+    try:
+        ending.start()
+        with pytest.raises(TerminationSignal):
+            sharded(tmp_path, MANY, "true", on_crash=on_crash, **UNSERVED)
+    finally:
+        ending.join()
+        signal.signal(signal.SIGTERM, before)
+    first, *others = unserved()
+    expected = StateType.CANCELLED if on_crash == "stop" else StateType.SCHEDULED
+    assert {run.state.type for run in (first, *others)} == {expected}
+    # What a worker calls when the process of a shard was killed.
+    control = ags_config.control_plane()
+    control.start_instance(tool="base", timeout="5m", metadata={MANAGED_BY_KEY: MANAGED_BY, FLOW_RUN: str(first.id)})
+    stop_sandboxes_if_asked(run_batch_shard, first, Crashed())
+    assert bool(live(ags_config)) == (on_crash == "lease")

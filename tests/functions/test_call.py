@@ -47,14 +47,16 @@ def inside(number):
     import os
     import sys
 
-    return {"number": number, "home": os.getcwd(), "path": sys.executable, "modules": "ags_flows" in sys.modules}
+    known = {"modules": "ags_flows" in sys.modules, "environment": "OF_THIS_MACHINE" in os.environ}
+    return {"number": number, "home": os.getcwd(), **known}
 
 
-def test_a_function_runs_in_the_sandbox_and_not_here(session):
+def test_a_function_runs_in_the_sandbox_and_not_here_and_sees_nothing_of_this_environment(session, monkeypatch):
+    monkeypatch.setenv("OF_THIS_MACHINE", "a key")
     seen = session.call(inside, 3)
     assert seen["number"] == 3
     assert seen["home"] == "/home/user"
-    assert not seen["modules"]
+    assert not seen["modules"] and not seen["environment"]
     assert session.steps[-1].name == "call: inside"
 
 

@@ -4,22 +4,21 @@ import asyncio
 import functools
 import threading
 import time
-import zipfile
 
 import pytest
 from prefect import flow, task
 from prefect.client.orchestration import get_client
 from prefect.runtime import flow_run
 from prefect.states import Cancelling
+from prefect.task_runners import ProcessPoolTaskRunner
 
-from ags_flows import in_sandbox
+from ags_flows import awaitable, in_sandbox
 from ags_flows.errors import ConfigurationError, FunctionError, WaitCancelledError
 from ags_flows.flows.run_items import run_items
 from ags_flows.functions.pools import Pools
 from ags_flows.ownership import LIVE, Frame, Owner
 from ags_flows.run.holder import Execution, acting_as
-from ags_flows.tasks import list_instances, list_snapshots, stop_instance
-from ags_flows.testing import config_for, running_emulator
+from ags_flows.tasks import list_instances, stop_instance
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
@@ -91,6 +90,51 @@ def test_an_async_flow_calls_functions_in_threads(ags_config):
         return [*pair, where.submit(3).result()]
 
     assert [number for number, _ in asyncio.run(concurrent())] == [1, 2, 3]
+    soon(lambda: not live(ags_config))
+
+
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_call_whose_coroutine_is_cancelled_is_killed_and_its_siblings_go_on(ags_config):
+    async def impatient():
+        with pytest.raises(asyncio.TimeoutError):
+            # The limit is reached when both calls run.
+            await asyncio.wait_for(awaitable(where)(1, pause=600), 5)
+
+    @flow
+    async def concurrent():
+        began = time.monotonic()
+        first, *others = await asyncio.gather(*(awaitable(where)(number, pause=0.0) for number in (2, 3)))
+        _, sibling = await asyncio.gather(impatient(), awaitable(where)(4, pause=6.5))
+        return first, *others, sibling, await awaitable(where)(5), time.monotonic() - began
+
+    *found, took = asyncio.run(concurrent())
+    assert [number for number, _ in found] == [2, 3, 4, 5]
+    assert took < 30
+    soon(lambda: not live(ags_config))
+
+
+@flow(task_runner=ProcessPoolTaskRunner(max_workers=2))
+def in_processes():
+    """Call a function in the processes of a pool."""
+    return where.map([1, 2, 3, 4], pause=0.2).result()
+
+
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_calls_in_a_pool_of_processes_leave_nothing_when_the_pool_ends(ags_config):
+    assert [number for number, _ in in_processes()] == [1, 2, 3, 4]
+    assert list_instances.fn(config=ags_config)
+    soon(lambda: not live(ags_config))
+
+
+def test_a_start_whose_response_is_lost_is_found(ags_emulator, ags_config):
+    ags_emulator.fault("lost", "StartSandboxInstance")
+
+    @flow
+    def once():
+        return where(1)
+
+    assert once()[0] == 1
+    assert len(list_instances.fn(config=ags_config)) == 1
     soon(lambda: not live(ags_config))
 
 
@@ -211,57 +255,6 @@ def test_calls_share_what_the_quota_leaves(ags_emulator, ags_config):
     ags_emulator.limits(quotas=True)
     assert many() == list(range(24))
     assert len(list_instances.fn(config=ags_config)) <= 10
-
-
-@pytest.fixture
-def with_wheel(tmp_path):
-    """A configuration of an emulator whose image has the wheel of a package that no index has."""
-    name = tmp_path / "images" / "wheels_1" / "opt" / "wheels" / "ags_demo_package-1.2-py3-none-any.whl"
-    name.parent.mkdir(parents=True)
-    info = "ags_demo_package-1.2.dist-info"
-    with zipfile.ZipFile(name, "w") as wheel:
-        wheel.writestr("ags_demo_package.py", "VERSION = '1.2'\n")
-        wheel.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: ags-demo-package\nVersion: 1.2\n")
-        wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
-        wheel.writestr(f"{info}/RECORD", "")
-    with running_emulator(volumes=tmp_path) as emulator:
-        emulator.transition("tool.create", "at_once")
-        yield config_for(emulator)
-
-
-@pytest.mark.parametrize("version", ["1.2", "9.9"])
-def test_packages_are_installed_once_and_kept_in_a_snapshot(with_wheel, version):
-    config = with_wheel
-
-    @in_sandbox(
-        image="wheels:1",
-        packages=[f"ags-demo-package=={version}"],
-        env={"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": "/opt/wheels"},
-        sandboxes=2,
-        config=config,
-    )
-    def installed(number):
-        import os
-
-        import ags_demo_package
-
-        # A sandbox that starts from the snapshot has the same files.
-        place = os.stat(ags_demo_package.__file__)
-        return ags_demo_package.VERSION, place.st_mtime_ns
-
-    @flow
-    def using():
-        return installed.map([1, 2, 3]).result()
-
-    if version == "9.9":
-        with pytest.raises(ConfigurationError, match=r"pip cannot install ags-demo-package==9.9 (.|\n)*No matching"):
-            using()
-    else:
-        found = [*using(), *using()]
-        assert {value for value, _ in found} == {"1.2"}
-        assert len({made for _, made in found}) == 1
-        assert len(list_snapshots.fn(config=config)) == 1
-    soon(lambda: not live(config))
 
 
 def test_a_function_of_run_items_is_called_in_its_sandbox(ags_config, tmp_path):

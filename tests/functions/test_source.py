@@ -206,5 +206,17 @@ def test_an_option_that_breaks_a_rule_is_refused_when_it_is_decorated(options, r
         in_sandbox(**options)(plain)
 
 
+def test_nothing_is_unpickled_on_either_side():
+    imported = set()
+    for module in Path(guest.__file__).parent.glob("*.py"):
+        for node in ast.walk(ast.parse(module.read_text())):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                imported.add(node.module)
+    assert "json" in imported
+    assert not imported & {"pickle", "cloudpickle", "dill", "marshal", "shelve"}
+
+
 def test_the_script_in_the_sandbox_has_the_syntax_of_python_3_8():
     ast.parse(Path(guest.__file__).read_text(), feature_version=(3, 8))

@@ -183,7 +183,11 @@ def wait_until(condition, timeout):
 def running_stage(tmp_path_factory):
     """The stage itself; tests take `stage`, which points Prefect to it for their length alone."""
     directory = tmp_path_factory.mktemp("stage")
-    with prefect_server(directory) as (server, url), emulator(directory) as exports:
+    with (
+        prefect_server(directory) as (server, url),
+        # Flows in sandboxes report to the Prefect server.
+        emulator(directory, "--allow-host-port", url.rpartition(":")[2]) as exports,
+    ):
         wait_for_prefect(server, url, directory)
         with SyncPrefectClient(f"{url}/api") as api:
             made = Stage(directory, api, exports, f"{url}/api")

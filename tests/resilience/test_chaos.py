@@ -10,6 +10,8 @@ import json
 import os
 import random
 import signal
+import subprocess
+import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -17,11 +19,15 @@ from pathlib import Path
 import psutil
 import pytest
 from prefect.blocks.system import Secret
+from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.objects import StateType
 
+from ags_flows.demo.servers import end
 from ags_flows.flows import reap
-from ags_flows.models import ReapRules
+from ags_flows.models import ReapRules, ToolSpec
 from ags_flows.ownership import KEPT, flow_runs_of
+from ags_flows.worker import AGSWorker
+from tests.resilience.sandboxed import TRACE, sandboxed
 
 RUNS = int(os.environ.get("CHAOS_RUNS", "2"))
 AT_ONCE = 3
@@ -38,6 +44,8 @@ PASSWORD = "correct-horse-battery-staple-9781"
 LOST = ["CreateSandboxTool", "StartSandboxInstance", "UpdateSandboxInstance", "AcquireSandboxInstanceToken"]
 FATAL = ["kill", "kill", "orphans", "term", "death"]
 STRIKES = [*FATAL, "lost", "throttled", "failing", "cut", "cut-late", "tokens"]
+# What happens to runs of a worker also.
+OF_WORKERS = [*STRIKES, "worker", "worker", "worker"]
 
 # Each kind is a flow of job.py, with the number of its units: each has a separate sandbox.
 KINDS = {
@@ -53,9 +61,11 @@ KINDS = {
     "kept": 1,
     "inputs": 1,
     "functions": 1,
+    "sandboxed": 1,
 }
 if importlib.util.find_spec("prefect_dask"):
     KINDS["dask"] = 2
+SANDBOXED = str(Path(__file__).with_name("sandboxed.py"))
 RAN = ["first", "second", "second", *map(str, range(1, 7))]
 OUTPUT = "".join(f"line {number}\n" for number in range(1, 7))
 
@@ -64,6 +74,53 @@ pytestmark = [
     pytest.mark.timeout(600 + 60 * RUNS),
     pytest.mark.xdist_group("stage"),
 ]
+
+
+class FlowWorker:
+    """A worker that executes flow runs in sandboxes."""
+
+    tool = "chaos-flows"
+
+    def __init__(self, stage):
+        self.stage = stage
+        stage.control.create_tool(ToolSpec(name=self.tool, image="prefecthq/prefect:3-latest"))
+        template = AGSWorker.get_default_base_job_template()
+        pool = WorkPoolCreate(name="sandboxes", type="ags", base_job_template=template)
+        stage.api.create_work_pool(pool, overwrite=True)
+        code = {"prefect.deployments.steps.set_working_directory": {"directory": "/home/user/code"}}
+        stage.api.create_deployment(
+            stage.api.create_flow(sandboxed),
+            "served",
+            work_pool_name="sandboxes",
+            entrypoint="sandboxed.py:sandboxed",
+            pull_steps=[code],
+            job_variables={"tool": self.tool, "lease": "1m", "uploads": {SANDBOXED: "/home/user/code/sandboxed.py"}},
+        )
+        self.start()
+
+    def start(self):
+        command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "sandboxes", "--type", "ags"]
+        environment = {**self.stage.environment, "PREFECT_WORKER_QUERY_SECONDS": "1"}
+        with (self.stage.directory / "flow-worker.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            )
+
+    def kill(self):
+        """Kill it, and start another one, which goes on with what this one left."""
+        self.end()
+        self.start()
+
+    def end(self):
+        end(self.process, signal.SIGKILL)
+
+
+@pytest.fixture
+def flow_worker(stage):
+    made = FlowWorker(stage)
+    yield made
+    made.end()
+    stage.delete_tool(made.tool)
 
 
 class Victim:
@@ -106,9 +163,10 @@ class Victim:
                 self.runs.append(stage.api.read_flow_run(identifier))
 
 
-def strike(stage, draw, victim):
+def strike(stage, draw, victim, flow_worker):
     """Do one bad thing."""
-    kind, run = draw.choice(STRIKES), draw.choice(victim.runs)
+    kind = draw.choice(OF_WORKERS if victim.kind == "sandboxed" else STRIKES)
+    run = draw.choice(victim.runs)
     victim.strikes += 1
     victim.history.append(kind)
     if kind in ("kill", "term", "orphans"):
@@ -130,12 +188,22 @@ def strike(stage, draw, victim):
         stage.emulate("streams", kind="cut", times=2)
     elif kind == "cut-late":
         stage.emulate("streams", kind="cut", times=1, after_seconds=0.1)
+    elif kind == "worker":
+        flow_worker.kill()
     elif kind == "tokens":
         stage.emulate("tokens/expire")
     elif kind == "death":
         for instance in stage.live():
             if str(run.id) in flow_runs_of(instance.metadata):
                 stage.emulate(f"instances/{instance.id}/die")
+
+
+def note_trace(stage, victim):
+    """Record the values that the log of a flow in a sandbox has; other flows record them themselves."""
+    (run,) = victim.runs
+    stage.wait_until(lambda: TRACE in stage.log(run), 30)
+    trace = stage.log(run).rpartition(TRACE)[2].splitlines()[0]
+    (victim.target / f"{victim.units[0]}.json").write_text(trace)
 
 
 def created(process):
@@ -174,7 +242,7 @@ def resume(stage, run):
         stage.api.resume_flow_run(run.id, run_input={"note": "yes"})
 
 
-def test_whatever_happens_each_step_ran_exactly_once_and_nothing_is_left(stage, tmp_path):
+def test_whatever_happens_each_step_ran_exactly_once_and_nothing_is_left(stage, flow_worker, tmp_path):
     seed = int(os.environ.get("CHAOS_SEED", random.randrange(10**6)))
     print(f"CHAOS_SEED={seed}")
     draw = random.Random(seed)
@@ -190,11 +258,13 @@ def test_whatever_happens_each_step_ran_exactly_once_and_nothing_is_left(stage, 
         time.sleep(draw.uniform(0.3, 2.0))
         victim = draw.choice(running)
         if victim.strikes < MOST_STRIKES:
-            strike(stage, draw, victim)
+            strike(stage, draw, victim, flow_worker)
         for victim in list(running):
             if go_on(stage, victim):
                 running.remove(victim)
                 done.append(victim)
+                if victim.kind == "sandboxed":
+                    note_trace(stage, victim)
     left = [f"{one.tool_name} of {owner_of(one, done)}" for one in stage.live() if KEPT not in one.metadata]
     problems = [f"{victim}: {problem}" for victim in done for problem in problems_of(victim)]
     instances = Counter(one for victim in done for one in instances_of(victim))

@@ -11,7 +11,7 @@ import pytest
 from exceptiongroup import ExceptionGroup
 from prefect import flow
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
 from prefect.settings import PREFECT_API_URL, PREFECT_WORKER_QUERY_SECONDS, temporary_settings
 
 from ags_flows.ownership import LIVE, OWNER_PID
@@ -35,9 +35,15 @@ def state(kind):
 
 
 @pytest.fixture(scope="module")
-def emulator(prefect_server):
+def served_ports():
+    """Ports beside that of the Prefect server that sandboxes reach; a module can have some."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def emulator(prefect_server, served_ports):
     port = urlsplit(PREFECT_API_URL.value()).port
-    with running_emulator(host_ports=[port]) as emulator:
+    with running_emulator(host_ports=[port, *served_ports]) as emulator:
         emulator.transition("tool.create", "at_once")
         yield emulator
 
@@ -73,6 +79,13 @@ class Pool:
             template = AGSWorker.get_default_base_job_template()
             client.create_work_pool(WorkPoolCreate(name=self.name, type="ags", base_job_template=template))
             self.flow_id = client.create_flow(nothing)
+
+    def set_default(self, variable, value):
+        """Change what the work pool has by default."""
+        template = AGSWorker.get_default_base_job_template()
+        template["variables"]["properties"][variable]["default"] = value
+        with get_client(sync_client=True) as client:
+            client.update_work_pool(self.name, WorkPoolUpdate(base_job_template=template))
 
     def deploy(self, **variables):
         with get_client(sync_client=True) as client:

@@ -53,6 +53,25 @@ def test_a_process_that_ends_without_a_final_state_is_crashed_with_its_last_line
     assert found.infrastructure_pid in found.state.message
 
 
+def test_a_retry_that_begins_as_soon_as_a_crash_is_reported_is_not_overwritten(pool):
+    run = pool.submit("exit 7")
+
+    async def scenario(worker):
+        report = worker._report_crashed
+
+        async def report_and_retry(*reported):
+            # As a fast automation does.
+            await report(*reported)
+            if len(pool.instances(run)) == 1:
+                pool.set_state(run, Scheduled(name="AwaitingRetry"))
+
+        worker._report_crashed = report_and_retry
+        await soon(lambda: len(pool.instances(run)) == 2)
+        return await soon(lambda: ended(pool, run))
+
+    assert pool.perform(scenario).state.type == StateType.CRASHED
+
+
 def test_a_sandbox_that_dies_is_reported_as_crashed_and_a_retry_gets_another_one(pool, emulator):
     run = pool.submit(state("RUNNING"), "sleep 60")
 
@@ -77,8 +96,10 @@ def test_a_sandbox_that_dies_is_reported_as_crashed_and_a_retry_gets_another_one
     assert first != second
 
 
+# The UI and `prefect flow-run cancel` set the state without force; Prefect cancels a run without infrastructure itself.
+@pytest.mark.parametrize("force", [True, False])
 @pytest.mark.parametrize("when", ["pending", "starting", "running"])
-def test_a_cancelled_run_loses_its_sandbox_within_ten_seconds(pool, emulator, when):
+def test_a_cancelled_run_loses_its_sandbox_within_ten_seconds(pool, emulator, when, force):
     if when == "starting":
         emulator.transition("instance.start", "seconds", 60)
     running = [state("RUNNING")] if when == "running" else []
@@ -90,7 +111,7 @@ def test_a_cancelled_run_loses_its_sandbox_within_ten_seconds(pool, emulator, wh
             await soon(lambda: pool.run(run).infrastructure_pid)
         if when == "running":
             await soon(lambda: pool.run(run).state.is_running())
-        pool.set_state(run, Cancelling(), force=True)
+        pool.set_state(run, Cancelling(), force=force)
         began = time.monotonic()
         found = await soon(lambda: ended(pool, run))
         return found, time.monotonic() - began
@@ -178,7 +199,7 @@ def test_two_workers_that_submit_the_same_attempt_start_one_sandbox_and_one_proc
         sandboxes = [worker._sandbox(flow_run, configuration, 1) for _ in range(2)]
         ids = await asyncio.gather(*(asyncio.to_thread(one.open) for one in sandboxes))
         results = await asyncio.gather(*(asyncio.to_thread(one.execute) for one in sandboxes))
-        runs = await asyncio.to_thread(sandboxes[0]._plane.plane.read, "runs")
+        runs = await asyncio.to_thread(sandboxes[0]._leased.plane.plane.read, "runs")
         for one in sandboxes:
             await asyncio.to_thread(one.end)
         return ids, results, runs
@@ -197,7 +218,7 @@ def test_a_submission_waits_for_the_quota_and_shows_it_in_the_state(pool, emulat
         await soon(lambda: pool.run(first).state.is_running())
         second = pool.submit(state("RUNNING"), state("COMPLETED"))
         waiting = await soon(lambda: (found := pool.run(second).state).message and found)
-        plane = worker._active[first]._plane.plane
+        plane = worker._active[first]._leased.plane.plane
         await asyncio.to_thread(plane.write, "go", "")
         return waiting, await soon(lambda: ended(pool, second))
 
@@ -252,11 +273,13 @@ def test_the_sandbox_of_a_failed_run_is_kept_where_that_is_asked_for(pool):
 def test_secrets_reach_the_process_alone_and_nothing_of_the_worker_does(pool, monkeypatch, tmp_path):
     for number, name in enumerate(("PREFECT_API_KEY", "PREFECT_API_AUTH_STRING")):
         monkeypatch.setenv(name, f"key-number-{number}-of-the-worker")
+    monkeypatch.setenv("PREFECT_CLIENT_CUSTOM_HEADERS", '{"X-Token": "header-of-the-worker"}')
     monkeypatch.setenv("PREFECT_LOGGING_LEVEL", "WARNING")
     monkeypatch.setenv("OWN_VARIABLE", "of the worker")
     Secret(value="secret-of-the-template").save("for-the-worker", overwrite=True)
     (tmp_path / "code").mkdir()
     (tmp_path / "code" / "main.py").write_text("print(1)\n")
+    pool.set_default("env", {"A": "pool", "B": "pool", "C": "pool"})
     deployment = pool.deploy(
         command=f"env > seen; {state('RUNNING')} && sleep 100",
         env={"A": "deployment", "B": "deployment"},
@@ -268,7 +291,7 @@ def test_secrets_reach_the_process_alone_and_nothing_of_the_worker_does(pool, mo
     async def scenario(worker):
         await soon(lambda: pool.run(run).state.is_running())
         sandbox = worker._active[run]
-        plane, instance = sandbox._plane.plane, sandbox.instance
+        plane, instance = sandbox._leased.plane.plane, sandbox.instance
         seen = (await asyncio.to_thread(plane.read, "seen")).decode()
         code = await asyncio.to_thread(plane.read, "code/main.py")
         outside = await asyncio.to_thread(plane.run, "ps -ef; cat ~/.ags_flows/journal/*/cmd", user="root")
@@ -286,13 +309,30 @@ def test_secrets_reach_the_process_alone_and_nothing_of_the_worker_does(pool, mo
         )
 
     seen, code, outside, described, logs = pool.perform(scenario)
-    assert (seen["A"], seen["B"], seen["TOKEN"]) == ("deployment", "run", "secret-of-the-template")
+    assert (seen["A"], seen["B"], seen["C"]) == ("deployment", "run", "pool")
+    assert seen["TOKEN"] == "secret-of-the-template"
+    assert "header-of-the-worker" in seen["PREFECT_CLIENT_CUSTOM_HEADERS"]
     assert seen["PREFECT__FLOW_RUN_ID"] == str(run)
     assert not {"PREFECT_LOGGING_LEVEL", "OWN_VARIABLE", "PREFECT_HOME", "AGS_ENDPOINT"} & set(seen)
     assert code == b"print(1)\n"
     for place in (outside, json.dumps(described), "\n".join(logs)):
         assert "secret-of-the-template" not in place
         assert "of-the-worker" not in place
+
+
+def test_a_stop_that_fails_is_repeated_and_a_start_whose_response_is_lost_is_stopped_with_its_run(pool, emulator):
+    emulator.fault("error", "StopSandboxInstance", code="InternalError", message="oops", times=2)
+    emulator.transition("instance.start", "seconds", 60)
+    emulator.fault("lost", "StartSandboxInstance")
+    run = pool.submit("sleep 100")
+
+    async def scenario(worker):
+        await soon(lambda: pool.live(run))
+        pool.set_state(run, Cancelling())
+        return await soon(lambda: ended(pool, run))
+
+    assert pool.perform(scenario).state.type == StateType.CANCELLED
+    assert len(pool.instances(run)) == 1
 
 
 def test_kill_infrastructure_stops_the_sandbox_and_reports_when_there_is_none(pool):

@@ -204,7 +204,11 @@ def stage(tmp_path_factory):
     """The set-up of one machine: SQLite, and whatever a test starts beside it."""
     directory = tmp_path_factory.mktemp("deployed")
     environment = {**prefect_environment(directory), **QUICK}
-    with server_of(directory, environment) as url, emulator(directory) as exports:
+    with (
+        server_of(directory, environment) as url,
+        # Flows in sandboxes report to the Prefect server.
+        emulator(directory, "--allow-host-port", url.rpartition(":")[2]) as exports,
+    ):
         with SyncPrefectClient(f"{url}/api") as api:
             yield Stage(directory, url, environment, exports, api)
 
