@@ -27,13 +27,21 @@ _STEP = r"""
 ags_mark=MARK ags_text=TEXT
 if ags_note=$("$BASH" -n -c "$ags_text" 2>&1 </dev/null); then
   [ -n "$(trap -p EXIT)" ] || trap AT_EXIT EXIT
+  ags_text="{ $ags_debug
+} 2>/dev/null
+$ags_text"
+  case $ags_options in *x*) ags_text="set -x; $ags_text" ;; esac
   eval "$ags_text" </dev/null
-  printf '\n%s %s\n' "$ags_mark" "$?" >/dev/tty
+  { ags_code=$? ags_options=$-; set +x; ags_debug=$(echo :; trap -p DEBUG); trap - DEBUG; } >/dev/null 2>&1
+  printf '\n%s %s\n' "$ags_mark" "$ags_code" >/dev/tty
 else
   printf '%s\n%s syntax\n' "$ags_note" "$ags_mark" >/dev/tty
 fi
-unset ags_text ags_note
+unset ags_text ags_note ags_code
 """
+
+# What is traced here would be output of the step. `set -x` and a DEBUG trap apply to the commands of the caller only.
+_UNTRACED = "{ ags_options=${ags_options-$-} ags_debug=${ags_debug-:}; set +x; } 2>/dev/null"
 
 
 def step_line(command: str, mark: str) -> str:
@@ -46,7 +54,7 @@ def step_line(command: str, mark: str) -> str:
     script = _STEP.replace("AT_EXIT", shlex.quote(_AT_EXIT.strip())).replace("MARK", mark, 1)
     script = script.replace("TEXT", shlex.quote(command), 1)
     encoded = base64.b64encode(script.encode()).decode()
-    return f'eval "$(printf %s {encoded} | base64 -d)"'
+    return f'{_UNTRACED}; eval "$(printf %s {encoded} | base64 -d)"'
 
 
 BYE = "exit\n"

@@ -120,6 +120,16 @@ def test_any_command_has_its_outcome_and_the_next_step_works(configured, ags_con
         assert outcome("echo x; (exit 7)") == (7, "x\n")
         run("cd /tmp; f() { echo called; }; export A=1; alias two='echo 2'")
         assert run("pwd; f; echo $A\ntwo").stdout == "/tmp\ncalled\n1\n2\n"
+        assert outcome("set -x; echo traced; set +x") == (0, "+++ echo traced\ntraced\n+++ set +x\n")
+        assert run("set -x").stdout == ""
+        for _ in range(2):
+            assert run("echo traced").stdout == "+++ echo traced\ntraced\n"
+        run("set +x; trap 'echo before' DEBUG")
+        for _ in range(2):
+            assert run("echo trapped").stdout == "before\ntrapped\n"
+        run("trap - DEBUG")
+        assert outcome("trap 'echo failed' ERR; false; trap - ERR") == (0, "failed\n")
+        assert outcome("trap 'echo bye' EXIT; trap - EXIT; echo kept") == (0, "kept\n")
         with pytest.raises(CommandFailedError, match="exit code 4"):
             run("exit 4", check=True)
         for command in ("exec true", "kill -9 $$", "echo SHELLPS1PREFIX; sleep 4"):
