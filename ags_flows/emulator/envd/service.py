@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -11,7 +12,7 @@ from typing import Any, Protocol
 
 from e2b.envd.filesystem.filesystem_connect import FilesystemASGIApplication
 from e2b.envd.process.process_connect import ProcessASGIApplication
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
 from ..connection import cut
@@ -26,6 +27,12 @@ from .transfers import Refused, answer, download, upload
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+DRAINED = 256 << 10
+"""Bytes of a request's body that are read before an error response, as by Go's server, which envd uses.
+
+A client that still sends would otherwise find the connection closed, and not read the response.
+"""
 
 LARGEST_MESSAGE = 256 << 20
 """Bytes of one message; the SDKs send a command's whole input in one, and compressed ones unfold in memory."""
@@ -121,6 +128,8 @@ class Envd:
                 response = await self._route(request, method, path)
         except Refused as refused:
             response = answer(refused.status, refused.message)
+        if response.status_code >= 400:
+            await _drain(request)
         await response(scope, receive, send)  # type: ignore[arg-type]
 
     def _may(self, request: Request, method: str, path: str) -> bool:
@@ -187,3 +196,14 @@ async def _call(service: Any, scope: Scope, receive: Receive, send: Send) -> Non
     except Exception:
         # The response has been sent. The error would close the client's connection if it were raised.
         _logger.exception("%s failed", scope["path"])
+
+
+async def _drain(request: Request) -> None:
+    """Read what is left of the body, if it is short."""
+    read = 0
+    # The error of a body that was read before.
+    with contextlib.suppress(ClientDisconnect, RuntimeError):
+        async for piece in request.stream():
+            read += len(piece)
+            if read > DRAINED:
+                break

@@ -6,6 +6,7 @@ import os
 import socket
 import threading
 import time
+from http.client import HTTPResponse
 from urllib.parse import urlsplit
 
 import httpx
@@ -284,3 +285,25 @@ def test_a_keepalive_comes_when_nothing_else_does(served, name):
 
     assert b'"keepalive"' in answer.content
     assert b'"exitCode"' not in answer.content or b'"end"' in answer.content
+
+
+def test_an_error_does_not_overtake_the_body_of_its_request(served, name):
+    url = urlsplit(served.url)
+    head = (
+        f"POST /files?path=a&username=nosuch HTTP/1.1\r\nHost: {url.netloc}\r\nE2b-Sandbox-Id: {name}\r\n"
+        f"X-Access-Token: token-of-a-test\r\nContent-Type: application/octet-stream\r\nContent-Length: 4\r\n\r\nab"
+    )
+    with socket.create_connection((url.hostname, url.port), timeout=10) as connection:
+        connection.sendall(head.encode())
+        connection.settimeout(0.5)
+        with pytest.raises(TimeoutError):
+            connection.recv(1)
+        connection.settimeout(10)
+        connection.sendall(b"cd")
+        refused = HTTPResponse(connection)
+        refused.begin()
+        assert (refused.status, b"nosuch" in refused.read()) == (401, True)
+        connection.sendall(f"GET /health HTTP/1.1\r\nHost: {url.netloc}\r\nE2b-Sandbox-Id: {name}\r\n\r\n".encode())
+        healthy = HTTPResponse(connection)
+        healthy.begin()
+        assert healthy.status == 204
