@@ -26,7 +26,7 @@ def test_a_failed_command_raises_with_code_and_output(box):
         box.commands.run("echo output; exit 7")
 
     assert caught.value.exit_code == 7
-    assert caught.value.stdout == "said\n"
+    assert caught.value.stdout == "output\n"
 
 
 def test_a_missing_command_is_exit_127(box):
