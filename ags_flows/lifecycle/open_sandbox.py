@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from typing import Any, NamedTuple
 
 from ags_flows.cloud.connection import Connection
@@ -48,6 +49,10 @@ from ags_flows.ownership import (
 
 LOST = (InstanceGoneError, InstanceFailedError, NotFoundError, ConflictError, WaitTimeoutError)
 """Errors after which a candidate for a take-over is skipped and the next one is tried."""
+
+
+SOON = 45.0
+"""Seconds of life with which an instance gets its new lease before the claim: it may end while the claim is made."""
 
 
 @dataclass(frozen=True)
@@ -239,7 +244,8 @@ def _is_held_by_successor(control: ControlPlane, mine: Holder, instance_id: str)
 def take_over(control: ControlPlane, connection: Connection, launch: Launch, candidate: Instance) -> Instance | None:
     """Take over an instance of an earlier attempt and return it RUNNING. Return None if another call was faster.
 
-    Its lease is renewed, or it is resumed with a new one, before it is claimed in the sandbox: a claim may take time.
+    It gets a new lease together with the metadata of its new holder, after it was claimed in the sandbox. If it would
+    end soon, it gets the lease first, because a claim may take time. A paused one is resumed with it.
 
     Raises:
         InstanceGoneError: The instance has ended or does not respond.
@@ -263,7 +269,8 @@ def take_over(control: ControlPlane, connection: Connection, launch: Launch, can
             candidate = wait_instance_running(
                 control, candidate.id, timeout=launch.startup_timeout, cancelled=launch.cancelled
             )
-        persistently(lambda: control.update_instance(candidate.id, timeout=launch.timeout))
+        if _ends_soon(candidate):
+            persistently(lambda: control.update_instance(candidate.id, timeout=launch.timeout))
     # An attempt that ended before it got the response to its start has not checked the overrides.
     control.check_overrides(
         candidate.id, custom=launch.arguments.get("custom"), auth_mode=launch.arguments.get("auth_mode")
@@ -279,5 +286,10 @@ def take_over(control: ControlPlane, connection: Connection, launch: Launch, can
     open_new_plane(connection, candidate.id)
     held = held_by(launch.step.holder, launch.owner, launch.lease)
     metadata = {**launch.metadata, **{name: value for name, value in held.items() if value}}
-    persistently(lambda: control.update_instance(candidate.id, metadata=metadata))
+    persistently(lambda: control.update_instance(candidate.id, timeout=launch.timeout, metadata=metadata))
     return candidate.model_copy(update={"metadata": {**candidate.metadata, **metadata}})
+
+
+def _ends_soon(instance: Instance) -> bool:
+    ends = instance.expires_at
+    return ends is not None and (ends - datetime.now(timezone.utc)).total_seconds() < SOON
