@@ -39,7 +39,7 @@ def killed_session(ags_config):
     def open_and_die(tool="base", work=lambda sandbox: None, lease=600, delete_tool=False):
         opening = Opening(ags_config, [], lease, {}, delete_tool)
         sandbox = opening.open(tool, None, None, "")
-        opening._lease.release()
+        opening._leased.lease.release()
         try:
             work(sandbox)
         finally:

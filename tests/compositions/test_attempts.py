@@ -213,7 +213,7 @@ def test_a_retry_waits_until_the_sandbox_of_a_suspended_run_is_paused(ags_emulat
         opening = Opening(ags_config, [], 600, {}, False)
         first = opening.open("base", None, None, "")
         ags_emulator.transition("instance.pause", "seconds", 2)
-        opening._lease.release()
+        opening._leased.lease.release()
         ags_config.control_plane().pause_instance(first.instance.id, memory=True)
     with attempt(2), sandbox_session("base", config=ags_config) as sandbox:
         assert sandbox.instance.id == first.instance.id

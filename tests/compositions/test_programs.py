@@ -149,7 +149,7 @@ class Execution:
         try:
             yield sandbox
         except Crash:
-            opening._lease.release()
+            opening._leased.lease.release()
             close_plane(self.config.connection(), instance)
             raise
         except BaseException as error:
