@@ -56,3 +56,5 @@ def recorded_secrets() -> Iterator[set[str]]:
         yield values
     finally:
         _recorded.reset(token)
+        if (outer := _recorded.get()) is not None:
+            outer.update(values)

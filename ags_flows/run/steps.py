@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from ags_flows.errors import CommandFailedError
 from ags_flows.models import Step
 from ags_flows.run.redaction import Redactor
+from ags_flows.run.secrets import recorded_secrets
 
 LONGEST_NAME = 80
 LONGEST_MESSAGE = 300
@@ -16,7 +17,9 @@ LONGEST_MESSAGE = 300
 
 @contextmanager
 def timed(steps: list[Step], name: str) -> Iterator[Callable[[str], None]]:
-    """Append one step to `steps`, with its duration and how it ended. Tokens in its name and message are masked.
+    """Append one step to `steps`, with its duration and how it ended.
+
+    Tokens in its name and message are masked, and secrets that are loaded in the block.
 
     Args:
         steps: The list.
@@ -27,20 +30,22 @@ def timed(steps: list[Step], name: str) -> Iterator[Callable[[str], None]]:
     """
     started = time.monotonic()
     reasons: list[str] = []
-    try:
-        yield reasons.append
-    except BaseException as error:
-        reasons.append(_reason(error))
-        raise
-    finally:
-        steps.append(
-            Step(
-                name=shorten(name),
-                seconds=time.monotonic() - started,
-                status="failed" if reasons else "completed",
-                message=shorten(reasons[-1], LONGEST_MESSAGE) if reasons else "",
+    with recorded_secrets() as secrets:
+        try:
+            yield reasons.append
+        except BaseException as error:
+            reasons.append(_reason(error))
+            raise
+        finally:
+            redactor = Redactor(secrets)
+            steps.append(
+                Step(
+                    name=shorten(redactor.text(name)),
+                    seconds=time.monotonic() - started,
+                    status="failed" if reasons else "completed",
+                    message=shorten(redactor.text(reasons[-1]), LONGEST_MESSAGE) if reasons else "",
+                )
             )
-        )
 
 
 def _reason(error: BaseException) -> str:

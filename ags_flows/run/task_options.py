@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import shlex
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ParamSpec, TypeVar, cast
 
 from prefect import Task
@@ -20,6 +20,7 @@ from ags_flows.run.awaitable import awaitable
 from ags_flows.run.checked import Rule, checked
 from ags_flows.run.holder import STEP, one_call
 from ags_flows.run.redaction import Redactor
+from ags_flows.run.secrets import load_secrets
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -72,7 +73,8 @@ def sandbox_task(title: str, subject: str, **rules: Rule) -> Callable[[Callable[
     """
 
     def name_run(parameters: dict[str, Any]) -> str:
-        return f"{title}: {_shorten(parameters.get(subject))}"
+        # A value of a secret may also stand in the command itself.
+        return f"{title}: {_shorten(parameters.get(subject), _values(parameters.get('secrets')))}"
 
     def decorate(function: Callable[P, R]) -> SandboxTask[P, R]:
         body = checked(**rules)(function)
@@ -109,10 +111,18 @@ def as_step(function: Task[P, R]) -> Callable[P, R]:
     return call
 
 
-def _shorten(subject: object) -> str:
+def _values(secrets: Any) -> list[str]:
+    try:
+        return list(load_secrets(secrets).values())
+    except Exception:
+        # Names that are wrong: the step itself raises the error.
+        return []
+
+
+def _shorten(subject: object, secrets: Sequence[str] = ()) -> str:
     """Return a subject as a short text, masked: the name of a tool, the id of an instance, the start of a command."""
     if isinstance(subject, (list, tuple)):
         subject = shlex.join(map(str, subject))
     text = str(getattr(subject, "name", None) or getattr(subject, "id", None) or subject or "all")
-    line = Redactor().text(text.strip().splitlines()[0]) if text.strip() else ""
+    line = Redactor(secrets).text(text.strip()).splitlines()[0] if text.strip() else ""
     return line if len(line) <= LONGEST_SUBJECT else f"{line[: LONGEST_SUBJECT - 3]}..."

@@ -186,3 +186,16 @@ def test_tokens_are_in_no_name_of_a_run_and_in_no_step(ags_config):
     named()
     assert "true -H 'X-Access-Token: ********'" in " ".join(step.name for step in steps)
     assert token[:12] not in stored() + repr(steps)
+
+
+def test_a_value_that_stands_in_the_command_is_in_no_name_of_a_run_and_in_no_step(block, ags_config):
+    steps = []
+
+    @flow
+    def named():
+        with sandbox_session("base", config=ags_config, steps=steps) as sandbox:
+            sandbox.run(f"true --password='{PASSWORD}'", secrets=block)
+
+    named()
+    assert "true --password='********'" in " ".join(step.name for step in steps)
+    assert PASSWORD not in stored() + repr(steps)
