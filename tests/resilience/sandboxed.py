@@ -4,14 +4,16 @@ import json
 import time
 from pathlib import Path
 
-from prefect import flow, get_run_logger
+from prefect import flow
+from prefect.artifacts import create_markdown_artifact
 
-TRACE = "what ran: "
+TRACE = "what-ran"
+"""Key of the artifact. Unlike lines of the log, it is stored before the run completes."""
 
 
 @flow(name="sandboxed")
 def sandboxed(tool: str, directory: str, units: list[str]) -> None:
-    """Leave a trace of each step in the sandbox, and log all of them at the end."""
+    """Leave a trace of each step in the sandbox, and show all of them in an artifact at the end."""
     ran = Path.home() / "ran"
 
     def step(text: str) -> None:
@@ -27,4 +29,4 @@ def sandboxed(tool: str, directory: str, units: list[str]) -> None:
         time.sleep(0.25)
     identity = Path("/run/e2b/.E2B_SANDBOX_ID").read_text()
     found = {"instance": identity, "ran": ran.read_text().split(), "output": output}
-    get_run_logger().info("%s%s", TRACE, json.dumps(found))
+    create_markdown_artifact(json.dumps(found), key=TRACE)

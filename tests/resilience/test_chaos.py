@@ -20,6 +20,7 @@ import psutil
 import pytest
 from prefect.blocks.system import Secret
 from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, ArtifactFilterKey
 from prefect.client.schemas.objects import StateType
 
 from ags_flows.demo.servers import end
@@ -199,11 +200,11 @@ def strike(stage, draw, victim, flow_worker):
 
 
 def note_trace(stage, victim):
-    """Record the values that the log of a flow in a sandbox has; other flows record them themselves."""
+    """Record the values in the artifact of a flow in a sandbox; other flows record them themselves."""
     (run,) = victim.runs
-    stage.wait_until(lambda: TRACE in stage.log(run), 30)
-    trace = stage.log(run).rpartition(TRACE)[2].splitlines()[0]
-    (victim.target / f"{victim.units[0]}.json").write_text(trace)
+    mine = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run.id]), key=ArtifactFilterKey(any_=[TRACE]))
+    latest = max(stage.api.read_artifacts(artifact_filter=mine), key=lambda one: one.created)
+    (victim.target / f"{victim.units[0]}.json").write_text(latest.data)
 
 
 def created(process):
