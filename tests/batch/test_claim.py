@@ -148,17 +148,27 @@ def test_a_process_that_was_suspended_looks_before_its_next_record(storage, monk
 
 def test_a_run_that_loses_its_location_stops_and_leaves_no_sandbox(ags_config, tmp_path, monkeypatch):
     monkeypatch.setattr(claim, "BEAT", 0.05)
-    done = []
+    done, ended = [], threading.Event()
 
     def work(sandbox, item):
         done.append(item)
-        if len(done) == 1:
-            written(DirectoryStorage(tmp_path), holder("two"))
-        sandbox.run("sleep 0.5")
+        sandbox.run("sleep 60")
 
-    with pytest.raises(ConflictError, match="another run"):
-        run_items(list("abcdef"), work, tool="base", sandboxes=1, results=tmp_path, config=ags_config)
-    assert len(done) < 4
+    def overtake():
+        # Again and again: a renewal that was underway may have come later.
+        while not ended.wait(0.02):
+            if done:
+                written(DirectoryStorage(tmp_path), holder("two"))
+
+    other = threading.Thread(target=overtake)
+    other.start()
+    try:
+        with pytest.raises(ConflictError, match="another run"):
+            run_items(list("abcdef"), work, tool="base", sandboxes=1, results=tmp_path, config=ags_config)
+    finally:
+        ended.set()
+        other.join()
+    assert len(done) == 1
     assert not [one for one in ags_config.control_plane().list_instances() if one.status == "RUNNING"]
 
 
