@@ -84,6 +84,7 @@ class Command:
         linger: Seconds that the start waits for its end. A command that ends in time costs one request; the output of
             a longer one is read from then on.
         title: What stands for the text in errors and in the result, where it is not the caller's. Default: the text.
+        runner: Name of a process in the sandbox that executes it, if that is alive: see `ags_flows.functions.runner`.
     """
 
     text: str
@@ -95,6 +96,7 @@ class Command:
     most_output: int = MOST_OUTPUT
     linger: float = LINGER
     title: str = ""
+    runner: str = ""
 
     @property
     def shown(self) -> str:
@@ -217,7 +219,7 @@ class DurableCommand:
             if stdin:
                 self._patiently(lambda: self._plane.write(stdin, command.stdin or b"", user=command.user))
             request = request_for(self._plane, JOURNALS, step)
-            state = self._ask(start_script(request, limits, uploaded=uploaded, stdin=stdin), env)
+            state = self._ask(start_script(request, limits, uploaded=uploaded, stdin=stdin, runner=command.runner), env)
             if state == "missing":
                 raise has_no_directory(self._plane.instance_id, command)
             if state == "lost":

@@ -26,7 +26,7 @@ from ags_flows.errors import (
     OutputTooLargeError,
     UnsupportedError,
 )
-from ags_flows.functions import guest
+from ags_flows.functions import guest, runner
 from ags_flows.functions.guest import NotJSONError, encode
 from ags_flows.functions.included import Included, digest_of, included
 from ags_flows.functions.packages import install, packages_key, packages_path
@@ -34,7 +34,7 @@ from ags_flows.functions.result import MOST, Report, fetched, value_of
 from ags_flows.functions.source import Source, source_of
 from ags_flows.models import Instance
 from ags_flows.models.checks import check_environment, check_seconds, one_of
-from ags_flows.ownership import Step, fingerprint
+from ags_flows.ownership import Step, digest, fingerprint
 from ags_flows.run.awaitable import stopped_with_call
 from ags_flows.run.holder import identify
 from ags_flows.run.logs import OutputLog, run_logger
@@ -57,6 +57,7 @@ KEPT_OUTPUT = 1 << 16
 LONGEST_TITLE = 200
 
 _GUEST = Path(guest.__file__).read_text(encoding="utf-8")
+_RUNNER = Path(runner.__file__).read_text(encoding="utf-8")
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,11 @@ class RemoteFunction:
     def place_key(self) -> str:
         """What stands for it in steps."""
         return fingerprint([self.source.name, self.source.text])
+
+    @property
+    def runner(self) -> str:
+        """The name of its runner in a sandbox: functions with the same environment share one."""
+        return digest(_RUNNER, _GUEST, fingerprint([dict(self.options.env), dict(self.options.secrets)]))
 
     def included(self) -> Included:
         """Return the local code that it imports, as it is now."""
@@ -260,6 +266,7 @@ def perform(call: Call, instance: Instance, step: Step, config: AGSConfig) -> An
         timeout=options.timeout,
         linger=LINGER,
         title=redactor.text(call.title),
+        runner="" if stdin else remote.runner,
     )
     log = OutputLog(run_logger(), redactor)
     report = Report(mark, log)
@@ -314,8 +321,9 @@ def _command(call: Call, mark: str, step: Step) -> tuple[str, bytes | None]:
     no_python = shlex.quote(mark + json.dumps({"kind": "no python"}))
     lines = [
         f"# {call.title}",
+        f"AGS_CALL={shlex.quote(sent) if inline else '-'}",
         f"AGS_PYTHON=$(command -v python3 || command -v python) || {{ printf '\\n%s\\n' {no_python}; exit 127; }}",
-        f'exec "$AGS_PYTHON" -u -c {shlex.quote(_GUEST)} {shlex.quote(sent) if inline else "-"}',
+        f'exec "$AGS_PYTHON" -u -c {shlex.quote(_RUNNER)} {shlex.quote(_GUEST)} "$AGS_CALL" "$AGS_FLOWS_RUNNER"',
     ]
     return "\n".join(lines), None if inline else sent.encode()
 

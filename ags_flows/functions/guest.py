@@ -316,11 +316,15 @@ def _failure(error: BaseException, call: dict[str, Any]) -> dict[str, Any]:
     return {"kind": "error", "type": name, "message": message[:8000], "traceback": "".join(shown)[-20000:]}
 
 
-def _main(arguments: list[str]) -> int:
+def main(text: str) -> int:
+    """Execute a call, write its report, and return an exit code.
+
+    Args:
+        text: The call, or `-` where it is the standard input.
+    """
     started = time.monotonic()
     # What the function does with the standard output does not reach this one.
     output = os.dup(1)
-    text = arguments[1]
     call = json.loads(sys.stdin.read() if text == "-" else text)
     report = _perform(call)
     report["seconds"] = round(time.monotonic() - started, 4)
@@ -341,7 +345,3 @@ def _main(arguments: list[str]) -> int:
     while rest:
         rest = rest[os.write(output, rest) :]
     return 0 if report["kind"] == "value" else 1
-
-
-if __name__ == "__main__":
-    sys.exit(_main(sys.argv))

@@ -287,14 +287,16 @@ exec(now(text, "-c", "exec"), {{"__name__": "__main__"}})
 @pytest.fixture
 def old_python(session):
     """Put a Python in the front of the sandbox's path that takes itself for an older one."""
+    forget_runner = "rm -rf .ags_flows/runner"
 
     def put(version):
         session.write("bin/old.py", OLD.format(version=version))
         session.write("bin/python3", '#!/bin/sh\nshift 2\nexec /usr/bin/python3 -u "$HOME/bin/old.py" "$@"\n')
         session.run("chmod +x bin/python3; echo 'PATH=$HOME/bin:$PATH' > .bash_profile", check=True)
+        session.run(forget_runner, check=True)
 
     yield put
-    session.run("rm -rf bin .bash_profile", check=True)
+    session.run(f"rm -rf bin .bash_profile; {forget_runner}", check=True)
 
 
 def matching(value):
@@ -321,12 +323,12 @@ def test_a_python_that_is_too_old_is_named(session, old_python):
 
 
 def test_an_image_without_python_is_named(session):
-    session.run("echo 'command() { return 1; }' > .bash_profile", check=True)
+    session.run("echo 'command() { return 1; }' > .bash_profile; rm -rf .ags_flows/runner", check=True)
     try:
         with pytest.raises(UnsupportedError, match="image has no Python"):
             session.call(inside, 4)
     finally:
-        session.run("rm .bash_profile", check=True)
+        session.run("rm -r .bash_profile .ags_flows/runner", check=True)
 
 
 def counted(name):
