@@ -128,7 +128,7 @@ def kill_strays(name: str) -> None:
 
 
 def call_of(directory: str) -> str:
-    """Return the call in a command: a word in single quotes, in which a quote is a word of its own in double ones."""
+    """Return the call in a command: a word in single quotes, in which a quote is a separate word in double ones."""
     with open(os.path.join(directory, "cmd"), "rb") as file:
         line = next(line for line in file if line.startswith(CALL))
     word = line[len(CALL) :].strip().decode()
