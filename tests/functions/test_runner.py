@@ -56,7 +56,7 @@ def leave_behind():
     threading.Thread(target=lambda: (time.sleep(0.5), open("thread.txt", "w").write("thread"))).start()
 
 
-def test_what_a_function_leaves_is_ended_as_by_a_python_of_its_own(session):
+def test_what_a_function_leaves_is_ended_as_by_a_separate_python(session):
     session.call(leave_behind)
     assert [session.read(f"{name}.txt").decode() for name in ("ended", "thread")] == ["ended", "thread"]
 
