@@ -233,7 +233,7 @@ ags_report() {
 
 # ags_hand_over gives the journal to the runner: a process that executes such commands, and waits for the end. It is
 # there already, or the command itself is executed as the runner. Reading with a timeout from a pipe without a writer
-# to is a pause that needs no process.
+# is a pause that needs no process.
 _HAND_OVER = r"""
 ags_start_runner() {
   local ags_n=0 ags_setsid=
