@@ -221,7 +221,7 @@ MANY = [f"item-{number}" for number in range(12)]
 UNSERVED = {"shards": 3, "shard_deployment": "run-batch-shard/unserved", "return_state": False}
 
 
-@pytest.mark.parametrize("taken", ["items.jsonl", "progress.json"])
+@pytest.mark.parametrize("taken", [pytest.param("items.jsonl", marks=pytest.mark.long), "progress.json"])
 def test_the_shards_that_were_started_are_cancelled_when_a_later_one_cannot_be(environment, unserved, tmp_path, taken):
     # A directory is where a file of the second shard belongs.
     (tmp_path / "shard-0001" / taken).mkdir(parents=True)

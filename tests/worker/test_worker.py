@@ -1,6 +1,7 @@
 """The worker: every end of a flow run ends its sandbox, and nothing runs twice or is lost."""
 
 import asyncio
+import itertools
 import json
 import time
 
@@ -97,8 +98,17 @@ def test_a_sandbox_that_dies_is_reported_as_crashed_and_a_retry_gets_another_one
 
 
 # The UI and `prefect flow-run cancel` set the state without force; Prefect cancels a run without infrastructure itself.
-@pytest.mark.parametrize("force", [True, False])
-@pytest.mark.parametrize("when", ["pending", "starting", "running"])
+@pytest.mark.parametrize(
+    ("when", "force"),
+    [
+        ("running", False),
+        *(
+            pytest.param(when, force, marks=pytest.mark.long)
+            for when, force in itertools.product(["pending", "starting", "running"], [True, False])
+            if (when, force) != ("running", False)
+        ),
+    ],
+)
 def test_a_cancelled_run_loses_its_sandbox_within_ten_seconds(pool, emulator, when, force):
     if when == "starting":
         emulator.transition("instance.start", "seconds", 60)
@@ -210,6 +220,7 @@ def test_two_workers_that_submit_the_same_attempt_start_one_sandbox_and_one_proc
     assert runs == b"x\n"
 
 
+@pytest.mark.long
 def test_a_submission_waits_for_the_quota_and_shows_it_in_the_state(pool, emulator):
     emulator.limits(quotas=True, instances=1)
     first = pool.submit(state("RUNNING"), "while [ ! -e go ]; do sleep 0.1; done", state("COMPLETED"))
@@ -320,6 +331,7 @@ def test_secrets_reach_the_process_alone_and_nothing_of_the_worker_does(pool, mo
         assert "of-the-worker" not in place
 
 
+@pytest.mark.long
 def test_a_stop_that_fails_is_repeated_and_a_start_whose_response_is_lost_is_stopped_with_its_run(pool, emulator):
     emulator.fault("error", "StopSandboxInstance", code="InternalError", message="oops", times=2)
     emulator.transition("instance.start", "seconds", 60)
