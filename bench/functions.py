@@ -22,6 +22,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from ags_flows import AGSConfig, in_sandbox
 from ags_flows.demo.servers import prefect_server, wait_for_prefect
 from ags_flows.flows import run_batch
+from ags_flows.functions.pools import end_pools
 from ags_flows.session import SandboxSession
 from ags_flows.tasks import exec_command
 from bench.batch import best_of
@@ -46,60 +47,55 @@ def figures() -> Iterator[Figure]:
         ours, theirs = side_by_side(lambda: session.call(nothing), bare, ROUNDS)
         detail = f"{ours * 1000:.1f} ms / {theirs * 1000:.1f} ms"
         yield Figure("sandbox.call(nothing) / exec_command python3 -c pass", ours / theirs, "x", 3.0, detail=detail)
-    with (
-        running_emulator_process() as config,
-        tempfile.TemporaryDirectory(prefix="ags-bench-") as name,
-        prefect_server(Path(name)) as (server, url),
-    ):
+    with tempfile.TemporaryDirectory(prefix="ags-bench-") as name, prefect_server(Path(name)) as (server, url):
         wait_for_prefect(server, url, Path(name))
-        double = in_sandbox(tool="base", sandboxes=SANDBOXES, config=config)(_double)
-        rounds = iter(range(1000))
-
-        @flow(task_runner=ThreadPoolTaskRunner(max_workers=SANDBOXES))
-        def mapped() -> None:
-            assert double.map(list(range(CALLS))).result() == [2 * number for number in range(CALLS)]
-
-        @task(cache_policy=NO_CACHE)
-        def empty(number: int) -> int:
-            return 2 * number
-
-        @flow(task_runner=ThreadPoolTaskRunner(max_workers=SANDBOXES))
-        def floor() -> None:
-            assert empty.map(list(range(CALLS))).result() == [2 * number for number in range(CALLS)]
-
-        def batch() -> None:
-            report = run_batch(
-                [str(number) for number in range(CALLS)],
-                "python3 -c \"import os; print(2 * int(os.environ['ITEM']))\"",
-                tool="base",
-                sandboxes=SANDBOXES,
-                results=f"{name}/{next(rounds)}",
-                config=config,
-            )
-            assert report.succeeded == CALLS, report
-
         settings = {
             PREFECT_API_URL: f"{url}/api",
             PREFECT_LOGGING_TO_API_ENABLED: False,
             PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,
         }
-        with temporary_settings(settings):
-            ours, theirs, prefect = best_of((mapped, batch, floor), rounds=3)
-        detail = (
-            f"{CALLS / ours:.0f}/s : {CALLS / theirs:.0f}/s; .map of an empty Prefect task: {CALLS / prefect:.0f}/s"
-        )
-        title = f".map of {CALLS} calls over {SANDBOXES} sandboxes / run_batch of the same command"
-        yield Figure(title, theirs / ours, "x", 0.8, True, detail)
-
-    with tempfile.TemporaryDirectory(prefix="ags-bench-") as name:
         _lay_wheel(Path(name))
-        with (
-            running_emulator_process("--volumes", name) as config,
-            prefect_server(Path(name)) as (server, url),
-        ):
-            wait_for_prefect(server, url, Path(name))
-            with temporary_settings({PREFECT_API_URL: f"{url}/api", PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+        with temporary_settings(settings):
+            with running_emulator_process() as config:
+                yield _of_map(config, name)
+                end_pools()
+            with running_emulator_process("--volumes", name) as config:
                 yield _of_packages(config)
+                end_pools()
+
+
+def _of_map(config: AGSConfig, name: str) -> Figure:
+    """Compare `.map` with a batch of the same command, and with `.map` of a Prefect task that does nothing."""
+    double = in_sandbox(tool="base", sandboxes=SANDBOXES, config=config)(_double)
+    rounds = iter(range(1000))
+
+    @flow(task_runner=ThreadPoolTaskRunner(max_workers=SANDBOXES))
+    def mapped() -> None:
+        assert double.map(list(range(CALLS))).result() == [2 * number for number in range(CALLS)]
+
+    @task(cache_policy=NO_CACHE)
+    def empty(number: int) -> int:
+        return 2 * number
+
+    @flow(task_runner=ThreadPoolTaskRunner(max_workers=SANDBOXES))
+    def floor() -> None:
+        assert empty.map(list(range(CALLS))).result() == [2 * number for number in range(CALLS)]
+
+    def batch() -> None:
+        report = run_batch(
+            [str(number) for number in range(CALLS)],
+            "python3 -c \"import os; print(2 * int(os.environ['ITEM']))\"",
+            tool="base",
+            sandboxes=SANDBOXES,
+            results=f"{name}/{next(rounds)}",
+            config=config,
+        )
+        assert report.succeeded == CALLS, report
+
+    ours, theirs, prefect = best_of((mapped, batch, floor), rounds=3)
+    detail = f"{CALLS / ours:.0f}/s : {CALLS / theirs:.0f}/s; .map of an empty Prefect task: {CALLS / prefect:.0f}/s"
+    title = f".map of {CALLS} calls over {SANDBOXES} sandboxes / run_batch of the same command"
+    return Figure(title, theirs / ours, "x", 0.8, True, detail)
 
 
 def _of_packages(config: AGSConfig) -> Figure:

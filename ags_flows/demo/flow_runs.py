@@ -42,6 +42,9 @@ def main(directory: Path) -> int:
             print(f"{RUNS} flow runs wait for the worker of the work pool {POOL}", flush=True)
             ended = [_ended(client, run) for run in runs]
             left = _left()
+        # A flow's process sends its last lines before its sandbox ends.
+        for run in ended:
+            _show(client, run)
     print(f"{sum(_is_completed(run) for run in ended)} of {RUNS} flow runs completed; sandboxes left: {left}")
     return 0 if all(map(_is_completed, ended)) and not left else 1
 
@@ -61,16 +64,19 @@ def _deployed(client: SyncPrefectClient, code: Path) -> UUID:
 
 
 def _ended(client: SyncPrefectClient, run: FlowRun) -> FlowRun:
-    """Wait for the end of a flow run, and print its sandbox and its log."""
+    """Wait for the end of a flow run, and return what it is then."""
     deadline = time.monotonic() + PATIENCE
     while (found := client.read_flow_run(run.id)).state is None or not found.state.is_final():
         if time.monotonic() > deadline:
             break
         time.sleep(0.5)
-    print(f"{found.name}: {found.state_name}, in sandbox {found.infrastructure_pid}")
+    return found
+
+
+def _show(client: SyncPrefectClient, run: FlowRun) -> None:
+    print(f"{run.name}: {run.state_name}, in sandbox {run.infrastructure_pid}")
     for entry in client.read_logs(LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run.id]))):
         print(f"  {entry.message}", flush=True)
-    return found
 
 
 def _left() -> int:

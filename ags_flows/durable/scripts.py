@@ -23,11 +23,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ags_flows.durable.claims import HOLDER_FUNCTIONS, ROOT, Request, assignments, claim_functions
+from ags_flows.durable.runners import hand_over_function
 from ags_flows.errors import ConfigurationError
 from ags_flows.ownership import Holder
 
 JOURNALS = "journal"
-RUNNERS = "runner"
 
 INLINE = 65_536
 """Output up to this size, in bytes of a stream, is part of the response to the start."""
@@ -231,37 +231,6 @@ ags_report() {
 }
 """
 
-# ags_hand_over gives the journal to the runner: a process that executes such commands, and waits for the end. It is
-# there already, or the command itself is executed as the runner. Reading with a timeout from a pipe without a writer
-# is a pause that needs no process.
-_HAND_OVER = r"""
-ags_start_runner() {
-  local ags_n=0 ags_setsid=
-  # One that ended is replaced. One that has not begun may begin, or never does, as without Python.
-  [ ! -s "$ags_r/pid" ] || mv -T "$ags_r" "$ags_r.$$.$RANDOM" 2>/dev/null
-  { [ -d "$ags_root/RUNNERS" ] || mkdir -m 700 "$ags_root/RUNNERS"; mkdir -m 700 "$ags_r"; } 2>/dev/null || return 1
-  mkfifo "$ags_r/calls" "$ags_r/pause" || return 1
-  set -m; ags_name=$ags_runner AGS_FLOWS_RUNNER=$ags_r ags_command </dev/null >/dev/null 2>&1 & set +m
-  exec {ags_p}<>"$ags_r/pause"
-  while [ ! -s "$ags_r/pid" ]; do
-    kill -0 $! 2>/dev/null && [ "$ags_n" -lt 500 ] || return 1
-    read -r -t 0.01 -u "$ags_p"
-    ags_n=$((ags_n + 1))
-  done
-}
-ags_hand_over() {
-  local ags_p ags_n=0 ags_r="$ags_root/RUNNERS/$ags_runner"
-  [ -n "$ags_runner" ] && { ags_alive "$ags_r/pid" || ags_start_runner; } || return 1
-  { exec {ags_p}<>"$ags_r/calls"; } 2>/dev/null || return 1
-  printf '%s\n' "$ags_time $ags_output $ags_d" >&"$ags_p"
-  exec {ags_p}>&- {ags_p}<>"$ags_r/pause"
-  while [ ! -s "$ags_d/rc" ] && [ "$ags_n" -lt LOOKS ]; do
-    read -r -t 0.01 -u "$ags_p"
-    ags_n=$((ags_n + 1))
-  done
-}
-"""
-
 # ags_fill writes the command and its input to the new journal. ags_text is the command if it is short.
 _START = r"""
 ags_text=$AGS_FLOWS_COMMAND; unset AGS_FLOWS_COMMAND
@@ -379,7 +348,7 @@ def start_script(request: Request, limits: Limits, *, uploaded: str, stdin: str,
             .replace("PAUSE_SECONDS", str(PAUSE))
             .replace("PROLOGUE", shlex.quote(FROM_FILE)),
             _report(),
-            _HAND_OVER.replace("RUNNERS", RUNNERS).replace("LOOKS", str(int(limits.linger * 100))),
+            hand_over_function(limits.linger),
             _START.replace("LINGER_SECONDS", str(limits.linger))
             .replace("STALE_SECONDS", str(STALE))
             .replace("ABSOLUTE", ABSOLUTE),

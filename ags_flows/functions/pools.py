@@ -103,7 +103,12 @@ class Pools:
 
 _pools_of_process = Pools()
 reset_in_children(_pools_of_process.forget)
-atexit.register(_pools_of_process.end_all)
+
+
+@atexit.register
+def end_pools() -> None:
+    """Stop the sandboxes of the functions of this process, see `Pools.end_all`. Also called at its end."""
+    _pools_of_process.end_all()
 
 
 def pool_of(kind: Kind, config: AGSConfig, flow_run_id: UUID | None, setup: Setup) -> Pool:

@@ -52,7 +52,7 @@ LOOK_EVERY = 2.0
 """Seconds between two looks for flow runs that are being cancelled."""
 
 GRACE = 6.0
-"""Seconds that a flow has to end when it is cancelled, its hooks included."""
+"""Seconds that a flow has to end when it is cancelled, its hooks included: Prefect executes them in a new process."""
 
 PENDING_FOR = timedelta(seconds=60)
 """A flow run that is PENDING for so long, and has no sandbox, lost its worker before the submission."""
@@ -237,7 +237,7 @@ class AGSWorker(BaseWorker[AGSWorkerJobConfiguration, AGSWorkerVariables, AGSWor
         if sandbox.cancelled_at is None:
             sandbox.cancelled_at = now
         # A flow that runs is cancelled by Prefect's process in the sandbox, which executes its hooks.
-        if run.start_time is None or now - sandbox.cancelled_at >= GRACE - LOOK_EVERY:
+        if run.start_time is None or now - sandbox.cancelled_at >= GRACE - LOOK_EVERY / 2:
             with suppress(AGSFlowsError):
                 await self._in_thread(sandbox.cancel)
 
