@@ -116,11 +116,6 @@ class RemoteFunction:
         """What stands for it in steps."""
         return fingerprint([self.source.name, self.source.text])
 
-    @property
-    def runner(self) -> str:
-        """The name of its runner in a sandbox: functions with the same environment share one."""
-        return digest(_RUNNER, _GUEST, fingerprint([dict(self.options.env), dict(self.options.secrets)]))
-
     def included(self) -> Included:
         """Return the local code that it imports, as it is now."""
         return included(self.options.include, Path(self.source.file).parent)
@@ -259,14 +254,16 @@ def perform(call: Call, instance: Instance, step: Step, config: AGSConfig) -> An
     redactor = Redactor(hidden.values())
     mark = f"@ags-function-{step.family} "
     text, stdin = _command(call, mark, step)
+    env = {**check_environment(options.env), **hidden}
     command = Command(
         text,
-        env={**check_environment(options.env), **hidden},
+        env=env,
         stdin=stdin,
         timeout=options.timeout,
         linger=LINGER,
         title=redactor.text(call.title),
-        runner="" if stdin else remote.runner,
+        # Calls with the same environment, also with the same values of secrets, share one.
+        runner="" if stdin else digest(_RUNNER, _GUEST, fingerprint(env)),
     )
     log = OutputLog(run_logger(), redactor)
     report = Report(mark, log)

@@ -3,6 +3,7 @@
 import threading
 
 import pytest
+from prefect.blocks.system import Secret
 
 from ags_flows import in_sandbox
 from ags_flows.errors import CommandTimeoutError, FunctionError, OutcomeUnknownError
@@ -29,6 +30,19 @@ def test_calls_are_executed_by_one_process_each_in_a_fork_of_it(session):
     # Another environment has another runner.
     other = session.call(in_sandbox(env={"A": "1"})(processes))
     assert other[1] != runner
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_a_secret_that_was_rotated_reaches_the_next_call(session):
+    @in_sandbox(secrets={"LOGIN": "rotated-login"})
+    def length():
+        import os
+
+        return len(os.environ["LOGIN"])
+
+    for value in ("first value", "the second one"):
+        Secret(value=value).save("rotated-login", overwrite=True)
+        assert session.call(length) == len(value)
 
 
 def change_everything():
