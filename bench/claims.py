@@ -106,9 +106,9 @@ def commands_in_a_row(config: AGSConfig, instance: Instance) -> Iterator[Figure]
 def places_to_pass(plane: DataPlane) -> Iterator[Figure]:
     """Claim a place behind those of a thousand siblings, without a hint where the first free one is."""
     family = "f" * 32
-    sibling = _holder("sibling")
+    sibling, places = _holder("sibling"), f"~/.ags_flows/{plane.instance_id}/{KIND}"
     plane.run(
-        f"mkdir -p ~/.ags_flows/{KIND} && cd ~/.ags_flows/{KIND} && for n in {{0..{PLACES - 1}}}; do "
+        f"mkdir -p {places} && cd {places} && for n in {{0..{PLACES - 1}}}; do "
         f'mkdir {family}.$n && echo "{sibling}" >{family}.$n/holder; done',
         timeout=120,
     )

@@ -34,7 +34,7 @@ def figures() -> Iterator[Figure]:
         told = "every byte" if whole else "NOT WHOLE"
         yield Figure("following 1 GB of output: growth of memory", growth / 1e6, "MB", 64.0, detail=told)
         yield Figure("following 1 GB of output: speed", speed if whole else 0.0, "MB/s", 30.0, True)
-        exec_command.fn(instance, "rm -rf ~/.ags_flows/journal/*", config=config, durable=False)
+        exec_command.fn(instance, "rm -rf ~/.ags_flows/*/journal/*", config=config, durable=False)
 
         plane = open_plane(config.connection(), instance.id).plane
         began = time.monotonic()

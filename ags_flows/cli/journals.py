@@ -23,13 +23,13 @@ CALL_TIMEOUT = 60.0
 
 # One line for each command: its start in seconds, exit code or nothing, bytes of both streams, directory, first line.
 _LIST = """
-for D in "$HOME"/.ags_flows/journal/*/ "/tmp/.ags_flows-$UID"/journal/*/; do
+for D in {"$HOME/.ags_flows","/tmp/.ags_flows-$UID"}/"$AGS_FLOWS_SANDBOX"/journal/*/; do
   [ -e "$D/cmd" ] || continue
   rc=; [ -s "$D/rc" ] && read -r rc _ <"$D/rc"
   size=$(cat "$D/out" "$D/err" 2>/dev/null | wc -c)
   at=$(stat -c %.9Y "$D/cmd" 2>/dev/null || stat -c %Y "$D/cmd")
   printf '%s\\t%s\\t%s\\t%s\\t%s\\n' "$at" "$rc" "$size" "${D%/}" \
-    "$(grep -v '^exec <' "$D/cmd" | head -n 1 | head -c 200)"
+    "$(head -n 1 "$D/cmd" | head -c 200)"
 done | sort -n
 """
 

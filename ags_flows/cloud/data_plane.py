@@ -15,6 +15,7 @@ from ags_flows.models import ExecResult, FileInfo
 
 DEFAULT_LIMIT = 1 << 20
 LARGEST_READ = 1 << 30
+SANDBOX = "AGS_FLOWS_SANDBOX"
 """Bytes of a file that are taken into memory, unless another limit is given: a sandbox is not trusted."""
 
 
@@ -45,7 +46,8 @@ class DataPlane(Attachment):
             on_stdout: Called with each piece of text as it arrives.
             on_stderr: The same for stderr.
             limit: How many bytes of each stream are kept: head and tail of longer output.
-            profile: Whether bash is a login shell (`bash -l -c`). False for scripts of this package: see `script`.
+            profile: Whether bash is a login shell (`bash -l -c`). False for scripts of this package: see `script`. They
+                also get the id of the sandbox, in the variable `SANDBOX`.
 
         Returns:
             The outcome; an exit code other than 0 is a value.
@@ -77,7 +79,7 @@ class DataPlane(Attachment):
                 return int(
                     commands.run(
                         command,
-                        envs=dict(env or {}),
+                        envs=dict(env or {}) if profile else {SANDBOX: self.instance_id, **(env or {})},
                         user=user,
                         cwd=cwd,
                         timeout=timeout,

@@ -1,9 +1,10 @@
 """Claims in a sandbox: determine atomically which place of a family a call gets, and whether its step is done.
 
-A claimed place is a directory `<root>/<kind>/<family>.<number>`. It is created under a temporary name, with the
-holder's text in the file `holder`, and then renamed. So it exists completely or not at all, and a second rename fails.
-A later attempt that takes over the place adds `holder.1/text`, `holder.2/text`, ..., each created and renamed in the
-same way, so that exactly one of several claimants succeeds. The last one is the current holder.
+A claimed place is a directory `<root>/<kind>/<family>.<number>`; the root is `~/.ags_flows/<id of the sandbox>`. It is
+created under a temporary name, with the holder's text in the file `holder`, and then renamed. So it exists completely
+or not at all, and a second rename fails. A later attempt that takes over the place adds `holder.1/text`,
+`holder.2/text`, ..., each created and renamed in the same way, so that exactly one of several claimants succeeds. The
+last one is the current holder.
 
 The scripts apply the rule of `ags_flows.ownership.claim`. One round trip is enough for any number of places.
 """
@@ -58,7 +59,8 @@ _hints_lock = ModuleLock()
 
 Outcome = Literal["new", "same", "taken", "sibling"]
 
-# The directory of all claims.
+# The directory of all claims in this sandbox. A sandbox that is started from a snapshot, or as a clone, also has the
+# directory of the sandbox that was copied: those claims mean nothing here.
 ROOT = r"""
 ags_root="$HOME/.ags_flows"
 if ! { [ -d "$ags_root" ] || mkdir -p -m 700 "$ags_root" 2>/dev/null; } ||
@@ -68,6 +70,8 @@ if ! { [ -d "$ags_root" ] || mkdir -p -m 700 "$ags_root" 2>/dev/null; } ||
   [ -O "$ags_root" ] || { echo "$ags_root belongs to another user" >&2; exit 9; }
 fi
 [ -s "$ags_root/.gitignore" ] || echo '*' 2>/dev/null >"$ags_root/.gitignore" || :
+ags_root="$ags_root/$AGS_FLOWS_SANDBOX"
+[ -d "$ags_root" ] || mkdir -p -m 700 "$ags_root" || exit 9
 """
 
 # ags_holder_of DIRECTORY sets ags_theirs to its current holder, and ags_last to the number of times it was taken over.
@@ -97,10 +101,10 @@ ags_relate() {
   ags_relation=sibling; set +f
 }
 # Whether a later attempt of the caller owns the sandbox.
-ags_shared=${AGS_FLOWS_SHARED:-/tmp/.ags_flows-INSTANCE_KIND}
+ags_shared=${AGS_FLOWS_SHARED:-/tmp/.ags_flows-INSTANCE_KIND-$AGS_FLOWS_SANDBOX}
 ags_is_superseded() {
   local ags_d
-  for ags_d in "$ags_shared" "$HOME/.ags_flows/INSTANCE_KIND" "/tmp/.ags_flows-$UID/INSTANCE_KIND"; do
+  for ags_d in "$ags_shared" {"$HOME/.ags_flows","/tmp/.ags_flows-$UID"}/"$AGS_FLOWS_SANDBOX/INSTANCE_KIND"; do
     [ -d "$ags_d/INSTANCE_FAMILY.0" ] || continue
     ags_holder_of "$ags_d/INSTANCE_FAMILY.0"; ags_relate
     [ "$ags_relation" != stale ] || return 0

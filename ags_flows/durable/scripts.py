@@ -61,7 +61,7 @@ _PROLOGUE = r"""
 { AGS_FLOWS_OPTIONS=$-; builtin set +x; } 2>/dev/null
 for AGS_FLOWS_NAME in "${!AGS_FLOWS_ENV_@}"; do builtin eval "${!AGS_FLOWS_NAME}"; builtin unset "$AGS_FLOWS_NAME"; done
 [ -z "${AGS_FLOWS_CWD-}" ] || builtin cd -- "$AGS_FLOWS_CWD" || builtin exit 1
-builtin unset AGS_FLOWS_NAME AGS_FLOWS_CWD
+builtin unset AGS_FLOWS_NAME AGS_FLOWS_CWD AGS_FLOWS_SANDBOX
 """
 
 # Runs a command from a file. The arguments are the paths of the command and of its input, and a file that is emptied,

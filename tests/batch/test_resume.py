@@ -246,10 +246,10 @@ def test_finished_items_leave_no_files_in_a_sandbox(ags_config, tmp_path, monkey
         (tmp_path / "in" / f"{number:02}").write_text("x")
     options = {"tool": "base", "sandboxes": 1, "config": ags_config}
     # Each item counts what it finds beside its own: of those before it, since they were removed last.
-    count = "ls -d ~/.ags_flows/journal/*/ | wc -l"
+    count = "ls -d ~/.ags_flows/*/journal/*/ | wc -l"
     run_items(list(range(12)), lambda sandbox, item: sandbox.run(count).stdout, results=tmp_path / "one", **options)
     assert [int(line["value"]) for line in lines(tmp_path / "one").values()] == [1, 2, 3, 4, 5] * 2 + [1, 2]
-    count = "ls ~/.ags_flows/queue/*/*.rc /tmp/ags-items 2>/dev/null | wc -l"
+    count = "ls ~/.ags_flows/*/queue/*/*.rc /tmp/ags-items 2>/dev/null | wc -l"
     run_items(tmp_path / "in", command=count, results=tmp_path / "two", **options)
     found = [int(line["stdout"]) for line in lines(tmp_path / "two").values()]
     # A request removes what those before it left, and none of these has more than eight items.

@@ -36,9 +36,9 @@ def killed_session(ags_config):
     Nothing closes the session, its lease is not renewed any more, and the connections of the process are gone.
     """
 
-    def open_and_die(tool="base", work=lambda sandbox: None, lease=600, delete_tool=False):
+    def open_and_die(tool="base", work=lambda sandbox: None, lease=600, delete_tool=False, snapshot_id=None):
         opening = Opening(ags_config, [], lease, {}, delete_tool)
-        sandbox = opening.open(tool, None, None, "")
+        sandbox = opening.open(tool, None, snapshot_id, "")
         opening._leased.lease.release()
         try:
             work(sandbox)

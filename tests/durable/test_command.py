@@ -171,13 +171,15 @@ def test_a_command_whose_supervisor_vanished_has_an_unknown_outcome_and_is_not_r
         following = pool.submit(run_durable, plane, command, key=key)
         while running(plane, "sleep 7654") == 0:
             time.sleep(0.1)
-        plane.run(f"read -r pid _ < $HOME/.ags_flows/journal/{journal_of(key)}/pid; kill -9 $pid")
+        plane.run(f"read -r pid _ < $HOME/.ags_flows/{plane.instance_id}/journal/{journal_of(key)}/pid; kill -9 $pid")
         with pytest.raises(OutcomeUnknownError, match="not known"):
             run_durable(plane, command, key=key)
-        plane.run(f"echo '9 ' > $HOME/.ags_flows/journal/{journal_of(key)}/rc; kill_it=1")
+        plane.run(f"echo '9 ' > $HOME/.ags_flows/{plane.instance_id}/journal/{journal_of(key)}/rc; kill_it=1")
         following.result(timeout=15)
     assert plane.read(f"/tmp/{key}") == b"once\n"
-    plane.run("read -r child _ < $HOME/.ags_flows/journal/" + journal_of(key) + "/child; kill -9 -- -$child")
+    plane.run(
+        f"read -r child _ < $HOME/.ags_flows/{plane.instance_id}/journal/{journal_of(key)}/child; kill -9 -- -$child"
+    )
 
 
 def test_no_output_is_lost_when_the_connection_is_cut(sandbox, ags_emulator_process, plane, key):

@@ -176,12 +176,12 @@ def test_a_lost_response_starts_nothing_twice(queue, plane, ags_emulator_process
 def test_an_attempt_that_was_superseded_hands_over_nothing(queue, plane, family):
     first = Holder((Frame("flow", family, 1), Frame("call", "c")))
     later = Holder((Frame("flow", family, 2), Frame("call", "d")))
-    plane.script("rm -rf /tmp/.ags_flows-instance")
+    plane.script("rm -rf /tmp/.ags_flows-instance-*")
     assert claim_instance(plane, later, first)
     with pytest.raises(SupersededError):
         outcomes(queue("echo late >> late"), items("a"))
     assert not plane.exists("late")
-    plane.script("rm -rf /tmp/.ags_flows-instance")
+    plane.script("rm -rf /tmp/.ags_flows-instance-*")
 
 
 def test_files_of_items_that_are_recorded_are_removed_with_the_next_request(queue, plane, family):
@@ -190,7 +190,7 @@ def test_files_of_items_that_are_recorded_are_removed_with_the_next_request(queu
     outcomes(mine, items("a"))
     mine.forget(["item0"], ["/tmp/inbox-of-a"])
     outcomes(mine, [QueuedItem("next", {"ITEM": "b"})])
-    names = {entry.name for entry in plane.list(f".ags_flows/queue/{family}")}
+    names = {entry.name for entry in plane.list(f".ags_flows/{plane.instance_id}/queue/{family}")}
     assert "item0.claim" in names and "item0.out" not in names and "next.rc" in names
     assert not plane.exists("/tmp/inbox-of-a")
     # It is still known as executed.

@@ -126,9 +126,8 @@ def test_a_call_whose_runner_is_killed_is_not_made_again(session):
 
     waiting = threading.Thread(target=wait)
     waiting.start()
-    begun = (
-        "while ! grep -ls wait_long ~/.ags_flows/journal/*/cmd | xargs dirname | xargs -I D test -s D/child; do :; done"
-    )
+    journals = "grep -ls wait_long ~/.ags_flows/*/journal/*/cmd | xargs dirname"
+    begun = f"while ! {journals} | xargs -I D test -s D/child; do :; done"
     session.run(begun, timeout=30)
     session.run(f"pkill -9 -f '{RUNNER}'")
     waiting.join(60)
@@ -136,7 +135,7 @@ def test_a_call_whose_runner_is_killed_is_not_made_again(session):
 
 
 def test_concurrent_calls_have_one_runner_at_most(session):
-    session.run("rm -rf .ags_flows/runner")
+    session.run("rm -rf .ags_flows/*/runner")
     found = []
     threads = [threading.Thread(target=lambda: found.append(session.call(processes))) for _ in range(6)]
     for thread in threads:

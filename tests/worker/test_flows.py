@@ -269,7 +269,7 @@ def test_what_ends_while_the_prefect_server_is_away_is_reported_when_it_is_back(
         for plane in planes:
             plane.write("go", "")
         # The process of the second run has ended.
-        soon(lambda: "7" in planes[1].run("cat ~/.ags_flows/journal/*/rc; true").stdout)
+        soon(lambda: "7" in planes[1].run("cat ~/.ags_flows/*/journal/*/rc; true").stdout)
         with child(command, log, environment) as server:
             wait_for_prefect(server, url, tmp_path)
             completed, crashed, cancelled = (soon(lambda run=run: over(pool, run)) for run in runs)

@@ -305,7 +305,7 @@ def test_secrets_reach_the_process_alone_and_nothing_of_the_worker_does(pool, mo
         plane, instance = sandbox._leased.plane.plane, sandbox.instance
         seen = (await asyncio.to_thread(plane.read, "seen")).decode()
         code = await asyncio.to_thread(plane.read, "code/main.py")
-        outside = await asyncio.to_thread(plane.run, "ps -ef; cat ~/.ags_flows/journal/*/cmd", user="root")
+        outside = await asyncio.to_thread(plane.run, "ps -ef; cat ~/.ags_flows/*/journal/*/cmd", user="root")
         described = pool.control.call("DescribeSandboxInstanceList", {"InstanceIds": [instance.id]})
         with get_client(sync_client=True) as client:
             logs = [one.message for one in client.read_logs()]
