@@ -1,10 +1,9 @@
 """Claims in a sandbox: determine atomically which place of a family a call gets, and whether its step is done.
 
 A claimed place is a directory `<root>/<kind>/<family>.<number>`; the root is `~/.ags_flows/<id of the sandbox>`. It is
-created under a temporary name, with the holder's text in the file `holder`, and then renamed. So it exists completely
-or not at all, and a second rename fails. A later attempt that takes over the place adds `holder.1/text`,
-`holder.2/text`, ..., each created and renamed in the same way, so that exactly one of several claimants succeeds. The
-last one is the current holder.
+created under a temporary name, with the holder's text in the file `holder`, and then renamed: it exists completely or
+not at all, and a second rename fails. A later attempt that takes over adds `holder.1/text`, `holder.2/text`, ..., in
+the same way, so that exactly one of several claimants succeeds. The last one is the current holder.
 
 The scripts apply the rule of `ags_flows.ownership.claim`. One round trip is enough for any number of places.
 """
@@ -34,8 +33,7 @@ INSTANCE_BACKOFF = Backoff(attempts=None, patience=60.0, first_pause=0.5, longes
 MARK = "@ags-claim"
 NEEDS = "Commands, cells and take-overs need bash, coreutils, and a writable home directory or /tmp."
 
-_INSTANCE_KIND = "instance"
-_INSTANCE_FAMILY = "sandbox"
+_INSTANCE_KIND, _INSTANCE_FAMILY = "instance", "sandbox"
 _REMEMBERED = 1_000
 
 
@@ -184,12 +182,13 @@ ags_full=; [ -s "$ags_d/result" ] && ags_full=result
 printf '\n%s\n' "MARKER $ags_outcome $ags_number ${ags_full:--} $ags_d" "MARKER-holder $ags_theirs"
 """
 
-
 # ags_result is the result of a step that was done before its place was claimed.
 _RECORD = r"""
 ags_claim
 case $ags_outcome in
-  new | same | taken) printf %s "$ags_result" >"$ags_d/.new" && mv -T "$ags_d/.new" "$ags_d/result" || exit 9 ;;
+  new | same | taken) 
+    ags_new="$ags_d/.new.$$.$RANDOM"
+    printf %s "$ags_result" >"$ags_new" && mv -T "$ags_new" "$ags_d/result" || exit 9 ;;
 esac
 printf '\n%s\n' "MARKER $ags_outcome $ags_number result $ags_d" "MARKER-holder $ags_theirs"
 """
@@ -345,8 +344,8 @@ def abandon(plane: DataPlane, claimed: Claimed, holder: Holder) -> None:
     Raises:
         UnreachableError: The sandbox did not respond.
     """
-    values = {"ags_directory": claimed.directory, "ags_holder": str(holder)}
-    script = "\n".join([assignments(values), HOLDER_FUNCTIONS, _ABANDON])
+    known = assignments({"ags_directory": claimed.directory, "ags_holder": str(holder)})
+    script = "\n".join([known, HOLDER_FUNCTIONS, _ABANDON])
     persistently(lambda: plane.script(script, timeout=CALL_TIMEOUT))
 
 

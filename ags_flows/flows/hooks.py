@@ -21,7 +21,7 @@ from ags_flows.errors import AGSFlowsError, ConflictError
 from ags_flows.flows.given_blocks import given_block, given_config
 from ags_flows.job import SandboxJob
 from ags_flows.models import Instance, Tool
-from ags_flows.ownership import FLOW_RUN, IN_USE, LIVE, MANAGED_BY, MANAGED_BY_KEY, flow_runs_of, is_ours
+from ags_flows.ownership import FLOW_RUN, IN_USE, KEPT, LIVE, MANAGED_BY, MANAGED_BY_KEY, flow_runs_of, is_ours
 from ags_flows.run.events import emit
 from ags_flows.run.logs import Logger
 
@@ -75,12 +75,15 @@ def stop_sandboxes_if_asked(flow: Flow[..., Any], flow_run: FlowRun, state: Stat
 
 
 def sandboxes_of(control: ControlPlane, flow_run_id: str) -> list[Instance]:
-    """Return the live instances that a flow run, or a flow run nested in it, started."""
-    return [
-        instance
-        for instance in control.list_instances()
-        if instance.status in LIVE and is_ours(instance.metadata) and flow_run_id in flow_runs_of(instance.metadata)
-    ]
+    """Return the live instances that a flow run, or a flow run nested in it, started, without those that are kept."""
+
+    def is_left(instance: Instance) -> bool:
+        metadata = instance.metadata
+        if instance.status not in LIVE or metadata.get(KEPT):
+            return False
+        return is_ours(metadata) and flow_run_id in flow_runs_of(metadata)
+
+    return [instance for instance in control.list_instances() if is_left(instance)]
 
 
 def _stop_all(

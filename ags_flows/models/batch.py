@@ -67,6 +67,8 @@ class ItemResult(Value):
         instance_id: The instance of the last attempt.
     """
 
+    MEASURED = frozenset({"seconds", "instance_id", "attempts"})
+
     key: str
     index: int
     status: Literal["ok", "failed"]
@@ -96,6 +98,8 @@ class BatchReport(Value):
         started: Total number of sandboxes that were started.
         seconds: Duration of the batch.
     """
+
+    MEASURED = frozenset({"seconds", "resumed", "sandboxes", "started"})
 
     items: int
     succeeded: int

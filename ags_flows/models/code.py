@@ -88,6 +88,8 @@ class CodeResult(Value):
     `stderr` have at most the requested number of bytes: head and tail.
     """
 
+    MEASURED = frozenset({"instance_id", "execution_count"})
+
     code: str
     language: str = "python"
     text: str | None = None

@@ -18,6 +18,8 @@ class ExecResult(Value):
     bytes.
     """
 
+    MEASURED = frozenset({"seconds", "instance_id", "journal"})
+
     command: str
     exit_code: int
     stdout: str = ""
@@ -80,6 +82,8 @@ class Transfer(Value):
     `left_out` has the names of devices, pipes and sockets, which have no content: the first 100.
     """
 
+    MEASURED = frozenset({"seconds", "unchanged"})
+
     source: str
     destination: str
     files: int
@@ -112,6 +116,8 @@ class RunReport(Value):
     `result` is the outcome of the last command that ran. `results` has the outcome of the last attempt of each
     command. `snapshots` has the ids of the snapshots that were created `before` and `after` the commands.
     """
+
+    MEASURED = frozenset({"seconds", "instance_id", "tool_id", "steps"})
 
     result: ExecResult
     results: tuple[ExecResult, ...] = ()

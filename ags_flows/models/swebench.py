@@ -47,6 +47,8 @@ class EvaluationReport(Value):
         seconds: Duration of the evaluation.
     """
 
+    MEASURED = frozenset({"seconds", "resumed"})
+
     model: str
     verdicts: tuple[Verdict, ...] = ()
     problems: tuple[str, ...] = ()

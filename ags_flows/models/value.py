@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -19,6 +19,9 @@ class Value(Constant, BaseModel):
     Raises:
         ConfigurationError: A field is invalid. The message has the field, the rule and the value.
     """
+
+    MEASURED: ClassVar[frozenset[str]] = frozenset({"seconds"})
+    """Fields that may differ between attempts that did the same: they are not part of the place of a task or a flow."""
 
     # Built at first use: not everything is used by each process that imports the package.
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)

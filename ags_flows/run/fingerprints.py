@@ -18,6 +18,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, SecretBytes, SecretStr
 
+from ags_flows.models import Value
 from ags_flows.ownership import fingerprint
 
 DEEPEST = 50
@@ -57,7 +58,8 @@ class _Reader:
         if isinstance(value, HasPlace) and not isinstance(value, type):
             return [name, value.place_key]
         if isinstance(value, BaseModel):
-            fields = {field: getattr(value, field) for field in type(value).model_fields}
+            measured = value.MEASURED if isinstance(value, Value) else ()
+            fields = {field: getattr(value, field) for field in type(value).model_fields if field not in measured}
             more = {**(value.__pydantic_extra__ or {}), **(value.__pydantic_private__ or {})}
             return [name, self.read(fields, inner), self.read(more, inner)]
         if dataclasses.is_dataclass(value) and not isinstance(value, type):

@@ -35,7 +35,8 @@ STEP = "__ags_step__"
 INTERNAL = "__ags_internal__"
 """Attribute of the function of a task that only shows in the UI what this package does, such as a batch's item."""
 
-_REMEMBERED = 1_000
+_REMEMBERED = 50_000
+"""Executions of this process. A flow that maps more tasks must still find its first session and its parameters."""
 
 _fingerprints: LRUCache[UUID, str] = LRUCache(_REMEMBERED)
 _orders: LRUCache[tuple[str, tuple[Frame, ...]], dict[str, int]] = LRUCache(_REMEMBERED)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import time
-from asyncio import CancelledError
+from asyncio import CancelledError, get_running_loop
 from uuid import UUID
 
 from prefect.client.orchestration import get_client
@@ -17,7 +17,15 @@ from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 from ags_flows.errors import SupersededError
 from ags_flows.run.interruption import Ending, interrupt_other_threads
 
-__all__ = ["Ending", "enclosing_run", "ending_of", "ending_of_coroutine", "has_ended", "is_cancelled"]
+__all__ = [
+    "Ending",
+    "enclosing_run",
+    "ending_of",
+    "ending_of_coroutine",
+    "has_ended",
+    "is_cancelled",
+    "is_in_event_loop",
+]
 
 REQUEST_TIMEOUT = 5.0
 """Seconds for one request to the Prefect server: a runner kills the process 30 seconds after the SIGTERM."""
@@ -106,6 +114,15 @@ def ending_of_coroutine(error: BaseException | None, flow_run_id: UUID | None = 
     if isinstance(error, CancelledError) and not is_by_signal(error) and not _is_timed_out():
         return "cancelled"
     return ending_of(error, flow_run_id)
+
+
+def is_in_event_loop() -> bool:
+    """Return True if the caller is executed by an event loop of this thread."""
+    try:
+        get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 def is_by_signal(error: BaseException | None) -> bool:

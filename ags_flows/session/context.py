@@ -19,7 +19,7 @@ from ags_flows.models.durations import check_duration, parse_duration
 from ags_flows.run.awaitable import Call
 from ags_flows.run.checked import checked
 from ags_flows.run.interruption import interruptible
-from ags_flows.run.outcome import Ending, enclosing_run, ending_of, ending_of_coroutine
+from ags_flows.run.outcome import Ending, enclosing_run, ending_of, ending_of_coroutine, is_in_event_loop
 from ags_flows.session.asynchronous import AsyncSandboxSession
 from ags_flows.session.opening import OnFailure, Opening
 from ags_flows.session.session import SandboxSession
@@ -139,6 +139,8 @@ class SandboxContext(AbstractContextManager[SandboxSession], AbstractAsyncContex
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool | None:
         """End the sandbox."""
+        if isinstance(error, CancelledError) and is_in_event_loop():
+            self._leaving.ending = ending_of_coroutine(error)
         return self._hold.__exit__(kind, error, traceback)
 
     async def __aenter__(self) -> AsyncSandboxSession:

@@ -14,7 +14,7 @@ from ags_flows.blocks import ConfigChoice
 from ags_flows.flows import hooks, stop_sandboxes
 from ags_flows.lifecycle.waiting import wait_instance_running, wait_tool_active
 from ags_flows.models import ToolSpec
-from ags_flows.ownership import MANAGED_BY, MANAGED_BY_KEY, Frame, Holder, Owner, Place, Step, belonging_to, label
+from ags_flows.ownership import KEPT, MANAGED_BY, MANAGED_BY_KEY, Frame, Holder, Owner, Place, Step, belonging_to, label
 from ags_flows.testing import config_for
 
 ENDED = {"STOPPING", "STOPPED"}
@@ -79,6 +79,13 @@ def test_one_throttled_stop_does_not_keep_the_others_running(ags_emulator, run, 
     stop_sandboxes(nightly, run, Cancelling())
     assert {status(one) for one in instances} <= ENDED
     assert status(other) == "RUNNING"
+
+
+def test_a_sandbox_that_is_kept_for_a_person_stays(run, start, status, ags_config):
+    kept, left = start(run.id), start(run.id)
+    ags_config.control_plane().update_instance(kept.id, metadata={KEPT: "keep"})
+    stop_sandboxes(nightly, run, Cancelling())
+    assert (status(kept), status(left) in ENDED) == ("RUNNING", True)
 
 
 def test_a_list_that_fails_is_repeated(ags_emulator, run, start, status):

@@ -253,6 +253,24 @@ def test_a_failure_of_one_coroutine_stops_the_sandboxes_of_its_siblings(ags_conf
     assert not live(ags_config)
 
 
+def test_a_coroutine_that_the_program_cancels_stops_the_sandbox_of_a_plain_with(ags_config):
+    async def works(started):
+        with sandbox_session("base", config=ags_config):
+            started.set()
+            await asyncio.sleep(600)
+
+    @flow
+    async def nightly():
+        started = asyncio.Event()
+        working = asyncio.create_task(works(started))
+        await started.wait()
+        working.cancel()
+        await asyncio.gather(working, return_exceptions=True)
+
+    asyncio.run(nightly())
+    assert not live(ags_config)
+
+
 def test_a_time_limit_of_the_flow_is_a_failure_and_no_crash(ags_config):
     @flow(timeout_seconds=4)
     async def limited():
