@@ -67,8 +67,8 @@ def wait_tool_active(
         cancelled: If this event is set, the wait ends within a second.
 
     Raises:
-        ToolFailedError: The tool is FAILED, with AGS's StatusReason, or it is being deleted.
-        NotFoundError: AGS does not know the tool.
+        ToolFailedError: The tool is FAILED, with AGS's StatusReason.
+        NotFoundError: AGS does not know the tool, or it is being deleted.
         WaitTimeoutError: It was not ACTIVE in time. Describe calls that fail with a retryable error are repeated
             until then.
         WaitCancelledError: `cancelled` was set.
@@ -81,7 +81,7 @@ def wait_tool_active(
                 hint=f"{IMAGE_CAUSES} Delete the tool and create it again; ensure_tool does both.",
             )
         if tool.status == "DELETING":
-            raise ToolFailedError(f"Tool {tool.name!r} ({tool.id}) is being deleted.")
+            raise NotFoundError(f"Tool {tool.name!r} ({tool.id}) is being deleted.", hint="Create it again.")
         return tool.ready
 
     return _watch(control, "tool", lambda ids: control.list_tools(ids=ids)).wait(tool_id, settled, timeout, cancelled)

@@ -254,7 +254,7 @@ def test_an_unknown_id_is_an_error_after_a_while(stub, stubbed, states, monkeypa
 
 def test_waiting_for_a_tool_that_is_being_deleted_raises_an_error(stub, stubbed, states):
     states({"sdt-1": ["DELETING"]})
-    with pytest.raises(ToolFailedError, match="deleted"):
+    with pytest.raises(NotFoundError, match="deleted"):
         wait_tool_active(stubbed, "sdt-1", timeout=10)
 
 
