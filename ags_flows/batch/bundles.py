@@ -99,6 +99,8 @@ class Bundles:
         for turn in turns:
             with acting_as(self._execution.within_item(turn.item.key, turn.attempt)):
                 env = self._work.environment_of(sandbox.session, turn.item)
+            if sandbox.queue is not None:
+                sandbox.queue.keep(inbox_of(turn.item))
             item = QueuedItem(digest(f"{turn.item.key}#{turn.attempt}", turn.item.version), env)
             known[item.name] = turn
             if pending and not fits(pending, item):

@@ -40,7 +40,7 @@ class Slice:
     def write(self) -> None:
         """Write the items where the shard reads them, whichever machine it runs on."""
         lines = [
-            json.dumps({"key": item.key, "value": item.value, "path": str(item.path) if item.path else None})
+            json.dumps({"key": item.key, "value": item.value, "path": str(item.path.absolute()) if item.path else None})
             for item in self.items
         ]
         storage, content = self.storage, "\n".join([*lines, ""]).encode()

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import json
 import shlex
 import time
 import uuid
+from asyncio import CancelledError
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from types import CodeType
 from typing import Any, cast
 
 from ags_flows.batch.items import Item
@@ -40,6 +43,9 @@ Function = Callable[[SandboxSession, Any], Any]
 KEPT_OUTPUT = 8_000
 OUTPUT_LIMIT = 2 * KEPT_OUTPUT
 LONGEST_IN_ENVIRONMENT = 32_000
+LARGEST_ENVIRONMENT = 500_000
+"""Bytes of the key and the simple fields of an item: half of what a command's whole environment may have."""
+
 INBOX = "/tmp/ags-items"
 _QUEUED_OPTIONS = {"timeout", "cwd", "user", "env", "secrets"}
 
@@ -96,11 +102,7 @@ class Work:
     @property
     def does(self) -> str:
         """Fingerprint of the command or function."""
-        function = self.function
-        code = getattr(function, "__code__", None)
-        # All lambdas of a module have one name.
-        more = digest(code.co_code.hex(), str(code.co_names)) if code is not None and code.co_name == "<lambda>" else ""
-        return fingerprint([self.command, _name_of(function) if function else "", more])
+        return fingerprint([self.command, _described(self.function) if self.function else ""])
 
     @property
     def version(self) -> str:
@@ -127,11 +129,25 @@ class Work:
         """Refuse an item that a command cannot get.
 
         Raises:
-            ConfigurationError: It has a zero byte where its environment has it.
+            ConfigurationError: It has a zero byte where its environment has it, or its environment is too large.
         """
         if self.command is None:
             return
-        for name, value in (item.value if isinstance(item.value, dict) else {"": item.value}).items():
+        fields = item.value if isinstance(item.value, dict) else {"": item.value}
+        if not all(isinstance(name, str) for name in fields):
+            raise ConfigurationError(
+                f"items: item {item.index}, {item.key!r}, has a field whose name is not a text.",
+                hint="Nothing was started.",
+            )
+        size = len(item.key.encode()) + sum(len(value.encode()) for value in _simple_fields(item).values())
+        if size > LARGEST_ENVIRONMENT or len(shlex.quote(item.key).encode()) > LONGEST_IN_ENVIRONMENT:
+            raise ConfigurationError(
+                f"items: item {item.index}, {item.key[:60]!r}, has {size:,} bytes in its key and its simple fields, "
+                f"more than the environment of a command can have ({LONGEST_IN_ENVIRONMENT:,} for the key, "
+                f"{LARGEST_ENVIRONMENT:,} together).",
+                hint="Nothing was started; use shorter keys, or put the fields into a nested object or a file.",
+            )
+        for name, value in fields.items():
             if isinstance(value, str) and "\0" in value or "\0" in name:
                 where = f" (field {name!r})" if name else ""
                 raise ConfigurationError(
@@ -157,7 +173,7 @@ class Work:
             outcome = _of_error(error, secrets)
         except MemoryError:
             raise
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever the function raises is the item's failure
+        except (Exception, SystemExit, GeneratorExit, CancelledError) as error:  # noqa: BLE001 - whatever the function raises is the item's failure
             outcome = _of_error(error, secrets)
         if "value" in outcome:
             # What the function returns may have the secrets of its steps.
@@ -187,11 +203,7 @@ class Work:
         """Return the environment of an item's command, and deliver what does not fit into it as a file."""
         text = item.value if isinstance(item.value, str) else json.dumps(item.value, ensure_ascii=False)
         environment = {"ITEM_KEY": item.key, "ITEM_INDEX": str(item.index)}
-        if isinstance(item.value, dict):
-            for name, value in item.value.items():
-                if isinstance(value, (str, int, float, bool)) and name.isidentifier() and len(str(value)) < 4_000:
-                    shown = json.dumps(value) if isinstance(value, bool) else str(value)
-                    environment[f"ITEM_{name.upper()}"] = shown
+        environment = {**_simple_fields(item), **environment}
         file = f"{inbox_of(item)}/{item.path.name if item.path else 'item.json'}"
         # A command that is not durable runs again in a retry, and needs its file again.
         step = "" if self.options.get("durable", True) else uuid.uuid4().hex
@@ -274,6 +286,35 @@ def _name_of(function: Function) -> str:
     return f"{getattr(function, '__module__', kind.__module__)}:{name}"
 
 
+def _described(function: Function) -> list[Any]:
+    """Return what distinguishes functions: their names, the code of lambdas, and the arguments of partial ones."""
+    if isinstance(function, functools.partial):
+        given = [*function.args, *function.keywords.items()]
+        return ["partial", _described(function.func), [_plain(value) for value in given]]
+    code = getattr(function, "__code__", None)
+    if code is None or code.co_name != "<lambda>":
+        return [_name_of(function)]
+    constants = [one.co_code.hex() if isinstance(one, CodeType) else repr(one) for one in code.co_consts]
+    return [_name_of(function), code.co_code.hex(), str(code.co_names), constants]
+
+
+def _plain(value: Any) -> str:
+    try:
+        return json.dumps(value, sort_keys=True)
+    except (TypeError, ValueError):
+        # An object, such as a client, which has no form that is the same in each attempt.
+        return type(value).__qualname__
+
+
+def _simple_fields(item: Item) -> dict[str, str]:
+    """Return the variables of an item's fields that are text, a number or a truth value."""
+    variables = {}
+    for name, value in (item.value if isinstance(item.value, dict) else {}).items():
+        if isinstance(value, (str, int, float, bool)) and name.isidentifier() and len(str(value)) < 4_000:
+            variables[f"ITEM_{name.upper()}"] = json.dumps(value) if isinstance(value, bool) else str(value)
+    return variables
+
+
 def _of_result(result: ExecResult) -> dict[str, Any]:
     outcome: dict[str, Any] = {
         "status": "ok" if result.ok else "failed",
@@ -290,7 +331,10 @@ def _of_result(result: ExecResult) -> dict[str, Any]:
 
 def _of_error(error: BaseException, secrets: Collection[str] = ()) -> dict[str, Any]:
     # A file's name in it need not be text.
-    message = (str(error) or type(error).__name__).encode(errors="backslashreplace").decode()
+    try:
+        message = (str(error) or type(error).__name__).encode(errors="backslashreplace").decode()
+    except Exception:  # noqa: BLE001 - a class of the user may fail here
+        message = type(error).__name__
     outcome: dict[str, Any] = {
         "status": "failed",
         "error": Redactor(secrets).text(message)[:2_000],

@@ -116,6 +116,10 @@ class SandboxQueue:
         self._forget += names
         self._paths += paths
 
+    def keep(self, path: str) -> None:
+        """Do not remove a path that was to be removed: an item is executed again, and its files were sent again."""
+        self._paths = [one for one in self._paths if one != path]
+
     def run(self, items: Sequence[QueuedItem]) -> Iterator[list[Outcome]]:
         """Hand items over, and yield each outcome when it is known, until each item has one.
 

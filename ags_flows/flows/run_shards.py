@@ -109,7 +109,8 @@ def do_shards(
                     part,
                     sharding.deployment,
                     {**parameters, "location": part.location},
-                    key=f"{key}-{part.number}",
+                    # A list or a value that has changed since is other work, also for a retry of this run.
+                    key=f"{key}-{part.number}-{digest(*(item.key + item.version for item in part.items))[:12]}",
                     name=f"shard-{part.number}-of-{key[:8]}",
                 )
                 shards.add(shard)

@@ -1,0 +1,80 @@
+"""What a batch does with unusual items and functions."""
+
+import asyncio
+import functools
+import json
+from pathlib import Path
+
+import pytest
+
+from ags_flows.batch.work import Work
+from ags_flows.errors import ConfigurationError
+from ags_flows.flows import run_items
+
+
+def test_an_item_that_is_tried_again_has_its_file_again(ags_config, tmp_path):
+    (tmp_path / "items").mkdir()
+    (tmp_path / "items" / "a.txt").write_text("content")
+    report = run_items(
+        tmp_path / "items",
+        command='[ -e /tmp/seen ] || { touch /tmp/seen; exit 3; }; cat "$ITEM_FILE"',
+        tool="base",
+        sandboxes=1,
+        retries_of_failed=1,
+        results=tmp_path / "out",
+        config=ags_config,
+    )
+    (line,) = [json.loads(line) for line in Path(report.results).read_text().splitlines()]
+    assert (line["status"], line["stdout"], line["attempts"]) == ("ok", "content", 2)
+
+
+@pytest.mark.parametrize(
+    ("item", "told"),
+    [
+        ({f"f{number}": "x" * 3_900 for number in range(800)}, "in its key and its simple fields"),
+        ({"id": "k" * 40_000}, "in its key and its simple fields"),
+        ({1: "a"}, "a field whose name is not a text"),
+        ({None: "a"}, "a field whose name is not a text"),
+    ],
+)
+def test_an_item_that_no_command_can_get_is_named_before_anything_starts(
+    ags_emulator, ags_config, tmp_path, item, told
+):
+    before = ags_emulator.overview()["requests"]
+    with pytest.raises(ConfigurationError, match=f"^items: item 1, .*{told}"):
+        run_items(["good", item], command="true", tool="base", results=tmp_path, config=ags_config)
+    assert ags_emulator.overview()["requests"] == before
+
+
+class Unprintable(Exception):
+    def __str__(self):
+        raise ValueError("no text")
+
+
+@pytest.mark.parametrize("error", [asyncio.CancelledError(), GeneratorExit(), Unprintable(), SystemExit(3)])
+def test_whatever_a_function_raises_is_the_failure_of_its_item(ags_config, tmp_path, error):
+    def work(sandbox, item):
+        if item == "b":
+            raise error
+        return item
+
+    options = {"tool": "base", "sandboxes": 1, "fail_above": 1.0, "results": tmp_path, "config": ags_config}
+    report = run_items(["a", "b", "c"], work, **options)
+    assert (report.succeeded, report.failed) == (2, 1)
+    assert report.failures[0].error_class == type(error).__name__
+
+
+def add(number, sandbox, item):
+    return item + number
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (functools.partial(add, 1), functools.partial(add, 2)),
+        (functools.partial(add, number=1), functools.partial(add, number=2)),
+        (lambda sandbox, item: item + 1, lambda sandbox, item: item + 2),
+    ],
+)
+def test_functions_that_do_something_else_are_other_work(one, other):
+    assert Work(function=one).does == Work(function=one).does != Work(function=other).does
