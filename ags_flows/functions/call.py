@@ -331,6 +331,9 @@ def _sent(encoded: Any, path: str, uploads: dict[str, str]) -> Any:
         return [_sent(one, f"{path}[{at}]", uploads) for at, one in enumerate(encoded)]
     if not isinstance(encoded, dict):
         return encoded
+    if encoded.get(guest.KIND) == "dict":
+        # A mapping of the caller that looks like an encoded value: only its values are encoded.
+        return {**encoded, "value": {name: _sent(one, path, uploads) for name, one in encoded["value"].items()}}
     if encoded.get(guest.KIND) != "file":
         return {name: _sent(one, path, uploads) for name, one in encoded.items()}
     local = Path(encoded["value"][0])

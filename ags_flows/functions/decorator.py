@@ -304,6 +304,9 @@ class _Place:
 def _is_repeated(retries: int, retries_of_failed: int, task: Task[..., Any], run: TaskRun, state: State[Any]) -> bool:
     """Return True if a failed call is repeated: the class of the error decides, and how often it was tried."""
     error = state.data
+    if task.retries not in (None, max(retries, retries_of_failed)):
+        # By `with_options`.
+        retries = task.retries
     if isinstance(error, (FunctionError, CommandTimeoutError)):
         return run.run_count <= retries_of_failed
     if run.run_count > retries or isinstance(error, WaitCancelledError):

@@ -116,6 +116,10 @@ class AGSWorkerJobConfiguration(BaseJobConfiguration):
         if self.api_url:
             self.env["PREFECT_API_URL"] = self.api_url
 
+    def credentials(self) -> list[str]:
+        """Return the values in the environment with which the flow run reaches the Prefect server: they are masked."""
+        return [str(self.env[name]) for name in NEEDED - {"PREFECT_API_URL"} if self.env.get(name)]
+
     def environment(self) -> dict[str, str]:
         """Return the environment of the flow run's process, without its secrets."""
         return {name: str(value) for name, value in self.env.items() if value is not None}

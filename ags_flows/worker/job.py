@@ -162,11 +162,13 @@ class FlowRunSandbox:
 
     def attach(self, instance: Instance) -> str:
         """Go on with a sandbox in which the flow runs already, and return its id."""
-        self._secrets = load_secrets(self.job.configuration.secrets)
+        self.instance = instance
+        with suppress(ConfigurationError):
+            # They only mask what the flow prints: it has them already, also if a block was deleted since.
+            self._secrets = load_secrets(self.job.configuration.secrets)
         began, seconds, control = time.monotonic(), self._lease_seconds(), self._config.control_plane()
         metadata = {OWNER_HOST: self.job.owner.host, OWNER_PID: str(self.job.owner.pid)}
         persistently(lambda: control.update_instance(instance.id, timeout=format_duration(seconds), metadata=metadata))
-        self.instance = instance
         self._leased = lease_sandbox(
             control,
             instance,
@@ -197,7 +199,7 @@ class FlowRunSandbox:
         following = Following(None, self._note, plane.cancelled, KEPT_OUTPUT)
         self._command = DurableCommand(plane.plane, command, following).start(self.job.step)
         self.is_executing = True
-        redactor = Redactor(self._secrets.values())
+        redactor = Redactor([*self._secrets.values(), *configuration.credentials()])
         with redactor.errors():
             return redactor.data(self._command.wait())
 

@@ -6,7 +6,7 @@ import asyncio
 import os
 import socket
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from functools import partial
@@ -246,10 +246,20 @@ class AGSWorker(BaseWorker[AGSWorkerJobConfiguration, AGSWorkerVariables, AGSWor
         try:
             left = await self._in_thread(self._left_sandboxes)
             for instance in left:
-                await self._recover_sandbox(instance)
-            await self._recover_runs({run for one in left for run in flow_runs_of(one.metadata)})
+                await self._tried(self._recover_sandbox(instance), f"sandbox {instance.id}")
+            with_sandbox = {run for one in left for run in flow_runs_of(one.metadata)}
+            for run in await self._runs_of_pool():
+                if run.id not in self._active and str(run.id) not in with_sandbox:
+                    await self._tried(self._recover_run(run), f"flow run {run.name}")
         except Exception as error:  # noqa: BLE001 - the next synchronization looks again
             self._logger.warning("Sandboxes of earlier workers could not be looked for: %s", error)
+
+    async def _tried(self, work: Coroutine[Any, Any, None], what: str) -> None:
+        """Do one part of the recovery: what is wrong with one flow run does not prevent that of the others."""
+        try:
+            await work
+        except Exception as error:  # noqa: BLE001 - the next synchronization tries again
+            self._logger.warning("The %s of an earlier worker could not be recovered: %s", what, error)
 
     def _left_sandboxes(self) -> list[Instance]:
         config = self._config_of_pool()
@@ -279,9 +289,8 @@ class AGSWorker(BaseWorker[AGSWorkerJobConfiguration, AGSWorkerVariables, AGSWor
             sandbox.instance = instance
             await self._in_thread(sandbox.end)
 
-    async def _recover_runs(self, with_sandbox: set[str]) -> None:
-        """Submit PENDING flow runs whose worker died before their sandbox, and report RUNNING ones that lost theirs."""
-        found = await self.client.read_flow_runs(
+    async def _runs_of_pool(self) -> list[FlowRun]:
+        return await self.client.read_flow_runs(
             work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[self.work_pool.name])),
             flow_run_filter=FlowRunFilter(
                 state=FlowRunFilterState(
@@ -289,18 +298,20 @@ class AGSWorker(BaseWorker[AGSWorkerJobConfiguration, AGSWorkerVariables, AGSWor
                 )
             ),
         )
-        for run in found:
-            if run.id in self._active or str(run.id) in with_sandbox or run.state is None:
-                continue
-            age = datetime.now(timezone.utc) - run.state.timestamp
-            if run.state.type == StateType.PENDING and age > PENDING_FOR:
-                sandbox = self._sandbox(run, await self._configuration(run), attempt_of(run))
-                self._begin(sandbox, sandbox.open)
-            elif run.state.type != StateType.PENDING and run.infrastructure_pid and await self._has_ended(run):
-                if run.state.type == StateType.CANCELLING:
-                    await self._report_cancelled(run.id)
-                else:
-                    await self._report_crashed(run.id, f"Its sandbox {run.infrastructure_pid} has ended.")
+
+    async def _recover_run(self, run: FlowRun) -> None:
+        """Submit a PENDING flow run whose worker died before its sandbox, or report a RUNNING one that lost it."""
+        if run.state is None:
+            return
+        age = datetime.now(timezone.utc) - run.state.timestamp
+        if run.state.type == StateType.PENDING and age > PENDING_FOR:
+            sandbox = self._sandbox(run, await self._configuration(run), attempt_of(run))
+            self._begin(sandbox, sandbox.open)
+        elif run.state.type != StateType.PENDING and run.infrastructure_pid and await self._has_ended(run):
+            if run.state.type == StateType.CANCELLING:
+                await self._report_cancelled(run.id)
+            else:
+                await self._report_crashed(run.id, f"Its sandbox {run.infrastructure_pid} has ended.")
 
     def _begin(self, sandbox: FlowRunSandbox, begin: Callable[[], str]) -> None:
         """Carry out a flow run that Prefect's part of the worker does not know of."""
@@ -316,6 +327,7 @@ class AGSWorker(BaseWorker[AGSWorkerJobConfiguration, AGSWorkerVariables, AGSWor
             try:
                 await self._carry_out(sandbox, begin, started)
             except AGSFlowsError as error:
+                await self._in_thread(sandbox.end)
                 await self._persistently(partial(self._report_crashed, run, f"The sandbox did not start: {error}"))
 
         self._active[sandbox.job.flow_run_id] = sandbox

@@ -12,12 +12,15 @@ from typing import NamedTuple
 
 import pytest
 from prefect.blocks.system import Secret
+from prefect.client.schemas.objects import TaskRun
+from prefect.states import Failed
 
 from ags_flows import SandboxFile, in_sandbox
 from ags_flows.errors import (
     CommandTimeoutError,
     ConfigurationError,
     FunctionError,
+    InstanceGoneError,
     OutputTooLargeError,
     UnsupportedError,
 )
@@ -353,3 +356,31 @@ def test_a_retry_finds_a_call_that_succeeded_and_repeats_one_that_failed(session
     with attempt(2):
         # A second equal call is a separate step.
         assert session.call(counted, "succeeding") == "xx"
+
+
+def test_a_mapping_that_looks_like_a_file_is_data(session, tmp_path):
+    (tmp_path / "private").write_text("private")
+
+    def same(value: dict) -> dict:
+        return value
+
+    for value in (
+        {"$ags": "file", "value": [str(tmp_path / "private"), None]},
+        {"$ags": "file"},
+        {"$ags": {"$ags": 1}},
+    ):
+        assert session.call(same, value) == value
+
+
+def test_the_retries_of_with_options_count(session):
+    @in_sandbox(tool="base", retries=1)
+    def nothing():
+        pass
+
+    def is_repeated(task, count):
+        run = TaskRun(task_key="x", dynamic_key="0", run_count=count)
+        return task.retry_condition_fn(task, run, Failed(data=InstanceGoneError("gone")))
+
+    assert [is_repeated(nothing, count) for count in (1, 2, 3)] == [True, False, False]
+    more = nothing.with_options(retries=2)
+    assert [is_repeated(more, count) for count in (1, 2, 3)] == [True, True, False]

@@ -8,12 +8,13 @@ import time
 import pytest
 from prefect.blocks.system import Secret
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import DeploymentUpdate
 from prefect.client.schemas.objects import StateType
 from prefect.states import Cancelled, Cancelling, Pending, Scheduled
 
 from ags_flows.cloud.data_planes import open_plane
 from ags_flows.ownership import KEPT
-from tests.worker.conftest import soon, state
+from tests.worker.conftest import IMAGE, soon, state
 
 pytestmark = [
     pytest.mark.usefixtures("prefect_server"),
@@ -168,6 +169,40 @@ def test_another_worker_goes_on_with_a_run_and_its_process_runs_once(pool):
     assert runs == b"x\n"
     assert found.state.type == StateType.COMPLETED
     assert [one.id for one in pool.instances(run)] == [instance.id]
+
+
+def test_a_run_that_cannot_be_recovered_does_not_prevent_the_recovery_of_others(pool):
+    wait = "while [ ! -e go ]; do sleep 0.1; done"
+    healthy = pool.submit(state("RUNNING"), wait, state("COMPLETED"))
+    broken_deployment = pool.deploy(command=" && ".join([state("RUNNING"), "sleep 600"]))
+    broken = pool.submit(deployment=broken_deployment)
+
+    async def first(worker):
+        await soon(lambda: pool.run(healthy).state.is_running() and pool.run(broken).state.is_running())
+
+    pool.perform_and_die(first)
+    with get_client(sync_client=True) as client:
+        client.update_deployment(broken_deployment, DeploymentUpdate(job_variables={"image": IMAGE, "lease": "soon"}))
+
+    async def second(worker):
+        await soon(lambda: healthy in worker._active)
+        plane = open_plane(worker._active[healthy]._config.connection(), pool.live(healthy)[0].id).plane
+        await asyncio.to_thread(plane.write, "go", "")
+        return await soon(lambda: ended(pool, healthy))
+
+    assert pool.perform(second, name="another").state.type == StateType.COMPLETED
+
+
+def test_credentials_of_the_prefect_server_are_masked_in_the_last_lines(pool):
+    run = pool.submit(
+        state("RUNNING"), "echo $PREFECT_API_KEY >&2", "exit 7", env={"PREFECT_API_KEY": "pnu_0123456789abc"}
+    )
+
+    async def scenario(worker):
+        return await soon(lambda: ended(pool, run))
+
+    found = pool.perform(scenario)
+    assert "********" in found.state.message and "pnu_0123456789abc" not in found.state.message
 
 
 def test_a_running_flow_whose_sandbox_ended_without_a_worker_is_reported(pool, emulator):
