@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from asyncio import CancelledError
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial, wraps
 from typing import Any, ParamSpec, TypeVar, cast, overload
@@ -292,7 +293,8 @@ class _Place:
 
     def _after_failure(self, pool: Pool, used: list[Warm], step: Step, error: BaseException) -> None:
         for warm in used:
-            if isinstance(error, (*_LOST, OutcomeUnknownError)):
+            # A time limit of Prefect's may come before the response to the start: the function may be running then.
+            if isinstance(error, (*_LOST, OutcomeUnknownError, CancelledError, TimeoutError)):
                 pool.discard(warm)
                 continue
             if not isinstance(error, _OF_THE_CALL):

@@ -216,6 +216,26 @@ def test_a_sandbox_that_dies_is_replaced_and_the_call_is_made_again(ags_config):
     soon(lambda: not live(ags_config))
 
 
+def test_a_time_limit_of_prefect_leaves_no_function_beside_the_next_call(ags_config):
+    @in_sandbox(tool="base", sandboxes=1, retries=0)
+    def beat(seconds):
+        import os
+        import time
+
+        ends, before = time.monotonic() + seconds, os.path.exists("beats")
+        while time.monotonic() < ends:
+            open("beats", "w").close()
+            time.sleep(0.1)
+        return before
+
+    @flow
+    def limited():
+        state = beat.with_options(timeout_seconds=1)(60, return_state=True)
+        return state.is_failed(), beat(0)
+
+    assert limited() == (True, False)
+
+
 def test_bad_arguments_are_refused_before_a_sandbox_starts(ags_config):
     @flow
     def bad():
