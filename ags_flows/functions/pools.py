@@ -30,6 +30,7 @@ class Pools:
         self._pools: dict[tuple[Frame | None, Kind, str], Pool] = {}
         self._watched: set[Pool] = set()
         self._thread: threading.Thread | None = None
+        self._looking = threading.Lock()
 
     def pool(self, kind: Kind, config: AGSConfig, flow_run_id: UUID | None, setup: Setup) -> Pool:
         """Return the pool of a kind for the root execution around the caller.
@@ -70,11 +71,13 @@ class Pools:
         """
         parent = multiprocessing.parent_process()
         is_dismissed = parent is not None and parent.is_alive()
-        with self._changed:
-            pools = {*self._watched, *self._pools.values()}
-        for pool in pools:
-            is_done = is_dismissed and pool.is_of_another_process
-            pool.end("completed" if pool.is_outside_of_runs or is_done or pool.is_over() else "crashed")
+        # The thread may be stopping sandboxes now, and would die with the process.
+        with self._looking:
+            with self._changed:
+                pools = {*self._watched, *self._pools.values()}
+            for pool in pools:
+                is_done = is_dismissed and pool.is_of_another_process
+                pool.end("completed" if pool.is_outside_of_runs or is_done or pool.is_over() else "crashed")
 
     def _look_at(self, pool: Pool) -> None:
         if pool.is_over():
@@ -90,7 +93,8 @@ class Pools:
                 pools = list(self._watched)
             for pool in pools:
                 try:
-                    self._look_at(pool)
+                    with self._looking:
+                        self._look_at(pool)
                 except Exception:  # noqa: BLE001 - the other pools are checked nevertheless
                     logger.warning("The sandboxes of a pool are left to their leases", exc_info=True)
                     self.drop(pool)
