@@ -8,13 +8,11 @@ import time
 import pytest
 from prefect.blocks.system import Secret
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.actions import DeploymentUpdate
 from prefect.client.schemas.objects import StateType
-from prefect.states import Cancelled, Cancelling, Pending, Scheduled
+from prefect.states import Cancelled, Cancelling, Scheduled
 
-from ags_flows.cloud.data_planes import open_plane
 from ags_flows.ownership import KEPT
-from tests.worker.conftest import IMAGE, soon, state
+from tests.worker.conftest import soon, state
 
 pytestmark = [
     pytest.mark.usefixtures("prefect_server"),
@@ -148,51 +146,6 @@ def test_a_run_that_was_cancelled_while_no_worker_was_there_loses_its_sandbox(po
     assert pool.perform(second, name="another")
 
 
-def test_another_worker_goes_on_with_a_run_and_its_process_runs_once(pool):
-    run = pool.submit(state("RUNNING"), "echo x >> runs", "while [ ! -e go ]; do sleep 0.1; done", state("COMPLETED"))
-
-    async def first(worker):
-        await soon(lambda: pool.run(run).state.is_running())
-
-    pool.perform_and_die(first)
-    instance = pool.live(run)[0]
-
-    async def second(worker):
-        await soon(lambda: run in worker._active)
-        await soon(lambda: pool.live(run)[0].metadata["lease"])
-        plane = open_plane(worker._active[run]._config.connection(), instance.id).plane
-        await asyncio.to_thread(plane.write, "go", "")
-        runs = await asyncio.to_thread(plane.read, "runs")
-        return runs, await soon(lambda: ended(pool, run))
-
-    runs, found = pool.perform(second, name="another")
-    assert runs == b"x\n"
-    assert found.state.type == StateType.COMPLETED
-    assert [one.id for one in pool.instances(run)] == [instance.id]
-
-
-def test_a_run_that_cannot_be_recovered_does_not_prevent_the_recovery_of_others(pool):
-    wait = "while [ ! -e go ]; do sleep 0.1; done"
-    healthy = pool.submit(state("RUNNING"), wait, state("COMPLETED"))
-    broken_deployment = pool.deploy(command=" && ".join([state("RUNNING"), "sleep 600"]))
-    broken = pool.submit(deployment=broken_deployment)
-
-    async def first(worker):
-        await soon(lambda: pool.run(healthy).state.is_running() and pool.run(broken).state.is_running())
-
-    pool.perform_and_die(first)
-    with get_client(sync_client=True) as client:
-        client.update_deployment(broken_deployment, DeploymentUpdate(job_variables={"image": IMAGE, "lease": "soon"}))
-
-    async def second(worker):
-        await soon(lambda: healthy in worker._active)
-        plane = open_plane(worker._active[healthy]._config.connection(), pool.live(healthy)[0].id).plane
-        await asyncio.to_thread(plane.write, "go", "")
-        return await soon(lambda: ended(pool, healthy))
-
-    assert pool.perform(second, name="another").state.type == StateType.COMPLETED
-
-
 def test_credentials_of_the_prefect_server_are_masked_in_the_last_lines(pool):
     run = pool.submit(
         state("RUNNING"), "echo $PREFECT_API_KEY >&2", "exit 7", env={"PREFECT_API_KEY": "pnu_0123456789abc"}
@@ -203,56 +156,6 @@ def test_credentials_of_the_prefect_server_are_masked_in_the_last_lines(pool):
 
     found = pool.perform(scenario)
     assert "********" in found.state.message and "pnu_0123456789abc" not in found.state.message
-
-
-def test_a_running_flow_whose_sandbox_ended_without_a_worker_is_reported(pool, emulator):
-    run = pool.submit(state("RUNNING"), "sleep 100")
-
-    async def first(worker):
-        await soon(lambda: pool.run(run).state.is_running() and pool.run(run).infrastructure_pid)
-
-    pool.perform_and_die(first)
-    emulator.kill_sandbox(pool.live(run)[0].id)
-
-    async def second(worker):
-        return await soon(lambda: ended(pool, run))
-
-    assert pool.perform(second, name="another").state.type == StateType.CRASHED
-
-
-def test_a_pending_run_whose_worker_died_before_its_sandbox_is_submitted(pool, monkeypatch):
-    monkeypatch.setattr("ags_flows.worker.worker.PENDING_FOR", __import__("datetime").timedelta(0))
-    run = pool.submit(state("RUNNING"), state("COMPLETED"))
-    pool.set_state(run, Pending())
-
-    async def scenario(worker):
-        await worker.sync_with_backend()
-        return await soon(lambda: ended(pool, run))
-
-    found = pool.perform(scenario)
-    assert found.state.type == StateType.COMPLETED
-    assert found.infrastructure_pid == pool.instances(run)[0].id
-
-
-def test_two_workers_that_submit_the_same_attempt_start_one_sandbox_and_one_process(pool):
-    run = pool.submit("echo x >> runs", "sleep 1", state("RUNNING"), "sleep 1", state("COMPLETED"))
-    pool.set_state(run, Pending())
-
-    async def scenario(worker):
-        flow_run = pool.run(run)
-        configuration = await worker._configuration(flow_run)
-        sandboxes = [worker._sandbox(flow_run, configuration, 1) for _ in range(2)]
-        ids = await asyncio.gather(*(asyncio.to_thread(one.open) for one in sandboxes))
-        results = await asyncio.gather(*(asyncio.to_thread(one.execute) for one in sandboxes))
-        runs = await asyncio.to_thread(sandboxes[0]._leased.plane.plane.read, "runs")
-        for one in sandboxes:
-            await asyncio.to_thread(one.end)
-        return ids, results, runs
-
-    ids, results, runs = pool.perform(scenario)
-    assert len(set(ids)) == 1
-    assert [one.exit_code for one in results] == [0, 0]
-    assert runs == b"x\n"
 
 
 @pytest.mark.long
