@@ -33,6 +33,7 @@ from ags_flows.functions import is_remote
 from ags_flows.models import ExecResult, ItemResult
 from ags_flows.models.checks import check_environment, check_name, check_seconds, check_user
 from ags_flows.ownership import digest, fingerprint
+from ags_flows.run.fingerprints import of_parameters
 from ags_flows.run.redaction import Redactor
 from ags_flows.run.secrets import load_secrets, recorded_secrets
 from ags_flows.session import SandboxSession
@@ -173,7 +174,7 @@ class Work:
             outcome = _of_error(error, secrets)
         except MemoryError:
             raise
-        except (Exception, SystemExit, GeneratorExit, CancelledError) as error:  # noqa: BLE001 - whatever the function raises is the item's failure
+        except (Exception, SystemExit, GeneratorExit, CancelledError) as error:  # noqa: BLE001 - the item's failure
             outcome = _of_error(error, secrets)
         if "value" in outcome:
             # What the function returns may have the secrets of its steps.
@@ -294,8 +295,9 @@ def _described(function: Function) -> list[Any]:
     code = getattr(function, "__code__", None)
     if code is None or code.co_name != "<lambda>":
         return [_name_of(function)]
-    constants = [one.co_code.hex() if isinstance(one, CodeType) else repr(one) for one in code.co_consts]
-    return [_name_of(function), code.co_code.hex(), str(code.co_names), constants]
+    # Not their repr: the order of a set differs between processes.
+    constants = [one.co_code if isinstance(one, CodeType) else one for one in code.co_consts]
+    return [_name_of(function), code.co_code.hex(), str(code.co_names), of_parameters({"constants": constants})]
 
 
 def _plain(value: Any) -> str:

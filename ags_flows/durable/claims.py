@@ -186,7 +186,7 @@ printf '\n%s\n' "MARKER $ags_outcome $ags_number ${ags_full:--} $ags_d" "MARKER-
 _RECORD = r"""
 ags_claim
 case $ags_outcome in
-  new | same | taken) 
+  new | same | taken)
     ags_new="$ags_d/.new.$$.$RANDOM"
     printf %s "$ags_result" >"$ags_new" && mv -T "$ags_new" "$ags_d/result" || exit 9 ;;
 esac

@@ -3,6 +3,9 @@
 import asyncio
 import functools
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -78,3 +81,21 @@ def add(number, sandbox, item):
 )
 def test_functions_that_do_something_else_are_other_work(one, other):
     assert Work(function=one).does == Work(function=one).does != Work(function=other).does
+
+
+def test_a_lambda_is_the_same_work_in_every_process():
+    code = (
+        "from ags_flows.batch.work import Work\n"
+        "print(Work(function=lambda sandbox, item: item in {'north', 'south', 'east', 'west', 1, 2.5}).does)"
+    )
+    found = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+        for seed in ("1", "2", "3")
+    }
+    assert len(found) == 1

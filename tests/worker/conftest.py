@@ -175,6 +175,12 @@ async def soon(condition, seconds=30.0):
     return value
 
 
+def ended(pool, run):
+    """Return a run that has ended with its sandbox, else None."""
+    found = pool.run(run)
+    return found if found.state.is_final() and not pool.live(run) else None
+
+
 @pytest.fixture
 def pool(config):
     return Pool(config)

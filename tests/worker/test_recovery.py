@@ -9,18 +9,13 @@ from prefect.client.schemas.objects import StateType
 from prefect.states import Pending
 
 from ags_flows.cloud.data_planes import open_plane
-from tests.worker.conftest import IMAGE, soon, state
+from tests.worker.conftest import IMAGE, ended, soon, state
 
 pytestmark = [
     pytest.mark.usefixtures("prefect_server"),
     # Prefect leaves sockets to the garbage collector when an event loop ends.
     pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
-
-
-def ended(pool, run):
-    found = pool.run(run)
-    return found if found.state.is_final() and not pool.live(run) else None
 
 
 def test_another_worker_goes_on_with_a_run_and_its_process_runs_once(pool):

@@ -12,18 +12,13 @@ from prefect.client.schemas.objects import StateType
 from prefect.states import Cancelled, Cancelling, Scheduled
 
 from ags_flows.ownership import KEPT
-from tests.worker.conftest import soon, state
+from tests.worker.conftest import ended, soon, state
 
 pytestmark = [
     pytest.mark.usefixtures("prefect_server"),
     # Prefect leaves sockets to the garbage collector when an event loop ends.
     pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
-
-
-def ended(pool, run):
-    found = pool.run(run)
-    return found if found.state.is_final() and not pool.live(run) else None
 
 
 def test_a_flow_run_has_a_separate_sandbox_and_its_id_and_leaves_nothing(pool):
