@@ -193,13 +193,12 @@ esac
 printf '\n%s\n' "MARKER $ags_outcome $ags_number result $ags_d" "MARKER-holder $ags_theirs"
 """
 
-# Another holder may have taken the claim over since it was made.
+# Atomic as all claims: a holder that took the place over before keeps it. No attempt supersedes the holder `ended`.
 _ABANDON = r"""
 ags_d=$ags_directory; ags_holder_of "$ags_d"; ags_relate
-if [ "$ags_relation" = same ]; then rm -rf "$ags_d"; fi
+if [ "$ags_relation" = same ]; then ags_holder=ended; ags_take || :; fi
 """
 
-# A release adds one more holder, `ended`, which no attempt supersedes.
 _RELEASE = r"""
 while :; do
   ags_claim
@@ -339,7 +338,7 @@ def record(plane: DataPlane, request: Request, result: str) -> Claimed:
 
 
 def abandon(plane: DataPlane, claimed: Claimed, holder: Holder) -> None:
-    """Remove a claim whose step was not executed, unless another holder has taken it over.
+    """End a claim whose step was not executed, unless another holder has taken it over. A repetition gets another one.
 
     Raises:
         UnreachableError: The sandbox did not respond.

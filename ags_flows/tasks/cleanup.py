@@ -66,9 +66,13 @@ def cleanup(
     # An instance that goes on keeps its tool.
     if tool is not None and (instance is None or stopped):
         name = tool_id(tool)
-        if _attempt(lambda: _delete_unless_used(control, name), problems):
-            deleted = name
-            tell_tool("deleted", tool)
+        used_by: list[str] = []
+        if _attempt(lambda: used_by.extend(_delete_unless_used(control, name)), problems):
+            if used_by:
+                run_logger().info("Tool %s is kept: it is used by %s", name, ", ".join(used_by[:3]))
+            else:
+                deleted = name
+                tell_tool("deleted", tool)
     for problem in problems:
         run_logger().warning("Cleanup: %s It is left to the lease and the reaper.", problem)
     if stopped or deleted:
@@ -77,15 +81,16 @@ def cleanup(
     return CleanupReport(instance_id=stopped, tool_id=deleted, problems=tuple(problems))
 
 
-def _delete_unless_used(control: ControlPlane, name: str) -> None:
-    """Delete a tool. Leave it where another session of this run still uses it: the last one deletes it."""
+def _delete_unless_used(control: ControlPlane, name: str) -> list[str]:
+    """Delete a tool, or return the ids of the live instances that use it: their sessions delete it later."""
     try:
         control.delete_tool(name)
     except ConflictError:
         used_by = [one.id for one in users_of(control, control.get_tool(name)) if one.status in LIVE]
         if not used_by:
             raise
-        run_logger().info("Tool %s is still used by %s; its last session deletes it", name, ", ".join(used_by[:3]))
+        return used_by
+    return []
 
 
 def _attempt(action: Callable[[], object], problems: list[str]) -> bool:

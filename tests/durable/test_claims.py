@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from ags_flows.durable.claims import (
     HOLDER_FUNCTIONS,
     Request,
+    abandon,
     assignments,
     claim,
     claim_instance,
@@ -104,6 +105,19 @@ def test_parallel_claimants_never_get_the_same_place(bash):
         claimed = list(pool.map(lambda mine: claim(bash, Request("journal", "f" * 32, mine)), claimants))
     assert sorted(one.number for one in claimed) == list(range(16))
     assert {one.outcome for one in claimed} == {"new"}
+
+
+def test_a_claim_that_was_given_up_is_nobodys_and_one_that_was_taken_over_stays(bash):
+    mine, successor = holder(1), holder(2)
+    places = [Request("cell", family * 32, mine) for family in "fe"]
+    given_up, taken = [claim(bash, one) for one in places]
+    assert claim(bash, Request("cell", "e" * 32, successor)).outcome == "taken"
+    for one in (given_up, taken, given_up):
+        abandon(bash, one, mine)
+    assert [claim(bash, Request("cell", "f" * 32, one)).number for one in (mine, mine, successor)] == [1, 1, 1]
+    assert claim(bash, Request("cell", "e" * 32, successor)).outcome == "same"
+    with pytest.raises(SupersededError):
+        claim(bash, places[1])
 
 
 def test_each_place_is_taken_over_by_one_of_several_parallel_claimants(bash):

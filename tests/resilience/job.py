@@ -17,6 +17,7 @@ from prefect.task_runners import ProcessPoolTaskRunner
 from ags_flows import AGSConfig, in_sandbox, sandbox_session
 from ags_flows.flows import provision_and_run, run_items, run_job, stop_sandboxes
 from ags_flows.models import ToolSpec
+from ags_flows.tasks import delete_snapshot
 
 
 @flow(name="counting", on_cancellation=[stop_sandboxes], log_prints=True)
@@ -269,6 +270,20 @@ def kept(tool: str, directory: str, units: list[str]) -> None:
         note(directory, units[0], sandbox, sandbox.run(COUNT, check=True).stdout)
 
 
+@flow(name="copies", on_cancellation=[stop_sandboxes])
+def copies(tool: str, directory: str, units: list[str]) -> None:
+    """Work in a sandbox, copy it, and run the same commands in both."""
+    with session(tool) as sandbox:
+        sandbox.run("echo first >> ran", check=True)
+        made = sandbox.snapshot("before")
+        with sandbox_session(snapshot_id=made.id, lease="1m") as copy:
+            for unit, one in zip(units, (sandbox, copy), strict=True):
+                for _ in range(2):
+                    one.run("echo second >> ran", check=True)
+                note(directory, unit, one, one.run(COUNT, check=True).stdout)
+        delete_snapshot(made)
+
+
 @flow(name="suspended", on_cancellation=[stop_sandboxes])
 def suspended(tool: str, directory: str, units: list[str]) -> None:
     """Work, wait for input without a process, and go on in the same sandbox."""
@@ -323,7 +338,7 @@ def functions(tool: str, directory: str, units: list[str]) -> None:
 
 
 KINDS = [functions, pool_of_processes, parent, threads, retried_tasks, subflows, pooled_subflow, inputs, cells]
-KINDS += [kept, suspended]
+KINDS += [kept, copies, suspended]
 if importlib.util.find_spec("prefect_dask"):
     from prefect_dask import DaskTaskRunner
 

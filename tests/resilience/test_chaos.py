@@ -60,6 +60,7 @@ KINDS = {
     "subflows": 2,
     "pooled-subflow": 1,
     "kept": 1,
+    "copies": 2,
     "inputs": 1,
     "functions": 1,
     "sandboxed": 1,

@@ -173,6 +173,14 @@ def test_a_tool_is_deleted_when_it_is_not_used_any_more(ensure, ags_config, ags_
     tasks.delete_tool.fn(tool, config=ags_config)
 
 
+def test_cleanup_reports_a_tool_as_deleted_only_if_no_other_sandbox_uses_it(ags_config):
+    tool = tasks.create_tool.fn(ToolSpec(name="shared", image="python:3.11"), config=ags_config)
+    first, second = (tasks.start_instance.fn(tool, config=ags_config) for _ in range(2))
+    report = tasks.cleanup.fn(first, tool, config=ags_config)
+    assert (report.instance_id, report.tool_id, report.problems) == (first.id, None, ())
+    assert tasks.cleanup.fn(second, tool, config=ags_config).tool_id == tool.id
+
+
 def test_images_are_cached_ahead_of_their_use(ags_config):
     cached = tasks.precache_image.fn("registry.example.com/team/etl:v3", registry_type="custom", config=ags_config)
     assert cached.status == "SUCCESS" and cached.digest.startswith("sha256:")
