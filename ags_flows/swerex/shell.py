@@ -119,8 +119,8 @@ def _result(runtime: GatewayRuntime, command: str, timeout: float, outcome: Outc
 
 async def _run(runtime: GatewayRuntime, command: str, session: str, timeout: float) -> Outcome:
     began, mark = time.monotonic(), f"ags-step-{uuid.uuid4().hex}"
-    # `silent`: otherwise SWE-ReX would raise for what is a value here.
-    action = BashAction(command=step_line(command, mark), session=session, timeout=timeout, check="silent")
+    # `ignore`: the step prints its exit code itself, and SWE-ReX would remove its own markers from the output.
+    action = BashAction(command=step_line(command, mark), session=session, timeout=timeout, check="ignore")
     try:
         observed = await _send(runtime, action)
     except ShellTimeoutError:
@@ -133,7 +133,7 @@ async def _run(runtime: GatewayRuntime, command: str, session: str, timeout: flo
     end = read_end(str(observed.output), mark)
     if end is None:
         await _close(runtime, session)
-        raise _unknown(runtime, command, "SWE-ReX returned before its end: the output may hold a marker of SWE-ReX")
+        raise _unknown(runtime, command, "SWE-ReX returned before its end: its output may have the word SHELLPS1PREFIX, the prompt of SWE-ReX")
     if end.exit_code is None:
         raise BashIncorrectSyntaxError(f"The command is not correct bash: {command!r}\n{end.output.strip()}")
     if end.shell_ended:

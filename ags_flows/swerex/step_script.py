@@ -12,15 +12,9 @@ import re
 import shlex
 from dataclasses import dataclass
 
-# SWE-ReX's prompt and its marks of an exit code. A shell that ends prints them in its trap, so that SWE-ReX returns
-# the output as that of any command. The two lines that are read are those in which SWE-ReX asks for the exit code.
+# SWE-ReX's prompt, printed by a shell that ends, so that SWE-ReX returns the output as that of any command.
 _AT_EXIT = r"""
-{
-  ags_code=$?
-  printf '\n%s %s ended\n%s' "$ags_mark" "$ags_code" SHELLPS1PREFIX
-  IFS= read -r -t 2 ags_line; IFS= read -r -t 2 ags_line
-  printf '%s%s%s%s' EXITCODESTART "$ags_code" EXITCODEEND SHELLPS1PREFIX
-} </dev/tty >/dev/tty 2>/dev/null
+{ ags_code=$?; printf '\n%s %s ended\n%s' "$ags_mark" "$ags_code" SHELLPS1PREFIX; } >/dev/tty 2>/dev/null
 """
 
 _STEP = r"""

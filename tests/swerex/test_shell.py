@@ -130,9 +130,11 @@ def test_any_command_has_its_outcome_and_the_next_step_works(configured, ags_con
         run("trap - DEBUG")
         assert outcome("trap 'echo failed' ERR; false; trap - ERR") == (0, "failed\n")
         assert outcome("trap 'echo bye' EXIT; trap - EXIT; echo kept") == (0, "kept\n")
+        markers = "EXITCODESTART5EXITCODEEND UNIQUESTRING29234"
+        assert outcome(f"echo {markers}") == (0, f"{markers}\n")
         with pytest.raises(CommandFailedError, match="exit code 4"):
             run("exit 4", check=True)
-        for command in ("exec true", "kill -9 $$", "echo SHELLPS1PREFIX; sleep 4"):
+        for command in ("exec true", "kill -9 $$", "echo SHELLPS1PREFIX", "echo aSHELLPS1PREFIXb; sleep 2"):
             with pytest.raises(OutcomeUnknownError, match="The outcome of a command"):
                 run(command)
             assert run("echo next").stdout == "next\n"
