@@ -368,13 +368,19 @@ def flow_runs_of(metadata: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(one for one in named if one))
 
 
-def may_take_over(mine: Holder, status: str, metadata: Mapping[str, str]) -> bool:
+def may_take_over(mine: Holder, status: str, metadata: Mapping[str, str], *, given_up: bool = False) -> bool:
     """Return True if the caller may take over an instance of its step's family from an earlier attempt.
 
     True also for an instance that the caller already holds: the response to an earlier take-over request was lost.
+
+    Args:
+        mine: The caller.
+        status: Status of the instance.
+        metadata: Metadata of the instance.
+        given_up: Whether instances count that a failed attempt was about to stop. The caller must stop them.
     """
     theirs = holder_of(metadata)
-    if status not in LIVE or theirs is None or metadata.get(KEPT) or metadata.get(GIVEN_UP):
+    if status not in LIVE or theirs is None or metadata.get(KEPT) or (metadata.get(GIVEN_UP) and not given_up):
         return False
     return relation(mine, theirs) in ("same", "superseded")
 

@@ -8,7 +8,8 @@ from ags_flows.batch.items import Item
 from ags_flows.batch.pool import PooledSandbox
 from ags_flows.batch.work import inbox_of
 from ags_flows.durable.changes import KIND as CHANGES
-from ags_flows.durable.claims import CALL_TIMEOUT, ROOT
+from ags_flows.durable.claim_scripts import ROOT
+from ags_flows.durable.claims import CALL_TIMEOUT
 from ags_flows.durable.scripts import JOURNALS
 from ags_flows.errors import AGSFlowsError
 from ags_flows.ownership import Place, digest

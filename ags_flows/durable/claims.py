@@ -21,6 +21,17 @@ from cachetools import LRUCache
 from ags_flows.cloud.data_plane import DataPlane
 from ags_flows.cloud.forks import ModuleLock
 from ags_flows.cloud.retry import Backoff, persistently
+from ags_flows.durable.claim_scripts import (
+    ABANDON,
+    CLAIM,
+    HOLDER_FUNCTIONS,
+    INSTANCE_FAMILY,
+    INSTANCE_KIND,
+    RECORD,
+    RELEASE,
+    REPORT,
+    ROOT,
+)
 from ags_flows.errors import SupersededError, UnsupportedError
 from ags_flows.ownership import Frame, Holder, Step
 
@@ -33,7 +44,6 @@ INSTANCE_BACKOFF = Backoff(attempts=None, patience=60.0, first_pause=0.5, longes
 MARK = "@ags-claim"
 NEEDS = "Commands, cells and take-overs need bash, coreutils, and a writable home directory or /tmp."
 
-_INSTANCE_KIND, _INSTANCE_FAMILY = "instance", "sandbox"
 _REMEMBERED = 1_000
 
 
@@ -56,159 +66,9 @@ _hints: WeakKeyDictionary[DataPlane, LRUCache[tuple[str, str, tuple[Frame, ...]]
 _hints_lock = ModuleLock()
 
 Outcome = Literal["new", "same", "taken", "sibling"]
-
-# The directory of all claims in this sandbox. A sandbox that is started from a snapshot, or as a clone, also has the
-# directory of the sandbox that was copied: those claims mean nothing here.
-ROOT = r"""
-ags_root="$HOME/.ags_flows"
-if ! { [ -d "$ags_root" ] || mkdir -p -m 700 "$ags_root" 2>/dev/null; } ||
-    [ ! -w "$ags_root" ] || [ ! -O "$ags_root" ]; then
-  ags_root="/tmp/.ags_flows-$UID"
-  mkdir -p -m 700 "$ags_root" || exit 9
-  [ -O "$ags_root" ] || { echo "$ags_root belongs to another user" >&2; exit 9; }
-fi
-[ -s "$ags_root/.gitignore" ] || echo '*' 2>/dev/null >"$ags_root/.gitignore" || :
-ags_root="$ags_root/$AGS_FLOWS_SANDBOX"
-[ -d "$ags_root" ] || mkdir -p -m 700 "$ags_root" || exit 9
-"""
-
-# ags_holder_of DIRECTORY sets ags_theirs to its current holder, and ags_last to the number of times it was taken over.
-# ags_relate compares ags_holder with ags_theirs, frame by frame: the same rule as ags_flows.ownership.relation.
-_HOLDER_FUNCTIONS = r"""
-ags_holder_of() {
-  ags_theirs= ags_last=0
-  while [ -e "$1/holder.$((ags_last + 1))/text" ]; do ags_last=$((ags_last + 1)); done
-  if [ "$ags_last" = 0 ]; then read -r ags_theirs <"$1/holder"; else read -r ags_theirs <"$1/holder.$ags_last/text"; fi
-} 2>/dev/null
-ags_relate() {
-  local ags_mine ags_at=0
-  local IFS=' '
-  if [ "$ags_holder" = "$ags_theirs" ]; then ags_relation=same; return; fi
-  set -f; set -- $ags_theirs
-  for ags_mine in $ags_holder; do
-    if [ "$ags_mine" != "$1" ]; then
-      if [ "${ags_mine%:*}" != "${1%:*}" ]; then
-        if [ "$ags_at" = 0 ]; then ags_relation=stranger; else ags_relation=sibling; fi
-      elif [ "${ags_mine##*:}" -gt "${1##*:}" ]; then ags_relation=superseded
-      else ags_relation=stale
-      fi
-      set +f; return
-    fi
-    shift; ags_at=1
-  done
-  ags_relation=sibling; set +f
-}
-# Whether a later attempt of the caller owns the sandbox.
-ags_shared=${AGS_FLOWS_SHARED:-/tmp/.ags_flows-INSTANCE_KIND-$AGS_FLOWS_SANDBOX}
-ags_is_superseded() {
-  local ags_d
-  for ags_d in "$ags_shared" {"$HOME/.ags_flows","/tmp/.ags_flows-$UID"}/"$AGS_FLOWS_SANDBOX/INSTANCE_KIND"; do
-    [ -d "$ags_d/INSTANCE_FAMILY.0" ] || continue
-    ags_holder_of "$ags_d/INSTANCE_FAMILY.0"; ags_relate
-    [ "$ags_relation" != stale ] || return 0
-  done
-  return 1
-}
-# Add this call as the next holder of a place. Fails if another call was faster.
-ags_take() {
-  local ags_new="$ags_d/.holder.$$.$RANDOM"
-  mkdir "$ags_new" && printf '%s\n' "$ags_holder" >"$ags_new/text" || { rm -rf "$ags_new"; exit 9; }
-  mv -T "$ags_new" "$ags_d/holder.$((ags_last + 1))" 2>/dev/null || { rm -rf "$ags_new"; return 1; }
-}
-"""
-
-HOLDER_FUNCTIONS = _HOLDER_FUNCTIONS.replace("INSTANCE_KIND", _INSTANCE_KIND).replace(
-    "INSTANCE_FAMILY", _INSTANCE_FAMILY
-)
-
-# ags_claim sets ags_outcome, ags_number and ags_d. ags_fill may add files to a new place before it becomes visible.
-_CLAIM = r"""
-ags_fill() { :; }
-# A retry runs a command again that its own attempt killed because of a time limit or a cancellation.
-ags_given_up() {
-  local ags_code ags_reason
-  [ -e "$ags_d/given-up" ] || return 1
-  read -r ags_code ags_reason 2>/dev/null <"$ags_d/rc" || return 0
-  [ "$ags_reason" = cancelled ] && [ "$ags_code" != 0 ]
-}
-ags_consider() {
-  ags_holder_of "$ags_d"
-  ags_relate
-  case $ags_relation in same | superseded) if ags_given_up; then ags_outcome=next; return; fi ;; esac
-  case $ags_relation in
-    same) ags_outcome=same ;;
-    superseded) if ags_take; then ags_outcome=taken; else ags_outcome=again; fi ;;
-    stale) ags_outcome=stale ;;
-    *) ags_outcome=next ;;
-  esac
-}
-ags_claim() {
-  local ags_new
-  ags_outcome= ags_number=$ags_first
-  ags_places="$ags_root/$ags_kind"
-  # All users of the sandbox must be able to read its owner.
-  if [ "$ags_kind" = INSTANCE_KIND ] && mkdir -p -m 755 "$ags_shared" 2>/dev/null && [ -w "$ags_shared" ]; then
-    ags_places=$ags_shared
-  fi
-  [ -d "$ags_places" ] || mkdir -p -m 700 "$ags_places" || exit 9
-  # An attempt starts nothing in a sandbox that a later attempt has taken over.
-  if ags_is_superseded; then ags_outcome=stale; return; fi
-  while :; do
-    ags_d="$ags_places/$ags_family.$ags_number"
-    if [ ! -d "$ags_d" ]; then
-      ags_new="$ags_places/.new.$$.$RANDOM"
-      mkdir "$ags_new" && printf '%s\n' "${ags_seed:-$ags_holder}" >"$ags_new/holder" && ags_fill "$ags_new" ||
-        { rm -rf "$ags_new"; exit 9; }
-      # Renaming a directory to an existing directory fails if that is not empty.
-      if mv -T "$ags_new" "$ags_d" 2>/dev/null; then
-        [ -n "$ags_seed" ] || { ags_outcome=new; return; }
-      else
-        rm -rf "$ags_new"
-        [ -d "$ags_d" ] || { echo "$ags_d cannot be created" >&2; exit 9; }
-      fi
-    fi
-    ags_consider
-    case $ags_outcome in
-      same | taken | stale) return ;;
-      next) if [ -n "$ags_single" ]; then ags_outcome=sibling; return; fi; ags_number=$((ags_number + 1)) ;;
-    esac
-  done
-}
-"""
-
-_REPORT = r"""
-ags_claim
-ags_full=; [ -s "$ags_d/result" ] && ags_full=result
-printf '\n%s\n' "MARKER $ags_outcome $ags_number ${ags_full:--} $ags_d" "MARKER-holder $ags_theirs"
-"""
-
-# ags_result is the result of a step that was done before its place was claimed.
-_RECORD = r"""
-ags_claim
-case $ags_outcome in
-  new | same | taken)
-    ags_new="$ags_d/.new.$$.$RANDOM"
-    printf %s "$ags_result" >"$ags_new" && mv -T "$ags_new" "$ags_d/result" || exit 9 ;;
-esac
-printf '\n%s\n' "MARKER $ags_outcome $ags_number result $ags_d" "MARKER-holder $ags_theirs"
-"""
-
-# Atomic as all claims: a holder that took the place over before keeps it. No attempt supersedes the holder `ended`.
-_ABANDON = r"""
-ags_d=$ags_directory; ags_holder_of "$ags_d"; ags_relate
-if [ "$ags_relation" = same ]; then ags_holder=ended; ags_take || :; fi
-"""
-
-_RELEASE = r"""
-while :; do
-  ags_claim
-  case $ags_outcome in same) ;; taken) ags_last=$((ags_last + 1)) ;; *) break ;; esac
-  ags_mine=$ags_holder ags_holder=ended
-  if ags_take; then break; fi
-  ags_holder=$ags_mine
-done
-printf '\n%s\n' "MARKER $ags_outcome $ags_number - $ags_d" "MARKER-holder $ags_theirs"
-"""
+Ownership = Literal["mine", "another's", "nobody's"]
+"""Whose a sandbox is: the caller's, that of another call of this attempt, or of no one since its holder stops it."""
+ENDED = "ended"
 
 
 @dataclass(frozen=True)
@@ -241,16 +101,18 @@ class Claimed:
         number: Number of the place.
         has_result: Whether the place has a file `result`.
         directory: Absolute path of the place in the sandbox.
+        holder: Text of the holder that had the place before; empty for a new one.
     """
 
     outcome: Outcome
     number: int
     has_result: bool
     directory: str
+    holder: str = ""
 
 
-def claim_instance(plane: DataPlane, holder: Holder, predecessor: Holder) -> bool:
-    """Claim a whole sandbox of an earlier attempt, and return whether the caller owns it now.
+def claim_instance(plane: DataPlane, holder: Holder, predecessor: Holder) -> Ownership:
+    """Claim a whole sandbox of an earlier attempt, and return whose it is now.
 
     Args:
         plane: The sandbox.
@@ -262,8 +124,11 @@ def claim_instance(plane: DataPlane, holder: Holder, predecessor: Holder) -> boo
         UnsupportedError: The sandbox does not support claims.
         UnreachableError: The sandbox did not respond.
     """
-    request = Request(_INSTANCE_KIND, _INSTANCE_FAMILY, holder, seed=predecessor, single=True)
-    return claim(plane, request, INSTANCE_BACKOFF).outcome in ("same", "taken")
+    request = Request(INSTANCE_KIND, INSTANCE_FAMILY, holder, seed=predecessor, single=True)
+    claimed = claim(plane, request, INSTANCE_BACKOFF)
+    if claimed.outcome in ("same", "taken"):
+        return "mine"
+    return "nobody's" if claimed.holder == ENDED else "another's"
 
 
 def release_instance(plane: DataPlane, holder: Holder) -> None:
@@ -274,8 +139,8 @@ def release_instance(plane: DataPlane, holder: Holder) -> None:
         UnsupportedError: The sandbox does not support claims.
         UnreachableError: The sandbox did not respond.
     """
-    request = Request(_INSTANCE_KIND, _INSTANCE_FAMILY, holder, seed=holder, single=True)
-    _ask(plane, claim_functions(request) + _RELEASE, Backoff(attempts=1), RELEASE_TIMEOUT)
+    request = Request(INSTANCE_KIND, INSTANCE_FAMILY, holder, seed=holder, single=True)
+    _ask(plane, claim_functions(request) + RELEASE, Backoff(attempts=1), RELEASE_TIMEOUT)
 
 
 def request_for(plane: DataPlane, kind: str, step: Step) -> Request:
@@ -322,7 +187,7 @@ def claim(plane: DataPlane, request: Request, backoff: Backoff = CLAIM_BACKOFF) 
         UnsupportedError: The sandbox does not support claims.
         UnreachableError: The sandbox did not respond.
     """
-    return _ask(plane, claim_functions(request) + _REPORT, backoff, CALL_TIMEOUT)
+    return _ask(plane, claim_functions(request) + REPORT, backoff, CALL_TIMEOUT)
 
 
 def record(plane: DataPlane, request: Request, result: str) -> Claimed:
@@ -333,7 +198,7 @@ def record(plane: DataPlane, request: Request, result: str) -> Claimed:
         UnsupportedError: The sandbox cannot hold claims.
         UnreachableError: The sandbox did not respond.
     """
-    script = "\n".join([assignments({"ags_result": result}), claim_functions(request), _RECORD])
+    script = "\n".join([assignments({"ags_result": result}), claim_functions(request), RECORD])
     return _ask(plane, script, Backoff(), CALL_TIMEOUT)
 
 
@@ -344,7 +209,7 @@ def abandon(plane: DataPlane, claimed: Claimed, holder: Holder) -> None:
         UnreachableError: The sandbox did not respond.
     """
     known = assignments({"ags_directory": claimed.directory, "ags_holder": str(holder)})
-    script = "\n".join([known, HOLDER_FUNCTIONS, _ABANDON])
+    script = "\n".join([known, HOLDER_FUNCTIONS, ABANDON])
     persistently(lambda: plane.script(script, timeout=CALL_TIMEOUT))
 
 
@@ -359,9 +224,10 @@ def _ask(plane: DataPlane, script: str, backoff: Backoff, timeout: float) -> Cla
             hint=NEEDS,
         )
     _, outcome, number, full, directory = lines[0].split(" ", 4)
+    holder = lines[1].partition(" ")[2]
     if outcome == "stale":
-        raise superseded(plane.instance_id, lines[1].partition(" ")[2])
-    return Claimed(outcome, int(number), full == "result", directory)  # type: ignore[arg-type]
+        raise superseded(plane.instance_id, holder)
+    return Claimed(outcome, int(number), full == "result", directory, holder)  # type: ignore[arg-type]
 
 
 def superseded(instance_id: str, successor: str, process: str = "") -> SupersededError:
@@ -390,8 +256,7 @@ def claim_functions(request: Request) -> str:
         "ags_seed": str(request.seed or ""),
         "ags_single": "1" if request.single else "",
     }
-    script = "\n".join([assignments(values), ROOT, HOLDER_FUNCTIONS, _CLAIM])
-    return script.replace("INSTANCE_KIND", _INSTANCE_KIND).replace("INSTANCE_FAMILY", _INSTANCE_FAMILY)
+    return "\n".join([assignments(values), ROOT, HOLDER_FUNCTIONS, CLAIM])
 
 
 def assignments(values: Mapping[str, str]) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from ags_flows.cloud.data_plane import DataPlane
-from ags_flows.durable.claims import CALL_TIMEOUT, ROOT
+from ags_flows.durable.claim_scripts import ROOT
+from ags_flows.durable.claims import CALL_TIMEOUT
 from ags_flows.durable.scripts import JOURNALS
 
 

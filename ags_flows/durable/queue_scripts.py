@@ -19,7 +19,8 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 
-from ags_flows.durable.claims import HOLDER_FUNCTIONS, ROOT, assignments
+from ags_flows.durable.claim_scripts import HOLDER_FUNCTIONS, ROOT
+from ags_flows.durable.claims import assignments
 from ags_flows.durable.scripts import _ALIVE, _STRAYS, ABSOLUTE, FROM_FILE, GRACE, PAUSE, PROFILE, STALE, Limits
 from ags_flows.ownership import Holder
 

@@ -22,7 +22,8 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ags_flows.durable.claims import HOLDER_FUNCTIONS, ROOT, Request, assignments, claim_functions
+from ags_flows.durable.claim_scripts import HOLDER_FUNCTIONS, ROOT
+from ags_flows.durable.claims import Request, assignments, claim_functions
 from ags_flows.durable.runners import hand_over_function
 from ags_flows.errors import ConfigurationError
 from ags_flows.ownership import Holder

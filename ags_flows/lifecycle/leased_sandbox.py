@@ -44,6 +44,11 @@ class LeasedSandbox:
         """Whether it has ended, or a later attempt of the run has it."""
         return self.lease.lost is not None
 
+    @property
+    def is_superseded(self) -> bool:
+        """Whether a later attempt of the run has it."""
+        return isinstance(self.lease.lost, SupersededError)
+
     def wake(self, reason: AGSFlowsError | None = None) -> None:
         """End the waits in it within a second.
 
@@ -58,9 +63,12 @@ class LeasedSandbox:
         self.wake()
 
     def give_up(self) -> bool:
-        """Release the lease before it is stopped. Return False if it may not be: a later attempt of the run has it."""
+        """Record in it that it is stopped now. Return False if it must not be: a later attempt of the run has it.
+
+        From then on no retry takes it over, so the request to stop it must follow immediately.
+        """
         self.lease.release()
-        if isinstance(self.lease.lost, SupersededError):
+        if self.is_superseded:
             return False
         if release(self._control, self._control.connection, self.instance):
             return True

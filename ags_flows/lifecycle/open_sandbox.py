@@ -35,6 +35,7 @@ from ags_flows.models import Instance
 from ags_flows.ownership import (
     CREATED_AT,
     FAMILY,
+    GIVEN_UP,
     LIVE,
     RESUMABLE,
     Holder,
@@ -189,7 +190,7 @@ def left_by_earlier_attempts(control: ControlPlane, step: Step, tool: str | None
     known = control.list_instances(tool=tool, metadata={FAMILY: step.family})
     for instance in known:
         refuse_successors(step.holder, instance)
-    return in_order([one for one in known if may_take_over(step.holder, one.status, one.metadata)])
+    return in_order([one for one in known if may_take_over(step.holder, one.status, one.metadata, given_up=True)])
 
 
 def in_order(candidates: Iterable[Instance]) -> list[Instance]:
@@ -245,10 +246,11 @@ def take_over(control: ControlPlane, connection: Connection, launch: Launch, can
     """Take over an instance of an earlier attempt and return it RUNNING. Return None if another call was faster.
 
     It gets a new lease together with the metadata of its new holder, after it was claimed in the sandbox. If it would
-    end soon, it gets the lease first, because a claim may take time. A paused one is resumed with it.
+    end soon, it gets the lease first, because a claim may take time. A paused one is resumed with it. One that its
+    attempt had finished with, and was killed before it stopped it, is stopped.
 
     Raises:
-        InstanceGoneError: The instance has ended or does not respond.
+        InstanceGoneError: The instance has ended, is stopped now, or does not respond.
         UnsupportedError: The sandbox does not support claims, or AGS started it without an override. In the second
             case it is stopped.
         SupersededError: A later attempt of the same run has it.
@@ -256,6 +258,8 @@ def take_over(control: ControlPlane, connection: Connection, launch: Launch, can
     predecessor = holder_of(candidate.metadata)
     if predecessor is None:
         return None
+    if candidate.metadata.get(GIVEN_UP):
+        raise _stopped(control, candidate)
     if candidate.status in RESUMABLE:
         candidate = resume(
             control,
@@ -280,7 +284,9 @@ def take_over(control: ControlPlane, connection: Connection, launch: Launch, can
         claimed = claim_instance(plane, launch.step.holder, predecessor)
     except UnreachableError as error:
         raise InstanceGoneError(f"Instance {candidate.id} does not respond: {error}") from error
-    if not claimed:
+    if claimed == "nobody's":
+        raise _stopped(control, candidate)
+    if claimed == "another's":
         return None
     # An earlier attempt may still run in this process and wait for commands in the sandbox.
     open_new_plane(connection, candidate.id)
@@ -288,6 +294,16 @@ def take_over(control: ControlPlane, connection: Connection, launch: Launch, can
     metadata = {**launch.metadata, **{name: value for name, value in held.items() if value}}
     persistently(lambda: control.update_instance(candidate.id, timeout=launch.timeout, metadata=metadata))
     return candidate.model_copy(update={"metadata": {**candidate.metadata, **metadata}})
+
+
+def _stopped(control: ControlPlane, candidate: Instance) -> InstanceGoneError:
+    """Stop an instance that an earlier attempt had finished with, and return the error that says so."""
+    done = f"An earlier attempt had finished with instance {candidate.id}, and left it."
+    try:
+        persistently(lambda: control.stop_instance(candidate.id), Backoff(attempts=3))
+    except AGSFlowsError as error:
+        return InstanceGoneError(f"{done} It is left to its lease and the reaper: {error}")
+    return InstanceGoneError(f"{done} It is stopped now.")
 
 
 def _ends_soon(instance: Instance) -> bool:

@@ -95,8 +95,11 @@ class _Acting:
     outer: frozenset[UUID]
 
 
+_LONGEST_RUN = 10**13
+"""Microseconds, some hundred days: with it, bash can compare the attempts of 900,000 retries."""
+
 _acting: ContextVar[_Acting | None] = ContextVar("ags_flows_acting", default=None)
-_call: ContextVar[str] = ContextVar("ags_flows_call", default="")
+_call: ContextVar[str] = ContextVar("ags_flows_one_call", default="")
 
 
 @contextmanager
@@ -248,10 +251,12 @@ def for_this_run(spec: ToolSpec) -> ToolSpec:
 def attempt_of(run: FlowRun) -> int:
     """Return a number that is greater in every later execution of a flow run, and 1 in the first one.
 
-    Prefect raises `run_count` with every retry, but not when a suspended run is resumed; `total_run_time`, which the
-    server adds up at the end of each execution, has grown then. Both only grow, and so does their sum.
+    Prefect raises `run_count` with every retry, but not when a suspended run is resumed. Then `total_run_time`, which
+    the server adds up at the end of each execution, has grown. It is a difference of the server's clock, which may be
+    adjusted, so it only decides between executions of the same count.
     """
-    return max(1, run.run_count or 1) + (run.total_run_time or timedelta()) // timedelta(microseconds=1)
+    microseconds = (run.total_run_time or timedelta()) // timedelta(microseconds=1)
+    return (max(1, run.run_count or 1) - 1) * _LONGEST_RUN + min(max(0, microseconds), _LONGEST_RUN - 1) + 1
 
 
 def _is_own(context: TaskRunContext) -> bool:

@@ -38,7 +38,7 @@ LOOK_EVERY = 5.0
 """Seconds between two looks at the states of the flow runs."""
 
 
-_call: ContextVar[object | None] = ContextVar("ags_flows_call", default=None)
+_call: ContextVar[object | None] = ContextVar("ags_flows_awaited_call", default=None)
 
 
 @dataclass(eq=False)

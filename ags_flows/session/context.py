@@ -100,16 +100,20 @@ def sandbox_session(
         deletes = isinstance(wanted, ToolSpec) if delete_tool is None else delete_tool
         opening = Opening(known, [] if steps is None else steps, seconds, metadata or {}, deletes)
         run, interruption = enclosing_run(), None
+        ending: Ending = "completed"
+        raised: BaseException | None = None
         try:
             with interruptible(opening.wake, run) as interruption:
                 yield opening.open(wanted, custom, snapshot_id, step)
         except BaseException as error:
+            # Until it is known better: a second signal may come any time.
+            raised, ending = error, "crashed"
             # What an interruption asked for comes before the error that it caused.
             ending = (interruption and interruption.ending) or leaving.ending or ending_of(error, run)
-            # Without a retry to wait for, a crash is as good as a cancellation.
-            opening.close("cancelled" if ending == "crashed" and on_crash == "stop" else ending, on_failure, error)
             raise
-        opening.close("completed", on_failure)
+        finally:
+            # Without a retry to wait for, a crash is as good as a cancellation.
+            opening.close("cancelled" if ending == "crashed" and on_crash == "stop" else ending, on_failure, raised)
 
     return SandboxContext(hold(), leaving)
 

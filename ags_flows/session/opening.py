@@ -25,6 +25,7 @@ from ags_flows.run.steps import timed
 from ags_flows.run.task_options import as_step
 from ags_flows.session.session import SandboxSession
 from ags_flows.session.tool import make_tool
+from ags_flows.tasks.cleanup import end_session
 
 OnFailure = Literal["stop", "keep", "pause"]
 
@@ -83,16 +84,28 @@ class Opening:
     def close(self, ending: Ending, on_failure: OnFailure, error: BaseException | None = None) -> None:
         """End what was opened, as the end of the block asks for. Errors are logged, and noted on the block's.
 
-        A forked child that leaves the block of its parent ends nothing.
+        A signal does not keep it from its work: what it interrupts is repeated, before it ends the process. A forked
+        child that leaves the block of its parent ends nothing.
         """
         if os.getpid() != self._process:
             return
         try:
-            self._close(ending, on_failure)
+            self._close(ending, on_failure, error)
+        except (Pause, Exception):
+            raise
+        except BaseException:
+            self._close("cancelled" if ending == "completed" else ending, on_failure, error, as_task=False)
+            raise
+
+    def _close(
+        self, ending: Ending, on_failure: OnFailure, error: BaseException | None, *, as_task: bool = True
+    ) -> None:
+        try:
+            self._end_as(ending, on_failure, as_task)
         except Pause:
             # Prefect raises it at the begin of any task run, once the run is to be suspended.
             if error is not None:
-                self._end("cancelled")
+                self._end(as_task=False)
                 return
             try:
                 self._pause()
@@ -104,22 +117,31 @@ class Opening:
             if error is not None:
                 error.__dict__.setdefault("__notes__", []).append(f"The sandbox could not be closed: {trouble}")
 
-    def _close(self, ending: Ending, on_failure: OnFailure) -> None:
+    def _end_as(self, ending: Ending, on_failure: OnFailure, as_task: bool) -> None:
         if self._leased is not None:
             self._leased.lease.release()
         if ending == "suspended":
             self._pause()
             return
-        if ending in ("crashed", "superseded") or (self._leased is not None and not self._leased.give_up()):
+        if ending in ("crashed", "superseded") or (self._leased is not None and self._leased.is_superseded):
             # A retry of this run takes the sandbox over, or has taken it; otherwise the lease ends it.
             self.wake()
             return
-        if ending == "failed" and on_failure != "stop" and self._instance is not None:
-            self._preserve(self._instance, on_failure)
-            return
         if ending == "failed" and self._instance is not None:
+            if on_failure != "stop":
+                if self._may_stop():
+                    self._preserve(self._instance, on_failure)
+                return
             self._give_up(self._instance)
-        self._end(ending)
+        # A run that is being cancelled gets no new task runs: the plain function does the same without them.
+        self._end(as_task=as_task and ending != "cancelled")
+
+    def _may_stop(self) -> bool:
+        """Return False if a later attempt has the sandbox; then this one lets go of it."""
+        if self._leased is None or self._leased.give_up():
+            return True
+        self.wake()
+        return False
 
     def _start(
         self,
@@ -154,14 +176,13 @@ class Opening:
 
         return make_tool(spec, self._config, for_run=self._delete_tool, steps=self._steps, on_created=made)
 
-    def _end(self, ending: Ending) -> None:
+    def _end(self, *, as_task: bool) -> None:
         tool = self._tool if self._delete_tool else None
         if self._instance is None and tool is None:
             return
         with timed(self._steps, "cleanup"):
-            # A run that is being cancelled gets no new task runs: the plain function does the same without them.
-            end = tasks.cleanup.fn if ending == "cancelled" else as_step(tasks.cleanup)
-            end(self._instance, tool, config=self._config)
+            end = as_step(end_session) if as_task else end_session.fn
+            end(self._instance, tool, may_stop=self._may_stop, config=self._config)
 
     def _pause(self) -> None:
         """Pause the sandbox of a run that is suspended: memory and files stay, and the run that is resumed goes on."""

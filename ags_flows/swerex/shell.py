@@ -133,7 +133,11 @@ async def _run(runtime: GatewayRuntime, command: str, session: str, timeout: flo
     end = read_end(str(observed.output), mark)
     if end is None:
         await _close(runtime, session)
-        raise _unknown(runtime, command, "SWE-ReX returned before its end: its output may have the word SHELLPS1PREFIX, the prompt of SWE-ReX")
+        raise _unknown(
+            runtime,
+            command,
+            "its output may have the word SHELLPS1PREFIX, the prompt of SWE-ReX",
+        )
     if end.exit_code is None:
         raise BashIncorrectSyntaxError(f"The command is not correct bash: {command!r}\n{end.output.strip()}")
     if end.shell_ended:

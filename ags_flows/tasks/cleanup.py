@@ -81,6 +81,28 @@ def cleanup(
     return CleanupReport(instance_id=stopped, tool_id=deleted, problems=tuple(problems))
 
 
+@sandbox_task("cleanup", "instance")
+def end_session(
+    instance: Instance | None = None,
+    tool: Tool | str | None = None,
+    *,
+    may_stop: Callable[[], bool],
+    config: AGSConfig,
+) -> CleanupReport:
+    """End what a session opened, as `cleanup` does, unless a later attempt works in its sandbox.
+
+    Args:
+        instance: To stop.
+        tool: To delete afterwards.
+        may_stop: Records in the sandbox that it is stopped, and returns False if a later attempt has it. It is asked
+            here, and not before: a run that is to be suspended starts no task run, and goes on in its sandbox.
+        config: Where AGS is.
+    """
+    if not may_stop():
+        return CleanupReport()
+    return cleanup.fn(instance, tool, config=config)
+
+
 def _delete_unless_used(control: ControlPlane, name: str) -> list[str]:
     """Delete a tool, or return the ids of the live instances that use it: their sessions delete it later."""
     try:

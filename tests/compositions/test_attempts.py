@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import signal
 import sys
 import threading
 from pathlib import Path
@@ -16,6 +17,7 @@ from ags_flows.cloud.data_planes import open_plane
 from ags_flows.cloud.retry import Backoff
 from ags_flows.errors import AGSFlowsError, InstanceGoneError, SupersededError, UnreachableError
 from ags_flows.flows import run_items
+from ags_flows.lifecycle.open_sandbox import release
 from ags_flows.models import ToolSpec
 from ags_flows.ownership import GIVEN_UP, KEPT
 from ags_flows.session import Opening
@@ -113,7 +115,9 @@ def test_a_retry_after_a_kept_or_paused_failure_starts_in_a_new_sandbox(ags_conf
     assert [status_of(one) for one in used] == [status] * 3
 
 
-def test_a_failed_attempt_that_could_not_be_stopped_is_not_taken_over(ags_emulator, ags_config, attempt, monkeypatch):
+def test_a_failed_attempt_that_could_not_be_stopped_is_not_taken_over(
+    ags_emulator, ags_config, attempt, monkeypatch, live
+):
     quickly = Backoff(attempts=2, first_pause=0.01)
     monkeypatch.setattr(sys.modules["ags_flows.tasks.cleanup"], "BACKOFF", quickly)
     used = []
@@ -126,6 +130,36 @@ def test_a_failed_attempt_that_could_not_be_stopped_is_not_taken_over(ags_emulat
     assert used[0].id != used[1].id
     known = ags_config.control_plane().get_instance(used[0].id)
     assert known.metadata[GIVEN_UP] and KEPT not in known.metadata
+    ags_emulator.clear_faults()
+    with attempt(3), sandbox_session("base", config=ags_config) as sandbox:
+        assert live() == [sandbox.instance.id]
+
+
+def test_a_sandbox_that_its_attempt_had_finished_with_is_stopped_by_the_retry(
+    ags_config, attempt, killed_session, live
+):
+    with attempt(1):
+        left = killed_session("base")
+        assert release(ags_config.control_plane(), ags_config.connection(), left.instance)
+    with attempt(2), sandbox_session("base", config=ags_config) as sandbox:
+        assert live() == [sandbox.instance.id] != [left.instance.id]
+
+
+@pytest.mark.parametrize("error", [None, ValueError("on purpose")], ids=["success", "failure"])
+def test_a_signal_during_the_end_of_a_session_does_not_keep_it_from_its_end(ags_config, monkeypatch, error, live):
+    stop, signals = ControlPlane.stop_instance, [signal.SIGINT]
+
+    def interrupted(*arguments):
+        if signals:
+            signal.raise_signal(signals.pop())
+        return stop(*arguments)
+
+    monkeypatch.setattr(ControlPlane, "stop_instance", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        with sandbox_session(SPEC, config=ags_config):
+            if error:
+                raise error
+    assert live() == [] == ags_config.control_plane().list_tools(name="etl")
 
 
 def test_no_run_meets_the_tool_that_a_crashed_run_left(ags_config, attempt, killed_session):

@@ -2,6 +2,7 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 from prefect import flow, task
@@ -10,9 +11,12 @@ from prefect.exceptions import Pause
 from prefect.states import Suspended
 
 from ags_flows import sandbox_session, tasks
+from ags_flows.cloud.data_planes import open_plane
+from ags_flows.durable.claims import claim_instance
 from ags_flows.durable.command import DurableCommand
 from ags_flows.errors import UnreachableError
 from ags_flows.flows import run_items
+from ags_flows.ownership import Frame, Holder, holder_of
 from ags_flows.runtime import AGSRuntime
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
@@ -184,7 +188,15 @@ def test_a_suspension_that_is_requested_at_the_end_of_the_block(ags_config, stat
     # Prefect itself suspends the run in both cases, and starts it again when it is resumed.
     with pytest.raises(Pause):
         nightly()
-    assert status_of(used[0]) in ("STOPPING", "STOPPED") if fails else status_of(used[0]) == "PAUSED"
+    if fails:
+        assert status_of(used[0]) in ("STOPPING", "STOPPED")
+        return
+    assert status_of(used[0]) == "PAUSED"
+    # The run that is resumed goes on in it.
+    instance = tasks.resume_instance.fn(used[0], config=ags_config)
+    mine = holder_of(instance.metadata)
+    resumed = Holder((*(replace(frame, attempt=frame.attempt + 1) for frame in mine.enclosing), Frame("call", "c")))
+    assert claim_instance(open_plane(ags_config.connection(), instance.id).plane, resumed, mine) == "mine"
 
 
 def test_parallel_sessions_in_threads_tasks_and_subflows_never_share(ags_config, live):

@@ -165,6 +165,9 @@ def test_a_resumed_run_is_a_later_attempt_although_its_run_count_stays():
     resumed = SimpleNamespace(run_count=1, total_run_time=timedelta(seconds=3))
     retried = SimpleNamespace(run_count=2, total_run_time=timedelta(seconds=3))
     assert 1 == attempt_of(run) < attempt_of(resumed) < attempt_of(retried)
+    # The server's clock was set back while the run was executed.
+    set_back = SimpleNamespace(run_count=2, total_run_time=timedelta(seconds=-30))
+    assert attempt_of(resumed) < attempt_of(set_back) < attempt_of(retried)
 
 
 def test_another_run_is_a_stranger_with_other_families():
