@@ -8,6 +8,7 @@ import functools
 import hashlib
 import pickle
 import uuid
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence, Set
 from datetime import date, time, timedelta
 from decimal import Decimal
@@ -37,7 +38,7 @@ class HasPlace(Protocol):
 def of_parameters(parameters: Mapping[str, Any] | None) -> str:
     """Return the fingerprint of the parameters of a task or a flow, 16 hexadecimal digits.
 
-    Different values never have an equal one. Equal values have an equal one in every attempt, if they have a form that
+    Different values never have an equal one; a class counts by its qualified name. Equal values have an equal one in every attempt, if they have a form that
     does not change: a value that cannot be read has another fingerprint each time.
     """
     return fingerprint(_Reader().read(parameters or {}, 0))
@@ -47,7 +48,7 @@ class _Reader:
     """Turns values into JSON-like ones."""
 
     def read(self, value: Any, depth: int) -> Any:
-        if value is None or isinstance(value, (bool, int, float, str)) and not isinstance(value, enum.Enum):
+        if value is None or type(value) in (bool, int, float, str):
             return value
         if depth > DEEPEST:
             return self._pickled(value)
@@ -64,13 +65,11 @@ class _Reader:
             return [name, self.read(fields, inner), self.read(more, inner)]
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
             return [name, self.read({one.name: getattr(value, one.name) for one in dataclasses.fields(value)}, inner)]
-        if isinstance(value, Mapping):
-            items = [[fingerprint(self.read(key, inner)), self.read(item, inner)] for key, item in value.items()]
-            return [name, sorted(items, key=lambda item: str(item[0]))]
-        if isinstance(value, Set):
-            return [name, sorted(fingerprint(self.read(item, inner)) for item in value)]
-        if isinstance(value, Sequence) and not isinstance(value, (bytearray, memoryview)):
-            return [self.read(item, inner) for item in value]
+        content = self._content(value, inner)
+        if content is not None:
+            # A class of the caller may add attributes.
+            more = getattr(value, "__dict__", None)
+            return [name, content, self.read(more, inner)] if more else [name, content]
         if isinstance(value, functools.partial):
             return [name, self.read([value.func, value.args, value.keywords], inner)]
         if isinstance(value, MethodType):
@@ -78,6 +77,21 @@ class _Reader:
         if isinstance(value, (FunctionType, BuiltinFunctionType, type)) and "<" not in value.__qualname__:
             return [value.__module__, value.__qualname__]
         return self._pickled(value)
+
+    def _content(self, value: Any, depth: int) -> Any:
+        """Return what is in a text, a number or a container, None for any other value."""
+        for scalar in (str, int, float):
+            if isinstance(value, scalar):
+                return scalar.__repr__(value)
+        if isinstance(value, Mapping):
+            items = [[fingerprint(self.read(key, depth)), self.read(item, depth)] for key, item in value.items()]
+            # The order of an ordered one counts, as it does for its equality.
+            return items if isinstance(value, OrderedDict) else sorted(items, key=lambda item: str(item[0]))
+        if isinstance(value, Set):
+            return sorted(fingerprint(self.read(item, depth)) for item in value)
+        if isinstance(value, Sequence):
+            return [self.read(item, depth) for item in value]
+        return None
 
     def _pickled(self, value: Any) -> Any:
         """Hash the pickled value, such as a data frame, without keeping the bytes."""

@@ -1,5 +1,11 @@
 """Equal parameters have an equal fingerprint in every process."""
 
+import copy
+from collections import OrderedDict, namedtuple
+from decimal import Decimal
+
+import pytest
+
 from ags_flows.models import ExecResult, RunReport
 from ags_flows.run.fingerprints import of_parameters
 
@@ -30,3 +36,43 @@ def test_results_of_the_same_work_are_equal_parameters():
     report = {"result": first, "results": (first,), "instance_id": "a", "tool_id": "t", "tool_name": "tool"}
     retried = {**report, "result": again, "results": (again,), "instance_id": "b", "seconds": 9.0}
     assert of_parameters({"done": RunReport(**report)}) == of_parameters({"done": RunReport(**retried)})
+
+
+class Orders(list):
+    """A list that knows more than its items."""
+
+    def __init__(self, items, region):
+        super().__init__(items)
+        self.region = region
+
+
+class Name(str):
+    """A text of a class of its own."""
+
+
+Point, Size = namedtuple("Point", "x y"), namedtuple("Size", "x y")
+
+DIFFERENT = [
+    (Orders([1, 2], "cn"), Orders([1, 2], "de")),
+    (Orders([1, 2], "cn"), [1, 2]),
+    ([1, 2], (1, 2)),
+    (Point(1, 2), Size(1, 2)),
+    (Point(1, 2), (1, 2)),
+    (Decimal(1), ["Decimal", "1"]),
+    (1, 1.0),
+    (1, True),
+    ("1", 1),
+    (Name("a"), "a"),
+    ({"a": 1}, [["a", 1]]),
+    ({1}, [1]),
+    (OrderedDict(a=1, b=2), OrderedDict(b=2, a=1)),
+    (b"a", "a"),
+    (None, "None"),
+]
+
+
+@pytest.mark.parametrize(("one", "other"), DIFFERENT, ids=[f"{one!r} {other!r}" for one, other in DIFFERENT])
+def test_different_values_are_different_parameters(one, other):
+    assert of_parameters({"value": one}) != of_parameters({"value": other})
+    assert of_parameters({"value": [one]}) != of_parameters({"value": [other]})
+    assert of_parameters({"value": one}) == of_parameters({"value": copy.deepcopy(one)})
