@@ -38,8 +38,8 @@ class HasPlace(Protocol):
 def of_parameters(parameters: Mapping[str, Any] | None) -> str:
     """Return the fingerprint of the parameters of a task or a flow, 16 hexadecimal digits.
 
-    Different values never have an equal one; a class counts by its qualified name. Equal values have an equal one in every attempt, if they have a form that
-    does not change: a value that cannot be read has another fingerprint each time.
+    Different values never have an equal one; a class counts by its qualified name. Equal values have an equal one in
+    every attempt, if they have a form that does not change: a value that cannot be read has another one each time.
     """
     return fingerprint(_Reader().read(parameters or {}, 0))
 
@@ -68,8 +68,8 @@ class _Reader:
         content = self._content(value, inner)
         if content is not None:
             # A class of the caller may add attributes.
-            more = getattr(value, "__dict__", None)
-            return [name, content, self.read(more, inner)] if more else [name, content]
+            added = getattr(value, "__dict__", None)
+            return [name, content, self.read(added, inner)] if added else [name, content]
         if isinstance(value, functools.partial):
             return [name, self.read([value.func, value.args, value.keywords], inner)]
         if isinstance(value, MethodType):

@@ -1,13 +1,15 @@
 """Interrupt blocks in pooled threads when their flow run, or the process, is ending.
 
-A signal raises an exception in the main thread only. A session in a task that a task runner executes in another thread
-would wait for its command until the process is killed. So each session enters `interruptible`, and is interrupted
+A signal, and Prefect's time limit of a flow, raise an exception in the main thread only. A task runner that is left by
+it waits for its threads, and a session in one of them would wait for its command until the process is killed. So each
+session enters `interruptible`, and is interrupted
 
 - immediately, when a block in the main thread ends by a SIGTERM, a Ctrl-C, or a cancellation;
 - immediately, when the coroutine that waits for the block's thread is cancelled (`ags_flows.run.awaitable`);
+- within two seconds, when the main thread handles the exception of a SIGTERM or a Ctrl-C, wherever it was raised, and
+  when the time limit of a flow around the block is over;
 - within a few seconds, when the Prefect server reports that its flow run, or one that this is nested in, is being
-  cancelled. That is what reaches sessions of a flow that has no session in its main thread, and sessions in processes
-  that get no signal, such as those of a process pool or of Dask.
+  cancelled. That is what reaches sessions in processes that get no signal, such as those of a process pool or of Dask.
 """
 
 from __future__ import annotations
@@ -16,15 +18,17 @@ import contextvars
 import logging
 import multiprocessing
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Literal
+from typing import Literal, Protocol
 from uuid import UUID
 
 from ags_flows.cloud.forks import reset_in_children
+from ags_flows.run.prefect_contexts import deadline_of_flows
 
 Ending = Literal["completed", "failed", "cancelled", "crashed", "suspended", "superseded"]
 """How a block ends.
@@ -37,6 +41,13 @@ attempt of the same run has taken it over.
 LOOK_EVERY = 5.0
 """Seconds between two looks at the states of the flow runs."""
 
+TICK = 0.5
+"""Seconds between two looks at the main thread.
+
+An exception that is still handled at the second one ends the process: a program that goes on after a Ctrl-C has handled
+it by then.
+"""
+
 
 _call: ContextVar[object | None] = ContextVar("ags_flows_awaited_call", default=None)
 
@@ -46,6 +57,7 @@ class Interruption:
     """Whether a block was interrupted.
 
     Attributes:
+        deadline: When the time limit of a flow around the block is over, in seconds since the epoch. None without one.
         call: The call in which the block was opened, of `within_call`. None outside of one.
         ending: How the block has to end, None while it was not interrupted. It takes precedence over the exception that
             the block is left by: that one is a consequence.
@@ -55,20 +67,39 @@ class Interruption:
     flow_run_id: UUID | None
     thread: int
     ending: Ending | None = None
+    deadline: float | None = None
     call: object | None = field(default_factory=_call.get)
+
+
+class Look(Protocol):
+    """What a watcher of blocks looks at. An error means that it is unknown."""
+
+    def is_cancelled(self, flow_run_id: UUID) -> bool:
+        """Return True if a flow run is being cancelled."""
+        ...
+
+    def signal_in_main_thread(self) -> BaseException | None:
+        """Return the exception that the main thread handles, if a signal caused it."""
+        ...
+
+    def ending_of(self, signal: BaseException, flow_run_id: UUID | None) -> Ending:
+        """Return how the blocks of a flow run end because of that exception."""
+        ...
 
 
 class Interruptions:
     """The blocks of this process that can be interrupted.
 
     Args:
-        is_cancelled: Whether a flow run is being cancelled. An error means that it is unknown.
-        look_every: Seconds between two looks.
+        look: What their watcher looks at.
+        look_every: Seconds between two looks at the states of the flow runs.
+        tick: Seconds between two looks at the main thread.
     """
 
-    def __init__(self, is_cancelled: Callable[[UUID], bool], look_every: float = LOOK_EVERY) -> None:
-        self._is_cancelled = is_cancelled
+    def __init__(self, look: Look, look_every: float = LOOK_EVERY, tick: float = TICK) -> None:
+        self._look = look
         self._look_every = look_every
+        self._tick = tick
         self._open: list[Interruption] = []
         self._changed = threading.Condition()
         self._watcher: threading.Thread | None = None
@@ -76,7 +107,7 @@ class Interruptions:
     @contextmanager
     def interruptible(self, wake: Callable[[], None], flow_run_id: UUID | None) -> Iterator[Interruption]:
         """Make a block interruptible. See `interruptible`."""
-        block = Interruption(wake, flow_run_id, threading.get_ident())
+        block = Interruption(wake, flow_run_id, threading.get_ident(), deadline=deadline_of_flows())
         with self._changed:
             self._open.append(block)
             if self._is_watched(block) and (self._watcher is None or not self._watcher.is_alive()):
@@ -116,30 +147,41 @@ class Interruptions:
         self._open, self._changed, self._watcher = [], threading.Condition(), None
 
     def _watch(self) -> None:
+        before: BaseException | None = None
+        next_look = time.monotonic() + self._look_every
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: not self._watched(), timeout=self._look_every)
-                runs = {block.flow_run_id for block in self._watched() if block.flow_run_id is not None}
-                if not runs:
+                self._changed.wait_for(lambda: not self._watched(), timeout=min(self._tick, self._look_every))
+                blocks = self._watched()
+                if not blocks:
                     self._watcher = None
                     return
-            cancelled = {run for run in runs if self._is_known_as_cancelled(run)}
-            with self._changed:
-                blocks = [block for block in self._watched() if block.flow_run_id in cancelled]
-            _interrupt(blocks, "cancelled")
+            signal = self._look.signal_in_main_thread()
+            if signal is not None and signal is before:
+                for run in {block.flow_run_id for block in blocks}:
+                    ending = self._look.ending_of(signal, run)
+                    _interrupt([block for block in blocks if block.flow_run_id == run], ending)
+            before = signal
+            _interrupt(
+                [block for block in blocks if block.deadline is not None and block.deadline < time.time()], "failed"
+            )
+            if time.monotonic() >= next_look:
+                runs = {block.flow_run_id for block in blocks if block.flow_run_id is not None}
+                cancelled = {run for run in runs if self._is_known_as_cancelled(run)}
+                _interrupt([block for block in blocks if block.flow_run_id in cancelled], "cancelled")
+                next_look = time.monotonic() + self._look_every
 
     def _watched(self) -> list[Interruption]:
         return [block for block in self._open if self._is_watched(block) and block.ending is None]
 
     @staticmethod
     def _is_watched(block: Interruption) -> bool:
-        """Return True if no signal reaches the block's thread."""
-        in_main_thread = block.thread == threading.main_thread().ident
-        return block.flow_run_id is not None and (not in_main_thread or multiprocessing.parent_process() is not None)
+        """Return True if no exception of the process's end, or of a cancellation, is raised in the block's thread."""
+        return block.thread != threading.main_thread().ident or multiprocessing.parent_process() is not None
 
     def _is_known_as_cancelled(self, run: UUID) -> bool:
         try:
-            return self._is_cancelled(run)
+            return self._look.is_cancelled(run)
         except Exception:  # noqa: BLE001 - whatever keeps the server from responding: the next look asks again
             return False
 
@@ -154,13 +196,26 @@ def _interrupt(blocks: list[Interruption], ending: Ending) -> None:
                 logging.getLogger("ags_flows").exception("A block of another thread could not be interrupted.")
 
 
-def _is_cancelled(run: UUID) -> bool:
-    from ags_flows.run.outcome import is_cancelled
+class _Look:
+    """Looks at the Prefect server, and at the main thread of this process."""
 
-    return is_cancelled(run)
+    def is_cancelled(self, flow_run_id: UUID) -> bool:
+        from ags_flows.run.outcome import is_cancelled
+
+        return is_cancelled(flow_run_id)
+
+    def signal_in_main_thread(self) -> BaseException | None:
+        from ags_flows.run.outcome import signal_in_main_thread
+
+        return signal_in_main_thread()
+
+    def ending_of(self, signal: BaseException, flow_run_id: UUID | None) -> Ending:
+        from ags_flows.run.outcome import ending_by_signal
+
+        return ending_by_signal(signal, flow_run_id)
 
 
-_interruptions = Interruptions(_is_cancelled)
+_interruptions = Interruptions(_Look())
 
 
 @contextmanager

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import signal
 import sys
+import threading
 import time
 from asyncio import CancelledError, get_running_loop
+from typing import Any
 from uuid import UUID
 
 from prefect.client.orchestration import get_client
@@ -20,11 +22,13 @@ from ags_flows.run.interruption import Ending, interrupt_other_threads
 __all__ = [
     "Ending",
     "enclosing_run",
+    "ending_by_signal",
     "ending_of",
     "ending_of_coroutine",
     "has_ended",
     "is_cancelled",
     "is_in_event_loop",
+    "signal_in_main_thread",
 ]
 
 REQUEST_TIMEOUT = 5.0
@@ -127,11 +131,34 @@ def is_in_event_loop() -> bool:
 
 def is_by_signal(error: BaseException | None) -> bool:
     """Return True if a coroutine was cancelled because a SIGTERM ended the event loop."""
+    return _is_caused_by(error, TerminationSignal)
+
+
+def _is_caused_by(error: BaseException | None, cause: type[BaseException]) -> bool:
     while error is not None:
-        if isinstance(error, TerminationSignal):
+        if isinstance(error, cause):
             return True
         error = error.__context__
     return False
+
+
+def signal_in_main_thread() -> BaseException | None:
+    """Return the exception that the main thread handles at present, if a signal caused it.
+
+    It handles an exception while it leaves a `with` block, such as that of a task runner, which waits for its threads.
+    """
+    found: Any = sys._current_exceptions().get(threading.main_thread().ident or 0)
+    # Before Python 3.12 these are the three values of `sys.exc_info`.
+    error: BaseException | None = found[1] if isinstance(found, tuple) else found
+    if error is None:
+        return None
+    by_signal = is_by_signal(error) or _is_caused_by(error, KeyboardInterrupt) or _is_interrupted_by_hand(error)
+    return error if by_signal else None
+
+
+def ending_by_signal(signal: BaseException, flow_run_id: UUID | None) -> Ending:
+    """Return how the blocks of a flow run end because of an exception of `signal_in_main_thread`."""
+    return _cancelled_or_crashed(flow_run_id) if is_by_signal(signal) else "cancelled"
 
 
 def is_cancelled(flow_run_id: UUID) -> bool:

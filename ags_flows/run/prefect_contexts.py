@@ -45,6 +45,19 @@ def flow_contexts() -> list[FlowRunContext]:
     return list(found.values())[::-1]
 
 
+def deadline_of_flows() -> float | None:
+    """Return when the first time limit of a flow around this call is over, in seconds since the epoch.
+
+    None if no flow has one.
+    """
+    limits = [
+        context.start_time.timestamp() + context.flow.timeout_seconds
+        for context in flow_contexts()
+        if context.flow is not None and context.flow.timeout_seconds is not None
+    ]
+    return min(limits, default=None)
+
+
 def task_contexts() -> list[TaskRunContext]:
     """Return the contexts of the task runs that this call is in, outermost first."""
     found: dict[UUID, TaskRunContext] = {}

@@ -55,24 +55,62 @@ def test_a_cleanup_that_fails_does_not_fail_the_run_and_is_logged(ags_emulator, 
     assert "left to the lease" in caplog.text
 
 
+POOLED_SCRIPT = """
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from prefect import flow, task
+from ags_flows import sandbox_session
+from ags_flows.models import ToolSpec
+
+def measure(number):
+    with sandbox_session(ToolSpec(name="interrupted", image="python:3.11")) as sandbox:
+        sandbox.run("echo 1 > counted; sleep 600")
+
+@flow
+def counting():
+    measure(1)
+
+@flow
+def mapped():
+    task(measure).map([1, 2]).result()
+
+@flow(timeout_seconds=10)
+def limited():
+    task(measure).map([1, 2]).result()
+
+@flow
+def threads():
+    with ThreadPoolExecutor(2) as pool:
+        for number in (1, 2):
+            pool.submit(copy_context().run, measure, number)
+
+globals()[sys.argv[1]]()
+"""
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(200)
 @pytest.mark.xdist_group("stage")
-def test_ctrl_c_stops_the_sandbox_and_deletes_the_tool(stage):
-    code = "from job import counting; counting('interrupted', lines=1000)"
+@pytest.mark.parametrize("flow", ["counting", "mapped", "threads", "limited"])
+def test_ctrl_c_and_a_time_limit_stop_all_sandboxes_and_delete_the_tool(stage, flow):
     process = subprocess.Popen(
-        [sys.executable, "-c", code],
+        [sys.executable, "-c", POOLED_SCRIPT, flow],
         env=stage.environment,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
+
+    def working():
+        mine = [one for one in stage.live() if one.tool_name.startswith("interrupted")]
+        return len(mine) == (1 if flow == "counting" else 2) and all(stage.counted(one) for one in mine)
+
     try:
-        stage.wait_until(lambda: [one for one in stage.live() if one.tool_name.startswith("interrupted")], 60)
-        instance = next(one for one in stage.live() if one.tool_name.startswith("interrupted"))
-        stage.wait_until(lambda: stage.counted(instance), 30)
-        process.send_signal(signal.SIGINT)
-        stage.wait_until(lambda: not stage.live(), 10)
+        stage.wait_until(working, 60)
+        if flow != "limited":
+            process.send_signal(signal.SIGINT)
+        stage.wait_until(lambda: not stage.live(), 20)
         process.wait(30)
     finally:
         process.kill()

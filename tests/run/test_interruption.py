@@ -7,14 +7,17 @@ import pytest
 from prefect import flow, task
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State, StateType
+from prefect.exceptions import TerminationSignal
 
 from ags_flows.run import interruption
 from ags_flows.run.interruption import Interruptions, interruptible
-from ags_flows.run.outcome import enclosing_run
+from ags_flows.run.outcome import enclosing_run, signal_in_main_thread
 
 
 class Server:
-    """Knows which runs are cancelled; every look is counted."""
+    """Knows which runs are cancelled, and what the main thread handles; every look is counted."""
+
+    signal = None
 
     def __init__(self):
         self.cancelled = set()
@@ -22,7 +25,7 @@ class Server:
         self.broken = 0
         self.looked = threading.Condition()
 
-    def __call__(self, run):
+    def is_cancelled(self, run):
         with self.looked:
             self.looks += 1
             self.looked.notify_all()
@@ -30,6 +33,12 @@ class Server:
                 self.broken -= 1
                 raise ConnectionError("no response")
         return run in self.cancelled
+
+    def signal_in_main_thread(self):
+        return self.signal
+
+    def ending_of(self, signal, run):
+        return "crashed" if run else "cancelled"
 
     def wait_for_looks(self, count):
         with self.looked:
@@ -99,6 +108,53 @@ def test_a_block_in_the_main_thread_is_not_watched():
     interruptions = Interruptions(server, look_every=0.01)
     with interruptions.interruptible(lambda: None, uuid4()):
         assert interruptions._watcher is None
+
+
+def test_a_signal_that_the_main_thread_goes_on_handling_interrupts_the_blocks_of_the_others():
+    server = Server()
+    interruptions = Interruptions(server, look_every=60, tick=0.01)
+    server.signal = KeyboardInterrupt()
+    of_run, alone = enter(interruptions, uuid4()), enter(interruptions, None)
+    for thread, _, _ in (of_run, alone):
+        thread.join(60)
+    assert (of_run[2], alone[2]) == (["crashed"], ["cancelled"])
+
+
+def test_signals_that_the_main_thread_has_handled_interrupt_nothing():
+    server, looks = Server(), threading.Semaphore(0)
+
+    def another_one():
+        looks.release()
+        return KeyboardInterrupt()
+
+    server.signal_in_main_thread = another_one
+    block = enter(Interruptions(server, look_every=60, tick=0.01), None)
+    for _ in range(5):
+        assert looks.acquire(timeout=60)
+    assert leave(*block) == [None]
+
+
+def test_a_signal_is_found_while_the_main_thread_waits_for_others():
+    found = []
+
+    def look():
+        found.append(signal_in_main_thread())
+
+    class Waits:
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *exc_info):
+            other = threading.Thread(target=look)
+            other.start()
+            other.join()
+
+    for error in (KeyboardInterrupt(), TerminationSignal(signal=15), ValueError()):
+        with pytest.raises(type(error)), Waits():
+            raise error
+    assert [type(one) for one in found] == [KeyboardInterrupt, TerminationSignal, type(None)]
+    look()
+    assert found[-1] is None
 
 
 def test_a_block_that_cannot_be_woken_does_not_keep_the_others_from_it(caplog):
