@@ -228,18 +228,21 @@ def release(control: ControlPlane, connection: Connection, instance: Instance) -
     except SupersededError:
         return False
     except AGSFlowsError:
-        return not _is_held_by_successor(control, mine, instance.id)
+        return successor_of(control, mine, instance.id) is None
     return True
 
 
-def _is_held_by_successor(control: ControlPlane, mine: Holder, instance_id: str) -> bool:
+def successor_of(control: ControlPlane, mine: Holder, instance_id: str) -> SupersededError | None:
+    """Return the error that names the later attempt that has, or had, an instance, which may have ended since.
+
+    None if the metadata names no later attempt, and if AGS does not respond: most sandboxes have no successor.
+    """
     try:
         known = persistently(lambda: control.list_instances(ids=[instance_id]), Backoff(attempts=3))
     except AGSFlowsError:
-        # Neither plane responds. Most sandboxes have no successor and must be stopped.
-        return False
+        return None
     theirs = holder_of(known[0].metadata) if known else None
-    return theirs is not None and relation(mine, theirs) == "stale"
+    return superseded(instance_id, str(theirs)) if theirs is not None and relation(mine, theirs) == "stale" else None
 
 
 def take_over(control: ControlPlane, connection: Connection, launch: Launch, candidate: Instance) -> Instance | None:

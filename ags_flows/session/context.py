@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Literal
 
 from ags_flows.blocks import AGSConfig, resolve_config
-from ags_flows.errors import ConfigurationError
+from ags_flows.errors import ConfigurationError, InstanceGoneError
 from ags_flows.models import CustomConfiguration, Step, Tool, ToolSpec
 from ags_flows.models.checks import check_flag, choice, one_of
 from ags_flows.models.durations import check_duration, parse_duration
@@ -108,6 +108,9 @@ def sandbox_session(
         except BaseException as error:
             # Until it is known better: a second signal may come any time.
             raised, ending = error, "crashed"
+            if isinstance(error, InstanceGoneError) and (successor := opening.successor()):
+                raised, ending = successor, "superseded"
+                raise successor from error
             # What an interruption asked for comes before the error that it caused.
             ending = (interruption and interruption.ending) or leaving.ending or ending_of(error, run)
             raise

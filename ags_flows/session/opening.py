@@ -13,8 +13,9 @@ from ags_flows import tasks
 from ags_flows.blocks import AGSConfig
 from ags_flows.cloud.data_planes import OpenPlane, close_plane, open_plane
 from ags_flows.cloud.retry import persistently
-from ags_flows.errors import AGSFlowsError, ConflictError, NotFoundError
+from ags_flows.errors import AGSFlowsError, ConflictError, NotFoundError, SupersededError
 from ags_flows.lifecycle.leased_sandbox import LeasedSandbox, lease_sandbox
+from ags_flows.lifecycle.open_sandbox import successor_of
 from ags_flows.models import CustomConfiguration, Instance, Step, Tool, ToolSpec
 from ags_flows.models.durations import format_duration
 from ags_flows.ownership import GIVEN_UP, KEPT, LEASE, holder_of, relation
@@ -80,6 +81,13 @@ class Opening:
         """Make the waits of the session's threads end within a second, with an error."""
         if self._instance is not None and self._plane is not None:
             close_plane(self._config.connection(), self._instance.id, self._plane, reason)
+
+    def successor(self) -> SupersededError | None:
+        """Return the error that names the later attempt that has taken over and ended the sandbox; None without one."""
+        mine = holder_of(self._instance.metadata) if self._instance is not None else None
+        if self._instance is None or mine is None:
+            return None
+        return successor_of(self._config.control_plane(), mine, self._instance.id)
 
     def close(self, ending: Ending, on_failure: OnFailure, error: BaseException | None = None) -> None:
         """End what was opened, as the end of the block asks for. Errors are logged, and noted on the block's.

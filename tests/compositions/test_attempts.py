@@ -234,6 +234,16 @@ def test_an_attempt_that_was_superseded_leaves_the_sandbox_to_its_successor(ags_
     assert status_of(old.instance.id) in ("STOPPING", "STOPPED")
 
 
+def test_an_attempt_whose_successor_has_ended_the_sandbox_is_superseded(ags_config, attempt):
+    with attempt(1):
+        with pytest.raises(SupersededError, match="A later attempt"):
+            with sandbox_session("base", config=ags_config) as old:
+                with attempt(2), sandbox_session("base", config=ags_config) as successor:
+                    assert successor.instance.id == old.instance.id
+                # It slept until now.
+                old.run("echo late >> ran")
+
+
 def test_the_first_look_of_a_download_is_repeated(ags_emulator, ags_config, tmp_path):
     with sandbox_session("base", config=ags_config) as sandbox:
         sandbox.write("report.csv", "1,2\n")
