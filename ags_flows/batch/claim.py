@@ -2,7 +2,8 @@
 
 The run at work keeps a claim in the location and renews it. A later attempt of the same run takes the claim over
 immediately; any other run waits until the claim has ended, or was not renewed for a while. No clocks, host names or
-process ids are compared: only changes of the claim count. A run that has lost its claim stops before its next record.
+process ids are compared: only changes of the claim count. A run that has lost its claim, or whose location was deleted,
+stops before its next record.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from contextlib import contextmanager
 from contextvars import copy_context
 from typing import Any
 
-from ags_flows.batch.storage import FIRST_BACKOFF, Storage, repeated, reported
-from ags_flows.errors import AGSFlowsError, ConflictError, SupersededError
+from ags_flows.batch.storage import FIRST_BACKOFF, ResultsGoneError, Storage, repeated, reported
+from ags_flows.cloud.retry import look
+from ags_flows.errors import AGSFlowsError, ConflictError, SupersededError, WaitCancelledError
 from ags_flows.ownership import Holder, Step, relation
 from ags_flows.run.logs import Logger
 
@@ -27,6 +29,12 @@ CLAIM = "claim.json"
 
 BEAT = 3.0
 """Seconds between two renewals of a claim."""
+
+WATCH = 1.0
+"""Seconds between two looks at whether another run has taken the claim over."""
+
+FRESH = 0.25
+"""Seconds for which a look counts: a record that is written later looks again."""
 
 LOST = 12.0
 """Seconds without a renewal after which another run takes a claim over."""
@@ -49,7 +57,7 @@ class Claim:
         logger: Gets what happens to the claim.
 
     Attributes:
-        lost: The error of a claim that another run has taken over.
+        lost: Why this run must not record anything any more, None while it may.
     """
 
     def __init__(self, storage: Storage, holder: Holder, logger: Logger) -> None:
@@ -60,18 +68,20 @@ class Claim:
         self._token = uuid.uuid4().hex
         self._beats = itertools.count()
         self._renewed = 0.0
+        self._looked = 0.0
         self._renewing = threading.Lock()
 
     def check(self) -> None:
-        """Raise an error if another run has taken the claim over. Cheap while the claim is renewed in time.
+        """Raise an error if this run must not record anything any more. Does not repeat a read that fails.
 
         Raises:
             SupersededError: A later attempt of the same run works on the location.
             ConflictError: Another run does.
+            ResultsGoneError: The location was deleted.
+            WaitCancelledError: The batch has ended.
         """
-        if self.lost is None and time.monotonic() - self._renewed > LOST / 2:
-            # This process was suspended, or could not reach the storage.
-            repeated(self._storage, self.renew)
+        if self.lost is None:
+            self.renew(FRESH)
         if self.lost is not None:
             raise self.lost
 
@@ -111,25 +121,41 @@ class Claim:
         """Record the holder in the location, before the work on it begins."""
         self._write(ended=True)
 
-    def renew(self) -> None:
-        """Renew the claim, or find that it is lost."""
+    def renew(self, fresh: float = 0.0) -> None:
+        """Look whether the claim is lost, and renew it from time to time.
+
+        Args:
+            fresh: Seconds for which an earlier look counts.
+        """
         with self._renewing:
-            found = _parsed(self._storage.read(CLAIM))
-            if found.get("token", self._token) == self._token:
-                self._write(ended=False)
+            started = time.monotonic()
+            if self.lost is not None or started - self._looked < fresh:
                 return
-            theirs = Holder.parse(str(found.get("holder", "")))
-            superseded = theirs is not None and relation(self._holder, theirs) == "stale"
-            kind = SupersededError if superseded else ConflictError
-            self.lost = kind(
-                f"results: another run ({theirs}) has taken {self._storage.where('')} over.",
-                hint="It goes on with what is not done. This run ends here.",
-            )
+            content = self._storage.read(CLAIM) or look(lambda: self._storage.read(CLAIM) or None, 3, SETTLE)
+            found = _parsed(content or b"")
+            if content is None:
+                self.lost = ResultsGoneError(
+                    f"results: {self._storage.where('')} was deleted while the batch was at work.",
+                    hint="Its records are lost. Run the batch again: it does what is not recorded.",
+                )
+            elif found.get("token", self._token) != self._token:
+                theirs = Holder.parse(str(found.get("holder", "")))
+                superseded = theirs is not None and relation(self._holder, theirs) == "stale"
+                kind = SupersededError if superseded else ConflictError
+                self.lost = kind(
+                    f"results: another run ({theirs}) has taken {self._storage.where('')} over.",
+                    hint="It goes on with what is not done. This run ends here.",
+                )
+            elif started - self._renewed >= BEAT:
+                self._write(ended=False)
+            self._looked = started
 
     def end(self) -> None:
         """Give the claim up. Its holder stays recorded: see `location_of`."""
         try:
             with self._renewing:
+                # A thread of the batch that ends later records nothing any more.
+                self.lost = self.lost or WaitCancelledError("The batch has ended.")
                 if _parsed(self._storage.read(CLAIM)).get("token") == self._token:
                     self._write(ended=True)
         except Exception as error:  # noqa: BLE001 - each store raises other errors
@@ -152,7 +178,7 @@ class Claim:
         claim = {"holder": str(self._holder), "token": self._token, "beats": next(self._beats), "ended": ended}
         started = time.monotonic()
         self._storage.write(CLAIM, json.dumps(claim).encode())
-        self._renewed = started
+        self._renewed = self._looked = started
 
 
 @contextmanager
@@ -163,7 +189,7 @@ def claimed(storage: Storage, holder: Holder, logger: Logger, on_lost: Callable[
         storage: The location.
         holder: The call that works on it.
         logger: Gets what happens to the claim.
-        on_lost: Called once, from another thread, if another run takes the claim over.
+        on_lost: Called once, from another thread, if another run takes the claim over or the location is deleted.
 
     Raises:
         ConfigurationError: The location cannot be read or written.
@@ -184,10 +210,11 @@ def claimed(storage: Storage, holder: Holder, logger: Logger, on_lost: Callable[
         claim.end()
 
 
-def location_of(storage: Storage, step: Step) -> tuple[Storage, int]:
-    """Return the location of a batch: the first number of its family that is free, or that an earlier attempt left.
+def location_of(storage: Storage, step: Step, fit: Callable[[Storage], int]) -> tuple[Storage, int]:
+    """Return the location of a batch: one that an earlier attempt left, or the first number of its family that is free.
 
-    The number distinguishes batches of one run that do the same.
+    The number distinguishes batches of one run that do the same. They may begin in another order in a retry: of the
+    locations that were left, the batch gets the one that fits best, and none that belongs to other items.
 
     A storage has nothing that decides between two processes. Batches of one run that do the same, and that several
     processes begin at the same moment, need separate names (`step=`).
@@ -195,28 +222,36 @@ def location_of(storage: Storage, step: Step) -> tuple[Storage, int]:
     Args:
         storage: Where batches of the run are kept.
         step: The batch.
+        fit: Returns how well the records of a location fit the items, 0 if they do not.
 
     Raises:
         SupersededError: A later attempt of the run works on the batch.
     """
+    left: list[tuple[int, Storage, int]] = []
     with _lock:
         for number in itertools.count():
             location = storage.under(f"{step.family}/{number}/")
-            theirs = Holder.parse(str(_parsed(location.read(CLAIM)).get("holder", "")))
+            content = location.read(CLAIM)
+            if not content:
+                break
+            theirs = Holder.parse(str(_parsed(content).get("holder", "")))
             found = relation(step.holder, theirs) if theirs is not None else "superseded"
+            if found == "same":
+                return location, number
             if found == "stale":
                 raise SupersededError(
                     f"A later attempt of this run ({theirs}) works on the batch at {location.where('')}."
                 )
-            if found == "superseded":
-                Claim(location, step.holder, _log).reserve()
-            if found in ("same", "superseded"):
-                return location, number
-    raise AssertionError("unreachable")
+            if found == "superseded" and (fits := fit(location)):
+                left.append((fits, location, number))
+        # Of those that fit equally well, the first one.
+        _, location, number = max(left, key=lambda one: one[0], default=(0, location, number))
+        Claim(location, step.holder, _log).reserve()
+    return location, number
 
 
 def _keep(claim: Claim, ended: threading.Event, on_lost: Callable[[], None]) -> None:
-    while not ended.wait(BEAT):
+    while not ended.wait(min(WATCH, BEAT)):
         try:
             claim.renew()
         except Exception:  # noqa: BLE001,S112 - each store raises other errors; the next renewal may succeed

@@ -6,7 +6,7 @@ import codecs
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -29,16 +29,22 @@ class Item:
         index: Its position, from 0.
         value: JSON.
         path: The local file, for items that are files.
+        where: Where it was read from, for messages: `items.jsonl, line 3`.
+        known_version: The version, if another process has computed it.
     """
 
     key: str
     index: int
     value: Any
     path: Path | None = None
+    where: str = field(default="", compare=False)
+    known_version: str = field(default="", compare=False)
 
     @cached_property
     def version(self) -> str:
         """Fingerprint of the value; for a file also of its size and content."""
+        if self.known_version:
+            return self.known_version
         if self.path is None:
             return fingerprint(self.value)
         hashed, size = hashlib.sha256(), 0
@@ -57,11 +63,13 @@ class Items:
         all: All items, each once.
         duplicates: How many were there more than once.
         source: The path that they were read from; empty for a list.
+        is_slice: Whether they are the items of one shard of a batch.
     """
 
     all: tuple[Item, ...]
     duplicates: int = 0
     source: str = ""
+    is_slice: bool = False
 
 
 def read_items(source: Sequence[Any] | str | Path) -> Items:
@@ -150,19 +158,17 @@ def _distinct_fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _distinct(found: Iterable[tuple[str, Any, Path | None]]) -> Items:
     items: dict[str, Item] = {}
-    positions: dict[str, str] = {}
     duplicates = 0
     for position, value, path in found:
         _check(position, value)
         key = _key(value)
         if key not in items:
-            items[key] = Item(key, len(items), value, path)
-            positions[key] = position
+            items[key] = Item(key, len(items), value, path, position)
         elif _is_same(items[key].value, value):
             duplicates += 1
         else:
             raise ConfigurationError(
-                f"items: {positions[key]} and {position} differ, but both have the key {key!r}.",
+                f"items: {items[key].where} and {position} differ, but both have the key {key!r}.",
                 hint="Nothing was started; give each item a different key.",
             )
     return Items(tuple(items.values()), duplicates)
@@ -175,8 +181,8 @@ def _is_same(one: Any, other: Any) -> bool:
 
 def _key(value: Any) -> str:
     if isinstance(value, dict):
-        for field in KEYS:
-            found = value.get(field)
+        for name in KEYS:
+            found = value.get(name)
             if isinstance(found, (str, int)) and not isinstance(found, bool) and str(found):
                 return str(found)
     elif isinstance(value, (str, int)) and 0 < len(str(value)) <= LONGEST_KEY:
@@ -190,8 +196,8 @@ def _check(position: str, value: Any) -> None:
         json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
     except (TypeError, ValueError, RecursionError) as error:
         position = position.encode(errors="backslashreplace").decode()
-        field = _wrong_field(value)
-        where = "" if field is None else f" (key {_key(value)!r}, field {field!r})"
+        name = _wrong_field(value)
+        where = "" if name is None else f" (key {_key(value)!r}, field {name!r})"
         raise ConfigurationError(
             f"items: {position} is not JSON{where}: {error}.", hint="Nothing was started."
         ) from error
@@ -201,9 +207,9 @@ def _wrong_field(value: Any) -> str | None:
     """Return the name of the first field of an item that is not JSON, None if there is none."""
     if not isinstance(value, dict):
         return None
-    for name, field in value.items():
+    for name, content in value.items():
         try:
-            json.dumps({name: field}, ensure_ascii=False, allow_nan=False).encode()
+            json.dumps({name: content}, ensure_ascii=False, allow_nan=False).encode()
         except (TypeError, ValueError, RecursionError):
             return str(name)
     return None

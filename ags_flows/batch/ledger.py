@@ -1,12 +1,14 @@
 """The record of a batch: what it is, which items have begun, and which are done.
 
 The first record describes the batch. The others are appended to parts of a fixed number of items, so that a store
-whose objects cannot grow writes little again. A line that was cut by the death of its writer counts as never written.
+whose objects cannot grow writes little again. They are numbered, since the part of an item changes when items are added
+before it. A line that was cut by the death of its writer counts as never written.
 """
 
 from __future__ import annotations
 
 import json
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,7 +17,15 @@ from typing import Any, NoReturn
 from pydantic import ValidationError
 
 from ags_flows.batch.items import Item
-from ags_flows.batch.storage import BACKOFF, FIRST_BACKOFF, RESULTS, Storage, repeated, reported
+from ags_flows.batch.storage import (
+    FIRST_BACKOFF,
+    RESULTS,
+    ResultsGoneError,
+    SharedRetries,
+    Storage,
+    repeated,
+    reported,
+)
 from ags_flows.errors import ConfigurationError
 from ags_flows.models import ItemResult
 from ags_flows.ownership import digest
@@ -35,37 +45,38 @@ class Identity:
         does: Fingerprint of the command or function and of the caller's `step=`: another one is another batch.
         work: Fingerprint of all that decides about an item's result but the item: if it changes, items are done again.
         text: The same as text, without secrets.
+        items: Fingerprint of the items.
     """
 
     does: str
     work: str
     text: str
+    items: str = ""
 
-    def check(self, storage: Storage) -> str:
-        """Refuse a location of another batch; return how the batch is described there, an empty text for a new one.
+    def check(self, storage: Storage) -> Recorded:
+        """Refuse a location of another batch; return what is recorded there.
 
         Raises:
             ConfigurationError: The location has the results of another batch, or cannot be read.
         """
         with reported(storage, "read"):
-            content = repeated(storage, lambda: storage.read(BATCH), FIRST_BACKOFF)
-        try:
-            found = json.loads(content or b"{}")
-        except ValueError:
-            # The death of its writer has cut it.
-            return ""
-        text = str(found.get("batch", ""))
-        if found.get("does", self.does) != self.does:
-            raise self.conflict(storage, text)
-        return text
+            found = Recorded.read(storage)
+        if found.does not in ("", self.does):
+            raise self.conflict(storage, found.text)
+        return found
 
-    def record(self, storage: Storage) -> None:
+    def record(self, storage: Storage, parts: int = 0) -> None:
         """Write what the batch is, before anything is started.
+
+        Args:
+            storage: The results location.
+            parts: How many parts the records have.
 
         Raises:
             ConfigurationError: The location cannot be written.
         """
-        content = json.dumps({"batch": self.text, "does": self.does}, ensure_ascii=False).encode() + b"\n"
+        record = {"batch": self.text, "does": self.does, "items": self.items, "parts": parts}
+        content = json.dumps(record, ensure_ascii=False).encode() + b"\n"
         with reported(storage, "written to"):
             repeated(storage, lambda: storage.write(BATCH, content), FIRST_BACKOFF)
 
@@ -75,6 +86,43 @@ class Identity:
             f"results: {storage.where('')} belongs to another batch. There: {other}. Here: {self.text}.",
             hint="Give this batch another location for its results. Nothing was started.",
         )
+
+    def fit(self, storage: Storage, items: Sequence[Item]) -> int:
+        """Return how well the records of a location fit a batch: the more items, the better; 0 if it has others."""
+        found = Recorded.read(storage)
+        if found.items == self.items:
+            return sys.maxsize
+        records = (record for part in range(found.parts) for record in records_of(storage, _name(part)))
+        recorded = {str(record.get("key")) for record in records}
+        return 1 + len(recorded) if recorded <= {item.key for item in items} else 0
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What the first record of a location says. All is empty in a new location.
+
+    Attributes:
+        does: See `Identity`.
+        text: See `Identity`.
+        items: See `Identity`.
+        parts: How many parts the records have.
+    """
+
+    does: str = ""
+    text: str = ""
+    items: str = ""
+    parts: int = 0
+
+    @classmethod
+    def read(cls, storage: Storage) -> Recorded:
+        """Read it; one that the death of its writer has cut counts as never written."""
+        content = repeated(storage, lambda: storage.read(BATCH), FIRST_BACKOFF)
+        try:
+            found = json.loads(content or b"{}")
+        except ValueError:
+            return cls()
+        does, text, items = (str(found.get(name, "")) for name in ("does", "batch", "items"))
+        return cls(does, text, items, int(found.get("parts", 0)))
 
 
 @dataclass(frozen=True)
@@ -104,6 +152,7 @@ class Ledger:
         begun: Key of an item to the attempt at it that has begun.
         attempts: Key of an item to the number of the latest attempt.
         resumed: Keys of the items that were done before.
+        unlisted: Keys of recorded items that are not among the items.
     """
 
     def __init__(
@@ -115,21 +164,43 @@ class Ledger:
     ) -> None:
         self._storage = storage
         self._items = {item.key: item for item in items}
+        # Of the position, and not of the index: the items of a shard are some of a longer list.
+        self._parts = {key: _name(position // PART) for position, key in enumerate(self._items)}
         self._identity = identity
         self._check = check
+        self._retries = SharedRetries(storage)
         self._lock = threading.Lock()
+        self._writing = threading.Lock()
         self._torn: set[str] = set()
         self._shown: dict[str, dict[str, ItemResult]] = {"ok": {}, "failed": {}}
         self._elsewhere: dict[str, ItemResult] = {}
+        self._next = 1
+        self._latest: dict[str, int] = {}
+        self._ended: dict[str, int] = {}
         self.status: dict[str, str] = {}
         self.begun: dict[str, Begun] = {}
         self.attempts: dict[str, int] = {}
-        self._found = identity.check(storage) or identity.text
+        self.unlisted: set[str] = set()
+        self._recorded = identity.check(storage)
+        self._number = max(self._recorded.parts, -(-len(self._items) // PART))
         with reported(storage, "read"):
-            for part in self._parts():
-                for result in self._read(part):
-                    self._keep(result, part)
+            for part in range(self._number):
+                self._load(_name(part))
         self.resumed = frozenset(key for key, status in self.status.items() if status == "ok")
+
+    @property
+    def knows_items(self) -> bool:
+        """Whether one of the items is recorded."""
+        return bool(self._latest)
+
+    def refuse_other_items(self) -> None:
+        """Refuse a location all of whose recorded items are others.
+
+        Raises:
+            ConfigurationError: It belongs to another batch.
+        """
+        if self.unlisted and not self.knows_items:
+            self._refuse(f"with the item {min(self.unlisted)!r}, which is not one of these items")
 
     def prepare(self) -> None:
         """Record what the batch is, and try the storage, before anything is started.
@@ -137,10 +208,9 @@ class Ledger:
         Raises:
             ConfigurationError: The storage cannot be written.
         """
-        self._identity.record(self._storage)
+        self._identity.record(self._storage, self._number)
         with reported(self._storage, "written to"):
-            part = next(iter(self._parts()))
-            repeated(self._storage, lambda: self._storage.append(part, b""), FIRST_BACKOFF)
+            repeated(self._storage, lambda: self._storage.append(_name(0), b""), FIRST_BACKOFF)
 
     def begin(self, begun: Iterable[tuple[Item, int]], instance_id: str) -> None:
         """Record that items are about to be worked on.
@@ -157,12 +227,14 @@ class Ledger:
 
     def finish(self, results: Sequence[tuple[Item, ItemResult]]) -> None:
         """Record the results of items: final ones, or ones until a later attempt of the batch."""
-        self._add(
+        numbers = self._add(
             [(item, {"result": result.model_dump(mode="json", exclude_defaults=True)}) for item, result in results]
         )
         with self._lock:
-            for item, result in results:
-                self._keep(result, _part(item))
+            for (item, result), number in zip(results, numbers, strict=True):
+                self._ended[item.key] = number
+                self.begun.pop(item.key, None)
+                self._keep(result, self._parts[item.key])
 
     def count(self, status: str) -> int:
         """Return how many items have a status, `ok` or `failed`."""
@@ -176,99 +248,148 @@ class Ledger:
         return sorted(found, key=lambda result: result.index)
 
     def write_results(self) -> str:
-        """Write all results in the order of the items, and return where they are."""
-        lines = b"".join(result.model_dump_json().encode() + b"\n" for result in self.results())
-        repeated(self._storage, lambda: self._storage.write(RESULTS, lines))
+        """Write all results in the order of the items, and return where they are.
+
+        Raises:
+            ResultsError: The location cannot be used, or records in it were deleted.
+        """
+        found = [result.model_dump_json().encode() + b"\n" for result in self.results()]
+        if len(found) < len(self.status):
+            raise ResultsGoneError(
+                f"results: {len(self.status) - len(found)} of {len(self.status)} results that were recorded in "
+                f"{self._storage.where('')} are not there any more: they were deleted while the batch was at work.",
+                hint="Run the batch again: it does what is not recorded.",
+            )
+        self._retries.repeat(RESULTS, lambda: self._storage.write(RESULTS, b"".join(found)))
         return self._storage.where(RESULTS)
 
     def results(self) -> Iterator[ItemResult]:
         """Yield the latest result of each item, in the order of the items."""
-        for part in self._parts():
-            latest = {result.key: result for result in self._read(part)}
-            members = [item for item in self._items.values() if _part(item) == part]
-            for item in members:
+        members: dict[str, list[Item]] = {}
+        for item in self._items.values():
+            members.setdefault(self._parts[item.key], []).append(item)
+        for part, items in members.items():
+            latest: dict[str, ItemResult] = {}
+            for record in self._retries.repeat(part, lambda: list(records_of(self._storage, part))):  # noqa: B023
+                own = self._items.get(str(record.get("key")))
+                if own is not None and "result" in record and record.get("n") == self._ended.get(own.key):
+                    latest[own.key] = self._result(own, record)
+            for item in items:
                 result = self._elsewhere.get(item.key) or latest.get(item.key)
                 if result is not None and item.key in self.status:
                     yield result
 
-    def _parts(self) -> list[str]:
-        return list(dict.fromkeys(_part(item) for item in self._items.values()))
+    def _load(self, part: str) -> None:
+        """Read a part of the records of earlier runs."""
+        content = repeated(self._storage, lambda: self._storage.read(part), FIRST_BACKOFF)
+        if content and not content.endswith(b"\n"):
+            self._torn.add(part)
+        for record in _parsed(content):
+            item = self._items.get(str(record.get("key")))
+            if item is None:
+                self.unlisted.add(str(record.get("key")))
+            else:
+                self._take(part, item, record)
+
+    def _take(self, part: str, item: Item, record: dict[str, Any]) -> None:
+        """Take a record of an earlier run over. The latest ones decide, whichever part they are in."""
+        key, same = item.key, record.get("does") == self._does(item)
+        number = int(record.get("n", 0))
+        self._next = max(self._next, number + 1)
+        self._latest.setdefault(key, 0)
+        if "begun" in record:
+            attempt = int(record["attempt"])
+            if number > self._latest[key]:
+                self._latest[key] = number
+                self.begun.pop(key, None)
+                if same and number > self._ended.get(key, 0):
+                    self.begun[key] = Begun(str(record["begun"]), attempt)
+        else:
+            result = self._result(item, record)
+            attempt = result.attempts
+            if number > self._ended.get(key, 0):
+                self._ended[key] = number
+                if number > self._latest[key]:
+                    self.begun.pop(key, None)
+                self._forget(key)
+                if same:
+                    # What was done for another value, or by other work, is done again.
+                    self._keep(result, part)
+        self.attempts[key] = max(attempt, self.attempts.get(key, 0))
+
+    def _result(self, item: Item, record: dict[str, Any]) -> ItemResult:
+        try:
+            result = ItemResult.model_validate(record["result"])
+        except (KeyError, ValidationError):
+            self._refuse("recorded by another version of this package")
+        return result.model_copy(update={"index": item.index})
 
     def _keep(self, result: ItemResult, part: str) -> None:
         key, status = result.key, result.status
-        for shown in self._shown.values():
-            shown.pop(key, None)
+        self._forget(key)
         if len(self._shown[status]) < SHOWN:
             self._shown[status][key] = result
-        self._elsewhere.pop(key, None)
-        if part != _part(self._items[key]):
+        if part != self._parts[key]:
             # The list of items has changed since: the item belongs to another part now.
             self._elsewhere[key] = result
         self.status[key] = status
-        self.begun.pop(key, None)
 
-    def _add(self, records: Sequence[tuple[Item, dict[str, Any]]]) -> None:
-        """Append records, at the latest after some attempts."""
-        lines: dict[str, list[str]] = {}
-        for item, record in records:
-            line = json.dumps({"key": item.key, "does": self._does(item), **record}, ensure_ascii=False)
-            lines.setdefault(_part(item), []).append(line)
+    def _forget(self, key: str) -> None:
+        for shown in self._shown.values():
+            shown.pop(key, None)
+        self._elsewhere.pop(key, None)
+        self.status.pop(key, None)
+
+    def _add(self, records: Sequence[tuple[Item, dict[str, Any]]]) -> list[int]:
+        """Append records, repeatedly if that fails, and return their numbers."""
         with self._lock:
-            for part, found in lines.items():
-                self._append(part, "\n".join(found).encode() + b"\n")
+            numbers = list(range(self._next, self._next + len(records)))
+            self._next += len(records)
+        lines: dict[str, list[str]] = {}
+        for number, (item, record) in zip(numbers, records, strict=True):
+            line = {"key": item.key, "n": number, "does": self._does(item), **record}
+            lines.setdefault(self._parts[item.key], []).append(json.dumps(line, ensure_ascii=False))
+        for part, found in lines.items():
+            self._append(part, "\n".join(found).encode() + b"\n")
+        return numbers
 
     def _append(self, part: str, content: bytes) -> None:
         def append() -> None:
             self._check()
-            torn = part in self._torn
-            # Until it has succeeded, a part of it may have been written.
-            self._torn.add(part)
-            self._storage.append(part, b"\n" + content if torn else content)
-            self._torn.discard(part)
+            with self._writing:
+                # It may have been given up while this thread waited for the others.
+                self._retries.check()
+                torn = part in self._torn
+                # Until it has succeeded, a part of it may have been written.
+                self._torn.add(part)
+                self._storage.append(part, b"\n" + content if torn else content)
+                self._torn.discard(part)
 
-        repeated(self._storage, append, BACKOFF)
+        self._retries.repeat(part, append)
 
     def _does(self, item: Item) -> str:
         return digest(self._identity.work, item.version)
 
-    def _read(self, part: str) -> Iterator[ItemResult]:
-        """Read a part: keep which items have begun, and yield the results in it, the latest last."""
-        content = repeated(self._storage, lambda: self._storage.read(part), FIRST_BACKOFF)
-        if content and not content.endswith(b"\n"):
-            self._torn.add(part)
-        for line in content.splitlines():
-            try:
-                record = json.loads(line)
-            except ValueError:
-                continue
-            item = self._items.get(str(record.get("key"))) if isinstance(record, dict) else None
-            if item is None:
-                key = record.get("key") if isinstance(record, dict) else record
-                self._refuse(f"{self._found}, with the item {key!r}, which is not one of these items")
-            result = self._take(part, item, record)
-            if result is not None:
-                yield result
-
-    def _take(self, part: str, item: Item, record: dict[str, Any]) -> ItemResult | None:
-        key, same = item.key, record.get("does") == self._does(item)
-        if "begun" in record:
-            attempt = int(record["attempt"])
-            self.attempts[key] = max(attempt, self.attempts.get(key, 0))
-            self.begun.pop(key, None)
-            if same:
-                self.begun[key] = Begun(str(record["begun"]), attempt)
-            return None
-        try:
-            result = ItemResult.model_validate(record["result"])
-        except (KeyError, ValidationError):
-            self._refuse(f"{self._found}, recorded by another version of this package")
-        self.begun.pop(key, None)
-        # What was done for another value, or by other work, is done again.
-        return result.model_copy(update={"index": item.index}) if same else None
-
     def _refuse(self, other: str) -> NoReturn:
-        raise self._identity.conflict(self._storage, other)
+        raise self._identity.conflict(self._storage, f"{self._recorded.text or self._identity.text}, {other}")
 
 
-def _part(item: Item) -> str:
-    return f"ledger-{item.index // PART:05d}.jsonl"
+def records_of(storage: Storage, part: str) -> list[dict[str, Any]]:
+    """Return the whole records of a part."""
+    return _parsed(storage.read(part))
+
+
+def _parsed(content: bytes) -> list[dict[str, Any]]:
+    found = []
+    for line in content.splitlines():
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(record, dict):
+            found.append(record)
+    return found
+
+
+def _name(part: int) -> str:
+    return f"ledger-{part:05d}.jsonl"

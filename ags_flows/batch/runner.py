@@ -17,11 +17,13 @@ from ags_flows.batch.leftovers import sweep
 from ags_flows.batch.limits import Gate, open_gate
 from ags_flows.batch.pool import Order, Pool, PooledSandbox
 from ags_flows.batch.queue import Queue, Turn
+from ags_flows.batch.storage import ResultsError
 from ags_flows.batch.work import Work, failed, worth_another
 from ags_flows.cloud.retry import Backoff, persistently
 from ags_flows.errors import (
     AGSFlowsError,
     ConfigurationError,
+    ConflictError,
     CredentialsError,
     QuotaExceededError,
     SupersededError,
@@ -38,6 +40,9 @@ QUOTA_PATIENCE = 600.0
 """Seconds to wait for the first sandbox while the quota is used up by others."""
 
 LONGEST_STOP = 15.0
+
+FINAL = (ResultsError, SupersededError, ConflictError)
+"""Errors of the ledger after which nothing can be recorded: the batch does not wait for items in progress."""
 
 Attempt = Callable[[Turn, Callable[[], ItemResult]], ItemResult]
 """Does one item: gets the turn and what does it. For a task run around each item."""
@@ -139,8 +144,8 @@ class Runner:
 
     @property
     def over(self) -> bool:
-        """Whether nothing is worked on any more."""
-        return self._working == 0
+        """Whether nothing is worked on any more, or nothing of it counts any more."""
+        return self._working == 0 or self._interrupted.is_set()
 
     @property
     def done(self) -> int:
@@ -154,6 +159,11 @@ class Runner:
         with self._news:
             return self._failed
 
+    @property
+    def started(self) -> int:
+        """How many sandboxes this attempt has started."""
+        return self._pool.started
+
     def interrupt(self, reason: AGSFlowsError) -> None:
         """Begin no items any more, and end all waits within a second. Does not block.
 
@@ -162,7 +172,8 @@ class Runner:
         """
         with self._news:
             self._problem = self._problem or reason
-        self._interrupted.set()
+            self._interrupted.set()
+            self._news.notify_all()
         self._queue.close()
         self._pool.interrupt()
 
@@ -186,11 +197,9 @@ class Runner:
         try:
             self._serve(slot)
         except BaseException as error:  # noqa: BLE001 - whatever it is must end the batch, not hang it
-            ours = isinstance(error, AGSFlowsError)
+            problem = error if isinstance(error, AGSFlowsError) else _fault(error)
             with self._news:
-                self._problem = self._problem or (
-                    error if ours else AGSFlowsError(f"A fault of the batch itself: {type(error).__name__}: {error}")  # type: ignore[assignment]
-                )
+                self._problem = self._problem or problem
             self._queue.close()
         finally:
             with self._news:
@@ -209,6 +218,9 @@ class Runner:
                         # It could not be taken over, or is gone: what was begun in it begins again.
                         self._queue.release(expected)
                         expected = None
+            except FINAL as error:
+                self.interrupt(error)
+                raise
             finally:
                 # The caller that interrupts the batch decides what happens to its sandboxes.
                 if sandbox is not None and not self._interrupted.is_set():
@@ -380,3 +392,7 @@ class Runner:
     def _pause(self, seconds: float) -> None:
         if self._interrupted.wait(seconds):
             raise WaitCancelledError("The batch was interrupted.")
+
+
+def _fault(error: BaseException) -> AGSFlowsError:
+    return AGSFlowsError(f"A fault of the batch itself: {type(error).__name__}: {error}")

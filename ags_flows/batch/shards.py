@@ -23,7 +23,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelling
 
 from ags_flows.batch.slices import PROGRESS, Slice
-from ags_flows.batch.storage import ResultsError, repeated
+from ags_flows.batch.storage import ResultsError, Storage, repeated
 from ags_flows.cloud.retry import Backoff, persistently
 from ags_flows.errors import AGSFlowsError, BatchFailedError, ConfigurationError, UnreachableError
 from ags_flows.run.logs import Logger
@@ -56,7 +56,7 @@ class Progress:
         beat: Grows as long as it is at work.
         done: How many of its items have ended.
         failed: How many of these failed.
-        started: How many sandboxes it has started, in its present attempt.
+        started: How many sandboxes it has started, in all its executions by the flow run that started it.
         sandboxes: How many it used concurrently, at most.
     """
 
@@ -67,9 +67,9 @@ class Progress:
     sandboxes: int = 0
 
     @classmethod
-    def read(cls, part: Slice) -> Progress:
-        """Return the latest progress of a shard."""
-        content = repeated(part.storage, lambda: part.storage.read(PROGRESS))
+    def read(cls, storage: Storage) -> Progress:
+        """Return the latest progress of the shard with a results location."""
+        content = repeated(storage, lambda: storage.read(PROGRESS))
         try:
             return cls(**json.loads(content or b"{}"))
         except (TypeError, ValueError):
@@ -103,7 +103,7 @@ class Shard:
 
     def prepare(self) -> None:
         """Have it executed again if it has ended badly, and forget what an earlier attempt reported."""
-        has_failures = self.state is StateType.COMPLETED and Progress.read(self.part).failed > 0
+        has_failures = self.state is StateType.COMPLETED and Progress.read(self.part.storage).failed > 0
         if has_failures or self.state in (StateType.FAILED, StateType.CRASHED, StateType.CANCELLED):
 
             def again() -> None:
@@ -160,10 +160,14 @@ class Shards:
         return sum(shard.progress.failed for shard in self._shards)
 
     @property
-    def totals(self) -> tuple[int, int]:
-        """How many sandboxes were used concurrently, at most, and how many were started."""
-        found = [shard.progress for shard in self._shards]
-        return sum(one.sandboxes for one in found), sum(one.started for one in found)
+    def started(self) -> int:
+        """How many sandboxes were started."""
+        return sum(shard.progress.started for shard in self._shards)
+
+    @property
+    def most(self) -> int:
+        """How many sandboxes were used concurrently, at most."""
+        return sum(shard.progress.sandboxes for shard in self._shards)
 
     def wait(self, seconds: float) -> bool:
         """Look at all shards from time to time; return whether all are over, after at most some seconds.
@@ -200,10 +204,10 @@ class Shards:
             shard.over = True
             # The results may be why the batch ends.
             with suppress(ResultsError):
-                shard.progress = Progress.read(shard.part)
+                shard.progress = Progress.read(shard.part.storage)
 
     def _look(self, shard: Shard, run: FlowRun) -> None:
-        progress, before = Progress.read(shard.part), shard.state
+        progress, before = Progress.read(shard.part.storage), shard.state
         if progress != shard.progress or (run.state and shard.run.state and run.state.id != shard.run.state.id):
             shard.heard = time.monotonic()
             if progress.done > shard.progress.done:

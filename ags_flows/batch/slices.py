@@ -23,14 +23,12 @@ class Slice:
     Attributes:
         number: Which shard, from 0.
         location: The results location of the shard, below that of the batch.
-        items: Its items, numbered from 0.
-        positions: The position of each item in the whole batch.
+        items: Its items, with their indexes in the whole batch.
     """
 
     number: int
     location: str
     items: tuple[Item, ...]
-    positions: tuple[int, ...]
 
     @property
     def storage(self) -> Storage:
@@ -40,7 +38,16 @@ class Slice:
     def write(self) -> None:
         """Write the items where the shard reads them, whichever machine it runs on."""
         lines = [
-            json.dumps({"key": item.key, "value": item.value, "path": str(item.path.absolute()) if item.path else None})
+            json.dumps(
+                {
+                    "key": item.key,
+                    "index": item.index,
+                    "value": item.value,
+                    "path": str(item.path.absolute()) if item.path else None,
+                    # The shard does not read all files again.
+                    "version": item.version,
+                }
+            )
             for item in self.items
         ]
         storage, content = self.storage, "\n".join([*lines, ""]).encode()
@@ -62,8 +69,7 @@ def sliced(items: Sequence[Item], shards: int, location: str) -> list[Slice]:
         Slice(
             number,
             f"{location.rstrip('/')}/shard-{number:04d}",
-            tuple(Item(item.key, index, item.value, item.path) for index, item in enumerate(part)),
-            tuple(item.index for item in part),
+            tuple(part),
         )
         for number, part in enumerate(parts)
         if part
@@ -84,8 +90,8 @@ def items_at(location: str) -> Items:
             hint="Give run_batch results= that all workers can read and write: a shared directory, or a URL.",
         )
     items = []
-    for index, line in enumerate(content.splitlines()):
+    for line in content.splitlines():
         found = json.loads(line)
         path = Path(found["path"]) if found["path"] else None
-        items.append(Item(found["key"], index, found["value"], path))
-    return Items(tuple(items), source=location)
+        items.append(Item(found["key"], found["index"], found["value"], path, storage.where(ITEMS), found["version"]))
+    return Items(tuple(items), source=location, is_slice=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 import uuid
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
@@ -20,7 +21,13 @@ from ags_flows.errors import AGSFlowsError, ConfigurationError, UnreachableError
 RESULTS = "results.jsonl"
 
 BACKOFF = Backoff(attempts=6, first_pause=0.25, longest_pause=10.0)
-"""How a read or a write is repeated that fails while a batch is at work."""
+"""How a single read or write is repeated that fails while a batch is at work."""
+
+PATIENCE = 30.0
+"""Seconds after the first failure of a text from which on a batch does not repeat its reads and writes any more."""
+
+SHARED_BACKOFF = Backoff(attempts=None, first_pause=0.25, longest_pause=5.0)
+"""The pauses between the attempts of one thread of a batch."""
 
 FIRST_BACKOFF = Backoff(attempts=3, first_pause=0.1)
 """The same before anything was started: a wrong location is reported within a second."""
@@ -30,6 +37,12 @@ R = TypeVar("R")
 
 class ResultsError(UnreachableError):
     """The results location could not be read or written, although it was tried again. A retry may succeed."""
+
+
+class ResultsGoneError(ResultsError):
+    """The results location was deleted while a batch was at work on it."""
+
+    retryable = False
 
 
 class Storage(Protocol):
@@ -175,12 +188,83 @@ def repeated(storage: Storage, action: Callable[[], R], backoff: Backoff = BACKO
         except AGSFlowsError:
             raise
         except Exception as error:
-            raise ResultsError(
-                f"results: {storage.where('')} cannot be used: {type(error).__name__}: {error}".rstrip(".") + ".",
-                hint="What was recorded before is kept. Run the batch again with the same location.",
-            ) from error
+            raise _failure(storage, error) from error
 
     return persistently(act, backoff)
+
+
+class SharedRetries:
+    """Repeats the reads and writes of one batch that fail. Thread-safe.
+
+    All threads share one deadline: as soon as a text has failed for `PATIENCE` seconds, every call fails, also those
+    that are waiting.
+
+    Args:
+        storage: The results location.
+    """
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+        self._failing: dict[str, float] = {}
+        self._lock = threading.Lock()
+        self._error: Exception | None = None
+        self._given_up = threading.Event()
+
+    def check(self) -> None:
+        """Raise an error if the location was given up.
+
+        Raises:
+            ResultsError: It was.
+        """
+        if self._error is not None:
+            raise _failure(self._storage, self._error) from self._error
+
+    def repeat(self, name: str, action: Callable[[], R]) -> R:
+        """Read or write a text, again and again if it fails.
+
+        Args:
+            name: The text.
+            action: One attempt.
+
+        Raises:
+            ResultsError: The location was given up.
+        """
+
+        def act() -> R:
+            self.check()
+            try:
+                result = action()
+            except AGSFlowsError:
+                raise
+            except Exception as error:
+                self._note(name, error)
+                raise _failure(self._storage, error) from error
+            with self._lock:
+                self._failing.pop(name, None)
+            return result
+
+        def is_repeated(error: AGSFlowsError) -> bool:
+            return isinstance(error, ResultsError) and error.retryable and not self._given_up.is_set()
+
+        return persistently(act, SHARED_BACKOFF, repeat=is_repeated, sleep=self._pause)
+
+    def _pause(self, seconds: float) -> None:
+        self._given_up.wait(seconds)
+
+    def _note(self, name: str, error: Exception) -> None:
+        now = time.monotonic()
+        with self._lock:
+            since = self._failing.setdefault(name, now)
+            if now - since >= PATIENCE and self._error is None:
+                self._error = error
+                self._given_up.set()
+
+
+def _failure(storage: Storage, error: Exception) -> ResultsError:
+    return ResultsError(
+        f"results: {storage.where('')} cannot be used: {type(error).__name__}: {error}".rstrip(".") + ".",
+        hint="What was recorded before is kept. Run the batch again with the same location.",
+    )
 
 
 @contextmanager

@@ -137,13 +137,13 @@ class Work:
         fields = item.value if isinstance(item.value, dict) else {"": item.value}
         if not all(isinstance(name, str) for name in fields):
             raise ConfigurationError(
-                f"items: item {item.index}, {item.key!r}, has a field whose name is not a text.",
+                f"items: {item.where}, key {item.key!r}, has a field whose name is not a text.",
                 hint="Nothing was started.",
             )
         size = len(item.key.encode()) + sum(len(value.encode()) for value in _simple_fields(item).values())
         if size > LARGEST_ENVIRONMENT or len(shlex.quote(item.key).encode()) > LONGEST_IN_ENVIRONMENT:
             raise ConfigurationError(
-                f"items: item {item.index}, {item.key[:60]!r}, has {size:,} bytes in its key and its simple fields, "
+                f"items: {item.where}, key {item.key[:60]!r}, has {size:,} bytes in its key and its simple fields, "
                 f"more than the environment of a command can have ({LONGEST_IN_ENVIRONMENT:,} for the key, "
                 f"{LARGEST_ENVIRONMENT:,} together).",
                 hint="Nothing was started; use shorter keys, or put the fields into a nested object or a file.",
@@ -152,7 +152,7 @@ class Work:
             if isinstance(value, str) and "\0" in value or "\0" in name:
                 where = f" (field {name!r})" if name else ""
                 raise ConfigurationError(
-                    f"items: item {item.index}, {item.key!r}{where}, has the character U+0000, which no command can "
+                    f"items: {item.where}, key {item.key!r}{where}, has the character U+0000, which no command can "
                     "be given.",
                     hint="Nothing was started; remove it, or use a function.",
                 )
@@ -229,7 +229,8 @@ class Work:
         else:
             value = self.function(sandbox, item.value)
         try:
-            return {"status": "ok", "value": json.loads(json.dumps(value, ensure_ascii=False).encode())}
+            text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+            return {"status": "ok", "value": json.loads(text.encode())}
         except (TypeError, ValueError) as error:
             message = f"The function returned a {type(value).__name__} that is not JSON: {error}."
             return {"status": "failed", "error": message, "error_class": type(error).__name__}
@@ -290,22 +291,21 @@ def _name_of(function: Function) -> str:
 def _described(function: Function) -> list[Any]:
     """Return what distinguishes functions: their names, the code of lambdas, and the arguments of partial ones."""
     if isinstance(function, functools.partial):
-        given = [*function.args, *function.keywords.items()]
-        return ["partial", _described(function.func), [_plain(value) for value in given]]
+        given = {"args": function.args, "keywords": function.keywords}
+        found = of_parameters(given)
+        if found != of_parameters(given):
+            raise ConfigurationError(
+                f"function: a partial {_name_of(function.func)} has an argument that is not the same in each attempt, "
+                "such as a client or an open file.",
+                hint="Nothing was started. Create it inside of the function, or write a function without the partial.",
+            )
+        return ["partial", _described(function.func), found]
     code = getattr(function, "__code__", None)
     if code is None or code.co_name != "<lambda>":
         return [_name_of(function)]
     # Not their repr: the order of a set differs between processes.
     constants = [one.co_code if isinstance(one, CodeType) else one for one in code.co_consts]
     return [_name_of(function), code.co_code.hex(), str(code.co_names), of_parameters({"constants": constants})]
-
-
-def _plain(value: Any) -> str:
-    try:
-        return json.dumps(value, sort_keys=True)
-    except (TypeError, ValueError):
-        # An object, such as a client, which has no form that is the same in each attempt.
-        return type(value).__qualname__
 
 
 def _simple_fields(item: Item) -> dict[str, str]:

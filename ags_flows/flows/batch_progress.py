@@ -148,11 +148,13 @@ class ShardObserver(Observer):
     def __init__(self, location: str) -> None:
         super().__init__([], "none")
         self._storage = storage_at(location)
-        self._progress = Progress()
+        # What the executions before it reported, if they were lost: its parent has removed all other reports.
+        self._before = Progress.read(self._storage)
+        self._progress = self._before
 
     def announce(self, done: int) -> None:
         """Write the progress before there is any."""
-        self._write(done=done)
+        self._write(done=done, failed=0)
 
     def watch(self, runner: Runner | Shards) -> None:
         """Return when the shard is over."""
@@ -160,13 +162,16 @@ class ShardObserver(Observer):
         while not runner.wait(POLL):
             if time.monotonic() - written >= UPDATE_EVERY:
                 written = time.monotonic()
-                self._write(done=runner.done, failed=runner.failed)
-        self._write(done=runner.done, failed=runner.failed)
+                self._write_of(runner)
+        self._write_of(runner)
 
     def report(self, report: BatchReport, results: Sequence[ItemResult], failed_as_a_whole: bool) -> None:
         """Write the last progress."""
         run_logger().info("%s", _line(report))
-        self._write(started=report.started, sandboxes=report.sandboxes)
+        self._write(sandboxes=max(self._before.sandboxes, report.sandboxes))
+
+    def _write_of(self, runner: Runner | Shards) -> None:
+        self._write(done=runner.done, failed=runner.failed, started=self._before.started + runner.started)
 
     def _write(self, **changes: int) -> None:
         self._progress = replace(self._progress, beat=time.time_ns(), **changes)

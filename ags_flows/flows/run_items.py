@@ -128,7 +128,7 @@ def do_batch(
     reference = tool if tool is not None else config.tool_id
     if not reference and order is None:
         raise ConfigurationError("No tool is given.", hint="Give a ToolSpec, a tool's name, or AGSConfig(tool_id=...).")
-    place = place_of(work, read.source, options)
+    place = place_of(read, work, options)
     run = enclosing_run()
     batch = _Batch(read, work, options, config, place)
     runners: list[Runner] = []
@@ -145,7 +145,10 @@ def do_batch(
     ):
         ledger = Ledger(place.storage, read.all, batch.identity(), claim.check)
         observer = observer or Observer(read.all, options.task_runs)
+        if not read.is_slice:
+            ledger.refuse_other_items()
         ledger.prepare()
+        log_unlisted(len(ledger.unlisted), place.storage)
         if ledger.resumed:
             run_logger().info("%d of %d items were done before", len(ledger.resumed), len(read.all))
         made = BatchTool(config, reference, options.delete_tool)
@@ -155,6 +158,8 @@ def do_batch(
             runner = Runner(plan, pool, ledger, run_logger())
             runners.append(runner)
             observer.announce(runner.done)
+            # The location may have been lost while the tool was made.
+            claim.check()
             runner.start()
             observer.watch(runner)
             report = batch.report(ledger, pool)
@@ -162,7 +167,7 @@ def do_batch(
             lost = claim.lost
             # What an interruption asked for comes before the error that it caused.
             ending = interruption.ending or ending_of(lost or error, run)
-            if isinstance(error, ResultsError):
+            if interruption.ending is None and isinstance(lost or error, ResultsError):
                 # A retry may find the results again, and what is done in the sandboxes.
                 ending = "crashed"
             elif ending == "crashed" and options.on_crash == "stop":
@@ -237,6 +242,7 @@ class _Batch:
             failed=ledger.count("failed"),
             duplicates=self._read.duplicates,
             resumed=len(ledger.resumed),
+            unlisted=len(ledger.unlisted),
             failures=tuple(ledger.shown("failed")[:SHOWN_FAILURES]),
             results=ledger.write_results(),
             sandboxes=pool.most,
@@ -312,7 +318,21 @@ def identity_of(read: Items, work: Work, options: BatchOptions, shards: int = 0)
     parts += [f"of {read.source}"] if read.source else []
     parts += [f"in {shards} shards"] if shards else []
     parts += [f"as step {options.step!r}"] if options.step else []
-    return Identity(digest(work.does, options.step, str(shards)), work.version, " ".join(parts))
+    # The content of files takes long to read.
+    items = sorted([item.key, "" if item.path else item.version] for item in read.all)
+    does = digest(work.does, options.step, str(shards))
+    return Identity(does, work.version, " ".join(parts), fingerprint(items))
+
+
+def log_unlisted(count: int, storage: Storage) -> None:
+    """Log how many recorded items are not among the items of the batch."""
+    if count:
+        run_logger().warning(
+            "%d items that are recorded in %s are not among the items of this batch: they stay recorded there, and are "
+            "not in its results.",
+            count,
+            storage.where(""),
+        )
 
 
 def may_fail(read: Items, options: BatchOptions) -> int:
@@ -320,15 +340,16 @@ def may_fail(read: Items, options: BatchOptions) -> int:
     return math.floor(round(options.fail_above * len(read.all), 6))
 
 
-def place_of(work: Work, source: str, options: BatchOptions) -> BatchPlace:
+def place_of(read: Items, work: Work, options: BatchOptions) -> BatchPlace:
     """Return where a batch is kept, and its execution. Its place is what it does: another batch has another one."""
     base = current_execution().rooted()
-    does = fingerprint([work.does, source, options.step])
+    does = fingerprint([work.does, read.source, options.step])
     execution = replace(base, place=base.place.within("run_items", does))
     step, results = execution.step("run_items", {}), options.results
     storage = storage_for(results)
     if results is None:
-        storage, number = location_of(storage, step)
+        identity = identity_of(read, work, options)
+        storage, number = location_of(storage, step, lambda found: identity.fit(found, read.all))
         location = str(number)
     else:
         location = str(results) if isinstance(results, (str, Path)) else storage.where("")

@@ -16,7 +16,7 @@ from ags_flows.batch.items import Items
 from ags_flows.batch.ledger import Ledger
 from ags_flows.batch.shards import Shards, started
 from ags_flows.batch.slices import Slice, sliced
-from ags_flows.batch.storage import RESULTS, Storage, repeated
+from ags_flows.batch.storage import RESULTS, ResultsError, Storage, repeated
 from ags_flows.batch.work import Work
 from ags_flows.blocks import AGSConfig
 from ags_flows.cloud.pace import PacedControlPlane
@@ -28,6 +28,7 @@ from ags_flows.flows.run_items import (
     BatchTool,
     failure_of,
     identity_of,
+    log_unlisted,
     may_fail,
     place_of,
 )
@@ -80,15 +81,18 @@ def do_shards(
     reference = tool if tool is not None else here.tool_id
     if not reference:
         raise ConfigurationError("No tool is given.", hint="Give a ToolSpec, a tool's name, or AGSConfig(tool_id=...).")
-    begun, place = time.monotonic(), place_of(work, read.source, options)
+    begun, place = time.monotonic(), place_of(read, work, options)
     identity = identity_of(read, work, options, sharding.shards)
     with claimed(place.storage, place.holder, run_logger(), lambda: None) as claim:
         identity.check(place.storage)
         slices = sliced(read.all, sharding.shards, _location(options.results))
-        before = sum(len(_results(part, work, options)) for part in slices)
+        before = _checked(slices, work, options)
+        unlisted = sum(len(ledger.unlisted) for ledger in before)
+        log_unlisted(unlisted, place.storage)
+        resumed = sum(len(ledger.resumed) for ledger in before)
         observer = Observer(read.all, "none")
         made = BatchTool(here, reference, options.delete_tool)
-        shards = Shards([], 0, run_logger())
+        shards, watching = Shards([], 0, run_logger()), False
         try:
             parameters = {
                 "work": sharding.settings,
@@ -98,11 +102,11 @@ def do_shards(
                 "on_crash": options.on_crash,
             }
             identity.record(place.storage)
-            observer.announce(before)
+            observer.announce(resumed)
             # Of this flow run: a retry finds the runs that it started, another run starts its own.
             key = digest(place.execution.frames[0].id, *place.execution.place.path)
             # What was started is cancelled, also if the start of a later shard fails.
-            shards = Shards([], may_fail(read, options), run_logger(), claim.check)
+            shards = Shards([], may_fail(read, options), run_logger(), lambda: repeated(place.storage, claim.check))
             for part in slices:
                 part.write()
                 shard = started(
@@ -115,17 +119,26 @@ def do_shards(
                 )
                 shards.add(shard)
                 shard.prepare()
+            watching = True
             observer.watch(shards)
         except BaseException as error:
             ending = ending_of(claim.lost or error)
+            if watching and isinstance(claim.lost or error, ResultsError):
+                # The shards go on: a retry may find the results again.
+                ending = "crashed"
             _end(shards, made, "cancelled" if ending == "crashed" and options.on_crash == "stop" else ending)
             raise
         _end(shards, made, "completed")
         report, shown = _merge(read, slices, work, options, place.storage)
-    most, begun_sandboxes = shards.totals
     seconds = round(time.monotonic() - begun, 3)
     report = report.model_copy(
-        update={"resumed": before, "sandboxes": most, "started": begun_sandboxes, "seconds": seconds}
+        update={
+            "resumed": resumed,
+            "unlisted": unlisted,
+            "sandboxes": shards.most,
+            "started": shards.started,
+            "seconds": seconds,
+        }
     )
     failed = report.failed > may_fail(read, options) or report.succeeded + report.failed < report.items
     observer.report(report, shown, failed)
@@ -147,12 +160,8 @@ def _merge(
     read: Items, slices: list[Slice], work: Work, options: BatchOptions, storage: Storage
 ) -> tuple[BatchReport, list[ItemResult]]:
     """Write the results of all shards in the order of the items; return the report, and the results to show."""
-    merged: dict[int, ItemResult] = {}
-    for part in slices:
-        for result in _results(part, work, options):
-            position = part.positions[result.index]
-            merged[position] = result.model_copy(update={"index": position})
-    ordered = [merged[position] for position in sorted(merged)]
+    merged = [result for part in slices for result in _ledger(part, work, options).results()]
+    ordered = sorted(merged, key=lambda result: result.index)
     lines = b"".join(result.model_dump_json().encode() + b"\n" for result in ordered)
     repeated(storage, lambda: storage.write(RESULTS, lines))
     failures = [result for result in ordered if result.status == "failed"]
@@ -167,10 +176,23 @@ def _merge(
     return report, [*failures, *(result for result in ordered if result.status == "ok")]
 
 
-def _results(part: Slice, work: Work, options: BatchOptions) -> list[ItemResult]:
-    """Return the recorded results of a shard."""
+def _ledger(part: Slice, work: Work, options: BatchOptions) -> Ledger:
+    """Return the record of a shard."""
     identity = identity_of(Items(part.items, source=part.location), work, options)
-    return list(Ledger(part.storage, part.items, identity).results())
+    return Ledger(part.storage, part.items, identity)
+
+
+def _checked(slices: list[Slice], work: Work, options: BatchOptions) -> list[Ledger]:
+    """Return the records of all shards before they begin.
+
+    Raises:
+        ConfigurationError: They are of other items alone.
+    """
+    ledgers = [_ledger(part, work, options) for part in slices]
+    if not any(ledger.knows_items for ledger in ledgers):
+        for ledger in ledgers:
+            ledger.refuse_other_items()
+    return ledgers
 
 
 def _options(options: BatchOptions, config: AGSConfig, shards: int) -> dict[str, Any]:

@@ -91,7 +91,8 @@ class BatchReport(Value):
         succeeded: Number of items that succeeded.
         failed: Number of items that failed.
         duplicates: Number of items that were equal to an earlier one. Each different item is executed once.
-        resumed: Number of items whose results are from an earlier, interrupted attempt.
+        resumed: Number of items that succeeded in an earlier attempt, or in an earlier run with the same `results`.
+        unlisted: Number of items that are recorded at `results` and are not among the items.
         failures: The first failed items. `results` has all of them.
         results: Path or URL of the results: JSON Lines in the order of the items.
         sandboxes: Maximum number of sandboxes that ran concurrently.
@@ -99,13 +100,14 @@ class BatchReport(Value):
         seconds: Duration of the batch.
     """
 
-    MEASURED = frozenset({"seconds", "resumed", "sandboxes", "started"})
+    MEASURED = frozenset({"seconds", "resumed", "unlisted", "sandboxes", "started"})
 
     items: int
     succeeded: int
     failed: int
     duplicates: int = 0
     resumed: int = 0
+    unlisted: int = 0
     failures: tuple[ItemResult, ...] = Field(default=())
     results: str = ""
     sandboxes: int = 0

@@ -1,5 +1,6 @@
 import json
 import logging
+import shutil
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -10,9 +11,14 @@ from prefect.filesystems import LocalFileSystem
 
 from ags_flows.batch import claim
 from ags_flows.batch.claim import CLAIM, claimed, location_of
-from ags_flows.batch.storage import DirectoryStorage, PrefectStorage
-from ags_flows.errors import ConfigurationError, ConflictError, SupersededError
+from ags_flows.batch.items import Items, read_items
+from ags_flows.batch.ledger import Ledger
+from ags_flows.batch.storage import DirectoryStorage, PrefectStorage, ResultsGoneError
+from ags_flows.batch.work import Work
+from ags_flows.errors import ConfigurationError, ConflictError, SupersededError, WaitCancelledError
 from ags_flows.flows import run_items
+from ags_flows.flows.run_items import identity_of
+from ags_flows.models import BatchOptions, ItemResult
 from ags_flows.ownership import Frame, Holder
 from ags_flows.run.holder import Execution
 
@@ -136,14 +142,32 @@ def test_a_run_that_lost_its_claim_is_interrupted_and_leaves_it_to_the_other(sto
     assert held(storage)["holder"] == str(who) and held(storage)["ended"] is False
 
 
-def test_a_process_that_was_suspended_looks_before_its_next_record(storage, monkeypatch):
+def test_a_take_over_is_noticed_before_the_next_record(storage):
     with hold(storage, holder("one")) as mine:
         mine.check()
         written(storage, holder("two"))
-        mine.check()
-        monkeypatch.setattr(mine, "_renewed", time.monotonic() - claim.LOST)
+        time.sleep(claim.FRESH)
         with pytest.raises(ConflictError, match="another run"):
             mine.check()
+
+
+def test_a_location_that_was_deleted_is_not_used_again(tmp_path):
+    location, lost = tmp_path / "batch", threading.Event()
+    with hold(DirectoryStorage(location), holder("one"), lost.set) as mine:
+        shutil.rmtree(location)
+        assert lost.wait(10)
+        with pytest.raises(ResultsGoneError, match=f"{location} was deleted"):
+            mine.check()
+    assert not location.exists()
+
+
+def test_a_thread_that_ends_after_its_batch_records_nothing(storage):
+    with hold(storage, holder("one")) as mine:
+        pass
+    time.sleep(claim.FRESH)
+    with pytest.raises(WaitCancelledError):
+        mine.check()
+    assert held(storage)["ended"] is True
 
 
 def test_a_run_that_loses_its_location_stops_and_leaves_no_sandbox(ags_config, tmp_path, monkeypatch):
@@ -172,18 +196,40 @@ def test_a_run_that_loses_its_location_stops_and_leaves_no_sandbox(ags_config, t
     assert not [one for one in ags_config.control_plane().list_instances() if one.status == "RUNNING"]
 
 
-def test_equal_batches_of_a_run_have_separate_locations_which_a_retry_finds(storage):
-    def step(attempt):
-        return Execution((Frame("flow", "run", attempt),)).step("run_items", {})
+def step(attempt):
+    return Execution((Frame("flow", "run", attempt),)).step("run_items", {})
 
-    numbers = []
-    for attempt in (1, 2):
-        for _ in range(2):
-            location, number = location_of(storage, made := step(attempt))
-            numbers.append(number)
-            with hold(location, made.holder):
-                pass
+
+def begin(storage, made, *keys, done=()):
+    """Begin a batch without `results=`, do some of its items, and return the number of its location."""
+    items = read_items(keys).all
+    identity = identity_of(Items(items), Work(command="true"), BatchOptions())
+    location, number = location_of(storage, made, lambda found: identity.fit(found, items))
+    with hold(location, made.holder) as mine:
+        ledger = Ledger(location, items, identity, mine.check)
+        ledger.refuse_other_items()
+        ledger.prepare()
+        ledger.begin([(item, 1) for item in items if item.key in done], "sandbox")
+        ledger.finish([(one, ItemResult(key=one.key, index=0, status="ok")) for one in items if one.key in done])
+    return number
+
+
+def test_equal_batches_of_a_run_have_separate_locations_which_a_retry_finds(storage):
+    numbers = [begin(storage, step(attempt), "a") for attempt in (1, 2) for _ in range(2)]
     assert numbers == [0, 1, 0, 1]
+
+
+def test_equal_batches_that_begin_in_another_order_find_their_own_locations(storage):
+    first = [begin(storage, step(1), *keys, done=keys[:1]) for keys in ("abc", "cde", "xyz")]
+    assert first == [0, 1, 2]
+    second = [begin(storage, step(2), *keys, done=keys[:1]) for keys in ("xyz", "cde", "abc")]
+    assert second == [2, 1, 0]
+
+
+def test_a_batch_whose_list_has_changed_shares_no_location_with_other_items(storage):
+    assert [begin(storage, step(1), *keys, done=keys) for keys in ("ab", "cd")] == [0, 1]
+    # A longer list goes on where it was; one that lacks recorded items has a new location.
+    assert [begin(storage, step(2), *keys, done=keys) for keys in ("xcd", "b", "ab")] == [1, 2, 0]
 
 
 def test_a_location_that_cannot_be_used_is_reported():

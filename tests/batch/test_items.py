@@ -3,7 +3,9 @@ import os
 import pytest
 
 from ags_flows.batch.items import read_items
+from ags_flows.batch.work import Work
 from ags_flows.errors import ConfigurationError
+from ags_flows.flows.run_items import checked_items
 
 
 def test_items_are_known_by_their_key_or_by_what_they_are():
@@ -113,3 +115,9 @@ def test_lines_that_cannot_be_used_are_named(tmp_path, content, message):
     (tmp_path / "items.jsonl").write_bytes(content)
     with pytest.raises(ConfigurationError, match=message):
         read_items(tmp_path / "items.jsonl")
+
+
+def test_an_item_of_a_file_that_no_command_can_get_is_named_by_its_line(tmp_path):
+    (tmp_path / "items.jsonl").write_text('{"id": "a"}\n\n{"id": "b", "text": "x\\u0000"}\n')
+    with pytest.raises(ConfigurationError, match=r"items\.jsonl, line 3, key 'b' .field 'text'., has the character"):
+        checked_items(tmp_path / "items.jsonl", Work(command="true"))

@@ -1,3 +1,5 @@
+import sys
+
 import pytest
 from prefect.filesystems import LocalFileSystem, RemoteFileSystem
 
@@ -91,8 +93,42 @@ def test_the_location_of_a_batch_of_other_items_is_refused(storage):
     first = Ledger(storage(), ITEMS, WORK)
     first.prepare()
     finish(first, ITEMS[0])
+    other = Ledger(storage(), read_items(["a", "b"]).all, Identity("count", "count", "command add for 2 items"))
     with pytest.raises(ConfigurationError, match="another batch.*250 items, with the item 'item-0'.*Here: command add"):
-        Ledger(storage(), read_items(["a", "b"]).all, Identity("count", "count", "command add for 2 items"))
+        other.refuse_other_items()
+
+
+def test_recorded_items_that_are_not_in_a_shorter_list_are_counted(storage):
+    first = Ledger(storage(), ITEMS, WORK)
+    first.prepare()
+    finish(first, *ITEMS)
+    for _ in range(2):
+        shorter = Ledger(storage(), ITEMS[:40], WORK)
+        shorter.refuse_other_items()
+        shorter.prepare()
+        assert (len(shorter.resumed), len(shorter.unlisted)) == (40, 210)
+        assert len(list(shorter.results())) == 40
+
+
+def test_the_latest_record_of_an_item_counts_wherever_the_item_is_in_the_list(storage):
+    def listed(*first):
+        return read_items([*first, *(f"new-{number}" for number in range(150)), "moved"]).all
+
+    first = Ledger(storage(), listed(), WORK)
+    first.prepare()
+    first.begin([(listed()[-1], 1)], "sandbox-1")
+    first.finish([(listed()[-1], ItemResult(key="moved", index=150, status="failed", error="no"))])
+    second = Ledger(storage(), listed("moved"), WORK)
+    assert (second.status, second.attempts["moved"]) == ({"moved": "failed"}, 1)
+    second.prepare()
+    second.begin([(listed("moved")[0], 2)], "sandbox-2")
+    third = Ledger(storage(), listed("moved"), WORK)
+    assert third.begun == {"moved": Begun("sandbox-2", 2)}
+    finish(third, listed("moved")[0])
+    for items in (listed("moved"), listed()):
+        again = Ledger(storage(), items, WORK)
+        assert (again.resumed, again.begun) == ({"moved"}, {})
+        assert [(one.key, one.status) for one in again.results()] == [("moved", "ok")]
 
 
 def test_the_location_of_other_work_is_refused_with_both_descriptions(storage):
@@ -140,17 +176,19 @@ class Failing(DirectoryStorage):
         super().append(name, content)
 
 
-def test_a_write_that_fails_is_repeated_and_given_up_after_some_attempts(tmp_path, monkeypatch):
-    monkeypatch.setattr("ags_flows.batch.ledger.BACKOFF", Backoff(attempts=3, first_pause=0.01))
+def test_a_write_that_fails_is_repeated_and_given_up_after_a_while(tmp_path, monkeypatch):
+    monkeypatch.setattr(storages, "PATIENCE", 1.0)
     storage = Failing(tmp_path)
     ledger = Ledger(storage, ITEMS, WORK)
     storage.failures = 2
     finish(ledger, ITEMS[0])
     assert Ledger(DirectoryStorage(tmp_path), ITEMS, WORK).resumed == {"item-0"}
-    storage.failures = 3
+    storage.failures = sys.maxsize
     with pytest.raises(ResultsError, match="503 SlowDown"):
         finish(ledger, ITEMS[1])
-    finish(ledger, ITEMS[2])
+    # What was written in part counts as never written.
+    again = Ledger(DirectoryStorage(tmp_path), ITEMS, WORK)
+    finish(again, ITEMS[2])
     assert Ledger(DirectoryStorage(tmp_path), ITEMS, WORK).resumed == {"item-0", "item-2"}
 
 

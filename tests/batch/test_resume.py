@@ -4,57 +4,18 @@ import json
 import sys
 import threading
 import time
-import uuid
 
 import pytest
 from prefect.exceptions import TerminationSignal
 
 from ags_flows.batch import runner as runners
 from ags_flows.batch.storage import DirectoryStorage, ResultsError
-from ags_flows.cloud.retry import Backoff
 from ags_flows.errors import UnreachableError
 from ags_flows.flows import run_items
 from ags_flows.lifecycle import open_sandbox
 from ags_flows.lifecycle.waiting import wait_instance_status
-from ags_flows.ownership import LIVE, Frame, Owner
-from ags_flows.run.holder import Execution, acting_as
 
 MODULE = sys.modules["ags_flows.flows.run_items"]
-
-
-@pytest.fixture
-def attempt():
-    """Return a function: `with attempt(2):` makes the batches of the block those of the second attempt of one run."""
-    root = uuid.uuid4().hex
-    return lambda number: acting_as(Execution(frames=(Frame("flow", root, number),), owner=Owner("run-1")))
-
-
-@pytest.fixture
-def dies(monkeypatch):
-    """Return a function that makes the next batch die when a condition holds for its runner."""
-    watch = MODULE.Observer.watch
-
-    def arrange(condition, error=None, ending="crashed"):
-        def killed(self, runner):
-            while not condition(runner):
-                assert not runner.wait(0.02), "the batch was over too soon"
-            monkeypatch.setattr(MODULE.Observer, "watch", watch)
-            raise error or TerminationSignal(signal=15)
-
-        monkeypatch.setattr(MODULE.Observer, "watch", killed)
-        # Outside of a flow run a SIGTERM counts as a cancellation, since nothing retries it.
-        deaths = (TerminationSignal,)
-        real = sys.modules["ags_flows.run.outcome"].ending_of
-        monkeypatch.setattr(
-            MODULE, "ending_of", lambda found, *more: ending if isinstance(found, deaths) else real(found, *more)
-        )
-
-    return arrange
-
-
-@pytest.fixture
-def live(ags_config):
-    return lambda: [one for one in ags_config.control_plane().list_instances() if one.status in LIVE]
 
 
 def lines(directory):
@@ -207,7 +168,7 @@ def test_results_that_cannot_be_written_leave_the_sandboxes_to_a_retry(
                 raise OSError(28, "No space left on device")
             super().append(name, content)
 
-    monkeypatch.setattr("ags_flows.batch.ledger.BACKOFF", Backoff(attempts=2, first_pause=0.01))
+    monkeypatch.setattr("ags_flows.batch.storage.PATIENCE", 0.5)
     command, storage = 'echo "$ITEM" >> ran; cat ran', Full(tmp_path)
     options = {"command": command, "tool": "base", "sandboxes": 1, "results": storage, "config": ags_config}
     storage.failing = True

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -44,7 +45,7 @@ def test_an_item_that_no_command_can_get_is_named_before_anything_starts(
     ags_emulator, ags_config, tmp_path, item, told
 ):
     before = ags_emulator.overview()["requests"]
-    with pytest.raises(ConfigurationError, match=f"^items: item 1, .*{told}"):
+    with pytest.raises(ConfigurationError, match=f"^items: item 1, key .*{told}"):
         run_items(["good", item], command="true", tool="base", results=tmp_path, config=ags_config)
     assert ags_emulator.overview()["requests"] == before
 
@@ -81,6 +82,30 @@ def add(number, sandbox, item):
 )
 def test_functions_that_do_something_else_are_other_work(one, other):
     assert Work(function=one).does == Work(function=one).does != Work(function=other).does
+
+
+class Rate:
+    def __init__(self, number):
+        self.number = number
+
+
+def test_partial_functions_with_other_objects_are_other_work():
+    one, other = (functools.partial(add, Rate(number)) for number in (1, 2))
+    assert Work(function=one).does == Work(function=functools.partial(add, Rate(1))).does != Work(function=other).does
+
+
+def test_a_partial_function_whose_argument_cannot_be_compared_is_refused(ags_emulator, ags_config, tmp_path):
+    function, before = functools.partial(add, threading.Lock()), ags_emulator.overview()["requests"]
+    with pytest.raises(ConfigurationError, match="a partial .*:add has an argument that is not the same in each"):
+        run_items(["a"], function, tool="base", results=tmp_path, config=ags_config)
+    assert ags_emulator.overview()["requests"] == before
+
+
+@pytest.mark.parametrize("value", [float("nan"), {"deep": [float("inf")]}])
+def test_a_result_that_json_has_no_form_for_fails_its_item(ags_config, tmp_path, value):
+    options = {"tool": "base", "fail_above": 1.0, "results": tmp_path, "config": ags_config}
+    report = run_items(["a"], lambda sandbox, item: value, **options)
+    assert "is not JSON: Out of range float values" in report.failures[0].error
 
 
 def test_a_lambda_is_the_same_work_in_every_process():

@@ -124,8 +124,8 @@ def test_items_are_data_for_prefect_too(ags_config, tmp_path):
     ("items", "message"),
     [
         ([{"id": "a", "n": float("nan")}], "item 0 is not JSON .key 'a', field 'n'."),
-        ([{"id": "a", "text": "x\0y"}], "item 0, 'a' .field 'text'., has the character U.0000"),
-        (["ok", "x\0y"], "item 1, 'x.x00y', has the character"),
+        ([{"id": "a", "text": "x\0y"}], "item 0, key 'a' .field 'text'., has the character U.0000"),
+        (["ok", "x\0y"], "item 1, key 'x.x00y', has the character"),
     ],
 )
 def test_items_that_no_command_can_get_are_refused(ags_config, tmp_path, items, message):

@@ -111,7 +111,7 @@ def test_a_shard_that_is_lost_is_executed_again_and_the_parent_merges_all(
     monkeypatch.setattr(module, "SETTLED", 3.0)
     first = served()
     items = [{"id": f"n{number}", "code": int(number == 7)} for number in range(12)]
-    command = 'echo "$ITEM_ID" >> ran; sleep 1; echo "$ITEM_ID"; sort ran | uniq -d; exit "$ITEM_CODE"'
+    command = 'echo "$ITEM_ID" >> ran; sleep 1; echo "n$ITEM_INDEX"; sort ran | uniq -d; exit "$ITEM_CODE"'
     states = []
     batch = threading.Thread(target=lambda: states.append(sharded(tmp_path / "out", items, command)))
     batch.start()
@@ -146,8 +146,10 @@ def test_a_shard_that_is_lost_is_executed_again_and_the_parent_merges_all(
         keys = sorted(one.key for one in client.read_artifacts(artifact_filter=ours))
     assert keys == ["batch-progress", "batch-results"]
     assert report.resumed == 0
+    # Those too that the lost executions of a shard had started; what they left is taken over.
+    assert report.started == 2
     again = sharded(tmp_path / "out", items, command).result()
-    assert (again.resumed, again.succeeded, again.failed) == (12, 11, 1)
+    assert (again.resumed, again.succeeded, again.failed) == (11, 11, 1)
 
 
 def test_slices_hold_each_item_once_and_a_list_that_grows_leaves_items_where_they_are(tmp_path):
@@ -157,17 +159,21 @@ def test_slices_hold_each_item_once_and_a_list_that_grows_leaves_items_where_the
     assert sorted(item.key for part in first for item in part.items) == sorted(item.key for item in few)
     where = {item.key: part.number for part in second for item in part.items}
     assert all(where[item.key] == part.number for part in first for item in part.items)
-    for part in second:
-        assert [more[position].key for position in part.positions] == [item.key for item in part.items]
+    # They keep their indexes in the whole list.
+    assert all(more[item.index] is item for part in second for item in part.items)
 
 
-def test_a_shard_reads_what_the_parent_wrote(tmp_path):
+def test_a_shard_reads_what_the_parent_wrote_and_no_file(tmp_path):
     (tmp_path / "in").mkdir()
-    (tmp_path / "in" / "a").write_text("x")
+    file = tmp_path / "in" / "a"
+    file.write_text("x")
     for source in (tmp_path / "in", [{"id": "\u00e9", "$ref": {"a": [1, None]}}]):
         [part] = sliced(read_items(source).all, 1, str(tmp_path / "out"))
         part.write()
-        assert items_at(part.location).all == part.items
+        file.unlink(missing_ok=True)
+        found = items_at(part.location)
+        assert (found.all, found.is_slice) == (part.items, True)
+        assert [item.version for item in found.all] == [item.version for item in part.items]
 
 
 def test_a_machine_that_does_not_share_the_results_is_named(tmp_path):

@@ -1,0 +1,48 @@
+"""Attempts at batches: each one is simulated in this process."""
+
+import importlib
+import sys
+import uuid
+
+import pytest
+from prefect.exceptions import TerminationSignal
+
+from ags_flows.ownership import LIVE, Frame, Owner
+from ags_flows.run.holder import Execution, acting_as
+
+MODULE = importlib.import_module("ags_flows.flows.run_items")
+
+
+@pytest.fixture
+def attempt():
+    """Return a function: `with attempt(2):` makes the batches of the block those of the second attempt of one run."""
+    root = uuid.uuid4().hex
+    return lambda number: acting_as(Execution(frames=(Frame("flow", root, number),), owner=Owner("run-1")))
+
+
+@pytest.fixture
+def dies(monkeypatch):
+    """Return a function that makes the next batch die when a condition holds for its runner."""
+    watch = MODULE.Observer.watch
+
+    def arrange(condition, error=None, ending="crashed"):
+        def killed(self, runner):
+            while not condition(runner):
+                assert not runner.wait(0.02), "the batch was over too soon"
+            monkeypatch.setattr(MODULE.Observer, "watch", watch)
+            raise error or TerminationSignal(signal=15)
+
+        monkeypatch.setattr(MODULE.Observer, "watch", killed)
+        # Outside of a flow run a SIGTERM counts as a cancellation, since nothing retries it.
+        deaths = (TerminationSignal,)
+        real = sys.modules["ags_flows.run.outcome"].ending_of
+        monkeypatch.setattr(
+            MODULE, "ending_of", lambda found, *more: ending if isinstance(found, deaths) else real(found, *more)
+        )
+
+    return arrange
+
+
+@pytest.fixture
+def live(ags_config):
+    return lambda: [one for one in ags_config.control_plane().list_instances() if one.status in LIVE]

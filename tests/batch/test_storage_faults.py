@@ -1,0 +1,99 @@
+"""Batches whose results location fails or vanishes while they are at work."""
+
+import json
+import shutil
+import threading
+import time
+
+import pytest
+
+from ags_flows.batch import storage as storages
+from ags_flows.batch.storage import DirectoryStorage, ResultsError
+from ags_flows.flows import run_items
+
+
+class Failing(DirectoryStorage):
+    """A directory that can be written to until `fails`."""
+
+    fails = False
+
+    def append(self, name, content):
+        if self.fails:
+            raise OSError("503 SlowDown")
+        super().append(name, content)
+
+    def write(self, name, content):
+        if self.fails:
+            raise OSError("503 SlowDown")
+        super().write(name, content)
+
+
+def lines(directory):
+    return {line["key"]: line for line in map(json.loads, (directory / "results.jsonl").read_text().splitlines())}
+
+
+@pytest.mark.parametrize("what", ["command", "function"])
+def test_a_location_that_fails_in_the_middle_is_given_up_once_and_leaves_all_to_the_retry(
+    ags_config, tmp_path, attempt, live, monkeypatch, what
+):
+    monkeypatch.setattr(storages, "PATIENCE", 1.5)
+    storage, items = Failing(tmp_path), [str(number) for number in range(8)]
+    command = 'echo "$ITEM" >> ran; case $ITEM in [0-3]) sleep 0.5 ;; *) sleep 4 ;; esac; sort -n ran'
+
+    def work(sandbox, item):
+        return sandbox.run(command, env={"ITEM": item}).stdout
+
+    options = {"tool": "base", "sandboxes": 4, "results": storage, "config": ags_config, "task_runs": "none"}
+    options |= {"command": command} if what == "command" else {"function": work}
+    failed_at = []
+
+    def fail_when_four_are_done():
+        part = tmp_path / "ledger-00000.jsonl"
+        while not part.exists() or part.read_text().count('"begun"') < 8:
+            time.sleep(0.02)
+        storage.fails = True
+        failed_at.append(time.monotonic())
+
+    failing = threading.Thread(target=fail_when_four_are_done)
+    failing.start()
+    with attempt(1), pytest.raises(ResultsError, match="503 SlowDown"):
+        run_items(items, **options)
+    failing.join()
+    # The items need four seconds before the first result cannot be recorded.
+    assert time.monotonic() - failed_at[0] < 4 + 1.5 + 4
+    assert len(live()) == 4
+    storage.fails = False
+    with attempt(2):
+        report = run_items(items, **options)
+    assert (report.succeeded, report.started) == (8, 0)
+    ran = [(line["stdout"] or line["value"]).split() for line in lines(tmp_path).values()]
+    assert all(len(set(found)) == len(found) for found in ran)
+    assert not live()
+
+
+@pytest.mark.parametrize("what", ["the directory", "a part"])
+def test_results_that_are_deleted_in_the_middle_are_an_error_that_names_them(ags_config, tmp_path, attempt, what):
+    location, items = tmp_path / "out", [str(number) for number in range(6)]
+    options = {"tool": "base", "sandboxes": 1, "results": location, "config": ags_config}
+    deleted = []
+
+    def work(sandbox, item):
+        if item == "3" and not deleted:
+            deleted.append(item)
+            shutil.rmtree(location) if what == "the directory" else (location / "ledger-00000.jsonl").unlink()
+        return item
+
+    with attempt(1), pytest.raises(ResultsError, match=f"{location}.*deleted while the batch was at work"):
+        run_items(items, work, **options)
+    with attempt(2):
+        report = run_items(items, work, **options)
+    assert report.succeeded == len(lines(location)) == 6
+
+
+def test_items_that_are_not_in_the_list_any_more_are_reported(ags_config, tmp_path, caplog):
+    options = {"command": "true", "tool": "base", "results": tmp_path, "config": ags_config}
+    run_items(list("abc"), **options)
+    report = run_items(["b", "d"], **options)
+    assert (report.succeeded, report.resumed, report.unlisted) == (2, 1, 2)
+    assert "2 items that are recorded in" in caplog.text
+    assert list(lines(tmp_path)) == ["b", "d"]
