@@ -158,10 +158,10 @@ class ShardObserver(Observer):
 
     def watch(self, runner: Runner | Shards) -> None:
         """Return when the shard is over."""
-        written = time.monotonic()
+        written, started = time.monotonic(), 0
         while not runner.wait(POLL):
-            if time.monotonic() - written >= UPDATE_EVERY:
-                written = time.monotonic()
+            if time.monotonic() - written >= UPDATE_EVERY or runner.started != started:
+                written, started = time.monotonic(), runner.started
                 self._write_of(runner)
         self._write_of(runner)
 
