@@ -58,7 +58,7 @@ def test_a_batch_in_four_shards_survives_the_loss_of_one_of_two_workers(larger_s
     # Each item returns which items have run twice in its sandbox.
     command = 'echo "$ITEM" >> ran; sleep 0.5; sort ran | uniq -d'
     parameters = {"items": items, "command": command, "sandboxes": 8, "shards": 4, "results": str(tmp_path)}
-    run = stage.start("run-batch/nightly", tool="base", **parameters)
+    run = stage.start("run-batch/nightly-batch", tool="base", **parameters)
 
     def results():
         return [part.read_text().count('"result"') for part in tmp_path.glob("shard-*/ledger-*")]
