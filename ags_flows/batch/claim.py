@@ -152,10 +152,10 @@ class Claim:
 
     def end(self) -> None:
         """Give the claim up. Its holder stays recorded: see `location_of`."""
+        # A thread of the batch that ends later records nothing any more.
+        self.lost = self.lost or WaitCancelledError("The batch has ended.")
         try:
             with self._renewing:
-                # A thread of the batch that ends later records nothing any more.
-                self.lost = self.lost or WaitCancelledError("The batch has ended.")
                 if _parsed(self._storage.read(CLAIM)).get("token") == self._token:
                     self._write(ended=True)
         except Exception as error:  # noqa: BLE001 - each store raises other errors

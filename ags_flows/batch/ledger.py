@@ -99,7 +99,7 @@ class Identity:
 
 @dataclass(frozen=True)
 class Recorded:
-    """What the first record of a location says. All is empty in a new location.
+    """The first record of a location. All is empty in a new one.
 
     Attributes:
         does: See `Identity`.

@@ -250,6 +250,8 @@ def _summary(report: BatchReport, shown: int) -> str:
     lines = [f"**{_line(report)}** ({report.items_per_second:.1f} items a second)", ""]
     if report.duplicates:
         lines.append(f"- {report.duplicates:,} items were given more than once, and done once")
+    if report.unlisted:
+        lines.append(f"- {report.unlisted:,} recorded items are not among the items, and not in the results")
     classes: dict[str, int] = {}
     for one in report.failures:
         classes[one.error_class] = classes.get(one.error_class, 0) + 1

@@ -75,6 +75,17 @@ def test_an_item_that_was_begun_is_found_after_the_list_has_grown(ags_config, tm
     assert {key: line["stdout"].split().count(key) for key, line in lines(tmp_path / "out").items()} == {"a": 1, "m": 1}
 
 
+def test_equal_batches_of_a_run_may_begin_in_another_order_in_a_retry(ags_config, attempt):
+    lists = [list("abc"), list("cde"), list("xyz")]
+    options = {"command": 'echo "$ITEM"', "tool": "base", "sandboxes": 1, "config": ags_config}
+    with attempt(1):
+        first = [run_items(items, **options) for items in lists]
+    with attempt(2):
+        second = [run_items(items, **options) for items in reversed(lists)]
+    assert [report.resumed for report in second] == [3, 3, 3]
+    assert [report.results for report in reversed(second)] == [report.results for report in first]
+
+
 def test_ctrl_c_while_sandboxes_start_leaves_no_sandbox_and_no_later_execution(
     ags_emulator, ags_config, tmp_path, dies, live, monkeypatch
 ):
