@@ -75,6 +75,7 @@ def test_an_item_that_was_begun_is_found_after_the_list_has_grown(ags_config, tm
     assert {key: line["stdout"].split().count(key) for key, line in lines(tmp_path / "out").items()} == {"a": 1, "m": 1}
 
 
+@pytest.mark.usefixtures("prefect_server")
 def test_equal_batches_of_a_run_may_begin_in_another_order_in_a_retry(ags_config, attempt):
     lists = [list("abc"), list("cde"), list("xyz")]
     options = {"command": 'echo "$ITEM"', "tool": "base", "sandboxes": 1, "config": ags_config}
