@@ -20,14 +20,11 @@ from ags_flows.errors import AGSFlowsError, ConfigurationError, UnreachableError
 
 RESULTS = "results.jsonl"
 
-BACKOFF = Backoff(attempts=6, first_pause=0.25, longest_pause=10.0)
-"""How a single read or write is repeated that fails while a batch is at work."""
-
 PATIENCE = 30.0
-"""Seconds after the first failure of a text from which on a batch does not repeat its reads and writes any more."""
+"""Seconds after the first failure from which on a batch does not repeat its reads and writes any more."""
 
-SHARED_BACKOFF = Backoff(attempts=None, first_pause=0.25, longest_pause=5.0)
-"""The pauses between the attempts of one thread of a batch."""
+BACKOFF = Backoff(attempts=None, patience=PATIENCE, first_pause=0.25, longest_pause=5.0)
+"""How a read or a write is repeated that fails while a batch is at work."""
 
 FIRST_BACKOFF = Backoff(attempts=3, first_pause=0.1)
 """The same before anything was started: a wrong location is reported within a second."""
@@ -175,8 +172,13 @@ def _is_absent(error: Exception) -> bool:
     )
 
 
-def repeated(storage: Storage, action: Callable[[], R], backoff: Backoff = BACKOFF) -> R:
+def repeated(storage: Storage, action: Callable[[], R], backoff: Backoff | None = None) -> R:
     """Read or write, again and again if it fails: each store raises other errors.
+
+    Args:
+        storage: The results location.
+        action: One attempt.
+        backoff: How often, and with which pauses; by default as while a batch is at work.
 
     Raises:
         ResultsError: It failed to the end.
@@ -190,7 +192,7 @@ def repeated(storage: Storage, action: Callable[[], R], backoff: Backoff = BACKO
         except Exception as error:
             raise _failure(storage, error) from error
 
-    return persistently(act, backoff)
+    return persistently(act, backoff or BACKOFF)
 
 
 class SharedRetries:
@@ -246,7 +248,7 @@ class SharedRetries:
         def is_repeated(error: AGSFlowsError) -> bool:
             return isinstance(error, ResultsError) and error.retryable and not self._given_up.is_set()
 
-        return persistently(act, SHARED_BACKOFF, repeat=is_repeated, sleep=self._pause)
+        return persistently(act, BACKOFF, repeat=is_repeated, sleep=self._pause)
 
     def _pause(self, seconds: float) -> None:
         self._given_up.wait(seconds)

@@ -25,9 +25,11 @@ from prefect.settings import PREFECT_API_URL, PREFECT_HOME
 from prefect.states import Crashed
 
 from ags_flows.batch import shards as module
+from ags_flows.batch import storage as storages
 from ags_flows.batch.items import read_items
 from ags_flows.batch.slices import items_at, sliced
 from ags_flows.batch.storage import ResultsError
+from ags_flows.cloud.retry import Backoff
 from ags_flows.demo.servers import end
 from ags_flows.errors import ConfigurationError
 from ags_flows.flows import run_batch, run_batch_shard, run_items
@@ -228,7 +230,10 @@ UNSERVED = {"shards": 3, "shard_deployment": "run-batch-shard/unserved", "return
 
 
 @pytest.mark.parametrize("taken", [pytest.param("items.jsonl", marks=pytest.mark.long), "progress.json"])
-def test_the_shards_that_were_started_are_cancelled_when_a_later_one_cannot_be(environment, unserved, tmp_path, taken):
+def test_the_shards_that_were_started_are_cancelled_when_a_later_one_cannot_be(
+    environment, unserved, tmp_path, monkeypatch, taken
+):
+    monkeypatch.setattr(storages, "BACKOFF", Backoff(attempts=2, first_pause=0.1))
     # A directory is where a file of the second shard belongs.
     (tmp_path / "shard-0001" / taken).mkdir(parents=True)
     with pytest.raises(ResultsError, match=taken):
@@ -236,6 +241,26 @@ def test_the_shards_that_were_started_are_cancelled_when_a_later_one_cannot_be(e
     runs = unserved()
     assert len(runs) == (1 if taken == "items.jsonl" else 2)
     assert {run.state.type for run in runs} == {StateType.CANCELLED}
+
+
+def test_the_shards_go_on_when_the_results_fail_while_they_are_watched(environment, unserved, tmp_path, monkeypatch):
+    monkeypatch.setattr(storages, "BACKOFF", Backoff(attempts=2, first_pause=0.1))
+
+    def fail_when_begun():
+        while len(unserved()) < 3:
+            time.sleep(0.1)
+        # A directory is where the file was: it cannot be read any more.
+        while not (tmp_path / "claim.json").is_dir():
+            with contextlib.suppress(OSError):
+                (tmp_path / "claim.json").unlink(missing_ok=True)
+                (tmp_path / "claim.json").mkdir()
+
+    failing = threading.Thread(target=fail_when_begun)
+    failing.start()
+    with pytest.raises(ResultsError, match="IsADirectoryError"):
+        sharded(tmp_path, MANY, "true", **UNSERVED)
+    failing.join()
+    assert {run.state.type for run in unserved()} == {StateType.SCHEDULED}
 
 
 @pytest.mark.parametrize("on_crash", ["lease", "stop"])
