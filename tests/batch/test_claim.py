@@ -17,7 +17,7 @@ from ags_flows.batch.storage import DirectoryStorage, PrefectStorage, ResultsGon
 from ags_flows.batch.work import Work
 from ags_flows.errors import ConfigurationError, ConflictError, SupersededError, WaitCancelledError
 from ags_flows.flows import run_items
-from ags_flows.flows.run_items import identity_of
+from ags_flows.flows.run_items import BatchTool, identity_of
 from ags_flows.models import BatchOptions, ItemResult
 from ags_flows.ownership import Frame, Holder
 from ags_flows.run.holder import Execution
@@ -194,6 +194,19 @@ def test_a_run_that_loses_its_location_stops_and_leaves_no_sandbox(ags_config, t
         other.join()
     assert len(done) == 1
     assert not [one for one in ags_config.control_plane().list_instances() if one.status == "RUNNING"]
+
+
+def test_a_location_that_is_lost_while_the_tool_is_made_starts_nothing(ags_config, tmp_path, monkeypatch):
+    def make(self):
+        written(DirectoryStorage(tmp_path), holder("two"))
+        time.sleep(claim.FRESH)
+        return "base"
+
+    monkeypatch.setattr(BatchTool, "make", make)
+    done = []
+    with pytest.raises(ConflictError, match="another run"):
+        run_items(["a"], lambda sandbox, item: done.append(item), tool="base", results=tmp_path, config=ags_config)
+    assert (done, ags_config.control_plane().list_instances()) == ([], [])
 
 
 def step(attempt):
