@@ -155,9 +155,9 @@ class Stage:
         return "\n".join(entry.message for entry in self.api.read_logs(chosen, limit=200))
 
     def worker_of(self, run):
-        """The worker that a run was executed by: what runs write is in its log."""
+        """The worker that executes a run. The flow gives the run another name when it begins."""
         logs = {name: (self.directory / f"{name}.log").read_text() for name in ("one", "two")}
-        return next((name for name, text in logs.items() if f"Beginning flow run '{run.name}'" in text), None)
+        return next((name for name, text in logs.items() if f"'{run.name}' submitted to infrastructure" in text), None)
 
     def live(self, run=None):
         known = [one for one in self.control.list_instances() if one.status in LIVE]

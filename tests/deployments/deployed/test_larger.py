@@ -65,7 +65,9 @@ def test_a_batch_in_four_shards_survives_the_loss_of_one_of_two_workers(larger_s
 
     stage.wait_until(lambda: len(results()) == 4 and min(results()) > 0, 240)
     # The machine of the worker that does not execute the parent goes down, with all that it executes.
-    victim = next(name for name in stage.workers if name != stage.worker_of(run))
+    parent = stage.worker_of(run)
+    assert parent in stage.workers
+    victim = next(name for name in stage.workers if name != parent)
     process = psutil.Process(stage.workers[victim].pid)
     for one in [process, *process.children(recursive=True)]:
         with contextlib.suppress(psutil.Error):
