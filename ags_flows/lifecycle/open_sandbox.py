@@ -300,7 +300,7 @@ def take_over(control: ControlPlane, connection: Connection, launch: Launch, can
 
 
 def _stopped(control: ControlPlane, candidate: Instance) -> InstanceGoneError:
-    """Stop an instance that an earlier attempt had finished with, and return the error that says so."""
+    """Stop an instance that an earlier attempt had finished with, and return an error with that reason."""
     done = f"An earlier attempt had finished with instance {candidate.id}, and left it."
     try:
         persistently(lambda: control.stop_instance(candidate.id), Backoff(attempts=3))

@@ -47,7 +47,7 @@ class Orders(list):
 
 
 class Name(str):
-    """A text of a class of its own."""
+    """A text of a separate class."""
 
 
 Point, Size = namedtuple("Point", "x y"), namedtuple("Size", "x y")
