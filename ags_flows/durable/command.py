@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import math
 import threading
 import time
 from asyncio import CancelledError
@@ -210,7 +209,7 @@ class DurableCommand:
         uploaded = upload_path(call) if len(command.text.encode()) > LONGEST_VALUE else ""
         stdin = input_path(call) if command.stdin is not None else ""
         env = start_environment(None if uploaded else command.text, command.env, directory_of(command.cwd))
-        limits = Limits(math.ceil(command.timeout or 0), command.most_output, command.linger)
+        limits = Limits(command.timeout or 0, command.most_output, command.linger)
         deadline = time.monotonic() + STALE * 2
         while True:
             # Each start script deletes its uploaded input, so a repeated one needs it again.

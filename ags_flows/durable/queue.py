@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import math
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -175,7 +174,7 @@ class SandboxQueue:
         for number, item in enumerate(bundle.items):
             for name, piece in start_environment(None, item.env).items():
                 env[name.replace("ENV_", f"ITEM_{number:03d}_")] = piece
-        limits = Limits(math.ceil(command.timeout or 0), command.most_output)
+        limits = Limits(command.timeout or 0, command.most_output)
         names = [item.name for item in bundle.items]
         forget, paths = list(self._forget), list(self._paths)
         script = start_script(self._family, bundle.name, names, self._holder, limits, forget=forget, paths=paths)

@@ -16,6 +16,7 @@ the later one waits for that. Builtins of the shell do nearly everything: an ite
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Sequence
 
@@ -245,7 +246,7 @@ def start_script(
         "ags_bundle": bundle,
         "ags_items": " ".join(items),
         "ags_holder": str(holder),
-        "ags_time": str(limits.seconds),
+        "ags_time": str(math.ceil(limits.seconds)),
         "ags_output": str(limits.output),
         "ags_forget": " ".join(forget),
         "ags_paths": " ".join(paths),

@@ -31,7 +31,7 @@ ags_hand_over() {
   local ags_p ags_n=0 ags_r="$ags_root/runner/$ags_runner"
   [ -n "$ags_runner" ] && { ags_alive "$ags_r/pid" || ags_start_runner; } || return 1
   { exec {ags_p}<>"$ags_r/calls"; } 2>/dev/null || return 1
-  printf '%s\n' "$ags_time $ags_output $ags_d" >&"$ags_p"
+  printf '%s\n' "$ags_limit $ags_output $ags_d" >&"$ags_p"
   exec {ags_p}>&- {ags_p}<>"$ags_r/pause"
   while [ ! -s "$ags_d/rc" ] && [ "$ags_n" -lt LOOKS ]; do
     read -r -t PAUSE -u "$ags_p"

@@ -139,18 +139,29 @@ ags_check_profile() {
 
 # ags_supervise starts the command; ags_watch enforces its limits in a second process.
 _SUPERVISE = r"""
+ags_clock() {
+  # Milliseconds. Bash before 5.0 has whole seconds alone.
+  if [ -n "$EPOCHREALTIME" ]; then ags_now=${EPOCHREALTIME/[.,]/}; ags_now=${ags_now%???}
+  else ags_now=$((SECONDS * 1000)); fi
+}
 ags_watch() {
-  local ags_begun=$SECONDS ags_next=1 ags_last=0 ags_why ags_pipe ags_free ags_spent=0 ags_before=$SECONDS
+  local ags_begun=$SECONDS ags_next=1 ags_last=0 ags_why ags_pipe ags_free ags_spent=0 ags_before ags_now ags_pause
+  ags_clock; ags_before=$ags_now
   # Reading with a timeout from a pipe without a writer is a pause that needs no process.
   { exec {ags_pipe}<> <(:); } 2>/dev/null || ags_pipe=
   while :; do
-    if [ -n "$ags_pipe" ]; then read -r -t 1 -u "$ags_pipe"; else sleep 1; fi
+    ags_pause=1
+    if [ "$ags_time" -gt 0 ] && [ $((ags_time - ags_spent)) -lt 1000 ]; then
+      printf -v ags_pause '0.%03d' $((ags_time > ags_spent ? ags_time - ags_spent : 1))
+    fi
+    if [ -n "$ags_pipe" ]; then read -r -t "$ags_pause" -u "$ags_pipe"; else sleep "$ags_pause"; fi
     ags_why=
     # A long interval means that the sandbox was paused. The time limit counts it as one second.
-    if [ $((SECONDS - ags_before)) -gt PAUSE_SECONDS ]; then ags_spent=$((ags_spent + 1))
-    else ags_spent=$((ags_spent + SECONDS - ags_before)); fi
-    ags_before=$SECONDS
-    if [ "$ags_time" -gt 0 ] && [ "$ags_spent" -ge "$ags_time" ]; then ags_why="timeout $ags_time"; fi
+    ags_clock
+    if [ $((ags_now - ags_before)) -gt PAUSE_SECONDS000 ]; then ags_spent=$((ags_spent + 1000))
+    else ags_spent=$((ags_spent + ags_now - ags_before)); fi
+    ags_before=$ags_now
+    if [ "$ags_time" -gt 0 ] && [ "$ags_spent" -ge "$ags_time" ]; then ags_why="timeout $ags_limit"; fi
     if [ $((SECONDS - ags_begun)) -ge "$ags_next" ]; then
       ags_sizes
       if [ -z "$ags_free" ]; then
@@ -311,14 +322,24 @@ class Limits:
     """The limits of a command.
 
     Attributes:
-        seconds: Time limit in seconds; 0 means no limit.
+        seconds: Time limit in seconds, exact to a millisecond; 0 means no limit.
         output: Maximum number of bytes of both streams together.
         linger: Seconds for which the start waits until the command ends.
     """
 
-    seconds: int
+    seconds: float
     output: int
     linger: float = LINGER
+
+    @property
+    def milliseconds(self) -> int:
+        """The time limit."""
+        return max(1, round(self.seconds * 1000)) if self.seconds else 0
+
+    @property
+    def shown(self) -> str:
+        """The time limit in seconds, as a reader sees it."""
+        return f"{self.milliseconds / 1000:.3f}".rstrip("0").rstrip(".")
 
 
 def start_script(request: Request, limits: Limits, *, uploaded: str, stdin: str, runner: str = "") -> str:
@@ -332,7 +353,8 @@ def start_script(request: Request, limits: Limits, *, uploaded: str, stdin: str,
         runner: Name of the process that executes the command instead, if that is alive.
     """
     values = {
-        "ags_time": str(limits.seconds),
+        "ags_time": str(limits.milliseconds),
+        "ags_limit": limits.shown,
         "ags_output": str(limits.output),
         "ags_uploaded": uploaded,
         "ags_input": stdin,

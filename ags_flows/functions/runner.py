@@ -33,21 +33,27 @@ class Running:
     Args:
         pid: Its process, which leads its process group.
         directory: Its journal.
-        seconds: Its time limit; 0 means no limit.
+        limit: Its time limit in seconds; 0 means no limit.
         output: The most bytes that it may write.
     """
 
-    def __init__(self, pid: int, directory: str, seconds: int, output: int) -> None:
+    def __init__(self, pid: int, directory: str, limit: str, output: int) -> None:
         self.pid = pid
         self.directory = directory
-        self.seconds = seconds
+        self.limit = limit
+        self.seconds = float(limit)
         self.output = output
         self.spent = 0.0
         self.looked = time.monotonic()
         self.killed: float | None = None
 
+    def due(self) -> float:
+        """Return the time of the next look: in a second, or at the time limit."""
+        left = self.seconds - self.spent if self.seconds and self.killed is None else 1.0
+        return self.looked + min(1.0, left)
+
     def look(self) -> None:
-        """Enforce the limits; called about once a second."""
+        """Enforce the limits; called when it is due."""
         now = time.monotonic()
         passed, self.looked = now - self.looked, now
         self.spent += 1.0 if passed > PAUSE else passed
@@ -61,7 +67,7 @@ class Running:
             # The journal was removed.
             written = 0
         if self.seconds and self.spent >= self.seconds:
-            self.kill("timeout " + str(self.seconds))
+            self.kill("timeout " + self.limit)
         elif written > self.output:
             self.kill("output " + str(self.output))
 
@@ -135,7 +141,7 @@ def call_of(directory: str) -> str:
     return word[1:-1].replace("'\"'\"'", "'")
 
 
-def begin(directory: str, seconds: int, output: int) -> Running | str | None:
+def begin(directory: str, limit: str, output: int) -> Running | str | None:
     """Execute a call in a new process, and return it, None if it is not to be started. That process gets the call."""
     try:
         os.close(os.open(os.path.join(directory, "claim"), os.O_CREAT | os.O_EXCL | os.O_WRONLY))
@@ -158,7 +164,7 @@ def begin(directory: str, seconds: int, output: int) -> Running | str | None:
     if not pid:
         return text
     write(directory, "child", identity(pid))
-    return Running(pid, directory, seconds, output)
+    return Running(pid, directory, limit, output)
 
 
 def serve(directory: str) -> str:
@@ -173,7 +179,9 @@ def serve(directory: str) -> str:
     running: dict[int, Running] = {}
     rest = b""
     while True:
-        ready = select.select([calls, ended], [], [], 1.0 if running else None)[0]
+        due = min((one.due() for one in running.values()), default=None)
+        wait = None if due is None else max(0.0, due - time.monotonic())
+        ready = select.select([calls, ended], [], [], wait)[0]
         if ended in ready:
             os.read(ended, 4096)
         while running:
@@ -183,15 +191,15 @@ def serve(directory: str) -> str:
             if pid in running:
                 running.pop(pid).end(status)
         for one in running.values():
-            if time.monotonic() - one.looked >= 1.0:
+            if time.monotonic() >= one.due():
                 one.look()
         if calls not in ready:
             continue
         *lines, rest = (rest + os.read(calls, 65536)).split(b"\n")
         for line in lines:
-            seconds, output, journal = line.decode().split(" ", 2)
+            limit, output, journal = line.decode().split(" ", 2)
             try:
-                begun = begin(journal, int(seconds), int(output))
+                begun = begin(journal, limit, int(output))
             except OSError as error:
                 # Its client finds that it did not begin.
                 print(error, file=sys.stderr)
