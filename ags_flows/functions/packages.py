@@ -112,11 +112,12 @@ def snapshot_name(tool: str, packages: Sequence[str]) -> str:
 
 
 def find_snapshot(control: ControlPlane, name: str) -> Snapshot | None:
-    """Return a snapshot that sandboxes can be started from, None if there is none, or if AGS has no snapshots."""
-    try:
-        known = persistently(control.list_snapshots)
-    except AGSFlowsError:
-        return None
+    """Return a snapshot that sandboxes can be started from, None if there is none.
+
+    Raises:
+        AGSFlowsError: The account has no snapshots.
+    """
+    known = persistently(control.list_snapshots)
     return next((one for one in known if one.name == name and one.status == "ACTIVE"), None)
 
 

@@ -33,7 +33,7 @@ from ags_flows.errors import (
 from ags_flows.functions.packages import find_snapshot, keep_snapshot
 from ags_flows.lifecycle.leased_sandbox import LeasedSandbox, open_leased
 from ags_flows.lifecycle.open_sandbox import Launch, left_by_earlier_attempts
-from ags_flows.models import Instance
+from ags_flows.models import Instance, Snapshot
 from ags_flows.models.durations import format_duration
 from ags_flows.ownership import Step
 from ags_flows.run.events import tell_instance
@@ -145,11 +145,12 @@ class Pool:
         self._ask_again = 0.0
         self._seconds = config.lease_seconds
         self._changed = threading.Condition()
+        self._has_snapshots = bool(kind.snapshot)
         self._first, self._finding = threading.Lock(), threading.Lock()
         self._warm: list[Warm] = []
         self._opening = 0
         self._most = kind.sandboxes
-        self._is_looked = False
+        self._is_looked = self._is_led = False
         self._holding: defaultdict[str, list[Warm]] = defaultdict(list)
         self._context = copy_context()
         self._logger = run_logger()
@@ -277,13 +278,9 @@ class Pool:
         return next((one for one in self._warm if not one.calls and not one.leased.lost), None)
 
     def _open_for_call(self) -> Warm:
-        """Open a sandbox. The first one goes ahead where others can start from its snapshot."""
+        """Open a sandbox."""
         try:
-            if self.kind.snapshot:
-                with self._first:
-                    warm = self._open(None)
-            else:
-                warm = self._open(None)
+            warm = self._led() or self._open(None, self._snapshot())
         finally:
             with self._changed:
                 self._opening -= 1
@@ -296,6 +293,31 @@ class Pool:
             self._end(warm)
             raise InstanceGoneError("The run ended while the sandbox for a call was being started.")
         return warm
+
+    def _led(self) -> Warm | None:
+        """Open the first sandbox, if others can start from its snapshot then: they wait for it. Else return None."""
+        if self._is_led or not self.kind.snapshot:
+            return None
+        with self._first:
+            if self._broken is not None:
+                raise self._broken
+            if self._is_led:
+                return None
+            try:
+                snapshot = find_snapshot(self._config.control_plane(), self.kind.snapshot)
+            except AGSFlowsError:
+                self._has_snapshots, self._is_led = False, True
+                return None
+            warm = None if snapshot else self._open(None)
+            self._is_led = True
+            return warm
+
+    def _snapshot(self) -> Snapshot | None:
+        if not self.kind.snapshot or not self._has_snapshots:
+            return None
+        with suppress(AGSFlowsError):
+            return find_snapshot(self._config.control_plane(), self.kind.snapshot)
+        return None
 
     def _look_once(self) -> None:
         """Take over what earlier attempts of the run left, with the journals in it."""
@@ -323,9 +345,8 @@ class Pool:
     def _step(self) -> Step:
         return self._execution.step(STEP, {"tool": self.kind.tool, "packages": self.kind.packages})
 
-    def _open(self, candidate: Instance | None) -> Warm:
+    def _open(self, candidate: Instance | None, snapshot: Snapshot | None = None) -> Warm:
         config, control = self._config, self._config.control_plane()
-        snapshot = find_snapshot(control, self.kind.snapshot) if self.kind.snapshot and candidate is None else None
         if snapshot is None and not self._tool:
             with self._finding:
                 self._tool = self._tool or self._setup.find_tool()
@@ -349,7 +370,8 @@ class Pool:
         tell_instance("adopted" if leased.taken_over else "started", instance)
         self._logger.info("%s sandbox %s for functions", "Took over" if leased.taken_over else "Started", leased.id)
         try:
-            if self._setup.prepare(instance) and self.kind.snapshot and snapshot is None:
+            if self._setup.prepare(instance) and self._has_snapshots and not self._is_led:
+                # Of the first one alone: the account has it now, or can have none.
                 keep_snapshot(control, instance, self.kind.snapshot)
         except BaseException as error:
             if isinstance(error, (ConfigurationError, UnsupportedError)):

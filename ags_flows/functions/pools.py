@@ -6,6 +6,8 @@ import atexit
 import logging
 import multiprocessing
 import threading
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from uuid import UUID
 
@@ -53,7 +55,10 @@ class Pools:
     def watch(self, pool: Pool) -> None:
         """Stop the sandboxes of a pool when they are idle for too long, and when its run is over."""
         with self._changed:
-            self._watched.add(pool)
+            if pool not in self._watched:
+                self._watched.add(pool)
+                # The last function comes first: before the one by which Prefect ends its events, which have begun.
+                before_threads_end(self.end_over)
             if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._work, name="ags-functions", daemon=True)
                 self._thread.start()
@@ -64,6 +69,16 @@ class Pools:
             self._watched.discard(pool)
             self._pools = {name: one for name, one in self._pools.items() if one is not pool}
 
+    def end_over(self) -> None:
+        """Stop the sandboxes of runs that are over."""
+        with self._looking:
+            for pool in self._all():
+                try:
+                    if pool.is_over():
+                        pool.end("completed")
+                except Exception:  # noqa: BLE001 - the other pools are ended nevertheless
+                    logger.warning("The sandboxes of a pool are left to their leases", exc_info=True)
+
     def end_all(self) -> None:
         """Stop all sandboxes of runs that are over; those of a run that is not are left to its retry.
 
@@ -73,11 +88,13 @@ class Pools:
         is_dismissed = parent is not None and parent.is_alive()
         # The thread may be stopping sandboxes now, and would die with the process.
         with self._looking:
-            with self._changed:
-                pools = {*self._watched, *self._pools.values()}
-            for pool in pools:
+            for pool in self._all():
                 is_done = is_dismissed and pool.is_of_another_process
                 pool.end("completed" if pool.is_outside_of_runs or is_done or pool.is_over() else "crashed")
+
+    def _all(self) -> set[Pool]:
+        with self._changed:
+            return {*self._watched, *self._pools.values()}
 
     def _look_at(self, pool: Pool) -> None:
         if pool.is_over():
@@ -103,6 +120,16 @@ class Pools:
                     self._thread = None
                     return
                 self._changed.wait(LOOK_EVERY)
+
+
+def before_threads_end(action: Callable[[], None]) -> None:
+    """Call a function when the main thread has ended, before that is done what was registered earlier.
+
+    Functions of `atexit` are called later: Prefect emits no events then, and logs an error for each.
+    """
+    with suppress(RuntimeError):
+        # The interpreter is shutting down already.
+        threading._register_atexit(action)  # type: ignore[attr-defined]
 
 
 _pools_of_process = Pools()
