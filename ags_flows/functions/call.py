@@ -30,7 +30,7 @@ from ags_flows.functions import guest, runner
 from ags_flows.functions.guest import NotJSONError, encode
 from ags_flows.functions.included import Included, digest_of, included
 from ags_flows.functions.packages import install, packages_key, packages_path
-from ags_flows.functions.result import MOST, Report, fetched, value_of
+from ags_flows.functions.result import MOST, Destinations, Report, fetched, masked, value_of
 from ags_flows.functions.source import Source, source_of
 from ags_flows.models import Instance
 from ags_flows.models.checks import check_environment, check_seconds, one_of
@@ -114,7 +114,7 @@ class RemoteFunction:
     @property
     def place_key(self) -> str:
         """What stands for it in steps."""
-        return fingerprint([self.source.name, self.source.text])
+        return fingerprint([self.source.name, self.source.text, self.source.postponed])
 
     def included(self) -> Included:
         """Return the local code that it imports, as it is now."""
@@ -131,6 +131,8 @@ class Call:
         kwargs: The others.
         uploads: Path in the sandbox to path on this machine.
         included: Local code that the function imports.
+        defaults: Of a function that calls itself: defaults of its parameters, as JSON.
+        kwdefaults: Those of parameters by keyword alone.
     """
 
     remote: RemoteFunction
@@ -138,6 +140,8 @@ class Call:
     kwargs: Any
     uploads: Mapping[str, str]
     included: Included
+    defaults: Any = ()
+    kwdefaults: Any = field(default_factory=dict)
 
     @classmethod
     def of(cls, remote: RemoteFunction, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Call:
@@ -147,12 +151,16 @@ class Call:
             TypeError: They do not fit the function's signature.
             ConfigurationError: One is not JSON, or a file does not exist; the message has its path.
         """
-        bound = remote.source.signature.bind(*args, **kwargs)
+        signature = remote.source.signature
+        bound = signature.bind(*args, **kwargs)
         bound.apply_defaults()
         uploads: dict[str, str] = {}
+        own = signature.parameters.values() if remote.source.is_recursive else ()
+        values = {one.name: one.default for one in own if one.default is not Parameter.empty}
         try:
             encoded = {name: _sent(encode(value, name), name, uploads) for name, value in bound.arguments.items()}
-            size = len(json.dumps(encoded))
+            defaults = {name: _sent(encode(value, name), name, uploads) for name, value in values.items()}
+            size = len(json.dumps([encoded, defaults]))
         except (NotJSONError, ValueError, RecursionError) as error:
             raise ConfigurationError(
                 f"{remote.name}: an argument cannot be sent: {error}.",
@@ -164,9 +172,18 @@ class Call:
                 hint="Write them to a file and pass SandboxFile(path).",
             )
         for name, value in encoded.items():
-            is_rest = remote.source.signature.parameters[name].kind is Parameter.VAR_POSITIONAL
+            is_rest = signature.parameters[name].kind is Parameter.VAR_POSITIONAL
             bound.arguments[name] = tuple(value["value"]) if is_rest else value
-        return cls(remote, list(bound.args), dict(bound.kwargs), uploads, remote.included())
+        by_name = {name for name in defaults if signature.parameters[name].kind is Parameter.KEYWORD_ONLY}
+        return cls(
+            remote,
+            list(bound.args),
+            dict(bound.kwargs),
+            uploads,
+            remote.included(),
+            [value for name, value in defaults.items() if name not in by_name],
+            {name: value for name, value in defaults.items() if name in by_name},
+        )
 
     @property
     def title(self) -> str:
@@ -181,7 +198,7 @@ class Call:
         options = self.remote.options
         return {
             "function": self.remote.place_key,
-            "args": fingerprint([self.args, self.kwargs]),
+            "args": fingerprint([self.args, self.kwargs, self.defaults, self.kwdefaults]),
             "packages": packages_key(options.packages),
             "include": self.included.key,
             "env": dict(options.env),
@@ -279,13 +296,19 @@ def perform(call: Call, instance: Instance, step: Step, config: AGSConfig) -> An
             try:
                 result = durable.start(step).wait()
                 found = report.read(lambda path: persistently(lambda: plane.read(path)))
-                value = redactor.data(value_of(remote.source, found, result))
+                value = masked(value_of(remote.source, found, result), redactor)
             except FORGOTTEN:
+                _forget(durable, plane)
+                raise
+            try:
+                destinations = Destinations(Path(options.files), f"{remote.name}-{step.holder.call}")
+                return fetched(remote.function, destinations, value, instance, config)
+            except FunctionError:
+                # A result that does not fit is a failure of the function, and not its result.
                 _forget(durable, plane)
                 raise
     finally:
         log.close()
-    return fetched(remote.function, options.files, value, instance, config)
 
 
 def result_path(step: Step) -> str:
@@ -305,8 +328,11 @@ def _command(call: Call, mark: str, step: Step) -> tuple[str, bytes | None]:
             "file": source.file,
             "line": source.line,
             "source": source.text,
+            "postponed": source.postponed,
             "args": call.args,
             "kwargs": call.kwargs,
+            "defaults": call.defaults,
+            "kwdefaults": call.kwdefaults,
             "paths": paths,
             "mark": mark,
             "result": result_path(step),

@@ -95,12 +95,13 @@ class SandboxFile:
 class Record(dict):  # type: ignore[type-arg]
     """Fields of a dataclass or of a model whose class the sandbox does not have: `order["price"]`, `order.price`."""
 
-    def __getattr__(self, name: str) -> Any:
-        """Return a field."""
-        try:
-            return self[name]
-        except KeyError:
-            raise AttributeError(name) from None
+    def __getattribute__(self, name: str) -> Any:
+        """Return a field, also one that is named as a method of mappings is, or else that method."""
+        return self[name] if dict.__contains__(self, name) else super().__getattribute__(name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Change a field."""
+        self[name] = value
 
 
 def encode(value: Any, path: str, depth: int = 0) -> Any:
@@ -112,7 +113,7 @@ def encode(value: Any, path: str, depth: int = 0) -> Any:
     if value is None or value is True or value is False:
         return value
     if isinstance(value, str):
-        return str.__str__(value)
+        return _text(value, path)
     if isinstance(value, int):
         return int(value)
     if isinstance(value, float):
@@ -130,13 +131,23 @@ def encode(value: Any, path: str, depth: int = 0) -> Any:
     return {KIND: "record", "value": _fields(value, path, depth)}
 
 
+def _text(value: Any, path: str) -> str:
+    """Return a text that UTF-8 has: what is stored, logged and shown is UTF-8."""
+    text = str.__str__(value)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise NotJSONError(path, "the text has half a pair of surrogates, which is not valid Unicode") from None
+    return text
+
+
 def _encode_dict(value: Any, path: str, depth: int) -> Any:
     encoded = {}
-    for key, one in value.items():
+    for key, one in dict.items(value):
         if not isinstance(key, str):
             raise NotJSONError(path, f"the key {key!r} is of type {type(key).__name__}, and keys must be texts")
         shown = path + "." + key if key.isidentifier() else path + "[" + repr(key) + "]"
-        encoded[str.__str__(key)] = encode(one, shown, depth + 1)
+        encoded[_text(key, shown)] = encode(one, shown, depth + 1)
     if isinstance(value, Record):
         return {KIND: "record", "value": encoded}
     return {KIND: "dict", "value": encoded} if KIND in encoded else encoded
@@ -221,6 +232,8 @@ def parsed(source: str, line: int, file: str) -> Any:
         return tree
     function.decorator_list = []
     function.returns = None
+    if hasattr(function, "type_params"):
+        function.type_params = []
     signature = function.args
     rest = [one for one in (signature.vararg, signature.kwarg) if one is not None]
     for parameter in signature.posonlyargs + signature.args + signature.kwonlyargs + rest:
@@ -230,15 +243,36 @@ def parsed(source: str, line: int, file: str) -> Any:
     return tree
 
 
-def compiled(source: str, line: int, file: str) -> Any:
-    """Return the code that defines the function; annotations inside of it are not evaluated.
+def compiled(source: str, line: int, file: str, postponed: bool) -> Any:
+    """Return the code that defines the function.
+
+    Args:
+        source: The function's lines, with their indentation.
+        line: Number of the first one.
+        file: The name of the file.
+        postponed: Whether the file has `from __future__ import annotations`.
 
     Raises:
-        SyntaxError: This Python does not know the syntax.
+        SyntaxError: This Python does not know the syntax, or the function needs another one around it.
     """
     import __future__
 
-    return compile(parsed(source, line, file), file, "exec", __future__.annotations.compiler_flag, True)
+    flags = __future__.annotations.compiler_flag if postponed else 0
+    return compile(parsed(source, line, file), file, "exec", flags, True)
+
+
+def _defined(code: Any, call: dict[str, Any]) -> Any:
+    """Return the function, in a module that can be found by its name, as classes in the function need."""
+    module = type(sys)("__ags_function__")
+    sys.modules[module.__name__] = module
+    scope = vars(module)
+    scope["SandboxFile"] = SandboxFile
+    exec(code, scope)
+    function = scope[call["name"]]
+    # A call has all arguments. A function that calls itself needs the defaults too.
+    function.__defaults__ = tuple(decode(call["defaults"])) or None
+    function.__kwdefaults__ = decode(call["kwdefaults"]) or None
+    return function
 
 
 def _perform(call: dict[str, Any]) -> dict[str, Any]:
@@ -247,7 +281,7 @@ def _perform(call: dict[str, Any]) -> dict[str, Any]:
     if sys.version_info[:2] < OLDEST:
         return {"kind": "version", "version": version}
     try:
-        code = compiled(call["source"], call["line"], call["file"])
+        code = compiled(call["source"], call["line"], call["file"], call["postponed"])
     except SyntaxError as error:
         return {"kind": "syntax", "version": version, "line": error.lineno, "message": error.msg, "text": error.text}
     sys.path[:0] = [os.path.expanduser(path) for path in call["paths"]]
@@ -255,10 +289,8 @@ def _perform(call: dict[str, Any]) -> dict[str, Any]:
         _configure(sys.modules["logging"])
     else:
         sys.meta_path.insert(0, _LoggingFinder())
-    scope: dict[str, Any] = {"__name__": "__ags_function__", "SandboxFile": SandboxFile}
     try:
-        exec(code, scope)
-        result = scope[call["name"]](*decode(call["args"]), **decode(call["kwargs"]))
+        result = _defined(code, call)(*decode(call["args"]), **decode(call["kwargs"]))
     except BaseException as error:  # noqa: BLE001 - SystemExit and KeyboardInterrupt are the function's failures too
         return _failure(error, call)
     try:
@@ -313,7 +345,17 @@ def _failure(error: BaseException, call: dict[str, Any]) -> dict[str, Any]:
         message = str(error)
     except Exception:  # noqa: BLE001 - the class of the error may be broken
         message = ""
-    return {"kind": "error", "type": name, "message": message[:8000], "traceback": "".join(shown)[-20000:]}
+    return {
+        "kind": "error",
+        "type": name,
+        "message": _shown(message[:8000]),
+        "traceback": _shown("".join(shown)[-20000:]),
+    }
+
+
+def _shown(text: str) -> str:
+    """Return a text with escapes of what UTF-8 does not have."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def main(text: str) -> int:

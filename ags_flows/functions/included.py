@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from cachetools import LRUCache
@@ -26,11 +26,11 @@ class Included:
     """Local files and directories, and the directory in the sandbox that they are in.
 
     Attributes:
-        paths: On this machine.
+        paths: Path in that directory to path on this machine.
         key: A digest of their names and contents; empty for none.
     """
 
-    paths: tuple[Path, ...] = ()
+    paths: Mapping[str, Path] = field(default_factory=dict)
     key: str = ""
 
     @property
@@ -40,8 +40,8 @@ class Included:
 
     def upload(self, plane: DataPlane) -> None:
         """Copy them into a sandbox; what is there already is not sent again."""
-        for path in self.paths:
-            target = f"{self.remote}/{path.name}"
+        for name, path in self.paths.items():
+            target = f"{self.remote}/{name}"
             if path.is_dir():
                 transfer.upload_directory(plane, path, target, exclude=LEFT_OUT)
             else:
@@ -60,32 +60,50 @@ def included(names: Sequence[str], base: Path) -> Included:
     """
     if not names:
         return Included()
-    paths = tuple(_path_of(name, base) for name in names)
-    twice = {path.name for path in paths if sum(path.name == other.name for other in paths) > 1}
-    if twice:
-        raise ConfigurationError(
-            f"include: more than one path ends with {sorted(twice)[0]!r}; they would be at one place in the sandbox.",
-            hint="Include the directory around one of them.",
-        )
-    return Included(paths, digest(*(f"{path.name} {digest_of(path)}" for path in paths)))
+    paths: dict[str, Path] = {}
+    for name in names:
+        for target, path in _paths_of(name, base).items():
+            if paths.setdefault(target, path) != path:
+                raise ConfigurationError(
+                    f"include: more than one path ends with {target!r}; they would be at one place in the sandbox.",
+                    hint="Include the directory around one of them.",
+                )
+    return Included(paths, digest(*(f"{target} {digest_of(path)}" for target, path in sorted(paths.items()))))
 
 
-def _path_of(name: str, base: Path) -> Path:
+def _paths_of(name: str, base: Path) -> dict[str, Path]:
+    """Return what a name stands for: path in the sandbox to path on this machine."""
     path = base / Path(name).expanduser()
     if path.exists():
-        return path.resolve()
+        return {path.resolve().name: path.resolve()}
     try:
         found = importlib.util.find_spec(name) if "/" not in name else None
     except (ImportError, ValueError):
         found = None
-    if found is not None and found.submodule_search_locations:
-        return Path(next(iter(found.submodule_search_locations))).resolve()
-    if found is not None and found.origin and Path(found.origin).is_file():
-        return Path(found.origin).resolve()
+    if found is not None:
+        parents, _, last = name.rpartition(".")
+        directory = "".join(f"{one}/" for one in parents.split(".") if one)
+        # Python executes the packages around a module before the module.
+        around = _paths_around(parents)
+        if found.submodule_search_locations:
+            return {**around, directory + last: Path(next(iter(found.submodule_search_locations))).resolve()}
+        if found.origin and Path(found.origin).is_file():
+            return {**around, directory + Path(found.origin).name: Path(found.origin).resolve()}
     raise ConfigurationError(
         f"include: {name!r} is neither a path below {base} nor a package that can be imported here.",
         hint="Give a path relative to the file of the function, or the name of a package.",
     )
+
+
+def _paths_around(package: str) -> dict[str, Path]:
+    """Return the files by which Python knows a package and those around it; the other modules are not sent."""
+    paths = {}
+    parts = package.split(".") if package else []
+    for count in range(1, len(parts) + 1):
+        found = importlib.util.find_spec(".".join(parts[:count]))
+        if found is not None and found.origin and Path(found.origin).is_file():
+            paths["/".join([*parts[:count], Path(found.origin).name])] = Path(found.origin).resolve()
+    return paths
 
 
 def digest_of(path: Path) -> str:

@@ -8,19 +8,23 @@ import json
 import platform
 import typing
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path, PurePath, PurePosixPath
+from types import SimpleNamespace
 from typing import Any
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic.errors import PydanticUserError
 
 from ags_flows.blocks import AGSConfig
 from ags_flows.cloud.data_planes import open_plane
 from ags_flows.cloud.retry import persistently
-from ags_flows.errors import FunctionError, OutputTooLargeError, UnsupportedError
-from ags_flows.functions.guest import SandboxFile, decode
+from ags_flows.errors import ConfigurationError, FunctionError, OutputTooLargeError, UnsupportedError
+from ags_flows.functions.guest import KIND, SandboxFile, decode
 from ags_flows.functions.source import Source
 from ags_flows.models import ExecResult, Instance
 from ags_flows.run.logs import OutputLog
+from ags_flows.run.redaction import Redactor
 from ags_flows.tasks import download_directory, download_file
 
 MOST = 64 << 20
@@ -126,33 +130,89 @@ def value_of(source: Source, report: dict[str, Any] | None, result: ExecResult) 
     )
 
 
-def fetched(function: Callable[..., Any], files: str, value: Any, instance: Instance, config: AGSConfig) -> Any:
-    """Return the result as the function's annotation has it, its files downloaded."""
-    called, directory = function.__name__, Path(files)
+def masked(encoded: Any, redactor: Redactor) -> Any:
+    """Return the JSON form of a result with every secret in its texts masked. Bytes and paths of files stay."""
+    if isinstance(encoded, str):
+        return redactor.text(encoded)
+    if isinstance(encoded, list):
+        return [masked(one, redactor) for one in encoded]
+    if not isinstance(encoded, dict):
+        return encoded
+    kind = encoded.get(KIND)
+    if kind is None:
+        return {redactor.text(name): masked(one, redactor) for name, one in encoded.items()}
+    if kind not in ("dict", "record", "tuple"):
+        return encoded
+    value = encoded["value"]
+    if kind == "tuple":
+        return {KIND: kind, "value": [masked(one, redactor) for one in value]}
+    return {KIND: kind, "value": {redactor.text(name): masked(one, redactor) for name, one in value.items()}}
 
-    def fetch(file: SandboxFile) -> SandboxFile:
-        name = file.to or PurePosixPath(file.path).name
+
+@dataclass
+class Destinations:
+    """Where the files of one call are on this machine.
+
+    Attributes:
+        directory: The directory `files` of the function.
+        own: The directory in it of files for which the function gives no path: calls do not overwrite each other's.
+    """
+
+    directory: Path
+    own: str
+    _taken: dict[Path, str] = field(default_factory=dict)
+
+    def of(self, file: SandboxFile, called: str) -> Path:
+        """Return the path of a file.
+
+        Raises:
+            FunctionError: It leads out of the directory, or another file of the result has it.
+        """
+        name = PurePosixPath(file.path).name if file.to is None else file.to
         # What comes out of a sandbox is not trusted.
         if not name or PurePath(name).is_absolute() or ".." in PurePath(name).parts:
-            raise FunctionError(
-                f"{called}: SandboxFile(to={file.to!r}) leads out of the directory {str(directory)!r}.",
-                function=called,
-                error_type="NotJSON",
-                error_message="a file leads out of its directory",
-                hint="Give a path relative to files=...",
+            raise _bad_file(
+                called, f"SandboxFile(to={file.to!r}) leads out of the directory {str(self.directory)!r}", "files=..."
             )
+        path = self.directory / self.own / name if file.to is None else self.directory / name
+        other = self._taken.setdefault(path, file.path)
+        if other != file.path:
+            raise _bad_file(called, f"the files {other!r} and {file.path!r} have the same name {name!r}", "to=...")
+        return path
+
+
+def _bad_file(called: str, message: str, hint: str) -> FunctionError:
+    return FunctionError(
+        f"{called}: {message}.", function=called, error_type="NotJSON", error_message=message, hint=f"Set {hint}."
+    )
+
+
+def fetched(
+    function: Callable[..., Any], destinations: Destinations, value: Any, instance: Instance, config: AGSConfig
+) -> Any:
+    """Return the result as the function's annotation has it, its files downloaded.
+
+    Raises:
+        FunctionError: It does not fit the annotation, or a file has no valid path.
+        ConfigurationError: Nothing can be made of the annotation.
+    """
+    called = function.__name__
+
+    def fetch(file: SandboxFile) -> SandboxFile:
+        path = destinations.of(file, called)
         plane = open_plane(config.connection(), instance.id).plane
         is_directory = persistently(lambda: plane.stat(file.path)).type == "dir"
         download = download_directory if is_directory else download_file
-        download.fn(instance, file.path, directory / name, config=config)
-        return SandboxFile(str((directory / name).resolve()))
+        download.fn(instance, file.path, path, config=config)
+        return SandboxFile(str(path.resolve()))
 
     found = _each_file(decode(value), fetch)
     adapter = _adapter_of(function)
     if adapter is None:
         return found
     try:
-        return adapter.validate_python(found)
+        # A model arrives with the names of its fields, and a function may return their aliases.
+        return adapter.validate_python(found, by_alias=True, by_name=True)
     except ValidationError as error:
         raise FunctionError(
             f"{called}: the result does not match its annotation: {error}",
@@ -165,10 +225,18 @@ def fetched(function: Callable[..., Any], files: str, value: Any, instance: Inst
 def _adapter_of(function: Callable[..., Any]) -> TypeAdapter[Any] | None:
     """Return what makes the annotated type of a result; None where its JSON form is the value."""
     try:
-        hint: Any = typing.get_type_hints(function).get("return")
-    except Exception:  # noqa: BLE001 - an annotation may name what exists for type checkers alone
+        # Of the result alone: those of parameters may name what exists for type checkers alone, as this one may.
+        alone = SimpleNamespace(__annotations__={"return": function.__annotations__.get("return")})
+        hint: Any = typing.get_type_hints(alone, function.__globals__)["return"]
+    except Exception:  # noqa: BLE001 - the name does not exist here
         return None
-    return TypeAdapter(hint) if _is_made_of_json(hint) else None
+    try:
+        return TypeAdapter(hint) if _is_made_of_json(hint) else None
+    except PydanticUserError as error:
+        raise ConfigurationError(
+            f"{function.__name__}: nothing can be made of the annotation of the result: {error}",
+            hint="Annotate it with JSON types, dataclasses, pydantic models, or leave the annotation out.",
+        ) from None
 
 
 def _each_file(value: Any, change: Callable[[SandboxFile], SandboxFile]) -> Any:
@@ -176,7 +244,7 @@ def _each_file(value: Any, change: Callable[[SandboxFile], SandboxFile]) -> Any:
     if isinstance(value, SandboxFile):
         return change(value)
     if isinstance(value, dict):
-        return type(value)({name: _each_file(one, change) for name, one in value.items()})
+        return type(value)({name: _each_file(one, change) for name, one in dict.items(value)})
     if isinstance(value, (list, tuple)):
         return type(value)([_each_file(one, change) for one in value])
     return value

@@ -1,13 +1,14 @@
 """The source of a function: what is sent to a sandbox, and what is refused before anything starts."""
 
 from __future__ import annotations
+import __future__
 
 import ast
 import builtins
 import dis
 import inspect
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import CodeType, FunctionType
 from typing import Any
 
@@ -32,6 +33,8 @@ class Source:
         line: The line of its `def`.
         text: From its `def` on, without decorators.
         signature: Of the function.
+        postponed: Whether the file has `from __future__ import annotations`.
+        is_recursive: Whether the function uses its own name.
     """
 
     name: str
@@ -39,6 +42,8 @@ class Source:
     line: int
     text: str
     signature: inspect.Signature
+    postponed: bool = False
+    is_recursive: bool = False
 
 
 def source_of(function: Callable[..., Any]) -> Source:
@@ -61,9 +66,18 @@ def source_of(function: Callable[..., Any]) -> Source:
         raise _refused(name, "its source is not a def statement", "Write it as def.")
     # The line of `def` is below the decorators.
     text = lines[node.lineno - first : (node.end_lineno or node.lineno) - first + 1]
-    source = Source(name, file, node.lineno, "".join(text), inspect.signature(function))
-    _check_names(function, source)
-    return source
+    postponed = bool(function.__code__.co_flags & __future__.annotations.compiler_flag)
+    source = Source(name, file, node.lineno, "".join(text), inspect.signature(function), postponed)
+    try:
+        names = _names_around(source)
+    except SyntaxError as error:
+        raise _refused(
+            name,
+            f"its source is not complete without the code around it: {error.msg} (line {error.lineno})",
+            "Pass values as arguments, and return what changes.",
+        ) from error
+    _check_names(function, source, names)
+    return replace(source, is_recursive=name in names)
 
 
 def _check_kind(function: Callable[..., Any], name: str) -> None:
@@ -88,9 +102,9 @@ def _check_kind(function: Callable[..., Any], name: str) -> None:
         raise _refused(name, "it is a generator", "Return a list.")
 
 
-def _check_names(function: FunctionType, source: Source) -> None:
+def _check_names(function: FunctionType, source: Source, names: set[str]) -> None:
     """Refuse names that the sandbox does not have."""
-    missing = sorted(_names_around(source) - PROVIDED - {source.name} - set(dir(builtins)))
+    missing = sorted(names - PROVIDED - {source.name} - set(dir(builtins)))
     if not missing:
         return
     described = []
@@ -113,7 +127,7 @@ def _check_names(function: FunctionType, source: Source) -> None:
 
 def _names_around(source: Source) -> set[str]:
     """Return the names that the function takes from the code around it, as the sandbox will compile it."""
-    module = compiled(source.text, source.line, source.file)
+    module = compiled(source.text, source.line, source.file, source.postponed)
     function = next(one for one in module.co_consts if isinstance(one, CodeType) and one.co_name == source.name)
     reads: set[str] = set()
     writes: set[str] = set()

@@ -26,13 +26,6 @@ from ags_flows.errors import (
 )
 from ags_flows.ownership import Frame, Owner
 from ags_flows.run.holder import Execution, acting_as
-from ags_flows.session import SandboxSession
-
-
-@pytest.fixture(scope="module")
-def session(sandbox):
-    config, instance = sandbox
-    return SandboxSession("base", instance, config, [])
 
 
 @dataclasses.dataclass
@@ -123,6 +116,14 @@ def broken_json():
     return {"days": [1, {2, 3}]}
 
 
+def broken_text():
+    return ["a", "\ud800"]
+
+
+def raising_broken_text():
+    raise ValueError("\ud800")
+
+
 def many_bytes(size):
     return "x" * size
 
@@ -140,8 +141,10 @@ def hanging():
         (leaving, (3,), "SystemExit", "3"),
         (killed, (), "ProcessEnded", "exit code 137"),
         (broken_json, (), "NotJSON", "result.days[1]: a value of type set is not JSON"),
+        (broken_text, (), "NotJSON", "result[1]: the text has half a pair of surrogates"),
+        (raising_broken_text, (), "ValueError", r"\ud800"),
     ],
-    ids=["exit", "kill", "result"],
+    ids=["exit", "kill", "result", "text", "message"],
 )
 def test_every_other_end_of_a_function_is_its_error_too(session, function, args, kind, message):
     with pytest.raises(FunctionError) as caught:
@@ -172,6 +175,22 @@ def test_arguments_over_the_limit_are_refused_before_anything_is_sent(session):
 def test_a_time_limit_kills_the_function(session):
     with pytest.raises(CommandTimeoutError, match=r"limit of 1 s and was killed: hanging\(\)"):
         session.call(in_sandbox(timeout=1)(hanging))
+
+
+@pytest.mark.parametrize("text", ["", "x" * 100_000], ids=["runner", "supervisor"])
+def test_a_time_limit_can_have_parts_of_a_second(session, text):
+    def noting(text):
+        import time
+
+        began = time.monotonic()
+        while True:
+            with open("spent", "w") as spent:
+                spent.write(str(time.monotonic() - began))
+            time.sleep(0.02)
+
+    with pytest.raises(CommandTimeoutError, match=r"limit of 1.4 s"):
+        session.call(in_sandbox(timeout=1.4)(noting), text)
+    assert 1.2 < float(session.read("spent")) < 1.9
 
 
 def talking(word):

@@ -7,15 +7,8 @@ from prefect.blocks.system import Secret
 
 from ags_flows import in_sandbox
 from ags_flows.errors import CommandTimeoutError, FunctionError, OutcomeUnknownError
-from ags_flows.session import SandboxSession
 
 RUNNER = "What runs in a sandbox beside many calls"
-
-
-@pytest.fixture
-def session(sandbox):
-    config, instance = sandbox
-    return SandboxSession("base", instance, config, [])
 
 
 def processes():

@@ -3,6 +3,8 @@
 import ast
 import functools
 import os.path
+import runpy
+import sys
 from pathlib import Path
 
 import pytest
@@ -29,7 +31,7 @@ def wrapping(function):
 
 def compiled(source):
     scope = {}
-    exec(guest.compiled(source.text, source.line, source.file), scope)
+    exec(guest.compiled(source.text, source.line, source.file, source.postponed), scope)
     return scope[source.name]
 
 
@@ -152,6 +154,17 @@ def closure(limit):
     return inner
 
 
+def counter():
+    count = 0
+
+    def inner():
+        nonlocal count
+        count += 1
+        return count
+
+    return inner
+
+
 REFUSED = [
     (lambda n: n, "lambda"),
     (Counter.count, "method of Counter"),
@@ -165,6 +178,7 @@ REFUSED = [
     (deep_global, "LIMIT (a global)"),
     (misspelled, "undefined_name (not defined)"),
     (closure(3), "limit (of the function around it)"),
+    (counter(), "not complete without the code around it: no binding for nonlocal 'count' found"),
     (wrapped, "decorator below in_sandbox"),
     (len, "not a function"),
     (functools.partial(plain, 1), "not a function"),
@@ -177,6 +191,28 @@ def test_what_cannot_be_sent_is_refused_by_name_when_it_is_decorated(function, r
     with pytest.raises(ConfigurationError, match="cannot run in a sandbox") as caught:
         in_sandbox(image="python:3.11")(function)
     assert reason in str(caught.value)
+
+
+GENERIC = """\
+def first[T](items: list[T]) -> T:
+    def same[U](item: U) -> U:
+        return item
+
+    return same(items[0])
+
+
+def empty[T](kind: type[T]) -> list[T]:
+    return list[T]()
+"""
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="the syntax is of Python 3.12")
+def test_type_parameters_are_not_sent_and_refused_where_the_function_uses_them(tmp_path):
+    (tmp_path / "generic.py").write_text(GENERIC)
+    scope = runpy.run_path(str(tmp_path / "generic.py"))
+    assert compiled(source_of(scope["first"]))([1, 2]) == 1
+    with pytest.raises(ConfigurationError, match=r"empty cannot run in a sandbox: .*: T \("):
+        source_of(scope["empty"])
 
 
 def test_code_without_a_file_is_refused():

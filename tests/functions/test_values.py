@@ -65,6 +65,20 @@ def test_fields_of_dataclasses_and_models_are_read_by_name_and_by_key():
         _ = arrived.missing
 
 
+@dataclasses.dataclass
+class Cart:
+    items: list[int]
+    keys: int
+
+
+def test_fields_can_be_changed_and_can_have_names_of_methods():
+    arrived = decode(encode(Cart([1, 2], 3), "cart"))
+    assert (arrived.items, arrived.keys) == ([1, 2], 3)
+    arrived.items = [4]
+    assert decode(encode(arrived, "again")) == {"items": [4], "keys": 3}
+    assert dict(arrived) == arrived.copy() == {"items": [4], "keys": 3}
+
+
 def test_numbers_and_texts_of_subclasses_arrive_plain():
     assert decode(encode({"colour": Colour.RED, "nan": math.nan, "big": 2**80}, "v"))["colour"] == "red"
     assert math.isnan(decode(json.loads(json.dumps(encode(math.nan, "v")))))
@@ -83,6 +97,8 @@ BAD = [
     ((one for one in ()), "value", "generator"),
     (endless, "value[0][0]", "contains itself"),
     (collections.deque(), "value", "collections.deque"),
+    ({"names": ["a", "\udcff"]}, "value.names[1]", "half a pair of surrogates"),
+    ({"\ud800": 1}, "value[", "half a pair of surrogates"),
 ]
 
 
@@ -106,6 +122,7 @@ def test_an_argument_is_named_by_its_parameter():
         ((1,), {"day": {4}}, "day: "),
         ((1,), {"other": {"deep": {5}}}, "more.other.deep: "),
         ((SandboxFile("/no/such/file"),), {}, "first: there is no file"),
+        (("\ud800",), {}, "first: the text has half a pair of surrogates"),
     ):
         with pytest.raises(ConfigurationError) as caught:
             Call.of(remote, args, kwargs)
