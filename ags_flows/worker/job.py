@@ -7,7 +7,6 @@ and a second one is never started.
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -21,7 +20,7 @@ from ags_flows.cloud.data_plane import DataPlane
 from ags_flows.cloud.data_planes import close_plane
 from ags_flows.cloud.retry import Backoff, persistently
 from ags_flows.durable.command import Command, DurableCommand, Following
-from ags_flows.errors import AGSFlowsError, ConfigurationError, UnsupportedError, WaitCancelledError
+from ags_flows.errors import AGSFlowsError, ConfigurationError, WaitCancelledError
 from ags_flows.lifecycle.image_tool import image_tool
 from ags_flows.lifecycle.leased_sandbox import LeasedSandbox, lease_sandbox, open_leased
 from ags_flows.lifecycle.open_sandbox import Launch
@@ -47,6 +46,7 @@ from ags_flows.run.secrets import load_secrets
 from ags_flows.tasks import ensure_tool
 from ags_flows.transfer import upload_directory, upload_file
 from ags_flows.worker.configuration import AGSWorkerJobConfiguration
+from ags_flows.worker.look import look
 
 STEP = "flow run"
 WORK_POOL = "work-pool"
@@ -56,22 +56,6 @@ PATIENCE = Backoff(attempts=None, patience=900.0, first_pause=1.0, longest_pause
 """How long a submission is repeated while the quota, the rate limit or the cloud refuses it."""
 
 KEPT_OUTPUT = 16_384
-LOOK_TIMEOUT = 60.0
-
-_LOOK = """\
-command -v prefect >/dev/null || { echo '{"missing": "the command prefect"}'; exit; }
-python=$(command -v python3 || command -v python) || { echo '{"missing": "Python"}'; exit; }
-exec "$python" - <<'END'
-import json, os, urllib.error, urllib.request
-try:
-    urllib.request.urlopen(os.environ["AGS_URL"].rstrip("/") + "/health", timeout=15)
-    print(json.dumps({}))
-except urllib.error.HTTPError:
-    print(json.dumps({}))
-except Exception as error:
-    print(json.dumps({"unreachable": str(getattr(error, "reason", error))}))
-END
-"""
 
 
 @dataclass(frozen=True)
@@ -153,8 +137,9 @@ class FlowRunSandbox:
             )
             self.instance = self._leased.instance
             self._note(f"The flow run has the sandbox {self.instance.id} ({self.instance.tool_name}).")
-            self._look(self._leased.plane.plane)
+            # It may trust a certificate that is uploaded.
             self._upload(self._leased.plane.plane)
+            look(self._leased.plane.plane, self._environment(), self._redactor())
         except BaseException:
             self.end()
             raise
@@ -193,13 +178,13 @@ class FlowRunSandbox:
         configuration, plane = self.job.configuration, self._leased.plane
         command = Command(
             configuration.command or "prefect flow-run execute",
-            env={**configuration.environment(), **self._secrets},
+            env=self._environment(),
             timeout=configuration.timeout,
         )
         following = Following(None, self._note, plane.cancelled, KEPT_OUTPUT)
         self._command = DurableCommand(plane.plane, command, following).start(self.job.step)
         self.is_executing = True
-        redactor = Redactor([*self._secrets.values(), *configuration.credentials()])
+        redactor = self._redactor()
         with redactor.errors():
             return redactor.data(self._command.wait())
 
@@ -225,8 +210,8 @@ class FlowRunSandbox:
         """
         if self._leased is not None:
             self._leased.lease.release()
-        control = self._config.control_plane()
         try:
+            control = self._config.control_plane()
             if keep and self.instance is not None:
                 kept = self.instance.id
                 persistently(lambda: control.update_instance(kept, metadata={KEPT: "keep"}))
@@ -236,8 +221,14 @@ class FlowRunSandbox:
             for one in ids:
                 close_plane(self._config.connection(), one)
                 persistently(lambda: control.stop_instance(one))  # noqa: B023 - called here
-        except AGSFlowsError as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the flow run's end is reported
             self._note(f"The sandbox {self.instance_id} is left to its lease and the reaper: {error}")
+
+    def _environment(self) -> dict[str, str]:
+        return {**self.job.configuration.environment(), **self._secrets}
+
+    def _redactor(self) -> Redactor:
+        return Redactor([*self._secrets.values(), *self.job.configuration.credentials()])
 
     def _start(self) -> LeasedSandbox:
         config, job = self._config, self.job
@@ -273,29 +264,6 @@ class FlowRunSandbox:
                 hint="Set one of the variables image and tool of the work pool, or as a job variable.",
             )
         return tool
-
-    def _look(self, plane: DataPlane) -> None:
-        """Find out whether the flow can run there, before it is started."""
-        url = self.job.configuration.environment().get("PREFECT_API_URL", "")
-        if not url:
-            raise ConfigurationError(
-                "api_url: the worker has no PREFECT_API_URL.", hint="Set it, or the variable api_url."
-            )
-        found = persistently(lambda: plane.run(_LOOK, env={"AGS_URL": url}, timeout=LOOK_TIMEOUT))
-        try:
-            report = json.loads(found.stdout.strip().splitlines()[-1])
-        except (ValueError, IndexError):
-            report = {"missing": f"bash and coreutils ({(found.stderr or found.stdout).strip()[-300:]})"}
-        if missing := report.get("missing"):
-            raise UnsupportedError(
-                f"The image of sandbox {self.instance_id} lacks {missing}.",
-                hint="Choose an image with Prefect, such as prefecthq/prefect:3-latest.",
-            )
-        if reason := report.get("unreachable"):
-            raise ConfigurationError(
-                f"The sandbox cannot reach the Prefect API at {url}: {reason}.",
-                hint="Set the variable api_url to a URL that sandboxes reach, and check the network of the tool.",
-            )
 
     def _upload(self, plane: DataPlane) -> None:
         for local, remote in self.job.configuration.uploads.items():

@@ -6,7 +6,7 @@ import asyncio
 import os
 import socket
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from functools import partial
@@ -24,14 +24,13 @@ from prefect.client.schemas.filters import (
     WorkPoolFilter,
     WorkPoolFilterName,
 )
-from prefect.client.schemas.objects import FlowRun, State, StateType
-from prefect.exceptions import Abort, InfrastructureNotFound, ObjectNotFound
-from prefect.states import Cancelled, Crashed
+from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.exceptions import InfrastructureNotFound, ObjectNotFound
 from prefect.workers.base import BaseWorker, BaseWorkerResult
 
 from ags_flows.blocks import AGSConfig
 from ags_flows.cloud.retry import persistently
-from ags_flows.errors import AGSFlowsError, NotFoundError
+from ags_flows.errors import AGSFlowsError, CommandTimeoutError, NotFoundError
 from ags_flows.models import Instance
 from ags_flows.ownership import (
     ENDED,
@@ -44,6 +43,7 @@ from ags_flows.ownership import (
 )
 from ags_flows.worker.configuration import AGSWorkerJobConfiguration, AGSWorkerVariables
 from ags_flows.worker.job import STEP, WORK_POOL, FlowRunSandbox, Job, attempt_in, shown_end
+from ags_flows.worker.reports import LEFT, report_cancelled, report_crashed, state_of
 from ags_flows.worker.runs import attempt_of, is_followed, show_waiting
 
 T = TypeVar("T")
@@ -56,10 +56,6 @@ GRACE = 6.0
 
 PENDING_FOR = timedelta(seconds=60)
 """A flow run that is PENDING for so long, and has no sandbox, lost its worker before the submission."""
-
-_FINAL = frozenset({StateType.COMPLETED, StateType.FAILED, StateType.CRASHED, StateType.CANCELLED})
-_LEFT = _FINAL | {StateType.PAUSED, StateType.SCHEDULED}
-"""States that need no report: the flow has reported its end, or goes on elsewhere."""
 
 
 class AGSWorkerResult(BaseWorkerResult):
@@ -138,13 +134,16 @@ class AGSWorker(BaseWorker[AGSWorkerJobConfiguration, AGSWorkerVariables, AGSWor
     async def teardown(self, *exc_info: Any) -> None:
         """Wait for the flow runs; or let go of them where the worker is being stopped: a later worker finds them."""
         try:
-            await super().teardown(*exc_info)
-            if not any(exc_info):
+            # Before Prefect closes the client by which they are reported.
+            while self._work and not any(exc_info):
                 await asyncio.gather(*self._work, return_exceptions=True)
         finally:
-            for task in (self._looking, self._recovering, *self._work):
-                if task is not None:
-                    task.cancel()
+            try:
+                await super().teardown(*exc_info)
+            finally:
+                for task in (self._looking, self._recovering, *self._work):
+                    if task is not None:
+                        task.cancel()
 
     def _sandbox(self, flow_run: FlowRun, configuration: AGSWorkerJobConfiguration, attempt: int) -> FlowRunSandbox:
         owner = Owner(
@@ -173,46 +172,53 @@ class AGSWorker(BaseWorker[AGSWorkerJobConfiguration, AGSWorkerVariables, AGSWor
         try:
             try:
                 await self._in_thread(begin)
-            except AGSFlowsError:
+            except Exception:
                 if sandbox.cancelled_at is None:
                     raise
                 started(sandbox.instance_id or "none")
-                await self._persistently(partial(self._report_cancelled, run))
+                await report_cancelled(self.client, run)
                 return AGSWorkerResult(identifier=sandbox.instance_id or "none", status_code=0)
             started(sandbox.instance_id)
-            message = await self._follow(sandbox)
+            message, lines = await self._follow(sandbox)
             with anyio.CancelScope(shield=True):
-                state = await self._persistently(partial(self._state, run))
-                failed = state in (StateType.FAILED, StateType.CRASHED) or state not in _LEFT
+                state = await state_of(self.client, run)
+                failed = state in (StateType.FAILED, StateType.CRASHED) or state not in LEFT
+                is_cancelled = state == StateType.CANCELLING or sandbox.cancelled_at is not None
+                if failed and not is_cancelled:
+                    self._logger.warning("Flow run %s failed. %s\n%s", run, message, lines)
                 keep = failed and sandbox.cancelled_at is None and sandbox.job.configuration.keep_on_failure
                 await self._in_thread(partial(sandbox.end, keep))
-                if state == StateType.CANCELLING or sandbox.cancelled_at is not None:
-                    await self._persistently(partial(self._report_cancelled, run))
-                elif state is not None and state not in _LEFT:
-                    await self._persistently(partial(self._report_crashed, run, message))
+                if is_cancelled:
+                    await report_cancelled(self.client, run)
+                elif state is not None and state not in LEFT:
+                    await report_crashed(self.client, run, f"{message}\n{lines}".strip())
             return AGSWorkerResult(identifier=sandbox.instance_id, status_code=0)
         except asyncio.CancelledError:
             # The worker is being stopped, and the flow goes on.
             sandbox.leave()
             raise
+        except Exception:
+            # Also what is not known yet must leave no sandbox.
+            with anyio.CancelScope(shield=True):
+                await self._in_thread(sandbox.end)
+            raise
         finally:
             if self._active.get(run) is sandbox:
                 del self._active[run]
 
-    async def _follow(self, sandbox: FlowRunSandbox) -> str:
-        """Wait for the end of the flow's process, and return a sentence about it."""
+    async def _follow(self, sandbox: FlowRunSandbox) -> tuple[str, str]:
+        """Wait for the end of the flow's process, and return a sentence about it, and its last lines."""
         where = f"in sandbox {sandbox.instance_id}"
         try:
             result = await self._in_thread(sandbox.execute)
+        except CommandTimeoutError as error:
+            return f"{error} ({where})", shown_end(error.result) if error.result is not None else ""
         except AGSFlowsError as error:
-            message = f"The process of the flow run {where} was lost: {error}"
-            self._logger.warning("Flow run %s: %s", sandbox.job.flow_run_id, message)
-            return message
-        message = f"The process of the flow run {where} ended with exit code {result.exit_code}."
-        if result.exit_code:
-            message += f"\n{shown_end(result)}"
-            self._logger.warning("Flow run %s: %s", sandbox.job.flow_run_id, message)
-        return message
+            return f"The process of the flow run {where} was lost: {error}", ""
+        except Exception as error:  # noqa: BLE001 - the end of the flow run is reported, whatever it is
+            self._logger.exception("Flow run %s %s cannot be followed", sandbox.job.flow_run_id, where)
+            return f"The process of the flow run {where} was lost: {type(error).__name__}: {error}", ""
+        return f"The process of the flow run {where} ended with exit code {result.exit_code}.", shown_end(result)
 
     async def _look_for_cancellations(self) -> None:
         """End the flow runs of this worker that are being cancelled, all of them found by one request."""
@@ -277,13 +283,13 @@ class AGSWorker(BaseWorker[AGSWorkerJobConfiguration, AGSWorkerVariables, AGSWor
             return
         state = run.state.type if run.state is not None else None
         attempt, following = attempt_in(instance), attempt_of(run)
-        configuration = await self._configuration(run)
-        sandbox = self._sandbox(run, configuration, attempt)
+        if state == StateType.PENDING and attempt == following:
+            await self._submit(run)
+            return
+        sandbox = self._sandbox(run, await self._configuration_that_was(run), attempt)
         # A resumed execution does not raise the count of executions.
         is_running = state == StateType.RUNNING and attempt in (following - 1, following)
-        if state == StateType.PENDING and attempt == following:
-            self._begin(sandbox, sandbox.open)
-        elif is_running or state == StateType.CANCELLING:
+        if is_running or state == StateType.CANCELLING:
             self._begin(sandbox, partial(sandbox.attach, instance))
         else:
             sandbox.instance = instance
@@ -305,13 +311,24 @@ class AGSWorker(BaseWorker[AGSWorkerJobConfiguration, AGSWorkerVariables, AGSWor
             return
         age = datetime.now(timezone.utc) - run.state.timestamp
         if run.state.type == StateType.PENDING and age > PENDING_FOR:
-            sandbox = self._sandbox(run, await self._configuration(run), attempt_of(run))
-            self._begin(sandbox, sandbox.open)
+            await self._submit(run)
         elif run.state.type != StateType.PENDING and run.infrastructure_pid and await self._has_ended(run):
             if run.state.type == StateType.CANCELLING:
-                await self._report_cancelled(run.id)
+                await report_cancelled(self.client, run.id)
             else:
-                await self._report_crashed(run.id, f"Its sandbox {run.infrastructure_pid} has ended.")
+                await report_crashed(self.client, run.id, f"Its sandbox {run.infrastructure_pid} has ended.")
+
+    async def _submit(self, run: FlowRun) -> None:
+        """Submit a PENDING flow run, or report that its template is wrong, as Prefect's part of the worker does."""
+        try:
+            configuration = await self._configuration(run)
+        except (ValueError, ObjectNotFound) as error:
+            left = self._sandbox(run, await self._configuration_that_was(run), attempt_of(run))
+            await self._in_thread(left.end)
+            await report_crashed(self.client, run.id, f"The template is wrong: {error}")
+            return
+        sandbox = self._sandbox(run, configuration, attempt_of(run))
+        self._begin(sandbox, sandbox.open)
 
     def _begin(self, sandbox: FlowRunSandbox, begin: Callable[[], str]) -> None:
         """Carry out a flow run that Prefect's part of the worker does not know of."""
@@ -326,9 +343,10 @@ class AGSWorker(BaseWorker[AGSWorkerJobConfiguration, AGSWorkerVariables, AGSWor
 
             try:
                 await self._carry_out(sandbox, begin, started)
-            except AGSFlowsError as error:
-                await self._in_thread(sandbox.end)
-                await self._persistently(partial(self._report_crashed, run, f"The sandbox did not start: {error}"))
+            except Exception as error:
+                if not isinstance(error, AGSFlowsError):
+                    self._logger.exception("Flow run %s cannot be carried out", run)
+                await report_crashed(self.client, run, f"The sandbox did not start: {type(error).__name__}: {error}")
 
         self._active[sandbox.job.flow_run_id] = sandbox
         task = asyncio.create_task(carry_out())
@@ -336,7 +354,7 @@ class AGSWorker(BaseWorker[AGSWorkerJobConfiguration, AGSWorkerVariables, AGSWor
         task.add_done_callback(self._work.discard)
 
     async def _has_ended(self, run: FlowRun) -> bool:
-        control = (await self._configuration(run)).config or self._config_of_pool()
+        control = (await self._configuration_that_was(run)).config or self._config_of_pool()
         pid = str(run.infrastructure_pid)
 
         def look() -> bool:
@@ -352,6 +370,16 @@ class AGSWorker(BaseWorker[AGSWorkerJobConfiguration, AGSWorkerVariables, AGSWor
             run, client=self.client, work_pool=self.work_pool, worker_name=self.name, worker_id=self.backend_id
         )
 
+    async def _configuration_that_was(self, run: FlowRun) -> AGSWorkerJobConfiguration:
+        """Return the configuration of a flow run that has begun; where it was changed and is wrong now, the default."""
+        try:
+            return await self._configuration(run)
+        except (ValueError, ObjectNotFound) as error:
+            self._logger.warning("Flow run %s: its template is wrong now, and not used: %s", run.id, error)
+            default = AGSWorkerJobConfiguration(config=await self._in_thread(self._config_of_pool))
+            default.prepare_for_flow_run(run)
+            return default
+
     def _config_of_pool(self) -> AGSConfig:
         """Return the configuration that the pool's template has by default."""
         default = self.work_pool.base_job_template.get("variables", {}).get("properties", {}).get("config", {})
@@ -360,38 +388,6 @@ class AGSWorker(BaseWorker[AGSWorkerJobConfiguration, AGSWorkerVariables, AGSWor
             return AGSConfig()
         with get_client(sync_client=True) as client:
             return AGSConfig.model_validate(client.read_block_document(UUID(reference)).data)
-
-    async def _state(self, run: UUID) -> StateType | None:
-        try:
-            found = (await self.client.read_flow_run(run)).state
-        except ObjectNotFound:
-            return None
-        return found.type if found is not None else None
-
-    async def _report_crashed(self, run: UUID, message: str) -> None:
-        if await self._state(run) in _LEFT:
-            return
-        with suppress(Abort, ObjectNotFound):
-            await self.client.set_flow_run_state(run, Crashed(message=message))
-
-    async def _report_cancelled(self, run: UUID) -> None:
-        if await self._state(run) in (None, *_FINAL):
-            return
-        with suppress(Abort, ObjectNotFound):
-            cancelled: State[Any] = Cancelled(message="The worker has stopped the sandbox.")
-            await self.client.set_flow_run_state(run, cancelled, force=True)
-
-    async def _persistently(self, action: Callable[[], Awaitable[T]], patience: float = 600.0) -> T:
-        """Ask the Prefect server until it responds."""
-        began, pause = time.monotonic(), 1.0
-        while True:
-            try:
-                return await action()
-            except Exception:
-                if time.monotonic() - began > patience:
-                    raise
-            await asyncio.sleep(pause)
-            pause = min(30.0, pause * 2)
 
     async def _in_thread(self, action: Callable[[], T]) -> T:
         return await anyio.to_thread.run_sync(action, abandon_on_cancel=True, limiter=self._threads)

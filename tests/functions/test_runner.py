@@ -95,6 +95,22 @@ def test_a_time_limit_ends_a_call_and_what_it_has_started(session):
     assert session.run("pgrep -xf 'sleep 4321'").exit_code == 1
 
 
+@pytest.mark.parametrize("text", ["", "x" * 100_000], ids=["runner", "supervisor"])
+def test_a_time_limit_can_have_parts_of_a_second(session, text):
+    def noting(text):
+        import time
+
+        began = time.monotonic()
+        while True:
+            with open("spent", "w") as spent:
+                spent.write(str(time.monotonic() - began))
+            time.sleep(0.02)
+
+    with pytest.raises(CommandTimeoutError, match=r"limit of 1.4 s"):
+        session.call(in_sandbox(timeout=1.4)(noting), text)
+    assert 1.2 < float(session.read("spent")) < 1.9
+
+
 def test_another_runner_follows_one_that_was_killed(session):
     _, runner = session.call(processes)
     session.run(f"pkill -9 -f '^/usr/bin/python3.*{RUNNER}'")

@@ -3,12 +3,14 @@
 import asyncio
 
 import pytest
+from prefect.blocks.system import Secret
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import DeploymentUpdate
 from prefect.client.schemas.objects import StateType
 from prefect.states import Pending
 
 from ags_flows.cloud.data_planes import open_plane
+from ags_flows.worker.job import FlowRunSandbox
 from tests.worker.conftest import IMAGE, ended, soon, state
 
 pytestmark = [
@@ -61,6 +63,85 @@ def test_a_run_that_cannot_be_recovered_does_not_prevent_the_recovery_of_others(
         return await soon(lambda: ended(pool, healthy))
 
     assert pool.perform(second, name="another").state.type == StateType.COMPLETED
+
+
+async def go_on(pool, worker, run):
+    """Let a flow that waits for the file `go` end, once another worker follows it."""
+    await soon(lambda: run in worker._active and worker._active[run]._leased)
+    plane = open_plane(worker._active[run]._config.connection(), pool.live(run)[0].id).plane
+    await asyncio.to_thread(plane.write, "go", "")
+    return await soon(lambda: ended(pool, run))
+
+
+def test_a_run_whose_template_is_wrong_now_goes_on_as_it_began(pool):
+    deployment = pool.deploy(
+        command=" && ".join([state("RUNNING"), "while [ ! -e go ]; do sleep 0.1; done", state("COMPLETED")])
+    )
+    run = pool.submit(deployment=deployment)
+
+    async def first(worker):
+        await soon(lambda: pool.run(run).state.is_running())
+
+    pool.perform_and_die(first)
+    with get_client(sync_client=True) as client:
+        client.update_deployment(deployment, DeploymentUpdate(job_variables={"image": IMAGE, "lease": "soon"}))
+    found = pool.perform(lambda worker: go_on(pool, worker, run), name="another")
+    assert found.state.type == StateType.COMPLETED
+
+
+def test_a_run_goes_on_when_a_block_of_its_secrets_was_deleted_since(pool):
+    Secret(value="secret-of-the-first").save("soon-deleted", overwrite=True)
+    run = pool.submit(
+        state("RUNNING"),
+        "while [ ! -e go ]; do sleep 0.1; done",
+        '[ "$TOKEN" = secret-of-the-first ]',
+        state("COMPLETED"),
+        secrets={"TOKEN": "soon-deleted"},
+    )
+
+    async def first(worker):
+        await soon(lambda: pool.run(run).state.is_running())
+
+    pool.perform_and_die(first)
+    Secret.delete("soon-deleted")
+    found = pool.perform(lambda worker: go_on(pool, worker, run), name="another")
+    assert found.state.type == StateType.COMPLETED
+
+
+def test_an_error_of_the_recovery_that_is_not_expected_ends_in_a_reported_state(pool, monkeypatch):
+    run = pool.submit(state("RUNNING"), "sleep 100")
+
+    async def first(worker):
+        await soon(lambda: pool.run(run).state.is_running())
+
+    pool.perform_and_die(first)
+
+    def broken(sandbox, instance):
+        sandbox.instance = instance
+        raise RuntimeError("not expected")
+
+    monkeypatch.setattr(FlowRunSandbox, "attach", broken)
+
+    async def second(worker):
+        return await soon(lambda: ended(pool, run))
+
+    found = pool.perform(second, name="another")
+    assert found.state.type == StateType.CRASHED
+    assert "RuntimeError: not expected" in found.state.message
+
+
+def test_a_pending_run_whose_template_is_wrong_is_reported(pool, monkeypatch):
+    monkeypatch.setattr("ags_flows.worker.worker.PENDING_FOR", __import__("datetime").timedelta(0))
+    run = pool.submit("sleep 100", lease="soon")
+    pool.set_state(run, Pending())
+
+    async def scenario(worker):
+        await worker.sync_with_backend()
+        return await soon(lambda: ended(pool, run))
+
+    found = pool.perform(scenario)
+    assert found.state.type == StateType.CRASHED
+    assert "lease" in found.state.message
 
 
 def test_a_running_flow_whose_sandbox_ended_without_a_worker_is_reported(pool, emulator):

@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import json
+import logging
 import time
 
 import pytest
@@ -12,6 +13,8 @@ from prefect.client.schemas.objects import StateType
 from prefect.states import Cancelled, Cancelling, Scheduled
 
 from ags_flows.ownership import KEPT
+from ags_flows.worker.job import FlowRunSandbox
+from ags_flows.worker.reports import report_crashed
 from tests.worker.conftest import ended, soon, state
 
 pytestmark = [
@@ -48,19 +51,53 @@ def test_a_process_that_ends_without_a_final_state_is_crashed_with_its_last_line
     assert found.infrastructure_pid in found.state.message
 
 
-def test_a_retry_that_begins_as_soon_as_a_crash_is_reported_is_not_overwritten(pool):
-    run = pool.submit("exit 7")
+@pytest.mark.parametrize("kind", ["FAILED", "COMPLETED"])
+def test_the_last_lines_of_a_failed_flow_are_in_the_log_of_the_worker(pool, kind):
+    run = pool.submit(state("RUNNING"), "echo the last words >&2", state(kind))
+    records = []
+    handler = logging.Handler()
+    handler.emit = lambda record: records.append(record.getMessage())
 
     async def scenario(worker):
-        report = worker._report_crashed
+        logger = logging.getLogger(worker._logger.name)
+        logger.addHandler(handler)
+        try:
+            return await soon(lambda: ended(pool, run))
+        finally:
+            logger.removeHandler(handler)
 
-        async def report_and_retry(*reported):
-            # As a fast automation does.
-            await report(*reported)
-            if len(pool.instances(run)) == 1:
-                pool.set_state(run, Scheduled(name="AwaitingRetry"))
+    found = pool.perform(scenario)
+    about = [one for one in records if "the last words" in one]
+    assert len(about) == (kind == "FAILED")
+    assert all(found.infrastructure_pid in one and str(run) in one for one in about)
 
-        worker._report_crashed = report_and_retry
+
+def test_an_error_that_is_not_expected_ends_in_a_reported_state_and_leaves_no_sandbox(pool, monkeypatch):
+    def broken(sandbox):
+        raise RuntimeError("not expected")
+
+    monkeypatch.setattr(FlowRunSandbox, "execute", broken)
+    run = pool.submit(state("RUNNING"), "sleep 100")
+
+    async def scenario(worker):
+        return await soon(lambda: ended(pool, run))
+
+    found = pool.perform(scenario)
+    assert found.state.type == StateType.CRASHED
+    assert "RuntimeError: not expected" in found.state.message
+
+
+def test_a_retry_that_begins_as_soon_as_a_crash_is_reported_is_not_overwritten(pool, monkeypatch):
+    run = pool.submit("exit 7")
+
+    async def report_and_retry(*reported):
+        # As a fast automation does.
+        await report_crashed(*reported)
+        if len(pool.instances(run)) == 1:
+            pool.set_state(run, Scheduled(name="AwaitingRetry"))
+
+    async def scenario(worker):
+        monkeypatch.setattr("ags_flows.worker.worker.report_crashed", report_and_retry)
         await soon(lambda: len(pool.instances(run)) == 2)
         return await soon(lambda: ended(pool, run))
 
