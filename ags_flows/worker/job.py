@@ -287,7 +287,7 @@ class FlowRunSandbox:
             raise WaitCancelledError("The flow run was cancelled before it had a sandbox.")
 
 
-def shown_end(result: ExecResult, lines: int = 20) -> str:
+def shown_end(result: ExecResult, lines: int = 50) -> str:
     """Return the last lines that a flow's process wrote."""
     text = (result.stdout + result.stderr).strip().splitlines()
     return "\n".join(text[-lines:])
