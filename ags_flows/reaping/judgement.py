@@ -68,7 +68,7 @@ def judge_instance(instance: Instance, owned: Owned, rules: ReapRules, now: date
         return Verdict(None, _why_not_orphan(owned, instance.created_at, rules))
     # The timeout of a paused instance does not run, so it does not show whether the owner is alive.
     if instance.status not in RESUMABLE and lease_is_kept(metadata, instance.expires_at, now):
-        return Verdict(None, "its lease is being renewed")
+        return Verdict(None, "its lease may still be renewed")
     broken = instance.status in CHANGE_FAILED
     if not (rules.broken if broken else rules.orphans):
         return Verdict(None, "orphaned, but the rule is off")

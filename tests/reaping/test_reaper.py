@@ -112,7 +112,7 @@ def test_a_sandbox_is_kept_for_as_long_as_its_lease_is_renewed(ags_config, start
     one = start("over", lease=3600)
     owners = FixedOwners({"over": OVER})
     report = reaper(ags_config, owners).run()
-    assert [spared.reason for spared in report.spared] == ["its lease is being renewed"]
+    assert [spared.reason for spared in report.spared] == ["its lease may still be renewed"]
     later = datetime.now(timezone.utc) + timedelta(minutes=20)
     report = reaper(ags_config, owners, at=lambda: later).run()
     assert [stopped.id for stopped in report.stopped] == [one.id]
