@@ -139,16 +139,22 @@ class Claim:
                     hint="Its records are lost. Run the batch again: it does what is not recorded.",
                 )
             elif found.get("token", self._token) != self._token:
-                theirs = Holder.parse(str(found.get("holder", "")))
-                superseded = theirs is not None and relation(self._holder, theirs) == "stale"
-                kind = SupersededError if superseded else ConflictError
-                self.lost = kind(
-                    f"results: another run ({theirs}) has taken {self._storage.where('')} over.",
-                    hint="It goes on with what is not done. This run ends here.",
-                )
+                self._meet(Holder.parse(str(found.get("holder", ""))))
             elif started - self._renewed >= BEAT:
                 self._write(ended=False)
             self._looked = started
+
+    def _meet(self, other: Holder | None) -> None:
+        """Lose the claim to another holder, or take it back from an earlier attempt that slept before it wrote."""
+        found = relation(self._holder, other) if other is not None else "stranger"
+        if found == "superseded":
+            self._write(ended=False)
+            return
+        kind = SupersededError if found == "stale" else ConflictError
+        self.lost = kind(
+            f"results: another run ({other}) has taken {self._storage.where('')} over.",
+            hint="It goes on with what is not done. This run ends here.",
+        )
 
     def end(self) -> None:
         """Give the claim up. Its holder stays recorded: see `location_of`."""

@@ -151,6 +151,14 @@ def test_a_take_over_is_noticed_before_the_next_record(storage):
             mine.check()
 
 
+def test_an_earlier_attempt_that_slept_before_it_wrote_does_not_keep_the_location(storage):
+    with hold(storage, holder("a", 2)) as claim:
+        written(storage, holder("a", 1))
+        claim.renew()
+        claim.check()
+        assert held(storage)["holder"] == str(holder("a", 2))
+
+
 def test_a_location_that_was_deleted_is_not_used_again(tmp_path):
     location, lost = tmp_path / "batch", threading.Event()
     with hold(DirectoryStorage(location), holder("one"), lost.set) as mine:
