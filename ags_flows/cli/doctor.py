@@ -223,7 +223,7 @@ def _lease(config: AGSConfig, client: SyncPrefectClient) -> Finding:
 def _workers(client: SyncPrefectClient) -> Finding:
     """Look for deployments whose runs no process would pick up."""
     try:
-        waiting = [one for one in _deployments(client) if not one.paused and str(one.status) != "READY"]
+        waiting = [one for one in _deployments(client) if not one.paused and one.status != "READY"]
     except Exception as error:  # noqa: BLE001 - reported as a finding
         return Finding("workers", "wrong", f"{type(error).__name__}: {error}")
     if not waiting:

@@ -1,6 +1,7 @@
 """`ags-flows doctor`: what it checks, and what it prints."""
 
 import json
+import time
 from importlib import metadata
 
 import pytest
@@ -72,6 +73,13 @@ def test_a_deployment_whose_runs_nothing_executes_is_named_with_what_to_start(cl
         assert found["verdict"] == "warning"
         assert "nightly/at-three" in found["finding"]
         assert "prefect worker start --pool idle" in found["remedy"]
+        # A worker that asks for runs makes the deployment ready.
+        clean_server.get_scheduled_flow_runs_for_work_pool(pool.name)
+        deadline = time.monotonic() + 30
+        while clean_server.read_deployment(deployment).status != "READY":
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        assert findings(cli("doctor", "--json", server=None))["workers"]["verdict"] == "ok"
     finally:
         clean_server.delete_deployment(deployment)
 
