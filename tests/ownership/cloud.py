@@ -110,6 +110,12 @@ class Cloud(Invariants):
         self.check(not others, "an instance was ended under another execution")
         instance.status = status
 
+    def stop_left(self, number: int) -> None:
+        """Stop an instance that an earlier attempt had finished with."""
+        instance = self.instances[number]
+        self.check(not self.at_work(instance), "an instance was ended under an execution that works in it")
+        instance.status = "STOPPED"
+
     def mark(self, session: Open, name: str) -> None:
         instance = self._get(session.instance)
         others = [one for one in self.at_work(instance) if one.step.holder != session.step.holder]

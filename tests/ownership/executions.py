@@ -174,6 +174,9 @@ class Executions(Cloud):
                     continue
                 if taken == "stale":
                     raise SupersededError
+                if taken == "ended":
+                    yield from self.ask(lambda: self.stop_left(one.id), late=False)  # noqa: B023
+                    continue
                 if taken in ("same", "superseded"):
                     later = tuple(
                         other.id
