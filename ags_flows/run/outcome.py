@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from asyncio import CancelledError, get_running_loop
+from types import FrameType
 from typing import Any
 from uuid import UUID
 
@@ -143,17 +144,28 @@ def _is_caused_by(error: BaseException | None, cause: type[BaseException]) -> bo
 
 
 def signal_in_main_thread() -> BaseException | None:
-    """Return the exception that the main thread handles at present, if a signal caused it.
+    """Return the exception that the main thread handles at present, or that has ended it, if a signal caused it.
 
     It handles an exception while it leaves a `with` block, such as that of a task runner, which waits for its threads.
+    A main thread that an exception has ended waits for the other threads of the process.
     """
-    found: Any = sys._current_exceptions().get(threading.main_thread().ident or 0)
+    main = threading.main_thread().ident or 0
+    handled: Any = sys._current_exceptions().get(main)
     # Before Python 3.12 these are the three values of `sys.exc_info`.
-    error: BaseException | None = found[1] if isinstance(found, tuple) else found
+    error: BaseException | None = handled[1] if isinstance(handled, tuple) else handled
+    if error is None and _waits_for_threads(sys._current_frames().get(main)):
+        error = getattr(sys, "last_value", None)
     if error is None:
         return None
     by_signal = is_by_signal(error) or _is_caused_by(error, KeyboardInterrupt) or _is_interrupted_by_hand(error)
     return error if by_signal else None
+
+
+def _waits_for_threads(frame: FrameType | None) -> bool:
+    """Return True if the main thread, whose innermost frame is given, has left the program."""
+    while frame is not None and frame.f_back is not None:
+        frame = frame.f_back
+    return frame is not None and (frame.f_code.co_filename, frame.f_code.co_name) == (threading.__file__, "_shutdown")
 
 
 def ending_by_signal(signal: BaseException, flow_run_id: UUID | None) -> Ending:

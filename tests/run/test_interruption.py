@@ -1,5 +1,7 @@
 """Blocks in pooled threads are interrupted when the server reports that their flow run is being cancelled."""
 
+import subprocess
+import sys
 import threading
 from uuid import uuid4
 
@@ -155,6 +157,34 @@ def test_a_signal_is_found_while_the_main_thread_waits_for_others():
     assert [type(one) for one in found] == [KeyboardInterrupt, TerminationSignal, type(None)]
     look()
     assert found[-1] is None
+
+
+ENDED = """
+import sys, threading, time
+from ags_flows.run.outcome import signal_in_main_thread
+
+def look():
+    main = threading.main_thread()
+    while "_shutdown" not in {frame.f_code.co_name for frame in frames(sys._current_frames()[main.ident])}:
+        time.sleep(0.01)
+    print(type(signal_in_main_thread()).__name__)
+
+def frames(frame):
+    while frame is not None:
+        yield frame
+        frame = frame.f_back
+
+threading.Thread(target=look).start()
+"""
+
+
+@pytest.mark.parametrize(
+    ("end", "found"),
+    [("raise KeyboardInterrupt", "KeyboardInterrupt"), ("raise ValueError", "NoneType"), ("", "NoneType")],
+)
+def test_a_signal_is_found_that_has_ended_the_main_thread_while_others_go_on(end, found):
+    done = subprocess.run([sys.executable, "-c", ENDED + end], capture_output=True, text=True, timeout=60)
+    assert done.stdout.split() == [found], done.stderr
 
 
 def test_a_block_that_cannot_be_woken_does_not_keep_the_others_from_it(caplog):
