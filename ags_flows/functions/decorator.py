@@ -261,8 +261,8 @@ class _Place:
                 ending = interruption.ending or ending_of(error, run)
                 if ending in ("failed", "superseded"):
                     self._after_failure(pool, used, step, error)
-                    raise
-                pool.end(ending)
+                else:
+                    pool.end(ending)
                 if interruption.ending is None:
                     raise
                 # The error is a consequence, and must not be retried.

@@ -7,8 +7,9 @@ import enum
 import functools
 import hashlib
 import pickle
+import sys
 import uuid
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Mapping, Sequence, Set
 from datetime import date, time, timedelta
 from decimal import Decimal
@@ -45,53 +46,63 @@ def of_parameters(parameters: Mapping[str, Any] | None) -> str:
 
 
 class _Reader:
-    """Turns values into JSON-like ones."""
+    """Turns values into JSON-like ones: a number, a text, or the name of a class with a fingerprint of the content."""
+
+    def __init__(self) -> None:
+        # Each value once, also if many others refer to it. The values are kept, so that their ids stay theirs.
+        self._read: dict[int, tuple[Any, list[str]]] = {}
 
     def read(self, value: Any, depth: int) -> Any:
         if value is None or type(value) in (bool, int, float, str):
             return value
-        if depth > DEEPEST:
-            return self._pickled(value)
-        simple = _simple(value)
-        if simple is not None:
-            return simple
-        name, inner = type(value).__qualname__, depth + 1
+        if id(value) not in self._read:
+            name = type(value).__qualname__
+            content = self._pickled(value) if depth > DEEPEST else self._content(value, depth + 1)
+            self._read[id(value)] = value, [name, fingerprint(content)]
+        return self._read[id(value)][1]
+
+    def _content(self, value: Any, depth: int) -> Any:
+        if isinstance(value, enum.Enum):
+            return value.name
         if isinstance(value, HasPlace) and not isinstance(value, type):
-            return [name, value.place_key]
+            return value.place_key
         if isinstance(value, BaseModel):
             measured = value.MEASURED if isinstance(value, Value) else ()
             fields = {field: getattr(value, field) for field in type(value).model_fields if field not in measured}
             more = {**(value.__pydantic_extra__ or {}), **(value.__pydantic_private__ or {})}
-            return [name, self.read(fields, inner), self.read(more, inner)]
-        if dataclasses.is_dataclass(value) and not isinstance(value, type):
-            return [name, self.read({one.name: getattr(value, one.name) for one in dataclasses.fields(value)}, inner)]
-        content = self._content(value, inner)
-        if content is not None:
-            # A class of the caller may add attributes.
-            added = getattr(value, "__dict__", None)
-            return [name, content, self.read(added, inner)] if added else [name, content]
+            return [self.read(fields, depth), self.read(more, depth)]
         if isinstance(value, functools.partial):
-            return [name, self.read([value.func, value.args, value.keywords], inner)]
+            return self.read([value.func, value.args, value.keywords], depth)
         if isinstance(value, MethodType):
-            return [value.__func__.__qualname__, self.read(value.__self__, inner)]
+            return [value.__func__.__qualname__, self.read(value.__self__, depth)]
         if isinstance(value, (FunctionType, BuiltinFunctionType, type)) and "<" not in value.__qualname__:
             return [value.__module__, value.__qualname__]
-        return self._pickled(value)
+        parts = self._parts(value, depth)
+        if not parts:
+            return self._pickled(value)
+        added = _added(value)
+        return [*parts, self.read(added, depth)] if added else parts
 
-    def _content(self, value: Any, depth: int) -> Any:
-        """Return what is in a text, a number or a container, None for any other value."""
-        for scalar in (str, int, float):
-            if isinstance(value, scalar):
-                return scalar.__repr__(value)
-        if isinstance(value, Mapping):
+    def _parts(self, value: Any, depth: int) -> list[Any]:
+        """Return what is in a value of a well-known kind, nothing for any other."""
+        parts: list[Any] = []
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            fields = {one.name: getattr(value, one.name) for one in dataclasses.fields(value)}
+            parts.append(self.read(fields, depth))
+        text = _text(value)
+        if text is not None:
+            parts.append(text)
+        elif isinstance(value, Mapping):
             items = [[fingerprint(self.read(key, depth)), self.read(item, depth)] for key, item in value.items()]
             # The order of an ordered one counts, as it does for its equality.
-            return items if isinstance(value, OrderedDict) else sorted(items, key=lambda item: str(item[0]))
-        if isinstance(value, Set):
-            return sorted(fingerprint(self.read(item, depth)) for item in value)
-        if isinstance(value, Sequence):
-            return [self.read(item, depth) for item in value]
-        return None
+            parts.append(items if isinstance(value, OrderedDict) else sorted(items, key=lambda item: str(item[0])))
+            if isinstance(value, defaultdict):
+                parts.append(self.read(value.default_factory, depth))
+        elif isinstance(value, Set):
+            parts.append(sorted(fingerprint(self.read(item, depth)) for item in value))
+        elif isinstance(value, Sequence):
+            parts.append([self.read(item, depth) for item in value])
+        return parts
 
     def _pickled(self, value: Any) -> Any:
         """Hash the pickled value, such as a data frame, without keeping the bytes."""
@@ -103,18 +114,37 @@ class _Reader:
         return [name, hasher.digest()]
 
 
-def _simple(value: Any) -> list[str] | None:
-    """Return a value of a well-known class as text, None for any other."""
-    name = type(value).__qualname__
-    if isinstance(value, (bytes, bytearray, memoryview)):
-        return [name, hashlib.sha256(value).hexdigest()]
-    if isinstance(value, enum.Enum):
-        return [name, value.name]
+def _text(value: Any) -> str | None:
+    """Return a value of a class with a well-known text as that, None for any other."""
+    for scalar in (str, int, float):
+        if isinstance(value, scalar):
+            return scalar.__repr__(value)
+    if isinstance(value, memoryview):
+        value = value.tobytes()
+    if isinstance(value, (bytes, bytearray)):
+        return hashlib.sha256(value).hexdigest()
     if isinstance(value, (SecretStr, SecretBytes)):
-        return [name, hashlib.sha256(str(value.get_secret_value()).encode()).hexdigest()]
+        return hashlib.sha256(str(value.get_secret_value()).encode()).hexdigest()
     if isinstance(value, (PurePath, UUID, Decimal, date, time, timedelta, complex, range)):
-        return [name, str(value)]
+        return f"{value}{' again' * getattr(value, 'fold', 0)}"
     return None
+
+
+def _added(value: Any) -> dict[str, Any]:
+    """Return the attributes that a class of the caller adds to a text, a number, a container or a data class."""
+    fields = {one.name for one in dataclasses.fields(value)} if dataclasses.is_dataclass(value) else set()
+    found: dict[str, Any] = {}
+    for cls in type(value).__mro__:
+        if cls.__module__.partition(".")[0] in sys.stdlib_module_names:
+            continue
+        slots = cls.__dict__.get("__slots__", ())
+        found |= {
+            name: getattr(value, name)
+            for name in ([slots] if isinstance(slots, str) else slots)
+            if hasattr(value, name)
+        }
+        found |= getattr(value, "__dict__", {})
+    return {name: item for name, item in found.items() if name not in fields and not name.startswith("__")}
 
 
 class _Pickler(pickle.Pickler):

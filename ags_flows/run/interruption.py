@@ -28,7 +28,7 @@ from typing import Literal, Protocol
 from uuid import UUID
 
 from ags_flows.cloud.forks import reset_in_children
-from ags_flows.run.prefect_contexts import deadline_of_flows
+from ags_flows.run.prefect_contexts import TimeLimit, time_limits_of_flows
 
 Ending = Literal["completed", "failed", "cancelled", "crashed", "suspended", "superseded"]
 """How a block ends.
@@ -57,7 +57,7 @@ class Interruption:
     """Whether a block was interrupted.
 
     Attributes:
-        deadline: When the time limit of a flow around the block is over, in seconds since the epoch. None without one.
+        limits: The time limits of the flows around the block.
         call: The call in which the block was opened, of `within_call`. None outside of one.
         ending: How the block has to end, None while it was not interrupted. It takes precedence over the exception that
             the block is left by: that one is a consequence.
@@ -67,7 +67,7 @@ class Interruption:
     flow_run_id: UUID | None
     thread: int
     ending: Ending | None = None
-    deadline: float | None = None
+    limits: tuple[TimeLimit, ...] = ()
     call: object | None = field(default_factory=_call.get)
 
 
@@ -103,11 +103,12 @@ class Interruptions:
         self._open: list[Interruption] = []
         self._changed = threading.Condition()
         self._watcher: threading.Thread | None = None
+        self._ending_signal: BaseException | None = None
 
     @contextmanager
     def interruptible(self, wake: Callable[[], None], flow_run_id: UUID | None) -> Iterator[Interruption]:
         """Make a block interruptible. See `interruptible`."""
-        block = Interruption(wake, flow_run_id, threading.get_ident(), deadline=deadline_of_flows())
+        block = Interruption(wake, flow_run_id, threading.get_ident(), limits=time_limits_of_flows())
         with self._changed:
             self._open.append(block)
             if self._is_watched(block) and (self._watcher is None or not self._watcher.is_alive()):
@@ -116,6 +117,10 @@ class Interruptions:
                 self._watcher = threading.Thread(target=work, name="ags-interruptions", daemon=True)
                 self._watcher.start()
         try:
+            if self._ending_signal is not None and self._is_watched(block):
+                # Such as the session of a task that is repeated, or that waited for its thread.
+                if self._look.signal_in_main_thread() is self._ending_signal:
+                    _interrupt([block], self._look.ending_of(self._ending_signal, flow_run_id))
             yield block
         finally:
             with self._changed:
@@ -158,13 +163,14 @@ class Interruptions:
                     return
             signal = self._look.signal_in_main_thread()
             if signal is not None and signal is before:
+                self._ending_signal = signal
                 for run in {block.flow_run_id for block in blocks}:
                     ending = self._look.ending_of(signal, run)
                     _interrupt([block for block in blocks if block.flow_run_id == run], ending)
             before = signal
-            _interrupt(
-                [block for block in blocks if block.deadline is not None and block.deadline < time.time()], "failed"
-            )
+            for block in blocks:
+                block.limits = tuple(limit for limit in block.limits if not limit.is_void())
+            _interrupt([block for block in blocks if any(limit.is_over() for limit in block.limits)], "failed")
             if time.monotonic() >= next_look:
                 runs = {block.flow_run_id for block in blocks if block.flow_run_id is not None}
                 cancelled = {run for run in runs if self._is_known_as_cancelled(run)}
@@ -223,8 +229,9 @@ def interruptible(wake: Callable[[], None], flow_run_id: UUID | None) -> Iterato
     """Make a block interruptible that waits for something in a sandbox.
 
     Args:
-        wake: Makes the block's thread raise an exception within a second: it sets the flag that its waits look at.
-            Called from another thread, at most once; it must not wait.
+        wake: Makes the block's thread raise an exception within a second: it sets the flag that its waits look at, and
+            that each new step in the block looks at. Called at most once, usually from another thread; it must not
+            wait.
         flow_run_id: The flow run around the block, from `enclosing_run`. None: only the process's end interrupts it.
 
     Yields:

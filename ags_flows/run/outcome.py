@@ -19,6 +19,7 @@ from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from ags_flows.errors import SupersededError
 from ags_flows.run.interruption import Ending, interrupt_other_threads
+from ags_flows.run.prefect_contexts import time_limits_of_flows
 
 __all__ = [
     "Ending",
@@ -44,6 +45,11 @@ _DEATHS = (TerminationSignal, CancelledError, Abort)
 
 _OVER = (StateType.COMPLETED, StateType.FAILED, StateType.CANCELLED, StateType.CANCELLING)
 _CANCELLED = (StateType.CANCELLING, StateType.CANCELLED)
+
+_ADJUSTED = 0.001
+"""Part of a duration by which the clock of a host may be adjusted while a run executes."""
+
+_COUNTED = KeyboardInterrupt("asyncio has counted a Ctrl-C")
 
 
 def enclosing_run() -> UUID | None:
@@ -156,7 +162,8 @@ def signal_in_main_thread() -> BaseException | None:
     if error is None and _waits_for_threads(sys._current_frames().get(main)):
         error = getattr(sys, "last_value", None)
     if error is None:
-        return None
+        # asyncio only counts a Ctrl-C while a coroutine blocks its event loop.
+        return _COUNTED if _is_ctrl_c_counted() else None
     by_signal = is_by_signal(error) or _is_caused_by(error, KeyboardInterrupt) or _is_interrupted_by_hand(error)
     return error if by_signal else None
 
@@ -252,16 +259,17 @@ def _states_on_path(flow_run_id: UUID) -> list[StateType | None]:
 
 
 def _is_timed_out() -> bool:
-    """Return True if the time limit of the enclosing task or flow is over. Inside, such a timeout is a cancellation."""
-    now = time.time()
-    flow_context, task_context = FlowRunContext.get(), TaskRunContext.get()
-    limits = []
-    if flow_context is not None and flow_context.flow is not None:
-        limits.append((flow_context.start_time, flow_context.flow.timeout_seconds))
-    if task_context is not None:
-        limits.append((task_context.start_time, task_context.task.timeout_seconds))
-    # The clock of a host may be adjusted while a run executes, by less than a thousandth.
-    return any(limit is not None and now - start.timestamp() >= limit * 0.999 for start, limit in limits)
+    """Return True if the time limit of an enclosing flow, or of the task, is over.
+
+    Inside, such a timeout is a cancellation.
+    """
+    if any(limit.is_over(_ADJUSTED) for limit in time_limits_of_flows()):
+        return True
+    context = TaskRunContext.get()
+    limit = context.task.timeout_seconds if context is not None else None
+    if context is None or limit is None:
+        return False
+    return time.time() - context.start_time.timestamp() >= limit * (1 - _ADJUSTED)
 
 
 def _is_interrupted_by_hand(error: BaseException) -> bool:
@@ -270,8 +278,10 @@ def _is_interrupted_by_hand(error: BaseException) -> bool:
     The standard library has no public way to ask for it. Without the attribute, an interrupted async flow is treated
     as crashed: its sandboxes are left to their leases.
     """
-    if not isinstance(error, CancelledError):
-        return False
+    return isinstance(error, CancelledError) and _is_ctrl_c_counted()
+
+
+def _is_ctrl_c_counted() -> bool:
     handler = signal.getsignal(signal.SIGINT)
     runner = getattr(getattr(handler, "func", None), "__self__", None)
     return bool(getattr(runner, "_interrupt_count", 0))

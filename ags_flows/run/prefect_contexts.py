@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import functools
 import logging
+import time
 from collections.abc import Callable, Iterator
 from contextvars import Token
+from dataclasses import dataclass
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -45,17 +47,37 @@ def flow_contexts() -> list[FlowRunContext]:
     return list(found.values())[::-1]
 
 
-def deadline_of_flows() -> float | None:
-    """Return when the first time limit of a flow around this call is over, in seconds since the epoch.
+@dataclass(frozen=True)
+class TimeLimit:
+    """The time limit of a flow run.
 
-    None if no flow has one.
+    Attributes:
+        context: The context of the flow run.
+        seconds: Its length.
+        ends: When it is over, by the clock of `time.monotonic`.
     """
-    limits = [
-        context.start_time.timestamp() + context.flow.timeout_seconds
+
+    context: FlowRunContext
+    seconds: float
+    ends: float
+
+    def is_over(self, tolerance: float = 0.0) -> bool:
+        """Return True if the time is over, but for a part of it."""
+        return time.monotonic() > self.ends - self.seconds * tolerance
+
+    def is_void(self) -> bool:
+        """Return True if the flow has ended within its time limit. It leaves its context also at the time limit."""
+        return is_left(self.context) and not self.is_over()
+
+
+def time_limits_of_flows() -> tuple[TimeLimit, ...]:
+    """Return the time limits of the flows around this call."""
+    now, monotonic = time.time(), time.monotonic()
+    return tuple(
+        TimeLimit(context, seconds, monotonic + context.start_time.timestamp() + seconds - now)
         for context in flow_contexts()
-        if context.flow is not None and context.flow.timeout_seconds is not None
-    ]
-    return min(limits, default=None)
+        if context.flow is not None and (seconds := context.flow.timeout_seconds) is not None
+    )
 
 
 def task_contexts() -> list[TaskRunContext]:

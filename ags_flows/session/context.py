@@ -103,7 +103,7 @@ def sandbox_session(
         ending: Ending = "completed"
         raised: BaseException | None = None
         try:
-            with interruptible(opening.wake, run) as interruption:
+            with interruptible(opening.interrupt, run) as interruption:
                 yield opening.open(wanted, custom, snapshot_id, step)
         except BaseException as error:
             # Until it is known better: a second signal may come any time.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Mapping
 from typing import Literal
@@ -13,7 +14,7 @@ from ags_flows import tasks
 from ags_flows.blocks import AGSConfig
 from ags_flows.cloud.data_planes import OpenPlane, close_plane, open_plane
 from ags_flows.cloud.retry import persistently
-from ags_flows.errors import AGSFlowsError, ConflictError, NotFoundError, SupersededError
+from ags_flows.errors import AGSFlowsError, ConflictError, NotFoundError, SupersededError, WaitCancelledError
 from ags_flows.lifecycle.leased_sandbox import LeasedSandbox, lease_sandbox
 from ags_flows.lifecycle.open_sandbox import successor_of
 from ags_flows.models import CustomConfiguration, Instance, Step, Tool, ToolSpec
@@ -29,6 +30,9 @@ from ags_flows.session.tool import make_tool
 from ags_flows.tasks.cleanup import end_session
 
 OnFailure = Literal["stop", "keep", "pause"]
+
+MOST_SIGNALS = 3
+"""Signals during the end of a session that do not keep it from its end."""
 
 MOST_TOOLS = 3
 """How often a session makes its tool, when the last session that used the same one deletes it in between."""
@@ -49,6 +53,7 @@ class Opening:
         self._instance: Instance | None = None
         self._leased: LeasedSandbox | None = None
         self._plane: OpenPlane | None = None
+        self._interrupted = threading.Event()
         self._process = os.getpid()
 
     def open(
@@ -61,7 +66,9 @@ class Opening:
         """Start the sandbox, or take over that of an earlier attempt, and keep its lease."""
         config = self._config
         started = time.monotonic()
+        self._refuse_if_interrupted()
         instance = self._start(tool, custom, snapshot_id, step)
+        self._refuse_if_interrupted()
         self._plane = open_plane(config.connection(), instance.id)
         # One that was taken over runs already: the claim was made in it.
         if instance.status != "RUNNING":
@@ -75,7 +82,17 @@ class Opening:
             age=time.monotonic() - started,
             on_trouble=run_logger().warning,
         )
-        return SandboxSession(self._tool or instance.tool_id, instance, config, self._steps)
+        self._refuse_if_interrupted()
+        return SandboxSession(self._tool or instance.tool_id, instance, config, self._steps, self._interrupted)
+
+    def interrupt(self) -> None:
+        """End the session: its waits end within a second, and it begins nothing more, wherever it is."""
+        self._interrupted.set()
+        self.wake()
+
+    def _refuse_if_interrupted(self) -> None:
+        if self._interrupted.is_set():
+            raise WaitCancelledError("The session was not opened, because the flow run or the process ends.")
 
     def wake(self, reason: AGSFlowsError | None = None) -> None:
         """Make the waits of the session's threads end within a second, with an error."""
@@ -97,13 +114,17 @@ class Opening:
         """
         if os.getpid() != self._process:
             return
-        try:
-            self._close(ending, on_failure, error)
-        except (Pause, Exception):
-            raise
-        except BaseException:
-            self._close("cancelled" if ending == "completed" else ending, on_failure, error, as_task=False)
-            raise
+        interruption: BaseException | None = None
+        for tries in range(MOST_SIGNALS + 1):
+            try:
+                self._close(ending, on_failure, error, as_task=tries == 0)
+                break
+            except (Pause, Exception):
+                raise
+            except BaseException as signal:
+                interruption = interruption or signal
+        if interruption is not None:
+            raise interruption
 
     def _close(
         self, ending: Ending, on_failure: OnFailure, error: BaseException | None, *, as_task: bool = True
@@ -121,6 +142,10 @@ class Opening:
                 run_logger().warning("The sandbox could not be paused, and is left to its lease: %s", trouble)
             raise
         except Exception as trouble:  # noqa: BLE001 - the clean-up must not replace what the block raised
+            if as_task and not isinstance(trouble, AGSFlowsError):
+                # Prefect starts no task run any more, for example while the interpreter shuts down.
+                self._close(ending, on_failure, error, as_task=False)
+                return
             run_logger().warning("The sandbox could not be closed: %s", trouble)
             if error is not None:
                 error.__dict__.setdefault("__notes__", []).append(f"The sandbox could not be closed: {trouble}")

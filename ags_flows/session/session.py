@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import copy_context
 from pathlib import Path
@@ -13,7 +14,7 @@ from ags_flows import tasks
 from ags_flows.blocks import AGSConfig
 from ags_flows.cloud.data_planes import open_plane
 from ags_flows.cloud.retry import persistently
-from ags_flows.errors import AGSFlowsError, NotFoundError
+from ags_flows.errors import AGSFlowsError, NotFoundError, WaitCancelledError
 from ags_flows.functions import call_function, remote_function
 from ags_flows.models import (
     CodeResult,
@@ -50,12 +51,21 @@ class SandboxSession:
         steps: Every step so far, with its duration.
     """
 
-    def __init__(self, tool: Tool | str, instance: Instance, config: AGSConfig, steps: list[Step]) -> None:
+    def __init__(
+        self,
+        tool: Tool | str,
+        instance: Instance,
+        config: AGSConfig,
+        steps: list[Step],
+        interrupted: threading.Event | None = None,
+    ) -> None:
         self.tool = tool
         self.instance = instance
         self.steps = steps
         self._config = config
         self._context = copy_context() if is_in_execution() else None
+        # Set when the flow run, or the process, ends: no further step begins.
+        self._interrupted = interrupted or threading.Event()
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Send what stands for the sandbox to another process, such as one of a process pool."""
@@ -189,6 +199,8 @@ class SandboxSession:
         """Do one step, as a task run inside of a flow run."""
 
         def step() -> R:
+            if self._interrupted.is_set():
+                raise WaitCancelledError(f"{name}: not begun, because the flow run or the process ends.")
             with timed(self.steps, name) as fail:
                 result = as_step(task)(*arguments, config=self._config, **options)
                 if isinstance(result, ExecResult) and not result.ok:

@@ -1,7 +1,9 @@
 """Equal parameters have an equal fingerprint in every process."""
 
 import copy
-from collections import OrderedDict, namedtuple
+from collections import OrderedDict, defaultdict, namedtuple
+from dataclasses import dataclass
+from datetime import date, datetime
 from decimal import Decimal
 
 import pytest
@@ -52,7 +54,41 @@ class Name(str):
 
 Point, Size = namedtuple("Point", "x y"), namedtuple("Size", "x y")
 
+
+@dataclass
+class Listed(list):
+    """A data class with items."""
+
+    region: str = ""
+
+
+class Slotted(list):
+    """A list with a slot."""
+
+    __slots__ = ("region",)
+
+
+class Day(date):
+    """A day with attributes."""
+
+
+def with_region(value, region):
+    value.region = region
+    return value
+
+
+def listed(*items):
+    made = Listed("cn")
+    made.extend(items)
+    return made
+
+
 DIFFERENT = [
+    (listed(1), listed(2)),
+    (with_region(Slotted([1]), "cn"), with_region(Slotted([1]), "de")),
+    (with_region(Day(2026, 1, 1), "cn"), with_region(Day(2026, 1, 1), "de")),
+    (defaultdict(list), defaultdict(dict)),
+    (datetime(2026, 1, 1), datetime(2026, 1, 1, fold=1)),  # noqa: DTZ001 - as users write them
     (Orders([1, 2], "cn"), Orders([1, 2], "de")),
     (Orders([1, 2], "cn"), [1, 2]),
     ([1, 2], (1, 2)),
@@ -75,4 +111,17 @@ DIFFERENT = [
 def test_different_values_are_different_parameters(one, other):
     assert of_parameters({"value": one}) != of_parameters({"value": other})
     assert of_parameters({"value": [one]}) != of_parameters({"value": [other]})
-    assert of_parameters({"value": one}) == of_parameters({"value": copy.deepcopy(one)})
+    # Copies of dates have no attributes.
+    equal = one if isinstance(one, Day) else copy.deepcopy(one)
+    assert of_parameters({"value": one}) == of_parameters({"value": equal})
+
+
+def test_values_that_many_others_refer_to_are_read_once():
+    value = [1]
+    for _ in range(40):
+        value = [value, value]
+    assert of_parameters({"value": value}) == of_parameters({"value": copy.deepcopy(value)})
+
+
+def test_a_view_of_bytes_of_any_step_has_a_fingerprint():
+    assert of_parameters({"value": memoryview(b"abcd")[::2]}) == of_parameters({"value": memoryview(b"ac")})
