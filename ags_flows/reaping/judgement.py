@@ -67,8 +67,8 @@ def judge_instance(instance: Instance, owned: Owned, rules: ReapRules, now: date
         return Verdict(None, "kept for inspection after a failure until its lease expires")
     if not _is_orphan(metadata, owned, instance.created_at, rules, now):
         return Verdict(None, _why_not_orphan(owned, instance.created_at, rules))
-    # The timeout of a paused instance does not run, so it does not show whether the owner is alive. An instance that was
-    # given up is not renewed any more.
+    # The timeout of a paused instance does not run, so it does not show whether the owner is alive. An instance that
+    # was given up is not renewed any more.
     renewed = instance.status not in RESUMABLE and not metadata.get(GIVEN_UP)
     if renewed and lease_is_kept(metadata, instance.expires_at, now):
         return Verdict(None, "its lease may still be renewed")
