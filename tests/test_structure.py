@@ -34,8 +34,6 @@ LAYERS = [
 MOST_LINES = 400
 
 LONGER = {
-    "ags_flows/durable/command.py": "one command, from its start to its end",
-    "ags_flows/durable/scripts.py": "the scripts of one journal, which share files and variables",
     "ags_flows/ownership.py": "the rules of ownership, which the model checks together",
 }
 """Files with more lines, and why they are not split."""

@@ -52,6 +52,16 @@ class HeadAndTail:
         while self._tail_size - len(self._tail[0]) > self._tail_room:
             self._tail_size -= len(self._tail.popleft())
 
+    def unneeded(self, size: int) -> int:
+        """Return how many of the next bytes are in neither head nor tail, of an output of `size` bytes in all."""
+        return 0 if self._head_room else max(0, size - self.size - self._tail_room - 1)
+
+    def skip(self, count: int) -> None:
+        """Count bytes that are not taken, as many as `unneeded` has returned."""
+        self.size += count
+        self._tail.clear()
+        self._tail_size = 0
+
     @property
     def truncated(self) -> bool:
         """Whether something was left out in the middle."""

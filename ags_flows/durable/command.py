@@ -15,31 +15,29 @@ import time
 from asyncio import CancelledError
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 from ags_flows.cloud.data_plane import DataPlane
-from ags_flows.cloud.retry import Backoff, persistently
 from ags_flows.durable.claims import NEEDS, remember, request_for, superseded
-from ags_flows.durable.output import OnLine, OutputStream
+from ags_flows.durable.environment import LONGEST_VALUE, directory_of, start_environment, unusable_directory
+from ags_flows.durable.journal_output import JournalOutput
+from ags_flows.durable.output import OnLine
 from ags_flows.durable.scripts import (
     JOURNALS,
     LINGER,
-    LONGEST_VALUE,
     MARK,
     STALE,
     Limits,
     input_path,
     kill_script,
     look_script,
-    start_environment,
     start_script,
     upload_path,
 )
+from ags_flows.durable.waiting import Waiting
 from ags_flows.errors import (
     AGSFlowsError,
     CommandTimeoutError,
-    InstanceGoneError,
-    InvalidRequestError,
     NotFoundError,
     OutcomeUnknownError,
     OutputTooLargeError,
@@ -51,21 +49,21 @@ from ags_flows.ownership import Holder, Step
 FIRST_INTERVAL = 0.25
 LAST_INTERVAL = 5.0
 GROWTH = 1.5
+LARGEST_END = 1 << 16
+"""Bytes of the file with the exit code that are read: a sandbox is not trusted."""
+
 LOOK_AFTER = 20.0
 """Seconds without new output after which the supervisor is checked; also the interval of further checks."""
 
-PATIENCE = 120.0
-"""Seconds after which the wait for a command in an unreachable sandbox fails. The command itself continues."""
-
 CALL_TIMEOUT = 30.0
-PIECE = 1 << 19
 MOST_OUTPUT = 8 << 30
 """Default for the most bytes that a command may write to both streams together, because disks are finite."""
 
 VOLATILE_ENVIRONMENT = frozenset({"ITEM_INDEX"})
 """Variables that are not part of the step key: the index of an item changes when its list grows."""
 
-Response = TypeVar("Response")
+INTERRUPTIONS = (KeyboardInterrupt, GeneratorExit, CancelledError, TimeoutError)
+"""Errors in the waiting thread that kill a command. A timeout of a Prefect task or flow raises one of the last two."""
 
 
 @dataclass(frozen=True)
@@ -123,21 +121,6 @@ class Command:
         }
 
 
-def has_no_directory(instance_id: str, command: Command) -> InvalidRequestError:
-    """Return the error of a command whose directory does not exist."""
-    return InvalidRequestError(
-        f"cwd: there is no directory {command.cwd!r} in {instance_id}; the command was not started.",
-        hint="Create the directory first, or use another one.",
-    )
-
-
-def directory_of(cwd: str | None) -> str:
-    """Return a working directory relative to the user's home, in which the scripts start, or an absolute one."""
-    if cwd in (None, "", "~"):
-        return ""
-    return cwd[2:] or "." if cwd.startswith("~/") else cwd
-
-
 @dataclass(frozen=True)
 class Following:
     """Options for following a command.
@@ -175,13 +158,11 @@ class DurableCommand:
         self._plane = plane
         self._command = command
         self._following = following or Following()
-        self._streams = {
-            name: OutputStream(name, self._following.limit, self._following.on_line) for name in ("stdout", "stderr")
-        }
+        self._waiting = Waiting(plane.instance_id, self._following.on_note, self._following.cancelled)
+        self._output = JournalOutput(plane, self._waiting, command.user, self._following.limit, self._following.on_line)
         self._started = time.monotonic()
         self._directory = ""
         self._ended: str | None = None
-        self._ranges = True
         self._holder: Holder | None = None
 
     @property
@@ -199,7 +180,7 @@ class DurableCommand:
 
         Raises:
             SupersededError: A later attempt of the same run has the command or the sandbox.
-            InvalidRequestError: The working directory does not exist.
+            InvalidRequestError: The command cannot start in its working directory.
             OutcomeUnknownError: The command was started before, and its supervisor ended without an exit code.
             UnsupportedError: The sandbox does not support journals.
             UnreachableError: The sandbox was unreachable for two minutes.
@@ -214,13 +195,13 @@ class DurableCommand:
         while True:
             # Each start script deletes its uploaded input, so a repeated one needs it again.
             if uploaded:
-                self._patiently(lambda: self._plane.write(uploaded, command.text.encode(), user=command.user))
+                self._waiting.patiently(lambda: self._plane.write(uploaded, command.text.encode(), user=command.user))
             if stdin:
-                self._patiently(lambda: self._plane.write(stdin, command.stdin or b"", user=command.user))
+                self._waiting.patiently(lambda: self._plane.write(stdin, command.stdin or b"", user=command.user))
             request = request_for(self._plane, JOURNALS, step)
             state = self._ask(start_script(request, limits, uploaded=uploaded, stdin=stdin, runner=command.runner), env)
-            if state == "missing":
-                raise has_no_directory(self._plane.instance_id, command)
+            if state in ("missing", "closed"):
+                raise unusable_directory(self._plane.instance_id, command.cwd, state)
             if state == "lost":
                 raise self._unknown("its supervisor vanished without leaving an exit code")
             if state in ("started", "running", "done"):
@@ -231,7 +212,7 @@ class DurableCommand:
                 return self
             if time.monotonic() > deadline:
                 raise self._unknown("its start took too long")
-            self._pause(1.0)
+            self._waiting.pause(1.0)
 
     def find(self, by: Holder | None = None) -> DurableCommand:
         """Find a command that was started before, by the name of its journal.
@@ -264,8 +245,7 @@ class DurableCommand:
         """
         try:
             self._follow()
-        except (KeyboardInterrupt, GeneratorExit, CancelledError, TimeoutError):
-            # A timeout of a Prefect task or flow raises one of the last two.
+        except INTERRUPTIONS:
             try:
                 self.kill(gives_up=True)
             except AGSFlowsError as error:
@@ -288,7 +268,8 @@ class DurableCommand:
         """Read the output until the command ends."""
         interval, last_output = FIRST_INTERVAL, time.monotonic()
         while self._ended is None:
-            self._pause(interval)
+            if not self._output.is_behind:
+                self._waiting.pause(interval)
             if self._poll():
                 interval, last_output = FIRST_INTERVAL, time.monotonic()
             else:
@@ -297,14 +278,12 @@ class DurableCommand:
                     last_output = time.monotonic()
                     if self._ask(look_script(self.journal, self._holder), {}) == "lost":
                         raise self._unknown("its supervisor vanished without leaving an exit code")
-            if self._ended is not None:
-                for stream in self._streams.values():
-                    stream.take(b"", final=True)
+        self._output.close()
 
     def _result(self) -> ExecResult:
         """Return the outcome, or raise the error for the reason why it was killed."""
         command = self._command
-        out, err = self._streams["stdout"].kept, self._streams["stderr"].kept
+        out, err = self._output.kept
         code, _, why = (self._ended or "").strip().partition(" ")
         if not code.isdecimal():
             raise self._unknown(f"its exit code is damaged ({self._ended!r})")
@@ -338,48 +317,26 @@ class DurableCommand:
         return result
 
     def _poll(self) -> bool:
-        """Read new output and return whether there was any. The exit code is read after all output."""
-        user = self._command.user
+        """Read new output and return whether there was any. The command has ended when all of it was read."""
+        user, path = self._command.user, self._directory
 
         def listing() -> dict[str, int]:
-            return {entry.name: entry.size for entry in self._plane.list(self._directory, user=user)}
+            return {entry.name: entry.size for entry in self._plane.list(path, user=user)}
 
         try:
-            sizes = self._patiently(listing)
+            sizes = self._waiting.patiently(listing)
         except NotFoundError as error:
             raise self._unknown("its journal was removed") from error
-        moved = self._read(self._streams["stdout"], "out", sizes.get("out", 0))
-        moved |= self._read(self._streams["stderr"], "err", sizes.get("err", 0))
+        end = None
         if sizes.get("rc"):
-            path = f"{self._directory}/rc"
-            self._ended = self._patiently(lambda: self._plane.read(path, user=user)).decode()
-        return moved
-
-    def _read(self, stream: OutputStream, name: str, size: int) -> bool:
-        moved = stream.offset < size
-        while stream.offset < size:
-            piece = self._patiently(lambda: self._piece(f"{self._directory}/{name}", stream.offset))
-            if not piece:
-                raise self._unknown(f"the file {name} of its journal was truncated")
-            stream.take(piece)
-            self._check_cancelled()
-        return moved
-
-    def _piece(self, path: str, offset: int) -> bytes:
-        if self._ranges:
-            piece = self._plane.read_range(path, offset, PIECE, user=self._command.user)
-            if piece is not None:
-                return piece
-            self._ranges = False
-        # The sandbox does not support ranges. base64 preserves bytes that are not UTF-8.
-        text = self._plane.run(
-            f"tail -c +{offset + 1} {path} | head -c {PIECE} | base64 | tr -d '\\n'",
-            user=self._command.user,
-            timeout=CALL_TIMEOUT,
-            limit=PIECE * 2,
-            profile=False,
-        ).stdout
-        return base64.b64decode(text)
+            end = self._waiting.patiently(lambda: self._plane.read(f"{path}/rc", user=user, limit=LARGEST_END)).decode()
+        # The middle of the output of a command that was killed is skipped: its time is over.
+        killed = end is not None and " " in end.strip()
+        if not self._output.read(path, sizes, skips=killed):
+            raise self._unknown("a file of its journal was truncated")
+        if not self._output.is_behind:
+            self._ended = end
+        return self._output.has_moved
 
     def _ask(self, script: str, env: dict[str, str]) -> str:
         """Run one of the journal's scripts, process its report, and return the command's state.
@@ -393,7 +350,7 @@ class DurableCommand:
             user = self._command.user
             return self._plane.run(script, user=user, env=env, timeout=CALL_TIMEOUT, limit=1 << 18, profile=False)
 
-        response = self._patiently(ask)
+        response = self._waiting.patiently(ask)
         _, found, report = f"\n{response.stdout}".partition(f"\n{MARK} ")
         if not found:
             shown = (response.stderr or response.stdout).strip()[-500:]
@@ -409,41 +366,10 @@ class DurableCommand:
         if state == "stale":
             raise superseded(self._plane.instance_id, inline["holder"])
         # The report has the whole output. Ignore it if a part was read before, so that no line is repeated.
-        if "whole" in inline and not any(stream.offset for stream in self._streams.values()):
-            for name, stream in (("out", self._streams["stdout"]), ("err", self._streams["stderr"])):
-                stream.take(base64.b64decode(inline.get(name, "")), final=True)
+        if "whole" in inline and not self._output.has_begun:
+            self._output.take_whole({name: base64.b64decode(inline.get(name, "")) for name in ("out", "err")})
             self._ended = inline["rc"]
         return state
-
-    def _patiently(self, action: Callable[[], Response]) -> Response:
-        """Repeat an idempotent action until the sandbox responds, for at most `PATIENCE` seconds."""
-        lost: list[float] = []
-
-        def on_failure(error: AGSFlowsError) -> None:
-            if not lost:
-                lost.append(time.monotonic())
-                self._following.on_note(f"The sandbox does not respond; retrying. {error}")
-
-        response = persistently(
-            action,
-            Backoff(attempts=None, patience=PATIENCE, first_pause=0.5, longest_pause=10.0),
-            repeat=lambda error: error.retryable or isinstance(error, CommandTimeoutError),
-            on_failure=on_failure,
-            sleep=self._pause,
-        )
-        if lost:
-            self._following.on_note(f"The sandbox responds again after {time.monotonic() - lost[0]:.0f} s.")
-        return response
-
-    def _pause(self, seconds: float) -> None:
-        self._following.cancelled.wait(seconds)
-        self._check_cancelled()
-
-    def _check_cancelled(self) -> None:
-        if self._following.cancelled.is_set():
-            raise getattr(self._following.cancelled, "reason", None) or InstanceGoneError(
-                f"The wait for the command in {self._plane.instance_id} was cancelled: the sandbox is being stopped."
-            )
 
     def _unknown(self, why: str) -> OutcomeUnknownError:
         return OutcomeUnknownError(

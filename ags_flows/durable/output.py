@@ -6,7 +6,7 @@ import codecs
 from collections.abc import Callable
 
 from ags_flows.cloud.head_and_tail import HeadAndTail
-from ags_flows.cloud.lines import LineSplitter
+from ags_flows.cloud.lines import LineSplitter, is_piece
 
 OnLine = Callable[[str, str], None]
 """Called with `stdout` or `stderr`, and a line without its line end, as `LineSplitter` returns it."""
@@ -32,6 +32,8 @@ class OutputStream:
         self._on_line = on_line
         self._lines = LineSplitter()
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._last = ""
+        self._begins_cut = False
 
     def take(self, piece: bytes, final: bool = False) -> None:
         """Add data that was read. `final` ends the last line."""
@@ -39,8 +41,33 @@ class OutputStream:
         self.kept.add(piece)
         if self._on_line is None:
             return
-        lines = self._lines.feed(self._decoder.decode(piece, final))
+        text = self._decoder.decode(piece, final)
+        if self._begins_cut:
+            _, end, text = text.partition("\n")
+            self._begins_cut = not end
+        lines = self._lines.feed(text)
         if final:
             lines += self._lines.close()
         for line in lines:
             self._on_line(self._name, line)
+            self._last = line
+
+    def skip(self, size: int) -> int:
+        """Skip what neither the result nor the end of the log needs, and return how many bytes that is.
+
+        The lines at both ends of the gap are left out of the log: half of a secret could not be masked there.
+
+        Args:
+            size: Bytes of the whole output.
+        """
+        count = self.kept.unneeded(size)
+        if not count:
+            return 0
+        self.offset += count
+        self.kept.skip(count)
+        self._lines.close()
+        self._decoder.reset()
+        self._begins_cut = True
+        if self._on_line is not None and self._last and is_piece(self._last):
+            self._on_line(self._name, "")
+        return count

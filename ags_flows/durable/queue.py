@@ -14,9 +14,12 @@ from ags_flows.cloud.data_planes import Cancellation
 from ags_flows.cloud.head_and_tail import HeadAndTail
 from ags_flows.cloud.retry import Backoff, persistently
 from ags_flows.durable.claims import NEEDS, superseded
-from ags_flows.durable.command import PATIENCE, PIECE, Command, directory_of, has_no_directory
+from ags_flows.durable.command import Command
+from ags_flows.durable.environment import LONGEST_VALUE, directory_of, start_environment, unusable_directory
+from ags_flows.durable.journal_output import PIECE
 from ags_flows.durable.queue_scripts import MARK, revoke_script, start_script
-from ags_flows.durable.scripts import LONGEST_VALUE, Limits, start_environment
+from ags_flows.durable.scripts import Limits
+from ags_flows.durable.waiting import PATIENCE
 from ags_flows.errors import (
     AGSFlowsError,
     CommandTimeoutError,
@@ -197,8 +200,8 @@ class SandboxQueue:
         state, end, rest = first.split(" ", 2)
         if state == "stale":
             raise superseded(self._plane.instance_id, rest)
-        if state == "missing":
-            raise has_no_directory(self._plane.instance_id, command)
+        if state in ("missing", "closed"):
+            raise unusable_directory(self._plane.instance_id, command.cwd, state)
         self._directory = rest
         del self._forget[: len(forget)], self._paths[: len(paths)]
         return state, end, base64.b64decode(log)[bundle.read :]

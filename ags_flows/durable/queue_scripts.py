@@ -22,7 +22,8 @@ from collections.abc import Sequence
 
 from ags_flows.durable.claim_scripts import HOLDER_FUNCTIONS, ROOT
 from ags_flows.durable.claims import assignments
-from ags_flows.durable.scripts import _ALIVE, _STRAYS, ABSOLUTE, FROM_FILE, GRACE, PAUSE, PROFILE, STALE, Limits
+from ags_flows.durable.environment import DIRECTORY, FROM_FILE
+from ags_flows.durable.scripts import ALIVE, GRACE, PAUSE, PROFILE, STALE, STRAYS, Limits
 from ags_flows.ownership import Holder
 
 MARK = "@ags-queue"
@@ -111,6 +112,7 @@ ags_watch() {
 # The process that executes the items.
 _WORK = r"""
 ags_execute() {
+  AGS_FLOWS_SET() { export "$1"; }
   builtin eval "${ags_exports[ags_n]}"
   export AGS_FLOWS_JOURNAL="$ags_item"
   exec $ags_setsid "$BASH" -l -c PROLOGUE "$BASH" "$ags_q/$ags_bundle.cmd" /dev/null "$ags_q/profile"
@@ -170,7 +172,7 @@ ags_exports=()
 for ags_v in "${!AGS_FLOWS_ITEM_@}"; do
   ags_n=${ags_v#AGS_FLOWS_ITEM_}; ags_n=$((10#${ags_n%_*})); ags_exports[ags_n]+=${!ags_v}; unset "$ags_v"
 done
-ABSOLUTE
+DIRECTORY
 ags_q="$ags_root/queue/$ags_family" ags_log="$ags_root/queue/$ags_family/$ags_bundle.log" ags_pipe=
 ags_report() {
   local ags_end=-
@@ -181,7 +183,7 @@ ags_report() {
 }
 if ags_is_superseded; then printf '\n%s\n' "MARKER stale - $ags_theirs"; exit 0; fi
 [ -d "$ags_q" ] || mkdir -p -m 700 "$ags_q" || exit 9
-if [ -n "$AGS_FLOWS_CWD" ] && [ ! -d "$AGS_FLOWS_CWD" ]; then ags_report missing; fi
+[ -z "$ags_unusable" ] || ags_report "$ags_unusable"
 set -C
 if { : >"$ags_log"; } 2>/dev/null; then
   set +C
@@ -229,8 +231,8 @@ def start_script(
 ) -> str:
     """Return the script that hands a bundle over, or reports on one that was handed over before.
 
-    The command comes in `AGS_FLOWS_COMMAND`, the environment of the item at position n, as lines of
-    `export`, in `AGS_FLOWS_ITEM_<n>_0`, `AGS_FLOWS_ITEM_<n>_1`, ...
+    The command comes in `AGS_FLOWS_COMMAND`, the environment of the item at position n, as lines
+    of `AGS_FLOWS_SET`, in `AGS_FLOWS_ITEM_<n>_0`, `AGS_FLOWS_ITEM_<n>_1`, ...
 
     Args:
         family: The name of the queue.
@@ -252,11 +254,11 @@ def start_script(
         "ags_paths": " ".join(paths),
     }
     text = "\n".join(
-        [assignments(values), ROOT, HOLDER_FUNCTIONS, _ALIVE, _STRAYS, PROFILE, _FUNCTIONS, _WATCH, _WORK, _START]
+        [assignments(values), ROOT, HOLDER_FUNCTIONS, ALIVE, STRAYS, PROFILE, _FUNCTIONS, _WATCH, _WORK, _START]
     )
     for name, value in {
         "MARKER": MARK,
-        "ABSOLUTE": ABSOLUTE,
+        "DIRECTORY": DIRECTORY,
         "PROLOGUE": shlex.quote(FROM_FILE),
         "INLINE_BYTES": str(INLINE),
         "FIRST_PIECE": str(FIRST_PIECE),

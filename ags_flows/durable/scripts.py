@@ -9,23 +9,19 @@ A journal is a claimed directory (see `ags_flows.durable.claims`) with these fil
 - `out` and `err`: the output.
 - `rc`, written last: the exit code; if the command was killed, the reason; and for too much output, the limit in bytes.
 
-Command and environment are passed in variables, not in the script: all users of a sandbox can read command lines, and
-`pkill -f` with words of the command would match its own supervisor. Variables of the scripts begin with `ags_`, because
-a tool's environment may have any other names. The scripts prefer shell builtins, because each process costs about a
-millisecond.
+Variables of the scripts begin with `ags_`, because a tool's environment may have any other names. The scripts prefer
+shell builtins, because each process costs about a millisecond.
 """
 
 from __future__ import annotations
 
-import re
 import shlex
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ags_flows.durable.claim_scripts import HOLDER_FUNCTIONS, ROOT
 from ags_flows.durable.claims import Request, assignments, claim_functions
+from ags_flows.durable.environment import DIRECTORY, FROM_FILE, NOT_STARTED
 from ags_flows.durable.runners import hand_over_function
-from ags_flows.errors import ConfigurationError
 from ags_flows.ownership import Holder
 
 JOURNALS = "journal"
@@ -45,60 +41,10 @@ GRACE = 5
 PAUSE = 5
 """If more seconds pass between two checks of the supervisor, normally one second apart, the sandbox was paused."""
 
-NOT_STARTED = 125
-"""Exit code of a durable command that was not reached: its input is lost, or its profile ended the shell with 0."""
-
-NO_DIRECTORY = 124
-NO_DIRECTORY_MARK = "@ags-no-directory"
-SUPERSEDED_MARK = "@ags-superseded"
-"""Exit code and marks of a direct command that was not executed."""
-
-# The scripts start in the user's home, but a profile may change the directory.
-ABSOLUTE = 'case $AGS_FLOWS_CWD in "" | /*) ;; *) AGS_FLOWS_CWD=$PWD/$AGS_FLOWS_CWD ;; esac'
-
-# The first lines after the login profile. The caller's environment and directory take precedence over the profile's.
-# They are not traced: after `set -x` in a profile, the values of secrets would be printed.
-_PROLOGUE = r"""
-{ AGS_FLOWS_OPTIONS=$-; builtin set +x; } 2>/dev/null
-for AGS_FLOWS_NAME in "${!AGS_FLOWS_ENV_@}"; do builtin eval "${!AGS_FLOWS_NAME}"; builtin unset "$AGS_FLOWS_NAME"; done
-[ -z "${AGS_FLOWS_CWD-}" ] || builtin cd -- "$AGS_FLOWS_CWD" || builtin exit 1
-builtin unset AGS_FLOWS_NAME AGS_FLOWS_CWD AGS_FLOWS_SANDBOX
-"""
-
-# Runs a command from a file. The arguments are the paths of the command and of its input, and a file that is emptied,
-# so that the parent process knows that the login profile did not end the shell. Builtins and their redirections work
-# whatever functions the profile has defined, for example `exec`.
-FROM_FILE = f"""{_PROLOGUE}
-AGS_FLOWS_FILE=$1 AGS_FLOWS_INPUT=$2; builtin : >|"$3"; builtin set --
-[ -r "$AGS_FLOWS_INPUT" ] || builtin exit {NOT_STARTED}
-case $AGS_FLOWS_OPTIONS in *x*) builtin set -x ;; esac
-builtin source "$AGS_FLOWS_FILE" <"$AGS_FLOWS_INPUT"
-"""
-
-# Runs a command from a variable. Its input, if any, is a variable too, as a format for printf.
-_FROM_VARIABLES = rf"""{_PROLOGUE}
-AGS_FLOWS_TEXT=$AGS_FLOWS_COMMAND AGS_FLOWS_FORMAT=${{AGS_FLOWS_INPUT-}}
-case $AGS_FLOWS_OPTIONS in *x*) AGS_FLOWS_TEXT=$'builtin set -x\n'$AGS_FLOWS_TEXT ;; esac
-if [ -z "${{AGS_FLOWS_INPUT+given}}" ]; then builtin unset AGS_FLOWS_COMMAND; builtin eval "$AGS_FLOWS_TEXT"
-else
-  builtin unset AGS_FLOWS_COMMAND AGS_FLOWS_INPUT
-  builtin eval "$AGS_FLOWS_TEXT" < <(builtin printf "$AGS_FLOWS_FORMAT")
-fi
-"""
-
 MARK = "@ags-journal"
 
-LONGEST_VALUE = 100_000
-"""Longest value in bytes. Linux limits one argument or environment variable to 128 KiB."""
-
-MOST_VALUES = 1_000_000
-"""Most bytes of all values together. Linux limits arguments and environment of a program to a quarter of its stack
-limit, usually 2 MiB."""
-
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-
 # ags_alive FILE: whether the process whose id and start time are in the file still runs.
-_ALIVE = r"""
+ALIVE = r"""
 ags_started() {
   local ags_l
   read -r ags_l 2>/dev/null <"/proc/$1/stat" || return 1
@@ -117,7 +63,7 @@ ags_sizes() {
 """
 
 # Processes that left the command's process group (with setsid) still have its environment. $1: process ids to exclude.
-_STRAYS = r"""
+STRAYS = r"""
 ags_strays() {
   local ags_p ags_i
   for ags_p in /proc/[0-9]*; do
@@ -246,11 +192,9 @@ ags_report() {
 # ags_fill writes the command and its input to the new journal. ags_text is the command if it is short.
 _START = r"""
 ags_text=$AGS_FLOWS_COMMAND; unset AGS_FLOWS_COMMAND
-ABSOLUTE
+DIRECTORY
 ags_fill() {
-  if [ -n "$AGS_FLOWS_CWD" ] && [ ! -d "$AGS_FLOWS_CWD" ]; then
-    rm -rf "$1"; ags_d=-; ags_report missing
-  fi
+  if [ -n "$ags_unusable" ]; then rm -rf "$1"; ags_d=-; ags_report "$ags_unusable"; fi
   if [ -n "$ags_input" ]; then cp "$ags_input" "$1/in" || return 1; fi
   if [ -n "$ags_uploaded" ]; then cat "$ags_uploaded"; else printf %s "$ags_text"; fi >"$1/cmd"
 }
@@ -364,8 +308,8 @@ def start_script(request: Request, limits: Limits, *, uploaded: str, stdin: str,
         [
             assignments(values),
             claim_functions(request),
-            _ALIVE,
-            _STRAYS,
+            ALIVE,
+            STRAYS,
             PROFILE,
             _SUPERVISE.replace("GRACE_SECONDS", str(GRACE))
             .replace("PAUSE_SECONDS", str(PAUSE))
@@ -374,70 +318,9 @@ def start_script(request: Request, limits: Limits, *, uploaded: str, stdin: str,
             hand_over_function(limits.linger),
             _START.replace("LINGER_SECONDS", str(limits.linger))
             .replace("STALE_SECONDS", str(STALE))
-            .replace("ABSOLUTE", ABSOLUTE),
+            .replace("DIRECTORY", DIRECTORY),
         ]
     )
-
-
-def direct_script(holder: Holder) -> str:
-    """Return the script that runs a command without a journal. Its text and environment are passed in variables.
-
-    Args:
-        holder: The holder that runs it. If a later attempt of it owns the sandbox, the command is not run.
-    """
-    return "\n".join(
-        [
-            assignments({"ags_holder": str(holder)}),
-            HOLDER_FUNCTIONS,
-            f'if ags_is_superseded; then echo "{SUPERSEDED_MARK} $ags_theirs" >&2; exit {NO_DIRECTORY}; fi',
-            ABSOLUTE,
-            '[ -z "$AGS_FLOWS_CWD" ] || [ -d "$AGS_FLOWS_CWD" ] || '
-            f"{{ echo {NO_DIRECTORY_MARK} >&2; exit {NO_DIRECTORY}; }}",
-            f'exec "$BASH" -l -c {shlex.quote(_FROM_VARIABLES)}',
-        ]
-    )
-
-
-def start_environment(command: str | None, env: Mapping[str, str], cwd: str | None = None) -> dict[str, str]:
-    """Return the environment of the start script, which contains the command and the command's environment.
-
-    The command's variables are encoded, so that they do not change variables of the script, such as `HOME` or `PATH`.
-
-    Args:
-        command: The command; None if it was uploaded.
-        env: The command's environment.
-        cwd: The command's working directory, absolute or relative to the user's home.
-
-    Raises:
-        ConfigurationError: A value, or all together, are longer than Linux allows.
-    """
-    carried = {} if command is None else {"AGS_FLOWS_COMMAND": command}
-    if cwd:
-        carried["AGS_FLOWS_CWD"] = cwd
-    pieces = [""]
-    for name, value in env.items():
-        plain, quoted = len(value.encode()), len(shlex.quote(value).encode())
-        if max(plain, quoted) > LONGEST_VALUE:
-            size = f"{plain:,} bytes" if plain > LONGEST_VALUE else f"{quoted:,} bytes as the shell quotes it"
-            raise ConfigurationError(
-                f"env: {name} has {size}, more than {LONGEST_VALUE:,}.",
-                hint="Upload it as a file, or pass it as stdin.",
-            )
-        if not _NAME.fullmatch(name):
-            # A shell cannot set this name, and does not use it.
-            carried[name] = value
-            continue
-        line = f"export {name}={shlex.quote(value)}\n"
-        if len(pieces[-1]) + len(line) > LONGEST_VALUE:
-            pieces.append("")
-        pieces[-1] += line
-    carried.update({f"AGS_FLOWS_ENV_{number}": piece for number, piece in enumerate(pieces) if piece})
-    if (total := sum(len(value.encode()) for value in carried.values())) > MOST_VALUES:
-        raise ConfigurationError(
-            f"env: command and variables have {total:,} bytes together, more than {MOST_VALUES:,}.",
-            hint="Upload them as a file, or pass them as stdin.",
-        )
-    return carried
 
 
 def look_script(name: str, holder: Holder | None = None) -> str:
@@ -448,7 +331,7 @@ def look_script(name: str, holder: Holder | None = None) -> str:
         holder: The holder that asks. For a superseded attempt the report is `stale`. None: not compared.
     """
     holds = assignments({"ags_holder": str(holder or "")})
-    return "\n".join([holds, _journal(name), HOLDER_FUNCTIONS, _ALIVE, _report(), _LOOK])
+    return "\n".join([holds, _journal(name), HOLDER_FUNCTIONS, ALIVE, _report(), _LOOK])
 
 
 def kill_script(name: str, holder: Holder | None = None, *, gives_up: bool = False) -> str:
@@ -460,7 +343,7 @@ def kill_script(name: str, holder: Holder | None = None, *, gives_up: bool = Fal
         gives_up: Whether a retry runs the command again.
     """
     values = {"ags_holder": str(holder or ""), "ags_gives_up": "1" if gives_up else ""}
-    return "\n".join([assignments(values), _journal(name), HOLDER_FUNCTIONS, _STRAYS, _KILL])
+    return "\n".join([assignments(values), _journal(name), HOLDER_FUNCTIONS, STRAYS, _KILL])
 
 
 def upload_path(call: str) -> str:

@@ -16,7 +16,7 @@ _USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,254}\$?", re.ASCII)
 MOST_SECONDS = 10**9
 MOST_COUNT = (1 << 63) - 1
 
-_OF_BASH = frozenset({"UID", "EUID", "PPID", "SHELLOPTS", "BASHOPTS", "BASH_VERSINFO"})
+SET_BY_BASH = frozenset({"UID", "EUID", "PPID", "SHELLOPTS", "BASHOPTS", "BASH_VERSINFO"})
 """Variables that bash sets and that cannot be given to a command."""
 
 
@@ -291,8 +291,8 @@ def _variable(name: object, field: str) -> str:
             f"{field}: {name!r} is not a valid variable name.",
             hint="A name is a non-empty string without '=' and null characters.",
         )
-    if name in _OF_BASH or name.startswith("AGS_FLOWS_"):
-        owner = "bash" if name in _OF_BASH else "this package"
+    if name in SET_BY_BASH or name.startswith("AGS_FLOWS_"):
+        owner = "bash" if name in SET_BY_BASH else "this package"
         raise ConfigurationError(f"{field}: the variable {name!r} is set by {owner}.", hint="Choose another name.")
     return name
 

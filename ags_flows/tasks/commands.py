@@ -112,8 +112,8 @@ def exec_command(
         request_span("ags.exec", instance=reference, durable=durable),
         _masked(hidden, log_output, text) as (log, note, mask),
     ):
+        following = Following(log, note, stopped_with_call(cancelled), limit)
         if durable:
-            following = Following(log, note, stopped_with_call(cancelled), limit)
             made = identify("exec_command", what.does(env, secrets), step=step)
             result = DurableCommand(plane, what, following).start(made).wait()
         else:
@@ -121,9 +121,9 @@ def exec_command(
                 plane,
                 what,
                 identify("exec_command", what.does(env, secrets), step=step).holder,
+                following,
                 on_stdout=log.reader("stdout") if log else None,
                 on_stderr=log.reader("stderr") if log else None,
-                limit=limit,
             )
         result = mask(result)
     return _checked(result, check)

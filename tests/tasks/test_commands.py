@@ -1,12 +1,19 @@
 """Commands through the tasks: in the foreground, in the background, with input."""
 
+import os
 import time
 
 import pytest
 from prefect import flow
 from prefect.blocks.system import Secret
 
-from ags_flows.errors import CommandFailedError, CommandTimeoutError, ConfigurationError, OutcomeUnknownError
+from ags_flows.errors import (
+    CommandFailedError,
+    CommandTimeoutError,
+    ConfigurationError,
+    InvalidRequestError,
+    OutcomeUnknownError,
+)
 from ags_flows.models import CommandHandle
 from ags_flows.tasks import (
     exec_command,
@@ -42,6 +49,32 @@ def test_a_command_reads_what_it_is_given(run, durable, data):
     result = run("od -An -v -tx1 | tr -d ' \\n'; echo; echo more", stdin=data, durable=durable)
     assert result.stdout == f"{expected.hex()}\nmore\n"
     assert result.command.startswith("od")
+
+
+@pytest.mark.parametrize("durable", [True, False])
+@pytest.mark.skipif(os.geteuid() != 0, reason="without root privileges the emulator has only one user")
+def test_a_directory_that_the_user_must_not_enter_is_named(run, durable, caplog):
+    with pytest.raises(InvalidRequestError, match="^cwd: the user must not enter '/root'.*not started"):
+        run("echo started", cwd="/root", durable=durable)
+    assert run("pwd", cwd="/root", user="root", durable=durable).stdout == "/root\n"
+    assert "@ags" not in caplog.text
+
+
+def test_a_direct_command_may_print_what_looks_like_a_mark_of_this_package(run):
+    result = run("echo @ags-no-directory >&2; echo @ags- >&2; exit 124", durable=False)
+    assert (result.exit_code, result.stderr) == (124, "@ags-no-directory\n@ags-\n")
+
+
+@pytest.mark.parametrize("log_output", [True, False])
+def test_endless_output_does_not_delay_the_time_limit(run, log_output):
+    begun = time.monotonic()
+    with pytest.raises(CommandTimeoutError) as caught:
+        run("echo begin; yes", timeout=2, limit=1_000, log_output=log_output)
+    assert time.monotonic() - begun < 20
+    result = caught.value.result
+    assert result.truncated and result.stdout_size > 1_000_000
+    assert result.stdout.startswith("begin\ny\n") and result.stdout.endswith("\ny\n")
+    assert len(result.stdout) < 1_100
 
 
 def test_nothing_of_the_input_stays(run, instance, ags_config):

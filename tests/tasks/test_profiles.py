@@ -51,6 +51,13 @@ PROFILES = {
     "export IFS=:; IFS=:",
     "has aliases": "shopt -s expand_aliases; alias cd=false ls=false mkdir=false tar=false mv=false; "
     "cd() { false; }; printf() { false; }; exec() { false; }; export -f cd printf exec",
+    "has functions with names of builtins": "export() { false; }; eval() { false; }; set() { false; }; "
+    "builtin() { false; }; shopt() { false; }; source() { false; }; unset() { false; }; :() { false; }",
+    "has aliases of words of the shell": "shopt -s expand_aliases; alias for=false if=false done=false eval=false "
+    "unset=false set=false '[['=false",
+    "takes assignments anywhere": "set -k",
+    "shows what it reads": "set -v",
+    "is in POSIX mode": "set -o posix",
     "reads its input": "read -r -t 1 line; cat >/dev/null",
     "has traps": "trap 'echo trapped' EXIT; trap : TERM; exec 3>&1; set -f; set -o noclobber",
 }
@@ -209,6 +216,39 @@ def outcomes(request, interpreter, tmp_path_factory):
 @pytest.mark.parametrize("user", USERS)
 def test_no_login_profile_disturbs(outcomes, user, check):
     outcomes[user, check].result()
+
+
+@pytest.fixture
+def with_profile(interpreter):
+    """A function that sets the profile of the user, and one that runs a command under it."""
+    config, instance = interpreter
+    plane = open_plane(config.connection(), instance.id).plane
+
+    def run(profile, command, **options):
+        plane.write("/home/user/.bash_profile", profile + "\n")
+        return exec_command.fn(instance, command, config=config, **options)
+
+    yield run
+    plane.remove("/home/user/.bash_profile")
+
+
+@pytest.mark.parametrize("durable", [True, False])
+@pytest.mark.parametrize("profile", ["readonly MODE=slow", "readonly AGS_FLOWS_NAME"])
+def test_a_variable_that_the_profile_has_made_read_only_is_not_ignored(with_profile, profile, durable):
+    result = with_profile(profile, "echo started", env={"MODE": "fast"}, durable=durable)
+    assert (result.exit_code, result.stdout) == (125, "")
+    assert "env: the login profile does not allow to set " in result.stderr
+    assert result.stderr.endswith("The command was not started.\n")
+
+
+@pytest.mark.parametrize("durable", [True, False])
+def test_options_and_aliases_of_the_profile_apply_to_the_command(with_profile, durable):
+    profile = "shopt -s expand_aliases; alias greet='echo hello'; set -vk"
+    result = with_profile(profile, 'greet; echo "$-"', env={"HIDDEN": "kept private"}, durable=durable)
+    greeting, options = result.stdout.splitlines()
+    assert greeting == "hello" and {"v", "k"} <= set(options)
+    shown = [line for line in result.stderr.splitlines() if "AGS_FLOWS" in line]
+    assert len(shown) <= 1 and "kept private" not in result.stderr
 
 
 def test_transfers_do_not_wait_for_a_slow_profile(interpreter, tmp_path):

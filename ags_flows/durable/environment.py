@@ -1,0 +1,154 @@
+"""What bash gets with a command: environment and directory, and the lines that set them after the login profile.
+
+Command and environment are passed in variables, not in scripts: all users of a sandbox can read command lines, and
+`pkill -f` with words of the command would match its own supervisor.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Mapping
+
+from ags_flows.errors import ConfigurationError, InvalidRequestError
+from ags_flows.models.checks import SET_BY_BASH
+
+NOT_STARTED = 125
+"""Exit code of a command that was not reached: its input is lost, or its profile does not allow it."""
+
+LONGEST_VALUE = 100_000
+"""Longest value in bytes. Linux limits one argument or environment variable to 128 KiB."""
+
+MOST_VALUES = 1_000_000
+"""Most bytes of all values together. Linux limits arguments and environment of a program to a quarter of its stack
+limit, usually 2 MiB."""
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+# Set ags_unusable to the reason why a command cannot start in its directory. The scripts start in the user's home, but
+# a profile may change the directory.
+DIRECTORY = r"""
+case $AGS_FLOWS_CWD in "" | /*) ;; *) AGS_FLOWS_CWD=$PWD/$AGS_FLOWS_CWD ;; esac
+ags_unusable=
+if [ -z "$AGS_FLOWS_CWD" ]; then :; elif [ ! -d "$AGS_FLOWS_CWD" ]; then ags_unusable=missing
+elif [ ! -x "$AGS_FLOWS_CWD" ]; then ags_unusable=closed; fi
+"""
+
+# The first lines after the login profile. The caller's environment and directory take precedence over the profile's,
+# whatever functions, aliases and options it has defined. In POSIX mode, no function replaces `unset`; the backslashes
+# prevent aliases. The lines are not traced: after `set -x` in a profile, the values of secrets would be printed.
+_SAVE = (
+    r"{ AGS_FLOWS_OPTIONS=$- AGS_FLOWS_MORE=$BASHOPTS POSIXLY_CORRECT=${POSIXLY_CORRECT-ags}; \set +vxk; } 2>/dev/null"
+)
+_PROLOGUE = rf"""{_SAVE}
+\unset -f builtin; \builtin [ "$POSIXLY_CORRECT" != ags ] || \unset POSIXLY_CORRECT; \builtin shopt -u expand_aliases
+AGS_FLOWS_SET() {{
+  builtin export "$1" || AGS_FLOWS_REFUSED="env: the login profile does not allow to set ${{1%%=*}}"
+}}
+for AGS_FLOWS_NAME in "${{!AGS_FLOWS_ENV_@}}"; do
+  builtin eval "${{!AGS_FLOWS_NAME}}"; builtin unset "$AGS_FLOWS_NAME"
+done || AGS_FLOWS_REFUSED="env: the login profile does not allow to set it"
+[[ -z ${{AGS_FLOWS_CWD-}} ]] || builtin cd -- "$AGS_FLOWS_CWD" ||
+  AGS_FLOWS_REFUSED="cwd: the directory $AGS_FLOWS_CWD cannot be entered"
+REACHED
+if [[ -n ${{AGS_FLOWS_REFUSED-}} ]]; then
+  builtin echo "$AGS_FLOWS_REFUSED. The command was not started." >&2; builtin exit {NOT_STARTED}
+fi
+builtin unset AGS_FLOWS_NAME AGS_FLOWS_CWD AGS_FLOWS_SANDBOX; builtin unset -f AGS_FLOWS_SET
+"""
+
+# On one line with the command, so that the options of the profile have no effect on these words.
+_RESTORE = (
+    "[[ $AGS_FLOWS_MORE != *expand_aliases* ]] || builtin shopt -s expand_aliases; "
+    "[[ $AGS_FLOWS_OPTIONS != *k* ]] || builtin set -k; [[ $AGS_FLOWS_OPTIONS != *v* ]] || builtin set -v; "
+)
+
+# Runs a command from a file. The arguments are the paths of the command and of its input, and a file that is emptied,
+# so that the parent process knows that the login profile did not end the shell.
+FROM_FILE = f"""{_PROLOGUE.replace("REACHED", 'builtin : >|"$3"')}
+AGS_FLOWS_FILE=$1 AGS_FLOWS_INPUT=$2; builtin set --
+if ! [[ -r $AGS_FLOWS_INPUT ]]; then
+  builtin echo "stdin: the input is lost. The command was not started." >&2; builtin exit {NOT_STARTED}
+fi
+{_RESTORE}[[ $AGS_FLOWS_OPTIONS != *x* ]] || builtin set -x; builtin source "$AGS_FLOWS_FILE" <"$AGS_FLOWS_INPUT"
+"""
+
+# Runs a command from a variable. Its input, if any, is a variable too, as a format for printf.
+FROM_VARIABLES = rf"""{_PROLOGUE.replace("REACHED", "")}
+AGS_FLOWS_TEXT=$AGS_FLOWS_COMMAND AGS_FLOWS_FORMAT=${{AGS_FLOWS_INPUT-}}
+if [[ $AGS_FLOWS_OPTIONS = *x* ]]; then AGS_FLOWS_TEXT=$'builtin set -x\n'$AGS_FLOWS_TEXT; fi
+if [[ -z ${{AGS_FLOWS_INPUT+given}} ]]; then
+  builtin unset AGS_FLOWS_COMMAND; {_RESTORE}builtin eval "$AGS_FLOWS_TEXT"
+else
+  builtin unset AGS_FLOWS_COMMAND AGS_FLOWS_INPUT; {_RESTORE}
+  builtin eval "$AGS_FLOWS_TEXT" < <(\builtin printf "$AGS_FLOWS_FORMAT")
+fi
+"""
+
+
+def start_environment(command: str | None, env: Mapping[str, str], cwd: str | None = None) -> dict[str, str]:
+    """Return the environment of the start script, which contains the command and the command's environment.
+
+    The command's variables are encoded, so that they do not change variables of the script, such as `HOME` or `PATH`.
+
+    Args:
+        command: The command; None if it was uploaded.
+        env: The command's environment.
+        cwd: The command's working directory, absolute or relative to the user's home.
+
+    Raises:
+        ConfigurationError: A value, or all together, are longer than Linux allows.
+    """
+    carried = {} if command is None else {"AGS_FLOWS_COMMAND": command}
+    if cwd:
+        carried["AGS_FLOWS_CWD"] = cwd
+    pieces = [""]
+    for name, value in env.items():
+        plain, quoted = len(value.encode()), len(shlex.quote(value).encode())
+        if max(plain, quoted) > LONGEST_VALUE:
+            size = f"{plain:,} bytes" if plain > LONGEST_VALUE else f"{quoted:,} bytes as the shell quotes it"
+            raise ConfigurationError(
+                f"env: {name} has {size}, more than {LONGEST_VALUE:,}.",
+                hint="Upload it as a file, or pass it as stdin.",
+            )
+        if not _NAME.fullmatch(name) or name in SET_BY_BASH:
+            # A shell cannot set this name, and does not use it.
+            carried[name] = value
+            continue
+        line = f"AGS_FLOWS_SET {name}={shlex.quote(value)}\n"
+        if len(pieces[-1]) + len(line) > LONGEST_VALUE:
+            pieces.append("")
+        pieces[-1] += line
+    carried.update({f"AGS_FLOWS_ENV_{number}": piece for number, piece in enumerate(pieces) if piece})
+    if (total := sum(len(value.encode()) for value in carried.values())) > MOST_VALUES:
+        raise ConfigurationError(
+            f"env: command and variables have {total:,} bytes together, more than {MOST_VALUES:,}.",
+            hint="Upload them as a file, or pass them as stdin.",
+        )
+    return carried
+
+
+def directory_of(cwd: str | None) -> str:
+    """Return a working directory relative to the user's home, in which the scripts start, or an absolute one."""
+    if cwd in (None, "", "~"):
+        return ""
+    return cwd[2:] or "." if cwd.startswith("~/") else cwd
+
+
+def unusable_directory(instance_id: str, cwd: str | None, why: str) -> InvalidRequestError:
+    """Return the error of a command that cannot start in its directory.
+
+    Args:
+        instance_id: The sandbox.
+        cwd: The directory.
+        why: What `DIRECTORY` has set.
+    """
+    if why == "closed":
+        return InvalidRequestError(
+            f"cwd: the user must not enter {cwd!r} in {instance_id}; the command was not started.",
+            hint='Use another directory, or user="root".',
+        )
+    return InvalidRequestError(
+        f"cwd: there is no directory {cwd!r} in {instance_id}; the command was not started.",
+        hint="Create the directory first, or use another one.",
+    )
