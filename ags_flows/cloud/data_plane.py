@@ -15,8 +15,10 @@ from ags_flows.models import ExecResult, FileInfo
 
 DEFAULT_LIMIT = 1 << 20
 LARGEST_READ = 1 << 30
-SANDBOX = "AGS_FLOWS_SANDBOX"
 """Bytes of a file that are taken into memory, unless another limit is given: a sandbox is not trusted."""
+
+SANDBOX = "AGS_FLOWS_SANDBOX"
+"""The variable with the id of the sandbox."""
 
 
 class DataPlane(Attachment):

@@ -15,6 +15,9 @@ from ags_flows.durable.claims import claim, record, remember, request_for
 from ags_flows.errors import AGSFlowsError, SupersededError, UnsupportedError
 from ags_flows.ownership import Step
 
+LARGEST_RECORD = 1 << 20
+"""Bytes of a record that are taken into memory."""
+
 KIND = "change"
 """The directory of the claims of changes."""
 
@@ -48,7 +51,7 @@ def change_once(
             claimed = claim(plane, request_for(plane, KIND, step))
             remember(plane, KIND, step, claimed.directory.rpartition("/")[2])
             if claimed.has_result:
-                kept = persistently(lambda: b"".join(plane.read_stream(f"{claimed.directory}/result")))
+                kept = persistently(lambda: plane.read(f"{claimed.directory}/result", limit=LARGEST_RECORD))
                 return load(kept.decode())
     except UnsupportedError:
         return change()

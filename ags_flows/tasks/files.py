@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import posixpath
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +11,6 @@ from ags_flows.blocks import AGSConfig
 from ags_flows.cloud.data_plane import DataPlane
 from ags_flows.cloud.data_planes import open_plane
 from ags_flows.durable.changes import change_once
-from ags_flows.errors import ConfigurationError
 from ags_flows.models import FileInfo, Instance, Transfer
 from ags_flows.models.checks import check_text_path
 from ags_flows.ownership import Step
@@ -358,14 +356,14 @@ def remove_path(
     A retry of the run does not remove it again, unless `step` is another name.
 
     Raises:
-        ConfigurationError: It is the whole home, or `/`.
+        ConfigurationError: It is a home, or a directory above it.
 
     Example:
         ```python
         remove_path(instance, "orders")
         ```
     """
-    if posixpath.normpath(path.removeprefix("~/") or ".") in (".", "/", "//", "~"):
-        raise ConfigurationError(f"path: {path!r} is the whole home or the whole disk.", hint="Name what is in it.")
+    transfer.must_not_be_home(path)
     plane = _plane(instance, config)
-    _once(plane, identify("remove_path", [path, user], step=step), lambda: plane.remove(path, user=user))
+    does = [path, user]
+    _once(plane, identify("remove_path", does, step=step), lambda: transfer.remove_path(plane, path, user=user))

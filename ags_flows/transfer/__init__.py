@@ -13,6 +13,7 @@ from ags_flows.transfer.exclusion import Exclude, Links, check_exclude, check_li
 from ags_flows.transfer.files import download_file, read_file, upload_file, write_file
 from ags_flows.transfer.local_state import local_state
 from ags_flows.transfer.paths import has_magic, is_own
+from ags_flows.transfer.removal import must_not_be_home, remove_path
 from ags_flows.transfer.stream import Progress
 from ags_flows.transfer.uploads import upload_directory
 
@@ -28,7 +29,9 @@ __all__ = [
     "has_magic",
     "is_own",
     "local_state",
+    "must_not_be_home",
     "read_file",
+    "remove_path",
     "upload_directory",
     "upload_file",
     "write_file",

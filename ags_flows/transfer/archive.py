@@ -1,55 +1,35 @@
-"""Archives on this machine: packed from a directory, and unpacked only after all of their entries were checked."""
+"""Archives that come out of a sandbox: all of their entries are checked before one is written."""
 
 from __future__ import annotations
 
 import errno
 import os
 import posixpath
-import stat
 import tarfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from ags_flows.errors import TransferError, TransferIncompleteError
-from ags_flows.transfer.exclusion import Exclusion, Links
-from ags_flows.transfer.local_errors import local_errors
+from ags_flows.errors import TransferError
 from ags_flows.transfer.paths import leads_outside, shown
 
 MOST_ENTRIES = 1_000_000
-LARGEST_HEADER = 1 << 20
+LARGEST_HEADER = 1 << 16
 """Bytes of one header of an archive: it is held in memory."""
+
+LONGEST_PATH = 4096
+"""Characters of a path, and of what a link leads to: Linux has no longer ones."""
+
+MOST_PATHS = 256 << 20
+"""Characters of all paths of an archive together."""
 
 PIECE = 1 << 20
 DIRECTORY_MODE = 0o755
 """Of directories that an archive has no entry for."""
 
 
-@dataclass(frozen=True)
-class Local:
-    """An entry of a local directory: its name relative to the directory, and its status (of a link itself)."""
-
-    name: str
-    status: os.stat_result
-
-    @property
-    def is_directory(self) -> bool:
-        """Whether it is a directory."""
-        return stat.S_ISDIR(self.status.st_mode)
-
-    @property
-    def is_file(self) -> bool:
-        """Whether it is a regular file."""
-        return stat.S_ISREG(self.status.st_mode)
-
-    @property
-    def mode(self) -> int:
-        """The permission bits that it gets in a sandbox."""
-        return stat.S_IMODE(self.status.st_mode) & 0o777 | (0o700 if self.is_directory else 0)
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Packed:
     """An entry of an archive.
 
@@ -87,109 +67,6 @@ class Packed:
         return self.type == tarfile.SYMTYPE and leads_outside(self.name, self.link)
 
 
-def scan(local: Path, exclusion: Exclusion, links: Links) -> tuple[list[Local], list[str]]:
-    """Return the entries of a local directory that are transferred.
-
-    Args:
-        local: The directory.
-        exclusion: What is left out.
-        links: Whether links that lead outside of the directory are kept.
-
-    Returns:
-        The entries, a directory before what is in it; and the names of devices, pipes and sockets, which have no
-        content.
-
-    Raises:
-        TransferError: It cannot be read.
-    """
-    found, special = [], []
-    with local_errors(local, "cannot be read"):
-        waiting = [""]
-        while waiting:
-            directory = waiting.pop()
-            with os.scandir(local / directory) as entries:
-                for entry in sorted(entries, key=lambda entry: entry.name):
-                    name = f"{directory}/{entry.name}" if directory else entry.name
-                    one = Local(name, entry.stat(follow_symlinks=False))
-                    if exclusion.covers(name, one.is_directory):
-                        continue
-                    if stat.S_ISLNK(one.status.st_mode):
-                        if links == "skip" and leads_outside(name, os.readlink(entry.path)):
-                            continue
-                    elif not (one.is_directory or one.is_file):
-                        special.append(name)
-                        continue
-                    found.append(one)
-                    if one.is_directory:
-                        waiting.append(name)
-    return found, special
-
-
-def pack(local: Path, entries: Iterable[Local], names: Mapping[str, str], file: IO[bytes]) -> None:
-    """Write entries of a local directory to a tar archive.
-
-    Args:
-        local: The directory.
-        entries: What is packed.
-        names: The name of each entry in the archive.
-        file: Open for writing.
-
-    Raises:
-        TransferError: An entry cannot be read.
-        TransferIncompleteError: An entry was changed while it was read.
-    """
-    with (
-        tarfile.open(fileobj=file, mode="w", format=tarfile.GNU_FORMAT) as archive,
-        local_errors(local, "cannot be packed"),
-    ):
-        for entry in entries:
-            header = tarfile.TarInfo(f"./{names[entry.name]}")
-            header.mode, header.mtime = entry.mode, int(entry.status.st_mtime)
-            path = os.path.join(local, entry.name)
-            try:
-                _add(archive, header, path, entry)
-            except (FileNotFoundError, NotADirectoryError) as error:
-                raise _changed(path) from error
-
-
-def _add(archive: tarfile.TarFile, header: tarfile.TarInfo, path: str, entry: Local) -> None:
-    if entry.is_directory:
-        header.type = tarfile.DIRTYPE
-        archive.addfile(header)
-    elif not entry.is_file:
-        header.type, header.linkname = tarfile.SYMTYPE, os.readlink(path)
-        archive.addfile(header)
-    else:
-        # NONBLOCK: what was a file may have become a pipe.
-        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW), "rb") as content:
-            before = os.fstat(content.fileno())
-            if not stat.S_ISREG(before.st_mode):
-                raise _changed(path)
-            header.size = before.st_size
-            try:
-                archive.addfile(header, content)
-            except OSError as error:
-                if error.errno is None:
-                    # The tarfile module found less than the size.
-                    raise _changed(path) from error
-                raise
-            must_be_unchanged(path, before, os.fstat(content.fileno()))
-
-
-def must_be_unchanged(path: str | Path, before: os.stat_result, after: os.stat_result) -> None:
-    """Refuse a file that was changed while it was read. One that only grows, such as a log, is whole up to its size.
-
-    Raises:
-        TransferIncompleteError: It was changed.
-    """
-    if after.st_size < before.st_size or (after.st_size == before.st_size and after.st_mtime_ns != before.st_mtime_ns):
-        raise _changed(path)
-
-
-def _changed(path: str | Path) -> TransferIncompleteError:
-    return TransferIncompleteError(f"{shown(path)} was changed while it was read.", hint="It is retried whole.")
-
-
 class _Headers:
     """An archive for reading its headers: refuses those that are large."""
 
@@ -219,7 +96,7 @@ def contents(file: IO[bytes], remote: str) -> list[Packed]:
     Raises:
         TransferError: An entry would be written outside of the target, or is of an unknown type.
     """
-    found: dict[str, Packed] = {}
+    found = _Found(remote)
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
     try:
@@ -227,26 +104,49 @@ def contents(file: IO[bytes], remote: str) -> list[Packed]:
             while (header := tar.next()) is not None:
                 # The tarfile module keeps all headers otherwise.
                 tar.members = []
-                entry = _checked(header, found, remote)
-                found[entry.name] = entry
-                if len(found) > MOST_ENTRIES:
-                    raise TransferError(
-                        f"{remote} has more than {MOST_ENTRIES:,} entries.", hint="Pack it in the sandbox first."
-                    )
+                if tar.pax_headers:
+                    raise tarfile.ReadError("it has a header for all entries")
+                entry = found.add(_checked(header, found.entries, remote))
                 if entry.offset + entry.size > size:
                     raise TransferError(f"{remote} cannot be unpacked: an entry is longer than the archive.")
-    except (tarfile.TarError, ValueError, EOFError) as error:
+    except (tarfile.TarError, ValueError, EOFError, RecursionError) as error:
         raise TransferError(f"{remote} cannot be unpacked: {error}.") from error
-    for name in list(found):
+    for name in list(found.entries):
         for parent in _parents(name):
-            above = found.setdefault(parent, Packed(parent, tarfile.DIRTYPE, DIRECTORY_MODE, None))
+            above = found.entries.get(parent) or found.add(Packed(parent, tarfile.DIRTYPE, DIRECTORY_MODE, None))
             if not above.is_directory:
                 raise _refused(name, "would be written through a link or a file", remote)
     # By parts: "a/b" comes before "a-b", and so do directories before what is in them.
-    return [found[name] for name in sorted(found, key=lambda name: name.split("/") if name else [])]
+    return [found.entries[name] for name in sorted(found.entries, key=lambda name: name.replace("/", "\0"))]
 
 
-def _checked(header: tarfile.TarInfo, found: Mapping[str, Packed], remote: str) -> Packed:
+class _Found:
+    """The entries of an archive by their names, within limits.
+
+    Args:
+        remote: Where it came from, for messages.
+    """
+
+    def __init__(self, remote: str) -> None:
+        self.entries: dict[str, Packed] = {}
+        self._remote = remote
+        self._length = 0
+
+    def add(self, entry: Packed) -> Packed:
+        """Add an entry, and return it."""
+        if max(len(entry.name), len(entry.link)) > LONGEST_PATH:
+            raise _refused(entry.name[:100], f"has a path of more than {LONGEST_PATH:,} characters", self._remote)
+        self.entries[entry.name] = entry
+        self._length += len(entry.name) + len(entry.link)
+        if len(self.entries) > MOST_ENTRIES or self._length > MOST_PATHS:
+            raise TransferError(
+                f"{self._remote} has more than {MOST_ENTRIES:,} entries, or {MOST_PATHS:,} characters in their paths.",
+                hint="Pack it in the sandbox first.",
+            )
+        return entry
+
+
+def _checked(header: tarfile.TarInfo, found: dict[str, Packed], remote: str) -> Packed:
     name = posixpath.normpath(header.name)
     if header.name.startswith("/") or name == ".." or name.startswith("../"):
         raise _refused(header.name, "would be written outside of the target", remote)

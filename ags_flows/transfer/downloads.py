@@ -29,11 +29,10 @@ from ags_flows.transfer.paths import (
     own_name,
     shown,
     shown_names,
-    split,
     split_pattern,
 )
 from ags_flows.transfer.placement import Kind, parents_of, place
-from ags_flows.transfer.remote_scripts import INCOMPLETE, IS_FILE, NOTHING, run_script, temporary_directory
+from ags_flows.transfer.remote_scripts import INCOMPLETE, IS_FILE, NOTHING, read_list, run_script, temporary_directory
 from ags_flows.transfer.stream import Progress, elapsed, fetch, must_fit
 
 _FAILED = f"""
@@ -74,12 +73,41 @@ IFS=
 FOUND=($P)
 LC_ALL=C
 unset IFS
+declare -A REAL SEEN
+BASE=$(pwd -P) LINKED=()
+# Set R to the path of a match without links to directories.
+find_real() {{
+  local D=${{1%/*}}
+  if [ -z "${{REAL[$D]+x}}" ]; then
+    cd -P -- "$D" || return 1
+    REAL[$D]=${{PWD%/}}
+    cd -- "$BASE" || exit 1
+  fi
+  R=${{REAL[$D]}}/${{1##*/}}
+}}
+# Whether a path, or a directory above it, was matched.
+is_seen() {{
+  local X=$1
+  while [ -n "$X" ]; do
+    [ -z "${{SEEN[$X]+x}}" ] || return 0
+    X=${{X%/*}}
+  done
+  return 1
+}}
 for F in "${{FOUND[@]}}"; do
   # `**` also stands for no directory at all, and Bash before 5.2 returns `.` and `..` for `.*`.
   case $F in */ | */. | */..) continue ;; esac
   # What has no character of a pattern stays as it is, also if there is no such file.
-  if [ -e "$F" ] || [ -L "$F" ]; then printf '%s\\0' "$F"; fi
+  [ -e "$F" ] || [ -L "$F" ] || continue
+  find_real "$F" || continue
+  if [ "$R" = "${{BASE%/}}/${{F#./}}" ]; then SEEN[$R]=; printf '%s\\0' "$F"; else LINKED+=("$F"); fi
 done >"$W/matching"
+# What is reached through a link to a directory as well is fetched once, and a link that matches is fetched as a link.
+for F in "${{LINKED[@]}}"; do
+  find_real "$F"
+  if is_seen "$R" || is_seen "${{BASE%/}}/${{F#./}}"; then continue; fi
+  SEEN[$R]= SEEN[${{BASE%/}}/${{F#./}}]=; printf '%s\\0' "$F"
+done >>"$W/matching"
 [ -s "$W/matching" ] || refuse {NOTHING} "nothing matches"
 find_in() {{ xargs -0 bash -pc 'find "$@" -name "{OWN}*" -prune -o '"$1" bash <"$W/matching" | sort -zu; }}
 find_in '{_SPECIAL} -print0' >"$W/special" 2>/dev/null
@@ -225,15 +253,14 @@ class _Download:
         values, what = {**values, "W": work}, f"download {shown(self._remote)}"
         if exclusion.has_patterns:
             run_script(self._plane, f"{_FAILED}{find}", what, self._user, 1 << 30, FORMAT=r"%y%p\0", **values)
-            listed = self._plane.read(f"{work}/list", user=self._user)
-            names = _without(listed, exclusion)
+            names = _without(read_list(self._plane, f"{work}/list", self._user, what), exclusion)
             self._plane.write(f"{work}/list", joined(names), user=self._user)
             script = f'cd -- "$T" || exit 1\n{_PACK}'
         else:
             script = f"{find}\n{_PACK}"
         result = run_script(self._plane, f"{_FAILED}{script}", what, self._user, 1 << 30, FORMAT=r"%p\0", **values)
         special, size, *checksum = result.stdout.split()
-        names = split(self._plane.read(f"{work}/special", user=self._user)) if int(special) else []
+        names = read_list(self._plane, f"{work}/special", self._user, what) if int(special) else []
         known = [name.removeprefix("./") for name in names]
         return int(size), "".join(checksum), list(exclusion.remaining((name, False) for name in known))
 
@@ -318,9 +345,9 @@ def _rename(source: Path, target: Path) -> None:
         raise TransferError(f"{shown(target)} cannot be replaced: {error.strerror}.") from error
 
 
-def _without(listed: bytes, exclusion: Exclusion) -> list[str]:
+def _without(listed: list[str], exclusion: Exclusion) -> list[str]:
     """Return the names of a listing, a letter for the type and a path each, that are not left out."""
-    paths = {one[1:].removeprefix("./"): one[0] == "d" for one in split(listed)}
-    paths.pop(".", None)
+    paths = {one[1:].removeprefix("./"): one[0] == "d" for one in listed}
+    has_top = paths.pop(".", None) is not None
     kept = [f"./{name}" for name in exclusion.remaining(paths.items())]
-    return [".", *kept] if len(paths) < listed.count(b"\0") else kept
+    return [".", *kept] if has_top else kept

@@ -12,8 +12,8 @@ from pathlib import Path
 from ags_flows.cloud.data_plane import DataPlane
 from ags_flows.errors import TransferError, UnreachableError
 from ags_flows.models import Transfer
-from ags_flows.transfer.archive import must_be_unchanged
 from ags_flows.transfer.local_errors import local_errors
+from ags_flows.transfer.packing import must_be_unchanged
 from ags_flows.transfer.paths import argument, from_home, local_path, must_be_text, own_name, shown
 from ags_flows.transfer.remote_scripts import (
     INCOMPLETE,
@@ -106,9 +106,9 @@ def upload_file(
                 plane.write(beside, outgoing, user=user, timeout=deadline(size))
             except UnreachableError:
                 # A file that became shorter also ends the request.
-                must_be_unchanged(local, before, os.fstat(file.fileno()))
+                must_be_unchanged(local, before, file, lambda: True)
                 raise
-            must_be_unchanged(local, before, os.fstat(file.fileno()))
+            must_be_unchanged(local, before, file, lambda: hash_of(local, size) == outgoing.sha256)
         values = {"N": argument(beside), "T": argument(target), "SIZE": str(size), "SHA": outgoing.sha256}
         run_script(plane, _PUT_IN_PLACE, what, user, size, MODE=mode, **values)
     except BaseException:

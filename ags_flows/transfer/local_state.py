@@ -7,8 +7,8 @@ import stat
 from pathlib import Path
 
 from ags_flows.errors import TransferError
-from ags_flows.transfer.archive import scan
 from ags_flows.transfer.exclusion import Exclude, Exclusion, Links
+from ags_flows.transfer.packing import scan
 
 MOST_READ = 64 << 20
 """Up to this number of bytes in total, files are compared by content. Larger ones are compared by size and time."""

@@ -11,9 +11,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ags_flows.cloud.data_plane import DataPlane
-from ags_flows.errors import AGSFlowsError, NotFoundError, TransferError, TransferIncompleteError, UnsupportedError
+from ags_flows.errors import (
+    AGSFlowsError,
+    NotFoundError,
+    OutputTooLargeError,
+    TransferError,
+    TransferIncompleteError,
+    UnsupportedError,
+)
 from ags_flows.models import ExecResult
-from ags_flows.transfer.paths import own_name, quoted
+from ags_flows.transfer.archive import MOST_ENTRIES
+from ags_flows.transfer.paths import own_name, quoted, split
 from ags_flows.transfer.stream import deadline
 
 IS_DIRECTORY = 21
@@ -21,6 +29,9 @@ INCOMPLETE = 22
 NOTHING = 23
 IS_FILE = 24
 NO_PROGRAM = 25
+
+LARGEST_LIST = 256 << 20
+"""Bytes of a list of names that are taken into memory."""
 
 # The checksum of a file is nothing where the sandbox has no sha256sum: then its size has to do.
 _FUNCTIONS = f"""
@@ -89,6 +100,27 @@ def run_script(plane: DataPlane, script: str, what: str, user: str | None, size:
     if result.exit_code in (NO_PROGRAM, 127):
         raise UnsupportedError(text, hint="Transfers need bash, coreutils, findutils, grep, sed and GNU tar.")
     raise TransferError(f"{text} (Exit code {result.exit_code} in the sandbox.)")
+
+
+def read_list(plane: DataPlane, path: str, user: str | None, what: str) -> list[str]:
+    """Return the names of a list that a script has written, in bounded memory: a sandbox is not trusted.
+
+    Args:
+        plane: The sandbox.
+        path: The list; its elements end with a zero byte.
+        user: The user that reads it.
+        what: What is being done, for messages.
+
+    Raises:
+        TransferError: It has too many names.
+    """
+    try:
+        listing = plane.read(path, user=user, limit=LARGEST_LIST)
+    except OutputTooLargeError:
+        listing = None
+    if listing is None or listing.count(0) > 2 * MOST_ENTRIES:
+        raise TransferError(f"{what}: there are more than {MOST_ENTRIES:,} entries.", hint="Use an archive.")
+    return split(listing)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import hashlib
 import io
 import os
 import shutil
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -138,12 +139,13 @@ def temporary_file_in(directory: Path) -> Path:
     return path
 
 
-def hash_of(file: Path) -> str:
-    """Return the checksum of a local file."""
-    checksum = hashlib.sha256()
+def hash_of(file: Path, size: int | None = None) -> str:
+    """Return the checksum of a local file, or of its first `size` bytes."""
+    checksum, left = hashlib.sha256(), sys.maxsize if size is None else size
     with local_errors(file, "cannot be read"), file.open("rb") as opened:
-        while piece := opened.read(1 << 20):
+        while piece := opened.read(min(left, 1 << 20)):
             checksum.update(piece)
+            left -= len(piece)
     return checksum.hexdigest()
 
 

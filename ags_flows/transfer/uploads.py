@@ -12,12 +12,12 @@ from pathlib import Path
 from ags_flows.cloud.data_plane import DataPlane
 from ags_flows.errors import TransferError
 from ags_flows.models import Transfer
-from ags_flows.transfer.archive import Local, pack, scan
 from ags_flows.transfer.exclusion import Exclude, Exclusion, Links
 from ags_flows.transfer.local_errors import local_errors
-from ags_flows.transfer.paths import argument, from_home, joined, local_path, own_name, shown, shown_names, split
+from ags_flows.transfer.packing import Local, pack, scan
+from ags_flows.transfer.paths import argument, from_home, joined, local_path, own_name, shown, shown_names
 from ags_flows.transfer.placement import Kind, parents_of, place
-from ags_flows.transfer.remote_scripts import INCOMPLETE, run_script, temporary_directory
+from ags_flows.transfer.remote_scripts import INCOMPLETE, read_list, run_script, temporary_directory
 from ags_flows.transfer.stream import Outgoing, Progress, deadline, elapsed, hash_of
 
 # Print whether the target is there.
@@ -55,7 +55,7 @@ OWNS=("${{PARENTS[@]/%//$OWN}}")
 each() {{ [ "$#" = 0 ] || printf '%s\\0' "$@"; }}
 trap 'each "${{OWNS[@]}}" | xargs -0 -r rm -rf --' EXIT
 each "${{OWNS[@]}}" | xargs -0 -r mkdir -m 700 -- || exit 1
-tar --no-same-owner -xpf "$W/archive" || exit 1
+tar --no-same-owner --delay-directory-restore -xpf "$W/archive" || exit 1
 rm -f -- "$W/archive"
 shopt -s dotglob nullglob
 for D in "${{PARENTS[@]}}"; do
@@ -154,7 +154,7 @@ class _Upload:
         listed = [f"./{entry.name}{end}" for entry in entries for end in (["", "/."] if entry.is_directory else [""])]
         plane.write(f"{work}/list", joined(listed), user=user)
         self._run(_LOOK, T=argument(self.target), W=work)
-        found = dict(_statuses(plane.read(f"{work}/found", user=user)))
+        found = dict(_statuses(read_list(plane, f"{work}/found", user, self._what)))
 
         def kind_of(name: str, is_directory: bool) -> Kind:
             if is_directory and f"{name}/." in found:
@@ -182,7 +182,7 @@ class _Upload:
         plane.write(f"{work}/list", joined(f"./{entry.name}" for entry in same), user=user)
         plane.write(f"{work}/parents", joined(argument(name) for name in certain), user=user)
         self._run(_CHECK, sum(entry.status.st_size for entry in same), T=argument(self.target), W=work)
-        hashes = _hashes(plane.read(f"{work}/found", user=user))
+        hashes = _hashes(read_list(plane, f"{work}/found", user, self._what))
         unchanged = {name for name in hashes if name in alike and hash_of(self._local / name) == hashes[name]}
         parents = parents_of((path for name, path in placed.items() if name not in unchanged), self._own)
         if parents != certain:
@@ -193,13 +193,13 @@ class _Upload:
         return run_script(self._plane, script, self._what, self._user, size, **values).stdout
 
 
-def _statuses(listing: bytes) -> Iterator[tuple[str, tuple[int, int]]]:
+def _statuses(listing: list[str]) -> Iterator[tuple[str, tuple[int, int]]]:
     """Yield name, and mode and size, of each file of a listing."""
-    for one in split(listing):
+    for one in listing:
         mode, size, name = one.split(" ", 2)
         yield name.removeprefix("./"), (int(mode, 16), int(size))
 
 
-def _hashes(listing: bytes) -> dict[str, str]:
+def _hashes(listing: list[str]) -> dict[str, str]:
     """Return the checksums of a listing by name."""
-    return {name.removeprefix("./"): value for value, _, name in (one.partition("  ") for one in split(listing))}
+    return {name.removeprefix("./"): value for value, _, name in (one.partition("  ") for one in listing)}

@@ -3,6 +3,7 @@
 import io
 import lzma
 import tarfile
+import tracemalloc
 import uuid
 
 import pytest
@@ -11,6 +12,7 @@ from ags_flows.errors import TransferError, TransferIncompleteError
 from ags_flows.transfer import archive, download_directory
 from ags_flows.transfer.archive import contents
 from ags_flows.transfer.placement import parents_of, place
+from ags_flows.transfer.remote_scripts import read_list
 
 
 def entry(name, kind=tarfile.REGTYPE, link="", content=b""):
@@ -71,8 +73,36 @@ def test_the_number_of_entries_and_the_size_of_headers_are_limited(monkeypatch):
     monkeypatch.setattr(archive, "MOST_ENTRIES", 3)
     with pytest.raises(TransferError, match="more than 3 entries"):
         contents(packed(*(entry(str(number)) for number in range(4))), "out")
-    with pytest.raises(TransferError, match="a header is larger than 1,048,576 bytes"):
+    with pytest.raises(TransferError, match="a header is larger than 65,536 bytes"):
         contents(packed(entry("x" * 2_000_000), format=tarfile.GNU_FORMAT), "out")
+
+
+def test_paths_are_limited_in_length_and_together(monkeypatch):
+    with pytest.raises(TransferError, match="a path of more than 4,096 characters"):
+        contents(packed(entry("a/" * 3_000 + "b"), format=tarfile.GNU_FORMAT), "out")
+    with pytest.raises(TransferError, match="a path of more than 4,096 characters"):
+        contents(packed(entry("a", tarfile.SYMTYPE, "x" * 5_000), format=tarfile.GNU_FORMAT), "out")
+    # Directories that the archive has no entries for count as well.
+    monkeypatch.setattr(archive, "MOST_PATHS", 100_000)
+    with pytest.raises(TransferError, match="or 100,000 characters in their paths"):
+        contents(packed(entry("a/" * 1_000 + "b"), format=tarfile.GNU_FORMAT), "out")
+
+
+def test_headers_for_all_entries_are_refused():
+    with pytest.raises(TransferError, match="a header for all entries"):
+        contents(packed(entry("a"), format=tarfile.PAX_FORMAT, pax_headers={"comment": "x"}), "out")
+
+
+@pytest.mark.parametrize("script", ["head -c 300000000 /dev/zero", "yes '' | head -n 3000000 | tr '\\n' '\\0'"])
+def test_a_list_of_a_sandbox_is_read_in_bounded_memory(plane, script):
+    plane.run(f"{script} >list")
+    tracemalloc.start()
+    try:
+        with pytest.raises(TransferError, match="^download of x: there are more than 1,000,000 entries"):
+            read_list(plane, "list", None, "download of x")
+        assert tracemalloc.get_traced_memory()[1] < 600_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_an_entry_that_is_longer_than_the_archive_is_refused():

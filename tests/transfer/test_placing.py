@@ -255,9 +255,9 @@ def test_the_longest_name_of_a_directory_is_a_target(plane, source, tmp_path):
     download_file(plane, f"{target}/f", tmp_path / ("z" * 255) / ("y" * 255))
 
 
-@pytest.mark.parametrize("how", ["shorter", "rewritten"])
+@pytest.mark.parametrize(("how", "size"), [("shorter", 5), ("rewritten", 3_000_000), ("longer", 4_000_000)])
 @pytest.mark.parametrize("what", ["file", "directory"])
-def test_a_file_that_changes_while_it_is_sent_is_not_placed(plane, source, remote, monkeypatch, what, how):
+def test_a_file_that_changes_while_it_is_sent_is_not_placed(plane, source, remote, monkeypatch, what, how, size):
     path = source / "f"
     path.write_bytes(bytes(3_000_000))
     os.utime(path, (0, 0))
@@ -266,14 +266,14 @@ def test_a_file_that_changes_while_it_is_sent_is_not_placed(plane, source, remot
         if path.stat().st_mtime == 0:
             with path.open("r+b") as file:
                 file.write(b"x")
-                file.truncate(3_000_000 if how == "rewritten" else 5)
+                file.truncate(size)
 
     if what == "file":
         with pytest.raises(TransferIncompleteError, match="f was changed while it was read"):
             upload_file(plane, path, f"{remote}/f", progress=change)
     else:
         read = tarfile.copyfileobj
-        monkeypatch.setattr(tarfile, "copyfileobj", lambda *parts, **options: (change(), read(*parts, **options)))
+        monkeypatch.setattr(tarfile, "copyfileobj", lambda *parts, **options: (read(*parts, **options), change()))
         with pytest.raises(TransferIncompleteError, match="f was changed while it was read"):
             upload_directory(plane, source, remote)
     assert not plane.script(f"ls -A {remote} 2>/dev/null").stdout
@@ -290,6 +290,35 @@ def test_a_file_that_grows_while_it_is_sent_is_whole_up_to_its_size(plane, tmp_p
 
     assert upload_file(plane, path, remote, progress=grow).size == 3_000_000
     assert plane.stat(remote).size == 3_000_000
+
+
+def test_a_file_that_grows_while_it_is_packed_is_whole_up_to_its_size(plane, source, remote, monkeypatch):
+    (source / "f").write_bytes(os.urandom(3_000_001))
+    read = tarfile.copyfileobj
+
+    def grow(*parts, **options):
+        read(*parts, **options)
+        with (source / "f").open("ab") as file:
+            file.write(b"more")
+
+    monkeypatch.setattr(tarfile, "copyfileobj", grow)
+    content = (source / "f").read_bytes()
+    upload_directory(plane, source, remote)
+    assert plane.read(f"{remote}/f") == content
+
+
+@pytest.mark.parametrize("existing", [True, False])
+def test_directories_that_are_not_empty_keep_their_dates(plane, tmp_path, remote, existing):
+    (tmp_path / "s/a/b").mkdir(parents=True)
+    (tmp_path / "s/a/b/f").write_text("x")
+    for name in ("s/a/b", "s/a", "s"):
+        os.utime(tmp_path / name, (10**9, 10**9))
+    if existing:
+        plane.script(f"mkdir {remote}")
+    upload_directory(plane, tmp_path / "s", remote)
+    dates = plane.script(f"cd {remote} && stat -c %Y a a/b .").stdout.split()
+    assert dates[:2] == ["1000000000"] * 2
+    assert existing or dates[2] == "1000000000"
 
 
 def test_a_file_that_shrinks_while_it_is_packed_is_packed_again(plane, remote, tmp_path, monkeypatch):

@@ -28,10 +28,53 @@ def test_a_pipe_is_not_sent_and_not_replaced(instance, ags_config, pipe):
     assert pipe.is_fifo()
 
 
-@pytest.mark.parametrize("path", [".", "./", "/", "~", "~/", "a/.."])
-def test_the_whole_home_is_not_removed(instance, ags_config, path):
-    with pytest.raises(ConfigurationError, match="^path: "):
+HOMES = [
+    *(".", "./", "/", "//", "~", "~/", "~/.", "a/..", "..", "../", "../..", "/home", "/home/user", "/home/user/"),
+    *("../user", "/home/../home/user", "/tmp/..", "link-to-home/../../user", "/tmp/link-to-slash/home"),
+]
+
+
+@pytest.mark.parametrize("path", HOMES)
+def test_a_home_and_what_is_above_it_is_not_removed(instance, ags_config, path):
+    tasks.exec_command.fn(
+        instance, "ln -s / /tmp/link-to-slash; ln -s ~ link-to-home; echo x >kept", durable=False, config=ags_config
+    )
+    with pytest.raises(ConfigurationError, match="^path: .* is a home, or a directory above it"):
         tasks.remove_path.fn(instance, path, config=ags_config)
+    assert tasks.read_file.fn(instance, "kept", config=ags_config) == b"x\n"
+
+
+@pytest.mark.parametrize("path", ["link-to-home", "~/kept", "/home/user/kept", "../user/kept", "/tmp/user"])
+def test_what_is_in_a_home_or_leads_to_it_is_removed(instance, ags_config, path):
+    tasks.exec_command.fn(
+        instance, "ln -s ~ link-to-home; echo x >kept; mkdir /tmp/user", durable=False, config=ags_config
+    )
+    tasks.remove_path.fn(instance, path, config=ags_config)
+    assert tasks.exec_command.fn(instance, f"ls -d {path}", durable=False, config=ags_config).exit_code != 0
+    assert len(tasks.list_files.fn(instance, "~", config=ags_config)) >= 1
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("p/**/*", {"lib/a.csv", "lib/in/b.csv", "lib64", "other"}),
+        ("p/**/*.csv", {"lib/a.csv", "lib/in/b.csv", "other/c.csv"}),
+        ("p/*/*.csv", {"lib/a.csv", "other/c.csv"}),
+        ("p/*", {"lib/a.csv", "lib/in/b.csv", "lib64", "other"}),
+        ("p/lib64/*.csv", {"a.csv"}),
+        ("p/lib6*/*.csv", {"lib64/a.csv"}),
+        ("p/lib64", {"lib64"}),
+    ],
+)
+def test_what_a_pattern_reaches_through_a_link_is_fetched_once(instance, ags_config, tmp_path, pattern, expected):
+    layout = "mkdir -p p/lib/in elsewhere; echo a >p/lib/a.csv; echo b >p/lib/in/b.csv; echo c >elsewhere/c.csv"
+    tasks.exec_command.fn(
+        instance, f"{layout}; ln -s lib p/lib64; ln -s ../elsewhere p/other", durable=False, config=ags_config
+    )
+    done = tasks.download_files.fn(instance, pattern, tmp_path / "found", config=ags_config)
+    found = [path for path in (tmp_path / "found").rglob("*") if path.is_symlink() or path.is_file()]
+    assert {str(path.relative_to(tmp_path / "found")) for path in found} == expected
+    assert done.files == len(expected)
 
 
 @pytest.mark.parametrize("pattern", ["nowhere", "nowhere/*.csv", "[a", "{a,b}.txt"])

@@ -1,0 +1,50 @@
+"""Removal of what is in a sandbox, but never of a home or of what is above it."""
+
+from __future__ import annotations
+
+from ags_flows.cloud.data_plane import DataPlane
+from ags_flows.errors import ConfigurationError
+from ags_flows.transfer.paths import argument, from_home, quoted
+
+IS_HOME = 21
+
+# A link at the path itself is removed, not what it leads to.
+_CHECK = f"""
+D=${{T%/*}} B=${{T##*/}}
+D=$(cd -P -- "${{D:-/}}" 2>/dev/null && pwd -P) || exit 0
+T=${{D%/}}/$B
+[ ! -L "$T" ] || exit 0
+for H in "$HOME" ~user; do
+  H=$(cd -P -- "$H" 2>/dev/null && pwd -P) || continue
+  case $H/ in "$T"/*) exit {IS_HOME} ;; esac
+done
+"""
+
+
+def remove_path(plane: DataPlane, path: str, *, user: str | None = None) -> None:
+    """Remove a file, or a directory with all that is in it. A path that is gone already is a success.
+
+    Raises:
+        ConfigurationError: It is a home, or a directory above it.
+    """
+    target = must_not_be_home(path)
+    script = f"T={quoted(argument(target))}\n{_CHECK}"
+    if plane.script(script, user=user).exit_code == IS_HOME:
+        raise _refused(path)
+    plane.remove(target, user=user)
+
+
+def must_not_be_home(path: str) -> str:
+    """Return a path without `~`, `..` and a final `/`, if it is not the home, or above it, by its text alone.
+
+    Raises:
+        ConfigurationError: It is.
+    """
+    target = from_home(path)
+    if target in (".", "/") or target.rpartition("/")[2] == "..":
+        raise _refused(path)
+    return target
+
+
+def _refused(path: str) -> ConfigurationError:
+    return ConfigurationError(f"path: {path!r} is a home, or a directory above it.", hint="Name what is in it.")
