@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from prefect.context import FlowRunContext
@@ -10,6 +11,8 @@ from ags_flows.blocks import resolve_config
 from ags_flows.job import SandboxJob
 from ags_flows.job.spec import commands_of
 from ags_flows.models import ToolSpec
+from ags_flows.run.redaction import Redactor
+from ags_flows.run.secrets import load_secrets
 from ags_flows.run.steps import shorten
 
 LONGEST = 48
@@ -20,7 +23,8 @@ def name_of_command() -> str:
     given = _parameters()
     commands = commands_of(given.get("command") or "")
     more = f" and {len(commands) - 1} more" if len(commands) > 1 else ""
-    return _on(shorten(commands[0] if commands else "nothing", LONGEST) + more, given.get("tool"))
+    first = _masked(commands[0] if commands else "nothing", given.get("secrets"))
+    return _on(shorten(first, LONGEST) + more, given.get("tool"))
 
 
 def name_of_job() -> str:
@@ -28,7 +32,7 @@ def name_of_job() -> str:
     job = _parameters().get("job")
     if not isinstance(job, SandboxJob):
         return "job"
-    return _on(job.saved_name or shorten(job.command, LONGEST), job.tool)
+    return _on(job.saved_name or shorten(_masked(job.command, job.secrets), LONGEST), job.tool)
 
 
 def name_of_batch() -> str:
@@ -64,6 +68,17 @@ def name_of_usage() -> str:
     """Return the name of a run of `usage_report`: how long, and where."""
     given = _parameters()
     return f"usage of {given.get('hours', 24):g} h in {_region(given)}"
+
+
+def _masked(command: str, secrets: Any) -> str:
+    """Return a command without the values of secrets. If they cannot be read, nothing of it is shown."""
+    if not isinstance(secrets, Mapping):
+        return command
+    try:
+        values = load_secrets(secrets).values()
+    except Exception:  # noqa: BLE001 - the flow itself reports it
+        return "a command"
+    return Redactor(values).text(command)
 
 
 def _file(path: object) -> str:

@@ -14,7 +14,9 @@ from typing import Any, TypeVar
 from pydantic import BaseModel
 
 from ags_flows.cloud.head_and_tail import LEFT_OUT
-from ags_flows.run.spellings import SHORTEST, spell_all, wrapped_spellings
+from ags_flows.run.encoded import Encoded
+from ags_flows.run.parts import Parts
+from ags_flows.run.spellings import SHORTEST, spell_all
 
 MASK = "********"
 
@@ -32,14 +34,8 @@ PATTERNS = (
 LONGEST_TOKEN = 4096
 """Characters of a stream that are held back for a token whose end has not arrived."""
 
-NARROWEST_BASE64, WIDEST_BASE64 = 16, 256
-"""Columns at which programs wrap base64: openssl at 64, coreutils and MIME at 76."""
-
 MOST_SEARCHED = 200
 """Number of spellings up to which a search for each of them is faster than one pass over the text."""
-
-_WRAPPED = re.compile(r"^[ \t]*([A-Za-z0-9+/_-]{4,}={0,2})[ \t\r]*$", re.MULTILINE)
-"""A line of base64 and nothing else: programs wrap base64 of a longer text, so a secret may go on in the next line."""
 
 _TOKEN_STARTS = ("sit_", "ark_", "e2b_", "AKID")
 _TOKEN = re.compile(f"{_STARTS_WORD}(?:{'|'.join(PATTERNS)})")
@@ -64,9 +60,9 @@ class Redactor:
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         secrets = list(secrets)
         self._forms = sorted(spell_all(secrets))
-        self._wrapped = _Cut({form for secret in secrets for form in wrapped_spellings(secret)})
+        self._encoded = Encoded(secrets)
         self.longest = max(map(len, self._forms), default=0)
-        self._cut = _Cut(self._forms)
+        self._cut = Parts(self._forms)
         self._starts = self._cut.starts
         self._short_starts = frozenset(form[:length] for form in self._forms for length in range(1, SHORTEST))
 
@@ -142,24 +138,8 @@ class Redactor:
             skip = len(before)
             tokens = _TOKEN.finditer(before + text, skip)
             found += [(token.start() - skip, token.end() - skip) for token in tokens]
-        found += self._in_wrapped(text)
+        found += self._encoded.spans(text)
         return _joined(found)
-
-    def _in_wrapped(self, text: str) -> Iterator[Span]:
-        """Yield where lines of base64 have parts of secrets that begin or go on in another line."""
-        if not self._wrapped.forms:
-            return
-        for line in _WRAPPED.finditer(text):
-            start, end = line.span(1)
-            core = line[1].rstrip("=")
-            if len(core) > WIDEST_BASE64:
-                continue
-            known = self._wrapped.at_start(core)
-            if known == len(core) or (len(core) >= NARROWEST_BASE64 and self._wrapped.has(core)):
-                yield start, end
-                continue
-            yield start, start + known
-            yield start + self._wrapped.at_end(core), start + len(core)
 
     def open_at(self, text: str, before: str = "") -> int:
         """Return where the end of a text begins that can be the start of a secret; the length if there is none.
@@ -201,33 +181,6 @@ class Redactor:
             for form in self._starts.get(text[at : at + SHORTEST], ())
             if text.startswith(form, at)
         ]
-
-
-class _Cut:
-    """Finds parts of forms at the ends of a text that was cut.
-
-    Args:
-        forms: Texts of four characters or more.
-    """
-
-    def __init__(self, forms: Iterable[str]) -> None:
-        self.forms = sorted(forms)
-        self.starts = _by_start(self.forms)
-        self._longest = max(map(len, self.forms), default=0)
-        self._reversed = _by_start([form[::-1] for form in self.forms])
-
-    def at_start(self, text: str) -> int:
-        """Return where the part of a form ends that a text begins with; 0 if there is none."""
-        start = text[: self._longest][::-1]
-        return len(start) - _unfinished(start, self._reversed, self._longest)
-
-    def at_end(self, text: str) -> int:
-        """Return where the part of a form begins that a text ends with; the length if there is none."""
-        return _unfinished(text, self.starts, self._longest)
-
-    def has(self, text: str) -> bool:
-        """Return True if a text is a part of a form."""
-        return len(text) < self._longest and any(text in form for form in self.forms)
 
 
 class StreamRedactor:
@@ -297,28 +250,11 @@ def _open_token(text: str, before: str = "") -> Span | None:
     return (token.start() + len(text) - len(known), len(text)) if token else None
 
 
-def _by_start(forms: list[str]) -> dict[str, list[str]]:
-    starts: dict[str, list[str]] = {}
-    for form in forms:
-        starts.setdefault(form[:SHORTEST], []).append(form)
-    return starts
-
-
 def _each(form: str, text: str) -> Iterator[Span]:
     at = text.find(form)
     while at >= 0:
         yield at, at + len(form)
         at = text.find(form, at + 1)
-
-
-def _unfinished(text: str, starts: Mapping[str, list[str]], longest: int) -> int:
-    """Return where the earliest end of a text begins that is a part of a form, from its start."""
-    size = len(text)
-    for at in range(max(0, size - longest + 1), size - SHORTEST + 1):
-        for form in starts.get(text[at : at + SHORTEST], ()):
-            if len(form) > size - at and form.startswith(text[at:]):
-                return at
-    return size
 
 
 def _joined(spans: list[Span]) -> list[Span]:

@@ -32,24 +32,29 @@ def spellings(secret: str) -> set[str]:
     Args:
         secret: The value.
     """
-    return {
-        spelling
-        for value in _values(secret, DEEPEST)
-        if len(value) >= SHORTEST and value.lower() not in ORDINARY
-        for spelling in _spell(value)
-        if len(spelling) >= SHORTEST
-    }
+    found = (spelling for value in _masked_values(secret) for spelling in _spell(value))
+    return {spelling for spelling in found if len(spelling) >= SHORTEST}
 
 
 def wrapped_spellings(secret: str) -> set[str]:
     """Return the base64 texts of a secret that programs may wrap anywhere, as a part of a longer text."""
-    texts = {
-        text
-        for value in _values(secret, DEEPEST)
-        if len(value) >= SHORTEST and value.lower() not in ORDINARY
-        for text in _base64_to_the_end(value.encode("utf-8", "surrogatepass"))
-    }
-    return {text for text in texts if len(text) >= SHORTEST}
+    found = (text for value in _masked_values(secret) for text in _base64_to_the_end(_bytes(value)))
+    return {text for text in found if len(text) >= SHORTEST}
+
+
+def hex_spellings(secret: str) -> set[str]:
+    """Return the hex digits of a secret without separators, in lower case."""
+    return {_bytes(value).hex() for value in _masked_values(secret)}
+
+
+def _masked_values(secret: str) -> set[str]:
+    """Return the value and what it consists of, without what is never masked."""
+    values = set(_values(secret, DEEPEST))
+    return {value for value in values if len(value) >= SHORTEST and value.lower() not in ORDINARY}
+
+
+def _bytes(value: str) -> bytes:
+    return value.encode("utf-8", "surrogatepass")
 
 
 def _values(secret: str, depth: int) -> Iterator[str]:
@@ -80,7 +85,7 @@ def _strings(value: Any) -> Iterator[str]:
 
 
 def _spell(value: str) -> Iterator[str]:
-    data = value.encode("utf-8", "surrogatepass")
+    data = _bytes(value)
     yield value
     yield from _json(value)
     yield from _url(data)

@@ -12,7 +12,8 @@ from prefect.settings import get_current_settings
 
 from ags_flows import sandbox_session
 from ags_flows.errors import CodeFailedError, CommandFailedError, CommandTimeoutError, OutcomeUnknownError
-from ags_flows.flows import provision_and_run, run_batch, run_items
+from ags_flows.flows import provision_and_run, run_batch, run_items, run_job
+from ags_flows.job import SandboxJob
 from ags_flows.models import ToolSpec
 from ags_flows.run.secrets import load_secrets
 from ags_flows.tasks import start_command, wait_command
@@ -199,3 +200,19 @@ def test_a_value_that_stands_in_the_command_is_in_no_name_of_a_run_and_in_no_ste
     named()
     assert "true --password='********'" in " ".join(step.name for step in steps)
     assert PASSWORD not in stored() + repr(steps)
+
+
+def test_a_value_that_stands_in_the_command_is_in_no_name_of_a_flow_run_no_event_and_no_page(block, ags_config):
+    command = f"true --password='{PASSWORD}'"
+    provision_and_run(tool="base", command=[command, "true"], secrets=block, config=ags_config)
+    run_job(SandboxJob(command=command, tool="base", secrets=block, config=ags_config))
+    # The parameters of a flow run are what the user has given, as they are.
+    url = get_current_settings().server.database.connection_url.get_secret_value()
+    with closing(sqlite3.connect(url.partition("///")[2])) as database:
+        rows = [
+            *database.execute("select name from flow_run"),
+            *database.execute("select data, description from artifact"),
+            *database.execute("select resource from event_resources"),
+        ]
+    assert "true --password='********' and 1 more on base" in repr(rows)
+    assert PASSWORD not in repr(rows)

@@ -154,6 +154,55 @@ def test_base64_of_a_longer_text_is_masked_wherever_it_is_wrapped(url_safe, secr
         assert not leaks(shown, core, around)
 
 
+@given(secret=secrets, account=st.text("abcdefg", max_size=40), width=st.integers(16, 76))
+def test_base64_that_begins_after_other_text_is_masked_in_each_line(secret, account, width):
+    encoded = in_base64(f"{account}:{secret}")
+    start = len(account) + 1
+    core = encoded[-(-start * 8 // 6) : (start + len(secret.encode())) * 8 // 6]
+    wrapped = [encoded[at : at + width] for at in range(0, len(encoded), width)]
+    text = "Authorization: Basic " + "\n".join(wrapped) + " was sent"
+    redactor = Redactor([secret])
+    around = in_base64(f"{account}:" + "\0" * len(secret.encode())) + "Authorization: Basic was sent"
+    for shown in (redactor.text(text), "\n".join(redactor.text(line) for line in text.split("\n"))):
+        # Three characters of a secret are at most five in base64.
+        left = {shown[at : at + 6] for at in range(len(shown) - 5)}
+        assert not left & ({core[at : at + 6] for at in range(len(core) - 5)} - parts(around))
+
+
+HEX = {
+    "xxd -p": lambda data: "\n".join(data.hex()[at : at + 60] for at in range(0, len(data.hex()), 60)),
+    "od -An -tx1": lambda data: "\n".join(" " + data[at : at + 16].hex(" ") for at in range(0, len(data), 16)),
+    "openssl": lambda data: data.hex(":").upper(),
+    "C": lambda data: ", ".join(f"0x{byte:02x}" for byte in data),
+    "escapes": lambda data: "".join(f"\\x{byte:02x}" for byte in data),
+    "JSON": lambda data: "".join(f"\\u00{byte:02x}" for byte in data),
+    "URL": lambda data: "".join(f"%{byte:02X}" for byte in data),
+}
+
+
+@pytest.mark.parametrize("spell", HEX.values(), ids=HEX)
+@given(secret=secrets, before=st.text("xyz", max_size=20), after=st.text("xyz", max_size=20))
+def test_no_part_of_a_secret_is_shown_in_any_form_of_hex(spell, secret, before, after):
+    spelled = spell(f"{before}{secret}{after}".encode())
+    digits = secret.encode().hex()
+    known = {digits[at : at + 8] for at in range(0, len(digits) - 7, 2)}
+    redactor = Redactor([secret])
+    shown = redactor.text(spelled)
+    assert MASK in shown
+    left = re.sub(r"\\x|\\u00|0x|[^0-9a-f*]", "", shown.lower())
+    assert not [part for part in known if part in left]
+    # A secret that begins or ends within three bytes of the end of a line shows these.
+    lines = "\n".join(redactor.text(line) for line in spelled.split("\n"))
+    for line in lines.split("\n"):
+        left = re.sub(r"\\x|\\u00|0x|[^0-9a-f*]", "", line.lower())
+        assert not [part for part in known if part in left]
+
+
+def test_ordinary_hex_is_shown():
+    text = "commit 5718d6c0cafe and 00:16:3e:5e:6c:00 and feed beef face dead"
+    assert Redactor([SECRET]).text(text) == text
+
+
 def test_a_word_on_a_line_is_not_a_part_of_base64():
     redactor = Redactor(["".join(chr(97 + number * 7 % 26) for number in range(2_000))])
     assert redactor.text("done\nPASSED\nabc\n") == "done\nPASSED\nabc\n"
