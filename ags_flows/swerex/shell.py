@@ -153,7 +153,8 @@ async def _run(runtime: GatewayRuntime, command: str, session: str, timeout: flo
 def _unknown(runtime: GatewayRuntime, command: str, reason: str) -> OutcomeUnknownError:
     return OutcomeUnknownError(
         f"The outcome of a command in {runtime.instance_id} is unknown: {reason}: {command}",
-        hint="The next step opens a new shell. A command must not replace or kill its shell ('exec', 'kill $$').",
+        hint="The next step opens a new shell. A command must not replace or kill its shell ('exec', 'kill $$'), "
+        "and not end it in the step in which it sets a trap on EXIT.",
     )
 
 

@@ -12,30 +12,37 @@ import re
 import shlex
 from dataclasses import dataclass
 
-# SWE-ReX's prompt, printed by a shell that ends, so that SWE-ReX returns the output as that of any command.
+# SWE-ReX's prompt, printed by a shell that ends, so that SWE-ReX returns the output as that of any command. A trap that
+# an earlier step has set comes first.
 _AT_EXIT = r"""
-{ ags_code=$?; printf '\n%s %s ended\n%s' "$ags_mark" "$ags_code" SHELLPS1PREFIX; } >/dev/tty 2>/dev/null
+ags_code=$?; \builtin set +e; (\builtin exit "$ags_code")
+EARLIER
+{ \builtin printf '\n%s %s ended\n%s' "$ags_mark" "$ags_code" SHELLPS1PREFIX; } >/dev/tty 2>/dev/null
 """
 
+# The backslashes prevent aliases, and `builtin` the functions, of the caller. The prompt may be the caller's.
 _STEP = r"""
 ags_mark=MARK ags_text=TEXT
 if ags_note=$("$BASH" -n -c "$ags_text" 2>&1 </dev/null); then
-  [ -n "$(trap -p EXIT)" ] || trap AT_EXIT EXIT
+  \builtin eval "ags_exit=($(\builtin trap -p EXIT))"; ags_exit=${ags_exit[2]-}
+  case $ags_exit in *ags_mark*) ;; *) ags_note=AT_EXIT; \builtin trap "${ags_note/EARLIER/$ags_exit}" EXIT ;; esac
   ags_text="{ $ags_debug
 } 2>/dev/null
 $ags_text"
   case $ags_options in *x*) ags_text="set -x; $ags_text" ;; esac
-  eval "$ags_text" </dev/null
-  { ags_code=$? ags_options=$-; set +x; ags_debug=$(echo :; trap -p DEBUG); trap - DEBUG; } >/dev/null 2>&1
-  printf '\n%s %s\n' "$ags_mark" "$ags_code" >/dev/tty
+  \builtin eval "$ags_text" </dev/null
+  { ags_code=$? ags_options=$-; \builtin set +x; ags_debug=$(\builtin echo :; \builtin trap -p DEBUG)
+  \builtin trap - DEBUG; } >/dev/null 2>&1
+  \builtin printf '\n%s %s\n' "$ags_mark" "$ags_code" >/dev/tty
 else
-  printf '%s\n%s syntax\n' "$ags_note" "$ags_mark" >/dev/tty
+  \builtin printf '%s\n%s syntax\n' "$ags_note" "$ags_mark" >/dev/tty
 fi
-unset ags_text ags_note ags_code
+PS1=SHELLPS1PREFIX PS2= PS0=
+\builtin unset ags_text ags_note ags_code ags_exit
 """
 
 # What is traced here would be output of the step. `set -x` and a DEBUG trap apply to the commands of the caller only.
-_UNTRACED = "{ ags_options=${ags_options-$-} ags_debug=${ags_debug-:}; set +x; } 2>/dev/null"
+_UNTRACED = "{ ags_options=${ags_options-$-} ags_debug=${ags_debug-:}; \\builtin set +x; } 2>/dev/null"
 
 
 def step_line(command: str, mark: str) -> str:
@@ -48,7 +55,7 @@ def step_line(command: str, mark: str) -> str:
     script = _STEP.replace("AT_EXIT", shlex.quote(_AT_EXIT.strip())).replace("MARK", mark, 1)
     script = script.replace("TEXT", shlex.quote(command), 1)
     encoded = base64.b64encode(script.encode()).decode()
-    return f'{_UNTRACED}; eval "$(printf %s {encoded} | base64 -d)"'
+    return f'{_UNTRACED}; \\builtin eval "$(\\builtin printf %s {encoded} | \\command base64 -d)"'
 
 
 BYE = "exit\n"

@@ -130,6 +130,19 @@ def test_any_command_has_its_outcome_and_the_next_step_works(configured, ags_con
         run("trap - DEBUG")
         assert outcome("trap 'echo failed' ERR; false; trap - ERR") == (0, "failed\n")
         assert outcome("trap 'echo bye' EXIT; trap - EXIT; echo kept") == (0, "kept\n")
+        run("printf '%s\\n' 'PS1=mine' 'PS2=more' >/tmp/prompt")
+        assert outcome("source /tmp/prompt; echo sourced") == (0, "sourced\n")
+        for name in ("echo", "printf", "eval", "set", "unset", "trap", "base64"):
+            run(f"alias {name}=true")
+            assert run("command printf 'kept\\n'; (exit 5)").exit_code == 5
+            run(f"\\unalias {name}; function {name} {{ return 9; }}")
+            assert run("command printf 'kept\\n'; (exit 5)").stdout == "kept\n"
+            run(f"\\builtin unset -f {name}")
+        run("trap 'echo bye $?' EXIT")
+        assert run("trap -p EXIT | grep -c bye").stdout == "1\n"
+        assert outcome("echo leaving; exit 6") == (6, "leaving\nexit\nbye 6\n")
+        with pytest.raises(OutcomeUnknownError, match="not end it in the step in which it sets a trap on EXIT"):
+            run("trap 'echo bye' EXIT; exit 0")
         markers = "EXITCODESTART5EXITCODEEND UNIQUESTRING29234"
         assert outcome(f"echo {markers}") == (0, f"{markers}\n")
         with pytest.raises(CommandFailedError, match="exit code 4"):
