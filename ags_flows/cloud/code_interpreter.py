@@ -173,10 +173,12 @@ class CodeInterpreter:
         self._call("remove a context", lambda one: one.remove_code_context(context))
 
     def _call(self, what: str, action: Callable[[Any], R]) -> R:
-        from e2b_code_interpreter import Sandbox
+        from ags_flows.cloud.e2b_internals import interpreter_class
 
+        # An instance that does not exist is no sandbox without a code interpreter.
+        self.plane.refresh_in_time()
         try:
-            return self.plane.call(what, lambda _: action(self.plane.attached(Sandbox)))
+            return self.plane.call(what, lambda _: action(self.plane.attached(interpreter_class())))
         except ServiceError as error:
             if not _NO_KERNEL.search(str(error)):
                 raise

@@ -184,7 +184,26 @@ def raise_if_gone(sandbox: Any, error: Exception) -> None:
     private(sandbox, "_handle_connection_error")(error)
 
 
-class RefreshedParts:
+class TokenWithContexts:
+    """Mixin of a sandbox class of the code interpreter: it sends the token with every request, not only with code."""
+
+    @property
+    def _client(self) -> Any:
+        """The client of the code interpreter."""
+        client = private(super(), "_client")
+        client.headers[TOKEN_HEADER] = token_of(self)
+        return client
+
+
+@functools.cache
+def interpreter_class() -> type[Any]:
+    """Return the sandbox class of the code interpreter, with `TokenWithContexts`."""
+    from e2b_code_interpreter import Sandbox
+
+    return type("InterpreterSandbox", (TokenWithContexts, Sandbox), {})
+
+
+class RefreshedParts(TokenWithContexts):
     """Mixin of a sandbox class: before each use of its parts, `refresh` is called."""
 
     def refresh(self) -> None:
@@ -211,11 +230,9 @@ class RefreshedParts:
 
     @property
     def _client(self) -> Any:
-        """The client of the code interpreter, which sends the token with every request and not only with code."""
-        client = private(super(), "_client")
+        """The client of the code interpreter."""
         self.refresh()
-        client.headers[TOKEN_HEADER] = token_of(self)
-        return client
+        return super()._client
 
 
 def without_retention(run: Any) -> dict[str, bool]:

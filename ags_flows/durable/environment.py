@@ -6,10 +6,12 @@ Command and environment are passed in variables, not in scripts: all users of a 
 
 from __future__ import annotations
 
+import posixpath
 import re
 import shlex
 from collections.abc import Mapping
 
+from ags_flows.cloud.data_plane import DataPlane
 from ags_flows.errors import ConfigurationError, InvalidRequestError
 from ags_flows.models.checks import SET_BY_BASH
 
@@ -133,6 +135,22 @@ def directory_of(cwd: str | None) -> str:
     if cwd in (None, "", "~"):
         return ""
     return cwd[2:] or "." if cwd.startswith("~/") else cwd
+
+
+def existing_directory(plane: DataPlane, cwd: str) -> str:
+    """Return the absolute path of a directory in a sandbox.
+
+    Raises:
+        InvalidRequestError: There is no such directory.
+    """
+    script = f'AGS_FLOWS_CWD={shlex.quote(directory_of(cwd) or ".")}\n{DIRECTORY}\necho "$ags_unusable $AGS_FLOWS_CWD"'
+    unusable, _, path = plane.script(script).stdout.removesuffix("\n").partition(" ")
+    if unusable == "missing":
+        raise InvalidRequestError(
+            f"cwd: there is no directory {cwd!r} in {plane.instance_id}.",
+            hint="Create the directory first, or use another one.",
+        )
+    return posixpath.normpath(path)
 
 
 def unusable_directory(instance_id: str, cwd: str | None, why: str) -> InvalidRequestError:

@@ -9,6 +9,7 @@ from ags_flows.cloud.code_interpreter import CodeInterpreter, check_language
 from ags_flows.cloud.data_planes import open_plane
 from ags_flows.durable.cells import Once
 from ags_flows.durable.changes import change_once
+from ags_flows.durable.environment import existing_directory
 from ags_flows.errors import CodeFailedError
 from ags_flows.models import CodeContext, CodeResult, Instance
 from ags_flows.run.artifacts import show_results
@@ -143,6 +144,7 @@ def create_code_context(
         config: Where AGS is; by default from the environment.
 
     Raises:
+        InvalidRequestError: The working directory does not exist.
         UnsupportedError: The tool has no code interpreter, or not this language.
 
     Example:
@@ -156,7 +158,7 @@ def create_code_context(
     made = identify("create_code_context", {"language": language, "cwd": cwd}, step=step)
     # A context that an earlier attempt made and did not record is of no use to anything: another one is made.
     context, claimed = Once(plane, "contexts", made, repeatable=True).run(
-        lambda: CodeInterpreter(plane).create_context(language, cwd),
+        lambda: CodeInterpreter(plane).create_context(language, cwd and existing_directory(plane, cwd)),
         CodeContext.model_dump_json,
         CodeContext.model_validate_json,
     )

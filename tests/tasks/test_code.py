@@ -10,6 +10,8 @@ from ags_flows.errors import (
     CodeFailedError,
     CodeTimeoutError,
     ConfigurationError,
+    InvalidRequestError,
+    NotFoundError,
     OutcomeUnknownError,
     UnsupportedError,
 )
@@ -62,6 +64,33 @@ display(HTML("<b>bold</b>"), Markdown("# head"), JSON({{"a": [1]}}), Image(base6
     assert image.image().startswith(b"\x89PNG")
     assert (last.text, last.is_main, image.is_main) == ("last", True, False)
     assert "png" in image.formats()
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        lambda instance, config: list_code_contexts.fn(instance, config=config),
+        lambda instance, config: create_code_context.fn(instance, config=config),
+        lambda instance, config: restart_code_context.fn(instance, "some", config=config),
+        lambda instance, config: remove_code_context.fn(instance, "some", config=config),
+    ],
+    ids=["list", "create", "restart", "remove"],
+)
+def test_a_sandbox_without_code_interpreter_has_no_contexts(ags_config, act):
+    plain = wait_instance_running.fn(start_instance.fn("base", config=ags_config), config=ags_config)
+    with pytest.raises(UnsupportedError, match="has no code interpreter"):
+        act(plain, ags_config)
+    with pytest.raises(NotFoundError, match="instance nowhere does not exist"):
+        act("nowhere", ags_config)
+
+
+def test_a_context_begins_in_its_directory_which_must_exist(instance, ags_config):
+    with pytest.raises(InvalidRequestError, match="^cwd: there is no directory '/nope'"):
+        create_code_context.fn(instance, cwd="/nope", config=ags_config)
+    for cwd, path in (("~", "/home/user"), ("~/..", "/home"), ("/tmp/", "/tmp")):
+        context = create_code_context.fn(instance, cwd=cwd, step=cwd, config=ags_config)
+        assert context.cwd == path
+        assert run_code.fn(instance, "import os; os.getcwd()", context=context, config=ags_config).text == path
 
 
 def test_contexts_have_separate_variables(instance, ags_config):
