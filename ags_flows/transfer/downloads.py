@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-import stat
 import tarfile
 import tempfile
 import time
@@ -20,6 +19,7 @@ from ags_flows.models import Transfer
 from ags_flows.transfer.archive import DIRECTORY_MODE, Packed, contents, finish_directory, write_entry
 from ags_flows.transfer.exclusion import Exclude, Exclusion, Links
 from ags_flows.transfer.local_errors import local_errors
+from ags_flows.transfer.local_targets import LocalTargets
 from ags_flows.transfer.paths import (
     OWN,
     argument,
@@ -31,7 +31,7 @@ from ags_flows.transfer.paths import (
     shown_names,
     split_pattern,
 )
-from ags_flows.transfer.placement import Kind, parents_of, place
+from ags_flows.transfer.placement import parents_of, place
 from ags_flows.transfer.remote_scripts import INCOMPLETE, IS_FILE, NOTHING, read_list, run_script, temporary_directory
 from ags_flows.transfer.stream import Progress, elapsed, fetch, must_fit
 
@@ -275,10 +275,10 @@ class _Download:
         def at(name: str) -> str:
             return f"{prefix}/{name}".strip("/")
 
-        root = os.path.realpath(base)
+        targets = LocalTargets(base)
         placed = place(
             [(at(entry.name), entry.is_directory) for entry in entries],
-            lambda name, is_directory: _kind_of(base / name, is_directory, root),
+            lambda name, is_directory: targets.kind_of(base / name, is_directory),
             lambda name, is_directory: _in_the_way(base / name, is_directory),
             self._own,
         )
@@ -304,26 +304,6 @@ class _Download:
         finally:
             for parent in parents:
                 shutil.rmtree(base / parent / self._own, ignore_errors=True)
-
-
-def _kind_of(path: Path, is_directory: bool, root: str) -> Kind:
-    """Return what stands at a local path. A link to a directory inside of the target stands for the directory."""
-    try:
-        status = path.lstat()
-    except FileNotFoundError:
-        return "missing"
-    if stat.S_ISDIR(status.st_mode):
-        return "directory"
-    if not (is_directory and stat.S_ISLNK(status.st_mode) and path.is_dir()):
-        return "other"
-    real = os.path.realpath(path)
-    if os.path.commonpath([root, real]) != root:
-        # An earlier download may have made it: the sandbox could write anywhere by it.
-        raise TransferError(
-            f"{shown(path)} is a link to {shown(real)}, outside of the target; nothing was written.",
-            hint="Remove the link, or download to the directory that it leads to.",
-        )
-    return "directory"
 
 
 def _in_the_way(path: Path, is_directory: bool) -> TransferError:

@@ -13,6 +13,7 @@ from ags_flows.cloud.data_plane import DataPlane
 from ags_flows.errors import TransferError, UnreachableError
 from ags_flows.models import Transfer
 from ags_flows.transfer.local_errors import local_errors
+from ags_flows.transfer.local_targets import must_be_replaceable
 from ags_flows.transfer.packing import must_be_unchanged
 from ags_flows.transfer.paths import argument, from_home, local_path, must_be_text, own_name, shown
 from ags_flows.transfer.remote_scripts import (
@@ -159,6 +160,7 @@ def download_file(
             raise TransferError(f"{shown(target)} is a directory.", hint="Remove it, or give another path.")
         if target.exists() and not target.is_file():
             raise TransferError(f"{shown(target)} is a device, a pipe or a socket.", hint="Give another path.")
+        must_be_replaceable(target)
         beside = temporary_file_in(target.parent)
     try:
         must_fit(target.parent, int(known), remote)

@@ -23,6 +23,7 @@ def local_errors(path: Path, what: str) -> Iterator[None]:
     except AGSFlowsError:
         raise
     except OSError as error:
-        named = error.filename if isinstance(error.filename, (str, bytes)) else path
+        # Of a rename, the second path is the target, and the first one a temporary file.
+        named = next((name for name in (error.filename2, error.filename) if isinstance(name, (str, bytes))), path)
         where = None if path.is_absolute() else f"Relative paths begin at {Path.cwd()}."
         raise TransferError(f"{shown(named)} {what}: {error.strerror or error}.", hint=where) from error

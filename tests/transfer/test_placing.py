@@ -2,7 +2,9 @@
 
 import errno
 import os
+import subprocess
 import tarfile
+import tempfile
 import uuid
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from ags_flows.transfer import (
     upload_file,
     write_file,
 )
+from ags_flows.transfer.local_targets import LocalTargets
 
 
 @pytest.fixture
@@ -278,6 +281,49 @@ def test_a_file_that_changes_while_it_is_sent_is_not_placed(plane, source, remot
             upload_directory(plane, source, remote)
     assert not plane.script(f"ls -A {remote} 2>/dev/null").stdout
     assert upload_directory(plane, source, remote).files == 2
+
+
+@pytest.fixture
+def mounted(tmp_path):
+    """A file of a target that another file is mounted over."""
+    (tmp_path / "host").write_text("mounted")
+    (tmp_path / "target dir").mkdir()
+    path = tmp_path / "target dir" / "m"
+    path.write_text("old")
+    if subprocess.run(["mount", "--bind", tmp_path / "host", path], capture_output=True).returncode:
+        pytest.skip("files cannot be mounted here")
+    yield path
+    subprocess.run(["umount", "-l", path], check=True)
+
+
+def test_a_mounted_file_is_found_before_anything_is_written(plane, remote, mounted):
+    plane.script(f"mkdir {remote}; for name in a m z; do echo new >{remote}/$name; done")
+    (mounted.parent / "a").write_text("old")
+    with pytest.raises(TransferError, match="/target dir/m is a mount point.*nothing was written. Mount the directory"):
+        download_directory(plane, remote, mounted.parent)
+    with pytest.raises(TransferError, match="/target dir/m is a mount point"):
+        download_file(plane, f"{remote}/a", mounted)
+    assert {path.name: path.read_text() for path in mounted.parent.iterdir()} == {"a": "old", "m": "mounted"}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs files of two users")
+def test_a_file_of_another_user_in_a_sticky_directory_cannot_be_replaced():
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:
+        target = Path(name)
+        target.chmod(0o1777)
+        for name, owner in (("own", 4321), ("other", 0)):
+            (target / name).write_text("old")
+            os.chown(target / name, owner, owner)
+        # As a process of another user. The emulator, which belongs to this process, is not used meanwhile.
+        os.seteuid(4321)
+        try:
+            targets = LocalTargets(target)
+            assert targets.kind_of(target / "own", False) == "other"
+            with pytest.raises(TransferError, match="/other belongs to another user.*nothing was written"):
+                targets.kind_of(target / "other", False)
+        finally:
+            os.seteuid(0)
+        assert LocalTargets(target).kind_of(target / "other", False) == "other"
 
 
 def test_a_file_that_grows_while_it_is_sent_is_whole_up_to_its_size(plane, tmp_path, remote):
