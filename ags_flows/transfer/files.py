@@ -33,6 +33,7 @@ D=${{T%/*}}; D=${{D:-/}}
 find_parent "$T"
 must_be_writable "$P"
 mkdir -p -- "$D" || exit 1
+must_be_replaceable "$D" "${{T##*/}}"
 """
 
 # Print the checksum of the target if it has the size and the mode of the file.

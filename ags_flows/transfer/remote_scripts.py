@@ -29,6 +29,7 @@ INCOMPLETE = 22
 NOTHING = 23
 IS_FILE = 24
 NO_PROGRAM = 25
+IN_THE_WAY = 26
 
 LARGEST_LIST = 256 << 20
 """Bytes of a list of names that are taken into memory."""
@@ -55,6 +56,22 @@ must_be_writable() {{
 }}
 # Whether there is something at a path; links are not followed.
 is_there() {{ [ -e "$1" ] || [ -L "$1" ]; }}
+# Refuse the names in the directory $1 that a rename cannot replace.
+must_be_replaceable() {{
+  local D=$1 N M REAL ME
+  shift
+  REAL=$(cd -P -- "$D" && pwd -P) && ME=$(id -u) || exit 1
+  while read -r _ _ _ _ M _; do
+    printf -v M %b "$M"
+    [ "${{M%/*}}" = "${{REAL%/}}" ] && [ ! -d "$M" ] || continue
+    for N; do [ "$N" != "${{M##*/}}" ] || refuse {IN_THE_WAY} "$M is a mount point, and cannot be replaced"; done
+  done < <(cat /proc/self/mountinfo 2>/dev/null)
+  [ -k "$D" ] && [ ! -O "$D" ] && [ "$ME" != 0 ] || return 0
+  for N; do
+    is_there "$D/$N" && [ "$(stat -c %u -- "$D/$N")" != "$ME" ] || continue
+    refuse {IN_THE_WAY} "${{D#./}}/$N belongs to another user, in a directory with the sticky bit"
+  done
+}}
 # Set P to the nearest directory above a path that is there.
 find_parent() {{
   P=$1
@@ -91,6 +108,8 @@ def run_script(plane: DataPlane, script: str, what: str, user: str | None, size:
     if result.exit_code == IS_DIRECTORY:
         hint = "Use download_directory." if what.startswith("download") else "End it with '/' to put the file in it."
         raise TransferError(text, hint=hint)
+    if result.exit_code == IN_THE_WAY:
+        raise TransferError(f"{text} Nothing was written.", hint='Give another target, or user="root".')
     if result.exit_code == IS_FILE:
         raise TransferError(text, hint="Use download_file.")
     if result.exit_code == INCOMPLETE:

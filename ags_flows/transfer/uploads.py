@@ -59,6 +59,10 @@ tar --no-same-owner --delay-directory-restore -xpf "$W/archive" || exit 1
 rm -f -- "$W/archive"
 shopt -s dotglob nullglob
 for D in "${{PARENTS[@]}}"; do
+  NAMES=("$D/$OWN/"*)
+  must_be_replaceable "$D" "${{NAMES[@]##*/}}"
+done
+for D in "${{PARENTS[@]}}"; do
   each "$D/$OWN/"* | xargs -0 -r mv -f -t "$D/" -- 2>"$W/errors" && continue
   cat -- "$W/errors" >&2
   # Another transfer was faster with a new directory: the next attempt adds to it.

@@ -326,6 +326,35 @@ def test_a_file_of_another_user_in_a_sticky_directory_cannot_be_replaced():
         assert LocalTargets(target).kind_of(target / "other", False) == "other"
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs files of two users")
+def test_a_file_of_another_user_in_a_sticky_directory_of_a_sandbox_is_found_first(plane, source, remote):
+    plane.script(f"mkdir -m 1777 {remote}; echo old >{remote}/f; echo old >{remote}/g", user="root")
+    (source / "a first one").write_text("new")
+    for upload in (
+        lambda **options: upload_directory(plane, source, remote, **options),
+        lambda **options: upload_file(plane, source / "f", f"{remote}/f", **options),
+        lambda **options: write_file(plane, f"{remote}/f", "new", **options),
+    ):
+        with pytest.raises(TransferError, match="f belongs to another user.*Nothing was written.*another target"):
+            upload()
+        assert plane.script(f"ls -A {remote}").stdout.split() == ["f", "g"]
+        upload(user="root")
+        plane.script(f"rm -r {remote}/*; echo old >{remote}/f; echo old >{remote}/g", user="root")
+
+
+def test_a_mounted_file_of_a_sandbox_is_found_first(plane, source, remote):
+    mounted = [line.split()[4] for line in plane.script("cat /proc/self/mountinfo").stdout.splitlines()]
+    files = plane.script(f"for name in {' '.join(mounted)}; do [ ! -f $name ] || echo $name; done").stdout.split()
+    files = [path for path in files if path.startswith("/etc/")]
+    if not files:
+        pytest.skip("no file is mounted in the sandbox")
+    (source / Path(files[0]).name).write_text("new")
+    (source / "a first one").write_text("new")
+    with pytest.raises(TransferError, match="is a mount point, and cannot be replaced. Nothing was written"):
+        upload_directory(plane, source, "/etc", user="root")
+    assert not plane.exists("/etc/a first one")
+
+
 def test_a_file_that_grows_while_it_is_sent_is_whole_up_to_its_size(plane, tmp_path, remote):
     path = tmp_path / "log"
     path.write_bytes(bytes(3_000_000))
