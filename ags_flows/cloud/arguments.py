@@ -25,7 +25,7 @@ def is_tool_id(tool: str) -> bool:
     return tool.startswith("sdt-")
 
 
-def check_instance_id(instance_id: str) -> str:
+def check_instance_id(instance_id: str, field: str = "instance") -> str:
     """Return the id of an instance; AGS has had several forms, all of which fit into a host's name.
 
     Raises:
@@ -33,7 +33,8 @@ def check_instance_id(instance_id: str) -> str:
     """
     if not _INSTANCE_ID.fullmatch(instance_id):
         raise ConfigurationError(
-            f"{instance_id!r} is not an instance's id.", hint="Ids are letters, digits and '-', as AGS gives them."
+            f"instance: {instance_id!r} is not an instance's id.",
+            hint="Ids are letters, digits and '-', as AGS gives them.",
         )
     return instance_id
 

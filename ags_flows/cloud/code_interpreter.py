@@ -25,6 +25,8 @@ R = TypeVar("R")
 
 LANGUAGES = ("bash", "java", "javascript", "python", "r", "typescript")
 DEFAULT_LIMIT = 1 << 20
+LEAST_OF_ERRORS = 1 << 14
+"""Bytes of the parts of an error that are kept, whatever the limit."""
 
 RUN = "run code"
 
@@ -67,7 +69,7 @@ class CodeInterpreter:
             env: Environment of this execution.
             on_stdout: Called with each piece of text as it arrives.
             on_stderr: The same for stderr.
-            limit: How many bytes of each stream are kept: head and tail of longer output.
+            limit: How many bytes of each stream, and of an error, are kept: head and tail of longer ones.
 
         Returns:
             The outcome; an exception of the code is a value.
@@ -95,7 +97,11 @@ class CodeInterpreter:
                 stderr=err.text(),
                 truncated=out.truncated or err.truncated or not received.complete,
                 results=tuple(_rich(one) for one in execution.results),
-                error=CodeError(name=failure.name, value=failure.value, traceback=failure.traceback)
+                error=CodeError(
+                    name=_cut(failure.name, limit),
+                    value=_cut(failure.value, limit),
+                    traceback=_cut(failure.traceback, limit),
+                )
                 if failure
                 else None,
                 execution_count=execution.execution_count,
@@ -225,6 +231,13 @@ def _reader(where: HeadAndTail, tell: Callable[[str], object] | None) -> Callabl
             tell(message.line)
 
     return take
+
+
+def _cut(text: str, limit: int) -> str:
+    """Return head and tail of a text, and all of one that is not longer than `LEAST_OF_ERRORS`."""
+    kept = HeadAndTail(max(limit, LEAST_OF_ERRORS))
+    kept.add(text.encode("utf-8", "replace"))
+    return kept.text()
 
 
 def _context(one: Any) -> CodeContext:

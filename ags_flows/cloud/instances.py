@@ -66,7 +66,9 @@ class Instances(Calls):
             ClientToken=check_client_token(client_token),
             MountOptions=[wire.mount_option_to_wire(option) for option in mount_options],
             SnapshotId=snapshot_id,
-            SourceInstanceId=check_instance_id(source_instance_id) if source_instance_id else None,
+            SourceInstanceId=check_instance_id(source_instance_id, "source_instance_id")
+            if source_instance_id
+            else None,
             **overrides_to_wire(custom, auth_mode),
         )
         answer = self.call("StartSandboxInstance", parameters)

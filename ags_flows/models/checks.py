@@ -171,7 +171,7 @@ def check_command(value: str | Sequence[str], field: str = "command") -> str | S
     Raises:
         ConfigurationError: `value` is neither, is empty, or has what no program can be given.
     """
-    parts = [value] if isinstance(value, str) else list(value) if isinstance(value, Sequence) else []
+    parts = [value] if isinstance(value, str) else list(value) if isinstance(value, Sequence) else [value]
     if isinstance(value, (bytes, bytearray)) or not all(isinstance(part, str) for part in parts):
         raise ConfigurationError(f"{field} must be a text, or a list of texts, got {_shown(value)}.")
     if not "".join(parts).strip():

@@ -44,7 +44,8 @@ class CommandHandle(Value):
     """
 
     instance_id: str
-    key: str
+    # The name of a directory.
+    key: str = Field(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9_.-]*$")
     command: str
     user: str | None = None
     timeout: float | None = None

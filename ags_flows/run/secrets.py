@@ -43,6 +43,22 @@ def load_secrets(names: Mapping[str, str] | None) -> dict[str, str]:
     return values
 
 
+def merged(env: Mapping[str, str] | None, names: Mapping[str, str] | None) -> tuple[dict[str, str], dict[str, str]]:
+    """Return an environment with the values of secrets, and these values alone.
+
+    Args:
+        env: Variables.
+        names: Variable name to name of the block.
+
+    Raises:
+        ConfigurationError: A variable is in both, or there is no such block.
+    """
+    if both := sorted({*(env or {})} & {*(names or {})}):
+        raise ConfigurationError(f"env: {', '.join(both)} is in secrets too.", hint="Give each variable once.")
+    hidden = load_secrets(names)
+    return {**(env or {}), **hidden}, hidden
+
+
 @contextmanager
 def recorded_secrets() -> Iterator[set[str]]:
     """Record the secrets that are loaded in a block, such as by the steps of a function of the user.

@@ -16,11 +16,13 @@ from ags_flows.run.artifacts import show_results
 from ags_flows.run.holder import identify
 from ags_flows.run.logs import OutputLog, run_logger
 from ags_flows.run.redaction import Redactor
-from ags_flows.run.secrets import load_secrets
+from ags_flows.run.secrets import merged
 from ags_flows.run.task_options import sandbox_task
 from ags_flows.tasks.instances import instance_id
 
 DEFAULT_TIMEOUT = 300.0
+LONGEST_LOGGED = 4_000
+"""Characters of the message of an error that the log has."""
 DEFAULT_LIMIT = 1 << 20
 
 
@@ -80,12 +82,11 @@ def run_code(
         language = context.language
     check_language(language)
     env = env or {}
-    hidden = load_secrets(secrets)
+    environment, hidden = merged(env, secrets)
     redactor = Redactor(hidden.values())
     reference = instance_id(instance)
     plane, _ = open_plane((config or AGSConfig()).connection(), reference)
     context_id = context.id if isinstance(context, CodeContext) else context
-    environment = {**env, **hidden}
     log = OutputLog(run_logger(), redactor)
 
     def execute() -> CodeResult:
@@ -118,7 +119,7 @@ def run_code(
         show_results(result)
     if result.error is None:
         return result
-    run_logger().warning("The code raised %s: %s", result.error.name, result.error.value)
+    run_logger().warning("The code raised %s: %s", result.error.name, result.error.value[:LONGEST_LOGGED])
     if check:
         raise CodeFailedError(f"The code raised {result.error.name}: {result.error.value}", result=result)
     return result

@@ -19,7 +19,7 @@ from ags_flows.run.awaitable import stopped_with_call
 from ags_flows.run.holder import identify
 from ags_flows.run.logs import OutputLog, run_logger
 from ags_flows.run.redaction import Redactor
-from ags_flows.run.secrets import load_secrets
+from ags_flows.run.secrets import load_secrets, merged
 from ags_flows.run.task_options import sandbox_task
 from ags_flows.tasks.instances import instance_id
 
@@ -105,8 +105,7 @@ def exec_command(
     text, env = as_text(command), env or {}
     reference = instance_id(instance)
     plane, cancelled = open_plane((config or AGSConfig()).connection(), reference)
-    hidden = load_secrets(secrets)
-    environment = {**env, **hidden}
+    environment, hidden = merged(env, secrets)
     what = Command(text, user, cwd, environment, _as_bytes(stdin), timeout)
     with (
         request_span("ags.exec", instance=reference, durable=durable),
@@ -157,9 +156,9 @@ def start_command(
     text, env = as_text(command), env or {}
     reference = instance_id(instance)
     plane, _ = open_plane((config or AGSConfig()).connection(), reference)
-    hidden = load_secrets(secrets)
+    environment, hidden = merged(env, secrets)
     redactor = Redactor(hidden.values())
-    what = Command(text, user, cwd, {**env, **hidden}, _as_bytes(stdin), timeout)
+    what = Command(text, user, cwd, environment, _as_bytes(stdin), timeout)
     with _masked(hidden, False, text) as (_, note, _):
         made = identify("exec_command", what.does(env, secrets), step=step)
         key = DurableCommand(plane, what, Following(on_note=note)).start(made).journal

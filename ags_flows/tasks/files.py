@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import posixpath
 from collections.abc import Callable
 from pathlib import Path
 
@@ -154,7 +155,7 @@ def download_file(
     user: str | None = None,
     config: AGSConfig | None = None,
 ) -> Transfer:
-    """Copy a file of a sandbox to this machine, whole or not at all.
+    """Copy a file of a sandbox to this machine, whole or not at all. A `local` that ends with `/` is a directory.
 
     Raises:
         NotFoundError: There is no such file in the sandbox.
@@ -166,9 +167,10 @@ def download_file(
         download_file(instance, "report.csv", "results/report.csv")
         ```
     """
+    target = Path(local, posixpath.basename(remote)) if str(local).endswith("/") else Path(local)
     return _logged(
         transfer.download_file(
-            _plane(instance, config), remote, Path(local), user=user, progress=ProgressLog(f"download of {remote}")
+            _plane(instance, config), remote, target, user=user, progress=ProgressLog(f"download of {remote}")
         )
     )
 

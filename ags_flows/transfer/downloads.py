@@ -24,6 +24,7 @@ from ags_flows.transfer.paths import (
     OWN,
     argument,
     from_home,
+    is_own,
     joined,
     local_path,
     own_name,
@@ -32,15 +33,25 @@ from ags_flows.transfer.paths import (
     split_pattern,
 )
 from ags_flows.transfer.placement import parents_of, place
-from ags_flows.transfer.remote_scripts import INCOMPLETE, IS_FILE, NOTHING, read_list, run_script, temporary_directory
+from ags_flows.transfer.remote_scripts import (
+    INCOMPLETE,
+    IS_FILE,
+    NOT_ALLOWED,
+    NOTHING,
+    read_list,
+    run_script,
+    temporary_directory,
+    words_of,
+)
 from ags_flows.transfer.stream import Progress, elapsed, fetch, must_fit
 
 _FAILED = f"""
 failed() {{
-  cat -- "$W/errors" >&2
+  sed -n -e 's/^tar: Exiting with .*$//' -e '1,3{{/./p}}' "$W/errors" >&2
   # An entry was removed while the directory was read.
   if grep -q -e 'No such file' -e 'File shrank' "$W/errors"; then exit {INCOMPLETE}; fi
-  exit 1
+  grep -q 'Permission denied' "$W/errors" || exit 1
+  exit {NOT_ALLOWED}
 }}
 """
 
@@ -128,7 +139,8 @@ if [ "$STATUS" = 1 ] && command -v sha256sum >/dev/null; then
     --to-command='[ "$(head -c "$TAR_SIZE" -- "$TAR_FILENAME" | sha256sum)" = "$(sha256sum)" ]' 2>>"$W/errors" ||
     { cat -- "$W/errors" >&2; exit INCOMPLETE; }
 fi
-stat -c %s -- "$W/special"; size_of "$W/archive"; hash_of "$W/archive"
+H=$(hash_of "$W/archive")
+stat -c %s -- "$W/special"; size_of "$W/archive"; echo "${H:--}"
 """.replace("NOTHING", str(NOTHING)).replace("INCOMPLETE", str(INCOMPLETE))
 
 
@@ -220,7 +232,10 @@ class _Download:
                     every = contents(file, shown(self._remote))
                     # A device that is mounted over a file looks like a file to find.
                     special += [entry.name for entry in every if entry.is_special]
-                    entries = [entry for entry in every if not entry.is_special]
+                    # Names of this package are not packed: such entries are made up.
+                    entries = [entry for entry in every if not (entry.is_special or is_own(entry.name))]
+                    if any(entry.type == tarfile.LNKTYPE and is_own(entry.link) for entry in entries):
+                        raise TransferError(f"{shown(self._remote)} has a hard link to a file that is left out.")
                     if self._links == "skip":
                         entries = [entry for entry in entries if not entry.leads_outside]
                     self._unpack(file, entries, base, "" if exists else self._local.name)
@@ -259,10 +274,10 @@ class _Download:
         else:
             script = f"{find}\n{_PACK}"
         result = run_script(self._plane, f"{_FAILED}{script}", what, self._user, 1 << 30, FORMAT=r"%p\0", **values)
-        special, size, *checksum = result.stdout.split()
+        special, size, checksum = words_of(result, what, r"\d{1,18}", r"\d{1,18}", "-|[0-9a-f]{64}")
         names = read_list(self._plane, f"{work}/special", self._user, what) if int(special) else []
         known = [name.removeprefix("./") for name in names]
-        return int(size), "".join(checksum), list(exclusion.remaining((name, False) for name in known))
+        return int(size), checksum.strip("-"), list(exclusion.remaining((name, False) for name in known))
 
     def _unpack(self, file: IO[bytes], entries: list[Packed], base: Path, prefix: str) -> None:
         """Write the entries to temporary directories, and rename them to their targets."""

@@ -18,6 +18,18 @@ Exclude = str | Sequence[str]
 Links = Literal["keep", "skip"]
 """Whether links that lead outside of the directory are kept as they are, or left out."""
 
+_CLASSES = {
+    "alnum": "0-9A-Za-z",
+    "alpha": "A-Za-z",
+    "blank": " \t",
+    "digit": "0-9",
+    "lower": "a-z",
+    "space": " \t\n\r\v\f",
+    "upper": "A-Z",
+    "xdigit": "0-9A-Fa-f",
+}
+"""Characters of the classes of POSIX, in a C locale."""
+
 check_links = choice("keep", "skip")
 
 
@@ -51,7 +63,7 @@ class Exclusion:
                 raise ConfigurationError(f"{field} must be patterns as text, got {pattern!r}.")
         try:
             # For pathspec `a/**` also matches `a`, but for Git only what is in it.
-            lines = [re.sub(r"/\*\*(/?)$", r"/**/*\1", line) for line in patterns]
+            lines = [re.sub(r"/\*\*(/?)$", r"/**/*\1", _without_classes(line)) for line in patterns]
             known = GitIgnoreSpec.from_lines(lines).patterns
         except ValueError as error:
             raise ConfigurationError(f"{field}={exclude!r} has a pattern that is not valid: {error}") from error
@@ -89,6 +101,21 @@ class Exclusion:
                     yield name
             elif not left_out(name.rpartition("/")[0]) and not self.covers(name, False):
                 yield name
+
+
+def _without_classes(pattern: str) -> str:
+    """Return a pattern with ranges in place of the classes of POSIX, such as `[:alpha:]`, which pathspec does not know.
+
+    Raises:
+        ValueError: There is no range for a class.
+    """
+
+    def range_of(found: re.Match[str]) -> str:
+        if found[1] not in _CLASSES:
+            raise ValueError(f"the class {found[0]} is not supported")
+        return _CLASSES[found[1]]
+
+    return re.sub(r"\[:([a-z]*):\](?=[^\]]*\])", range_of, pattern)
 
 
 def _matches(pattern: re.Pattern[str], path: str) -> bool:

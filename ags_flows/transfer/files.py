@@ -19,10 +19,12 @@ from ags_flows.transfer.paths import argument, from_home, local_path, must_be_te
 from ags_flows.transfer.remote_scripts import (
     INCOMPLETE,
     IS_DIRECTORY,
+    NOT_ALLOWED,
     NOTHING,
     discard,
     run_script,
     temporary_directory,
+    words_of,
 )
 from ags_flows.transfer.stream import Outgoing, Progress, deadline, elapsed, fetch, hash_of, must_fit, temporary_file_in
 
@@ -64,7 +66,7 @@ is_there "$T" || refuse {NOTHING} "${{T#./}} is not there"
 [ ! -d "$T" ] || refuse {IS_DIRECTORY} "${{T#./}} is a directory"
 [ -e "$T" ] || refuse {NOTHING} "${{T#./}} is a link that leads to nothing"
 [ -f "$T" ] || refuse 1 "${{T#./}} is a device, a pipe or a socket"
-[ -r "$T" ] || refuse 1 "$(id -un) must not read ${{T#./}}"
+[ -r "$T" ] || refuse {NOT_ALLOWED} "$(id -un) must not read ${{T#./}}"
 stat -Lc '%s %a' -- "$T"
 """
 
@@ -154,7 +156,7 @@ def download_file(
     path = from_home(remote)
     must_be_text(path)
     what = f"download {remote}"
-    known, mode = run_script(plane, _LOOK, what, user, T=argument(path)).stdout.split()
+    known, mode = words_of(run_script(plane, _LOOK, what, user, T=argument(path)), what, r"\d{1,18}", "[0-7]{1,5}")
     with local_errors(local, "cannot be written"):
         target = local / posixpath.basename(path) if local_path(local).is_dir() else local
         if target.is_dir() and not target.is_symlink():

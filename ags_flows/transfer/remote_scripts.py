@@ -7,6 +7,7 @@ They run by a bash that reads no profile, in the user's home, with LC_ALL=C. Eve
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -30,9 +31,16 @@ NOTHING = 23
 IS_FILE = 24
 NO_PROGRAM = 25
 IN_THE_WAY = 26
+NOT_ALLOWED = 27
 
 LARGEST_LIST = 256 << 20
 """Bytes of a list of names that are taken into memory."""
+
+_OF_DIRECTORIES = {
+    "download": "Use download_directory.",
+    "upload": "End it with '/' to put the file in it.",
+    "write": "Give the path of a file in it.",
+}
 
 # The checksum of a file is nothing where the sandbox has no sha256sum: then its size has to do.
 _FUNCTIONS = f"""
@@ -52,7 +60,7 @@ must_be_whole() {{
 }}
 must_be_writable() {{
   [ -d "$1" ] || refuse 1 "${{1#./}} is not a directory"
-  [ -w "$1" ] && [ -x "$1" ] || refuse 1 "$(id -un) must not write to the directory ${{1#./}}"
+  [ -w "$1" ] && [ -x "$1" ] || refuse {NOT_ALLOWED} "$(id -un) must not write to the directory $(readlink -f -- "$1")"
 }}
 # Whether there is something at a path; links are not followed.
 is_there() {{ [ -e "$1" ] || [ -L "$1" ]; }}
@@ -106,8 +114,10 @@ def run_script(plane: DataPlane, script: str, what: str, user: str | None, size:
         return result
     text = f"{what}: {(result.stderr or result.stdout).strip()[-500:].rstrip('.')}."
     if result.exit_code == IS_DIRECTORY:
-        hint = "Use download_directory." if what.startswith("download") else "End it with '/' to put the file in it."
-        raise TransferError(text, hint=hint)
+        raise TransferError(text, hint=_OF_DIRECTORIES[what.partition(" ")[0]])
+    if result.exit_code == NOT_ALLOWED:
+        more = "leave it out with exclude=[...]" if what.startswith("download") else "give another target"
+        raise TransferError(text, hint=f'Use user="root", or {more}.')
     if result.exit_code == IN_THE_WAY:
         raise TransferError(f"{text} Nothing was written.", hint='Give another target, or user="root".')
     if result.exit_code == IS_FILE:
@@ -119,6 +129,23 @@ def run_script(plane: DataPlane, script: str, what: str, user: str | None, size:
     if result.exit_code in (NO_PROGRAM, 127):
         raise UnsupportedError(text, hint="Transfers need bash, coreutils, findutils, grep, sed and GNU tar.")
     raise TransferError(f"{text} (Exit code {result.exit_code} in the sandbox.)")
+
+
+def words_of(result: ExecResult, what: str, *rules: str) -> list[str]:
+    """Return the words that a script has printed: a sandbox is not trusted.
+
+    Args:
+        result: Of `run_script`.
+        what: What is being done, for messages.
+        *rules: A regular expression for each word.
+
+    Raises:
+        TransferError: They are others.
+    """
+    words = result.stdout.split()
+    if len(words) != len(rules) or not all(map(re.fullmatch, rules, words)):
+        raise TransferError(f"{what}: the sandbox has sent an invalid response: {result.stdout[:200]!r}.")
+    return words
 
 
 def read_list(plane: DataPlane, path: str, user: str | None, what: str) -> list[str]:

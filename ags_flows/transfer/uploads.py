@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+import re
 import stat
 import tempfile
 import time
@@ -70,6 +71,9 @@ for D in "${{PARENTS[@]}}"; do
   exit 1
 done
 """
+
+
+_STATUS = re.compile(r"([0-9a-f]{1,8}) (\d{1,18}) (.*)", re.DOTALL)
 
 
 def upload_directory(
@@ -200,7 +204,10 @@ class _Upload:
 def _statuses(listing: list[str]) -> Iterator[tuple[str, tuple[int, int]]]:
     """Yield name, and mode and size, of each file of a listing."""
     for one in listing:
-        mode, size, name = one.split(" ", 2)
+        found = _STATUS.fullmatch(one)
+        if found is None:
+            raise TransferError(f"The sandbox has sent an invalid status of a file: {shown(one[:200])!r}.")
+        mode, size, name = found.groups()
         yield name.removeprefix("./"), (int(mode, 16), int(size))
 
 

@@ -93,6 +93,13 @@ def test_a_context_begins_in_its_directory_which_must_exist(instance, ags_config
         assert run_code.fn(instance, "import os; os.getcwd()", context=context, config=ags_config).text == path
 
 
+def test_a_long_error_is_bounded_by_the_limit(instance, ags_config, caplog):
+    result = run_code.fn(instance, "raise ValueError('z' * 5_000_000)", limit=100_000, config=ags_config)
+    assert result.error.name == "ValueError"
+    assert max(len(result.error.value), len(result.error.traceback)) < 110_000
+    assert max(len(record.getMessage()) for record in caplog.records) < 10_000
+
+
 def test_contexts_have_separate_variables(instance, ags_config):
     run_code.fn(instance, "x = 1", config=ags_config)
     context = create_code_context.fn(instance, cwd="/tmp", config=ags_config)

@@ -77,6 +77,29 @@ def test_endless_output_does_not_delay_the_time_limit(run, log_output):
     assert len(result.stdout) < 1_100
 
 
+@pytest.mark.parametrize("command", [5, {"a": 1}, 3.5, b"ls", ["a", 5]])
+def test_a_command_of_another_type_is_named(run, command):
+    with pytest.raises(ConfigurationError, match="^command must be a text, or a list of texts, got "):
+        run(command)
+
+
+@pytest.mark.parametrize("durable", [True, False])
+def test_a_variable_is_given_once(run, durable):
+    with pytest.raises(ConfigurationError, match="^env: TOKEN is in secrets too"):
+        run("echo started", env={"TOKEN": "x"}, secrets={"TOKEN": "nowhere"}, durable=durable)
+
+
+@pytest.mark.parametrize("key", ["../../x", "a/b", "..", "", "a\nb"])
+def test_the_key_of_a_handle_is_the_name_of_a_directory(key):
+    with pytest.raises(ValueError, match="key"):
+        CommandHandle(instance_id="sdi-1", key=key, command="x")
+
+
+def test_an_id_that_is_not_one_is_named(ags_config):
+    with pytest.raises(ConfigurationError, match="^instance: '../x' is not an instance's id"):
+        exec_command.fn("../x", "true", config=ags_config)
+
+
 def test_nothing_of_the_input_stays(run, instance, ags_config):
     run("cat", stdin="private")
     assert not [entry.name for entry in list_files.fn(instance, "/tmp", config=ags_config) if "ags_flows" in entry.name]
