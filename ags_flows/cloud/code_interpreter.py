@@ -181,7 +181,7 @@ class CodeInterpreter:
     def _call(self, what: str, action: Callable[[Any], R]) -> R:
         from ags_flows.cloud.e2b_internals import interpreter_class
 
-        # An instance that does not exist is no sandbox without a code interpreter.
+        # Of an instance that does not exist, this raises another error than of one without a code interpreter.
         self.plane.refresh_in_time()
         try:
             return self.plane.call(what, lambda _: action(self.plane.attached(interpreter_class())))

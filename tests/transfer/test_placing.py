@@ -2,9 +2,7 @@
 
 import errno
 import os
-import subprocess
 import tarfile
-import tempfile
 import uuid
 from pathlib import Path
 
@@ -19,23 +17,6 @@ from ags_flows.transfer import (
     upload_file,
     write_file,
 )
-from ags_flows.transfer.local_targets import LocalTargets
-
-
-@pytest.fixture
-def remote():
-    """A new path in the sandbox."""
-    return f"/tmp/{uuid.uuid4().hex}"
-
-
-@pytest.fixture
-def source(tmp_path):
-    """A local directory with a file and a directory with a file."""
-    source = tmp_path / "source"
-    (source / "data").mkdir(parents=True)
-    (source / "data" / "a").write_text("a")
-    (source / "f").write_text("f")
-    return source
 
 
 def look(plane, command, user="root"):
@@ -281,78 +262,6 @@ def test_a_file_that_changes_while_it_is_sent_is_not_placed(plane, source, remot
             upload_directory(plane, source, remote)
     assert not plane.script(f"ls -A {remote} 2>/dev/null").stdout
     assert upload_directory(plane, source, remote).files == 2
-
-
-@pytest.fixture
-def mounted(tmp_path):
-    """A file of a target that another file is mounted over."""
-    (tmp_path / "host").write_text("mounted")
-    (tmp_path / "target dir").mkdir()
-    path = tmp_path / "target dir" / "m"
-    path.write_text("old")
-    if subprocess.run(["mount", "--bind", tmp_path / "host", path], capture_output=True).returncode:
-        pytest.skip("files cannot be mounted here")
-    yield path
-    subprocess.run(["umount", "-l", path], check=True)
-
-
-def test_a_mounted_file_is_found_before_anything_is_written(plane, remote, mounted):
-    plane.script(f"mkdir {remote}; for name in a m z; do echo new >{remote}/$name; done")
-    (mounted.parent / "a").write_text("old")
-    with pytest.raises(TransferError, match="/target dir/m is a mount point.*nothing was written. Mount the directory"):
-        download_directory(plane, remote, mounted.parent)
-    with pytest.raises(TransferError, match="/target dir/m is a mount point"):
-        download_file(plane, f"{remote}/a", mounted)
-    assert {path.name: path.read_text() for path in mounted.parent.iterdir()} == {"a": "old", "m": "mounted"}
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs files of two users")
-def test_a_file_of_another_user_in_a_sticky_directory_cannot_be_replaced():
-    with tempfile.TemporaryDirectory(dir="/tmp") as name:
-        target = Path(name)
-        target.chmod(0o1777)
-        for name, owner in (("own", 4321), ("other", 0)):
-            (target / name).write_text("old")
-            os.chown(target / name, owner, owner)
-        # As a process of another user. The emulator, which belongs to this process, is not used meanwhile.
-        os.seteuid(4321)
-        try:
-            targets = LocalTargets(target)
-            assert targets.kind_of(target / "own", False) == "other"
-            with pytest.raises(TransferError, match="/other belongs to another user.*nothing was written"):
-                targets.kind_of(target / "other", False)
-        finally:
-            os.seteuid(0)
-        assert LocalTargets(target).kind_of(target / "other", False) == "other"
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs files of two users")
-def test_a_file_of_another_user_in_a_sticky_directory_of_a_sandbox_is_found_first(plane, source, remote):
-    plane.script(f"mkdir -m 1777 {remote}; echo old >{remote}/f; echo old >{remote}/g", user="root")
-    (source / "a first one").write_text("new")
-    for upload in (
-        lambda **options: upload_directory(plane, source, remote, **options),
-        lambda **options: upload_file(plane, source / "f", f"{remote}/f", **options),
-        lambda **options: write_file(plane, f"{remote}/f", "new", **options),
-    ):
-        with pytest.raises(TransferError, match="f belongs to another user.*Nothing was written.*another target"):
-            upload()
-        assert plane.script(f"ls -A {remote}").stdout.split() == ["f", "g"]
-        upload(user="root")
-        plane.script(f"rm -r {remote}/*; echo old >{remote}/f; echo old >{remote}/g", user="root")
-
-
-def test_a_mounted_file_of_a_sandbox_is_found_first(plane, source, remote):
-    mounted = [line.split()[4] for line in plane.script("cat /proc/self/mountinfo").stdout.splitlines()]
-    files = plane.script(f"for name in {' '.join(mounted)}; do [ ! -f $name ] || echo $name; done").stdout.split()
-    files = [path for path in files if path.startswith("/etc/")]
-    if not files:
-        pytest.skip("no file is mounted in the sandbox")
-    (source / Path(files[0]).name).write_text("new")
-    (source / "a first one").write_text("new")
-    with pytest.raises(TransferError, match="is a mount point, and cannot be replaced. Nothing was written"):
-        upload_directory(plane, source, "/etc", user="root")
-    assert not plane.exists("/etc/a first one")
 
 
 def test_a_file_that_grows_while_it_is_sent_is_whole_up_to_its_size(plane, tmp_path, remote):
