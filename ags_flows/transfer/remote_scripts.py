@@ -70,7 +70,7 @@ must_be_replaceable() {{
   shift
   REAL=$(cd -P -- "$D" && pwd -P) && ME=$(id -u) || exit 1
   while read -r _ _ _ _ M _; do
-    printf -v M %b "$M"
+    printf -v M "${{M//%/%%}}"
     [ "${{M%/*}}" = "${{REAL%/}}" ] && [ ! -d "$M" ] || continue
     for N; do [ "$N" != "${{M##*/}}" ] || refuse {IN_THE_WAY} "$M is a mount point, and cannot be replaced"; done
   done < <(cat /proc/self/mountinfo 2>/dev/null)

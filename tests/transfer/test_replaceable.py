@@ -71,14 +71,20 @@ def test_a_file_of_another_user_in_a_sticky_directory_of_a_sandbox_is_found_firs
         plane.script(f"rm -r {remote}/*; echo old >{remote}/f; echo old >{remote}/g", user="root")
 
 
-def test_a_mounted_file_of_a_sandbox_is_found_first(plane, source, remote):
-    mounted = [line.split()[4] for line in plane.script("cat /proc/self/mountinfo").stdout.splitlines()]
-    files = plane.script(f"for name in {' '.join(mounted)}; do [ ! -f $name ] || echo $name; done").stdout.split()
-    files = [path for path in files if path.startswith("/etc/")]
-    if not files:
-        pytest.skip("no file is mounted in the sandbox")
-    (source / Path(files[0]).name).write_text("new")
+def test_a_mounted_file_of_a_sandbox_is_found_first(plane, source, remote, monkeypatch):
+    """Nothing can be mounted in a sandbox of the emulator: the list of mount points is another file."""
+    plane.script(rf"mkdir {remote}; echo old >{remote}/f\ 1; echo '1 2 0:1 /x {remote}/f\0401 rw - ext4 x rw' >mounts")
+    (source / "f 1").write_text("new")
     (source / "a first one").write_text("new")
-    with pytest.raises(TransferError, match="is a mount point, and cannot be replaced. Nothing was written"):
-        upload_directory(plane, source, "/etc", user="root")
-    assert not plane.exists("/etc/a first one")
+    script = plane.script
+    monkeypatch.setattr(
+        plane, "script", lambda text, **options: script(text.replace("/proc/self/mountinfo", "~/mounts"), **options)
+    )
+    for upload in (
+        lambda: upload_directory(plane, source, remote),
+        lambda: upload_file(plane, source / "f 1", f"{remote}/f 1"),
+        lambda: write_file(plane, f"{remote}/f 1", "new"),
+    ):
+        with pytest.raises(TransferError, match="f 1 is a mount point, and cannot be replaced. Nothing was written"):
+            upload()
+    assert plane.script(f"ls -A {remote}; cat {remote}/*").stdout == "f 1\nold\n"
