@@ -112,8 +112,9 @@ ags_watch() {
 # The process that executes the items.
 _WORK = r"""
 ags_execute() {
-  AGS_FLOWS_SET() { export "$1"; }
-  builtin eval "${ags_exports[ags_n]}"
+  # Like the environment of the command, and after it, that of the item is set after the login profile.
+  eval 'set -- "${!ags_piece_'"$ags_n"'_@}"'
+  for ags_v; do export "AGS_FLOWS_ENV_ITEM_${ags_v##*_}=${!ags_v}"; done
   export AGS_FLOWS_JOURNAL="$ags_item"
   exec $ags_setsid "$BASH" -l -c PROLOGUE "$BASH" "$ags_q/$ags_bundle.cmd" /dev/null "$ags_q/profile"
 }
@@ -168,9 +169,9 @@ ags_work() {
 
 _START = r"""
 ags_text=$AGS_FLOWS_COMMAND; unset AGS_FLOWS_COMMAND
-ags_exports=()
 for ags_v in "${!AGS_FLOWS_ITEM_@}"; do
-  ags_n=${ags_v#AGS_FLOWS_ITEM_}; ags_n=$((10#${ags_n%_*})); ags_exports[ags_n]+=${!ags_v}; unset "$ags_v"
+  ags_n=${ags_v#AGS_FLOWS_ITEM_}
+  printf -v "ags_piece_$((10#${ags_n%_*}))_${ags_n##*_}" %s "${!ags_v}"; unset "$ags_v"
 done
 DIRECTORY
 ags_q="$ags_root/queue/$ags_family" ags_log="$ags_root/queue/$ags_family/$ags_bundle.log" ags_pipe=

@@ -83,6 +83,23 @@ def test_long_output_is_cut_in_the_middle(queue):
     assert one.result.stderr == "done\n"
 
 
+def test_the_environment_of_an_item_beats_the_profile_and_the_command(queue, plane):
+    plane.write("/home/user/.bash_profile", "export ITEM=profile PATH=/nowhere MODE=profile\n")
+    try:
+        command = queue('echo "$ITEM $MODE ${PATH%%:*}"', env={"ITEM": "command", "MODE": "command"})
+        given = [QueuedItem("one", {"ITEM": "item", "PATH": "/opt/x:/usr/bin:/bin"}), QueuedItem("two", {})]
+        assert [one.result.stdout for one in outcomes(command, given).values()] == [
+            "item command /opt/x\n",
+            "command command /nowhere\n",
+        ]
+        plane.write("/home/user/.bash_profile", "readonly ITEM=profile\n")
+        [one] = outcomes(queue("echo started"), [QueuedItem("three", {"ITEM": "item"})]).values()
+        assert (one.result.exit_code, one.result.stdout) == (125, "")
+        assert "env: the login profile does not allow to set ITEM" in one.result.stderr
+    finally:
+        plane.remove("/home/user/.bash_profile")
+
+
 def test_environment_and_directory_are_those_of_the_item(queue):
     command = queue(
         'echo "$ITEM|$PLAIN|$PWD|${!AGS_FLOWS_ENV_@}${!AGS_FLOWS_ITEM_@}"', env={"PLAIN": "p q"}, cwd="/tmp"
