@@ -10,7 +10,8 @@ import json
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from threading import Event
 from typing import Any
 
 from ags_flows.errors import OutcomeUnknownError
@@ -37,6 +38,8 @@ class Cell:
         language: Its language, if it does not run in a context.
         context: The id of a context.
         env: Environment of this execution.
+        cancelled: Ends the wait when set; the response is looked at with each of its pieces, at least every five
+            seconds.
     """
 
     code: str
@@ -44,6 +47,7 @@ class Cell:
     language: str | None
     context: str | None
     env: dict[str, str]
+    cancelled: Event = field(default_factory=Event)
 
 
 class Received:
@@ -184,7 +188,7 @@ def send_cell(sandbox: Any, cell: Cell, received: Received, request_timeout: flo
             error = extract_exception(response)
             if error:
                 raise error
-            _read(_until(deadline, response.iter_bytes()), received)
+            _read(_until(deadline, cell.cancelled, response.iter_bytes()), received)
     except httpx.ReadTimeout:
         raise format_execution_timeout_error() from None
     except httpx.TimeoutException as error:
@@ -195,11 +199,13 @@ def send_cell(sandbox: Any, cell: Cell, received: Received, request_timeout: flo
     return received.finish()
 
 
-def _until(deadline: float, pieces: Iterable[bytes]) -> Iterator[bytes]:
+def _until(deadline: float, cancelled: Event, pieces: Iterable[bytes]) -> Iterator[bytes]:
     """Yield the pieces of a response until a deadline: the transport's own limit begins again with each piece."""
     from httpx import ReadTimeout
 
     for piece in pieces:
+        if cancelled.is_set():
+            raise OutcomeUnknownError("The wait for code was ended: its flow run, or the process, ends.")
         if time.monotonic() > deadline:
             raise ReadTimeout("The response goes on after the time limit.")
         yield piece

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from threading import Event
 from typing import Any, TypeVar
 
 from ags_flows.cloud.cell_response import Cell, Received, send_cell
@@ -58,6 +59,7 @@ class CodeInterpreter:
         on_stdout: Callable[[str], object] | None = None,
         on_stderr: Callable[[str], object] | None = None,
         limit: int = DEFAULT_LIMIT,
+        cancelled: Event | None = None,
     ) -> CodeResult:
         """Run code once, and wait for it.
 
@@ -70,6 +72,7 @@ class CodeInterpreter:
             on_stdout: Called with each piece of text as it arrives.
             on_stderr: The same for stderr.
             limit: How many bytes of each stream, and of an error, are kept: head and tail of longer ones.
+            cancelled: Ends the wait within five seconds when set.
 
         Returns:
             The outcome; an exception of the code is a value.
@@ -82,7 +85,7 @@ class CodeInterpreter:
         """
         out, err = HeadAndTail(limit), HeadAndTail(limit)
         received = self._execute(
-            Cell(code, timeout, None if context else language, context, dict(env or {})),
+            Cell(code, timeout, None if context else language, context, dict(env or {}), cancelled or Event()),
             language,
             lambda: Received(_reader(out, on_stdout), _reader(err, on_stderr), keep_logs=False),
         )

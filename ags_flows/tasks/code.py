@@ -85,7 +85,7 @@ def run_code(
     environment, hidden = merged(env, secrets)
     redactor = Redactor(hidden.values())
     reference = instance_id(instance)
-    plane, _ = open_plane((config or AGSConfig()).connection(), reference)
+    plane, cancelled = open_plane((config or AGSConfig()).connection(), reference)
     context_id = context.id if isinstance(context, CodeContext) else context
     log = OutputLog(run_logger(), redactor)
 
@@ -99,6 +99,7 @@ def run_code(
             on_stdout=log.reader("stdout"),
             on_stderr=log.reader("stderr"),
             limit=limit,
+            cancelled=cancelled,
         )
 
     does = {

@@ -57,6 +57,7 @@ def test_a_cleanup_that_fails_does_not_fail_the_run_and_is_logged(ags_emulator, 
 
 POOLED_SCRIPT = """
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from prefect import flow, task
@@ -75,6 +76,37 @@ def counting():
 def mapped():
     task(measure).map([1, 2]).result()
 
+@task
+def between(number):
+    # The signal comes between two steps.
+    for _ in range(2):
+        with sandbox_session(ToolSpec(name="interrupted", image="python:3.11")) as sandbox:
+            sandbox.run("echo 1 > counted")
+            time.sleep(4)
+            sandbox.run("sleep 600")
+
+@flow
+def steps():
+    between.map([1, 2]).result()
+
+@task
+def cell(number):
+    with sandbox_session("code-interpreter-v1") as sandbox:
+        sandbox.run("echo 1 > counted")
+        sandbox.run_code("import time; time.sleep(600)")
+
+@flow
+def cells():
+    cell.map([1, 2]).result()
+
+@flow
+def inner():
+    measure(1)
+
+@flow(timeout_seconds=10)
+def outer():
+    inner()
+
 @flow(timeout_seconds=10)
 def limited():
     task(measure).map([1, 2]).result()
@@ -92,7 +124,7 @@ globals()[sys.argv[1]]()
 @pytest.mark.slow
 @pytest.mark.timeout(200)
 @pytest.mark.xdist_group("stage")
-@pytest.mark.parametrize("flow", ["counting", "mapped", "threads", "limited"])
+@pytest.mark.parametrize("flow", ["counting", "mapped", "threads", "steps", "cells", "limited", "outer"])
 def test_ctrl_c_and_a_time_limit_stop_all_sandboxes_and_delete_the_tool(stage, flow):
     process = subprocess.Popen(
         [sys.executable, "-c", POOLED_SCRIPT, flow],
@@ -103,12 +135,12 @@ def test_ctrl_c_and_a_time_limit_stop_all_sandboxes_and_delete_the_tool(stage, f
     )
 
     def working():
-        mine = [one for one in stage.live() if one.tool_name.startswith("interrupted")]
-        return len(mine) == (1 if flow == "counting" else 2) and all(stage.counted(one) for one in mine)
+        mine = [one for one in stage.live() if one.tool_name.startswith(("interrupted", "code-interpreter"))]
+        return len(mine) == (1 if flow in ("counting", "outer") else 2) and all(stage.counted(one) for one in mine)
 
     try:
         stage.wait_until(working, 60)
-        if flow != "limited":
+        if flow not in ("limited", "outer"):
             process.send_signal(signal.SIGINT)
         stage.wait_until(lambda: not stage.live(), 20)
         process.wait(30)
