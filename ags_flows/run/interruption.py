@@ -121,6 +121,8 @@ class Interruptions:
                 # Such as the session of a task that is repeated, or that waited for its thread.
                 if self._look.signal_in_main_thread() is self._ending_signal:
                     _interrupt([block], self._look.ending_of(self._ending_signal, flow_run_id))
+                else:
+                    self._ending_signal = None
             yield block
         finally:
             with self._changed:

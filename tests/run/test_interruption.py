@@ -122,6 +122,20 @@ def test_a_signal_that_the_main_thread_goes_on_handling_interrupts_the_blocks_of
     assert (of_run[2], alone[2]) == (["crashed"], ["cancelled"])
 
 
+def test_a_block_that_is_opened_while_the_process_ends_is_interrupted_immediately():
+    server = Server()
+    interruptions = Interruptions(server, look_every=60, tick=0.01)
+    server.signal = KeyboardInterrupt()
+    first = enter(interruptions, None)
+    first[0].join(60)
+    for expected in (["cancelled"], [None]):
+        thread, woken, endings = enter(interruptions, None)
+        assert woken.is_set() == (expected == ["cancelled"])
+        # The program goes on.
+        server.signal = None
+        assert leave(thread, woken, endings) == expected
+
+
 def test_signals_that_the_main_thread_has_handled_interrupt_nothing():
     server, looks = Server(), threading.Semaphore(0)
 
