@@ -93,14 +93,21 @@ class SandboxFile:
 
 
 class Record(dict):  # type: ignore[type-arg]
-    """Fields of a dataclass or of a model whose class the sandbox does not have: `order["price"]`, `order.price`."""
+    """Fields of a dataclass or of a model whose class the sandbox does not have: `order["price"]`, `order.price`.
 
-    def __getattribute__(self, name: str) -> Any:
-        """Return a field, also one that is named as a method of mappings is, or else that method."""
-        return self[name] if dict.__contains__(self, name) else super().__getattribute__(name)
+    A field that is named as a method of mappings, such as `items`, is read and changed as `order["items"]`.
+    """
+
+    def __getattr__(self, name: str) -> Any:
+        """Return a field."""
+        if name in self:
+            return self[name]
+        raise AttributeError(f"the record has no field {name!r}")
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Change a field."""
+        if hasattr(dict, name):
+            raise AttributeError(f"{name!r} is a method of mappings: change the field as record[{name!r}]")
         self[name] = value
 
 

@@ -19,7 +19,7 @@ from pydantic.errors import PydanticUserError
 from ags_flows.blocks import AGSConfig
 from ags_flows.cloud.data_planes import open_plane
 from ags_flows.cloud.retry import persistently
-from ags_flows.errors import ConfigurationError, FunctionError, OutputTooLargeError, UnsupportedError
+from ags_flows.errors import ConfigurationError, FunctionError, NotFoundError, OutputTooLargeError, UnsupportedError
 from ags_flows.functions.guest import KIND, SandboxFile, decode
 from ags_flows.functions.source import Source
 from ags_flows.models import ExecResult, Instance
@@ -172,18 +172,18 @@ class Destinations:
         # What comes out of a sandbox is not trusted.
         if not name or PurePath(name).is_absolute() or ".." in PurePath(name).parts:
             raise _bad_file(
-                called, f"SandboxFile(to={file.to!r}) leads out of the directory {str(self.directory)!r}", "files=..."
+                called, f"SandboxFile(to={file.to!r}) leads out of the directory {str(self.directory)!r}", "Set files=..."
             )
         path = self.directory / self.own / name if file.to is None else self.directory / name
         other = self._taken.setdefault(path, file.path)
         if other != file.path:
-            raise _bad_file(called, f"the files {other!r} and {file.path!r} have the same name {name!r}", "to=...")
+            raise _bad_file(called, f"the files {other!r} and {file.path!r} have the same name {name!r}", "Set to=...")
         return path
 
 
-def _bad_file(called: str, message: str, hint: str) -> FunctionError:
+def _bad_file(called: str, message: str, hint: str, error_type: str = "NotJSON") -> FunctionError:
     return FunctionError(
-        f"{called}: {message}.", function=called, error_type="NotJSON", error_message=message, hint=f"Set {hint}."
+        f"{called}: {message}.", function=called, error_type=error_type, error_message=message, hint=f"{hint}."
     )
 
 
@@ -193,7 +193,7 @@ def fetched(
     """Return the result as the function's annotation has it, its files downloaded.
 
     Raises:
-        FunctionError: It does not fit the annotation, or a file has no valid path.
+        FunctionError: It does not fit the annotation, or a file does not exist or has no valid path.
         ConfigurationError: Nothing can be made of the annotation.
     """
     called = function.__name__
@@ -201,9 +201,17 @@ def fetched(
     def fetch(file: SandboxFile) -> SandboxFile:
         path = destinations.of(file, called)
         plane = open_plane(config.connection(), instance.id).plane
-        is_directory = persistently(lambda: plane.stat(file.path)).type == "dir"
-        download = download_directory if is_directory else download_file
-        download.fn(instance, file.path, path, config=config)
+        try:
+            is_directory = persistently(lambda: plane.stat(file.path)).type == "dir"
+            if path.exists() and path.is_dir() != is_directory:
+                kind = "file" if is_directory else "directory"
+                message = f"the path {str(path)!r} of {file!r} is a {kind} on this machine"
+                raise _bad_file(called, message, f"Set another to=..., or remove the {kind}", "FileExistsError")
+            download = download_directory if is_directory else download_file
+            download.fn(instance, file.path, path, config=config)
+        except NotFoundError:
+            message = f"the returned file {file.path!r} does not exist"
+            raise _bad_file(called, message, "Return a file that was written", "FileNotFoundError") from None
         return SandboxFile(str(path.resolve()))
 
     found = _each_file(decode(value), fetch)

@@ -224,7 +224,9 @@ def main(guest: str, call: str, directory: str) -> int:
     """
     sys.argv = ["-c"]
     os.environ.pop("AGS_FLOWS_RUNNER", None)
-    scope: dict[str, Any] = {"__name__": "__ags_guest__"}
+    # Its classes can be pickled.
+    module = sys.modules["__ags_guest__"] = type(sys)("__ags_guest__")
+    scope = vars(module)
     exec(compile(guest, "<guest>", "exec"), scope)
     if not directory:
         return int(scope["main"](call))

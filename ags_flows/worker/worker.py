@@ -34,6 +34,7 @@ from ags_flows.errors import AGSFlowsError, CommandTimeoutError, NotFoundError
 from ags_flows.models import Instance
 from ags_flows.ownership import (
     ENDED,
+    KEPT,
     LIVE,
     MANAGED_BY,
     MANAGED_BY_KEY,
@@ -270,7 +271,8 @@ class AGSWorker(BaseWorker[AGSWorkerJobConfiguration, AGSWorkerVariables, AGSWor
     def _left_sandboxes(self) -> list[Instance]:
         config = self._config_of_pool()
         marks = {MANAGED_BY_KEY: MANAGED_BY, STEP_NAME: STEP, WORK_POOL: self.work_pool.name}
-        return [one for one in config.control_plane().list_instances(metadata=marks) if one.status in LIVE]
+        found = config.control_plane().list_instances(metadata=marks)
+        return [one for one in found if one.status in LIVE and not one.metadata.get(KEPT)]
 
     async def _recover_sandbox(self, instance: Instance) -> None:
         run_id = UUID(flow_runs_of(instance.metadata)[0])
@@ -359,7 +361,9 @@ class AGSWorker(BaseWorker[AGSWorkerJobConfiguration, AGSWorkerVariables, AGSWor
 
         def look() -> bool:
             try:
-                return control.control_plane().get_instance(pid).status in ENDED
+                instance = control.control_plane().get_instance(pid)
+                # One is kept after the end of its process.
+                return instance.status in ENDED or bool(instance.metadata.get(KEPT))
             except NotFoundError:
                 return True
 

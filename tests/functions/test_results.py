@@ -161,3 +161,72 @@ def test_modules_of_a_package_are_included_by_dotted_names(session, tmp_path, mo
     assert (version, one) == (7, 7)
     assert [name for name in names if name != "__pycache__"] == ["__init__.py", "inner", "single.py"]
     assert os.listdir(package / "inner")
+
+
+@dataclasses.dataclass
+class Cart:
+    items: list[int]
+    copy: int
+
+
+def used(cart: Cart) -> Cart:
+    import copy
+    import json
+    import pickle
+
+    cart = pickle.loads(pickle.dumps(copy.deepcopy(cart)))
+    return {**json.loads(json.dumps(cart)), "copy": cart["copy"] + 1}
+
+
+def returned(cart):
+    return cart
+
+
+def test_fields_can_have_names_of_methods(session):
+    assert session.call(used, Cart([1], 2)) == Cart([1], 3)
+    assert session.call(returned, Cart([1], 2)) == {"items": [1], "copy": 2}
+
+
+def late(name: str) -> SandboxFile:
+    import os
+
+    with open(name, "a") as calls:
+        calls.write("x")
+    if os.path.getsize(name) > 1:
+        with open(f"{name}.txt", "w") as file:
+            file.write("late")
+    return SandboxFile(f"{name}.txt")
+
+
+def test_a_result_that_names_a_missing_file_is_not_kept_as_the_result_of_the_call(session, tmp_path):
+    remote = in_sandbox(files=str(tmp_path))(late)
+    with attempt(1), pytest.raises(FunctionError, match=r"late: .*arrives\.txt' does not exist") as caught:
+        session.call(remote, "arrives")
+    assert caught.value.error_type == "FileNotFoundError"
+    with attempt(2):
+        assert Path(session.call(remote, "arrives")).read_text() == "late"
+    assert session.read("arrives") == b"xx"
+
+
+def report(is_directory: bool, to: str) -> SandboxFile:
+    import os
+
+    os.makedirs("report", exist_ok=True)
+    with open("report/page.txt", "w") as file:
+        file.write("page")
+    return SandboxFile("report" if is_directory else "report/page.txt", to=to)
+
+
+@pytest.mark.parametrize("to", ["there", "."])
+def test_a_file_does_not_go_to_the_path_of_a_directory(session, tmp_path, to):
+    (tmp_path / "there").mkdir()
+    with pytest.raises(FunctionError, match=r"report: the path .* is a directory on this machine"):
+        session.call(in_sandbox(files=str(tmp_path))(report), False, to)
+    assert not list((tmp_path / "there").iterdir())
+
+
+def test_a_directory_does_not_go_to_the_path_of_a_file(session, tmp_path):
+    (tmp_path / "there").write_text("file")
+    with pytest.raises(FunctionError, match=r"report: the path .* is a file on this machine"):
+        session.call(in_sandbox(files=str(tmp_path))(report), True, "there")
+    assert (tmp_path / "there").read_text() == "file"

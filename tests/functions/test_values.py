@@ -1,10 +1,12 @@
 """Values that cross as JSON: what arrives is what was sent, and what cannot is refused with its path."""
 
 import collections
+import copy
 import dataclasses
 import enum
 import json
 import math
+import pickle
 from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
 
@@ -71,12 +73,25 @@ class Cart:
     keys: int
 
 
-def test_fields_can_be_changed_and_can_have_names_of_methods():
+def test_a_record_with_fields_that_are_named_as_methods_stays_a_mapping():
     arrived = decode(encode(Cart([1, 2], 3), "cart"))
-    assert (arrived.items, arrived.keys) == ([1, 2], 3)
-    arrived.items = [4]
-    assert decode(encode(arrived, "again")) == {"items": [4], "keys": 3}
-    assert dict(arrived) == arrived.copy() == {"items": [4], "keys": 3}
+    assert (arrived["items"], arrived["keys"]) == ([1, 2], 3)
+    arrived["items"] = [4]
+    expected = {"items": [4], "keys": 3}
+    assert dict(arrived.items()) == dict(arrived) == {**arrived} == expected
+    assert json.loads(json.dumps(arrived)) == expected
+    for again in (copy.deepcopy(arrived), copy.copy(arrived), pickle.loads(pickle.dumps(arrived))):
+        assert (type(again), again) == (type(arrived), expected)
+    assert decode(encode(arrived, "again")) == expected
+    with pytest.raises(AttributeError, match=r"'items' is a method of mappings: .*\['items'\]"):
+        arrived.items = [5]
+
+
+def test_fields_of_a_record_can_be_changed():
+    arrived = decode(encode(Order(1.5, datetime(2026, 11, 1)), "order"))
+    arrived.price = 2.5
+    assert arrived["price"] == arrived.price == 2.5
+    assert decode(encode(arrived, "again")).price == 2.5
 
 
 def test_numbers_and_texts_of_subclasses_arrive_plain():

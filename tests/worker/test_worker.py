@@ -246,9 +246,28 @@ def test_the_sandbox_of_a_failed_run_is_kept_where_that_is_asked_for(pool):
     run = pool.submit(state("RUNNING"), state("FAILED"), keep_on_failure=True)
 
     async def scenario(worker):
-        return await soon(lambda: pool.live(run) and pool.live(run)[0].metadata.get(KEPT))
+        await soon(lambda: pool.live(run) and pool.live(run)[0].metadata.get(KEPT))
+        await soon(lambda: run not in worker._active)
+        await worker._recover()
+        return pool.live(run)
 
-    assert pool.perform(scenario) == "keep"
+    assert [one.metadata[KEPT] for one in pool.perform(scenario)] == ["keep"]
+
+
+def test_a_run_whose_worker_died_after_its_sandbox_was_kept_is_reported(pool):
+    run = pool.submit(state("RUNNING"), "sleep 100", keep_on_failure=True)
+
+    async def first(worker):
+        await soon(lambda: pool.run(run).state.is_running() and pool.run(run).infrastructure_pid)
+
+    pool.perform_and_die(first)
+    pool.control.update_instance(pool.live(run)[0].id, metadata={KEPT: "keep"})
+
+    async def second(worker):
+        return await soon(lambda: pool.run(run).state.is_final() and pool.run(run))
+
+    assert pool.perform(second, name="another").state.type == StateType.CRASHED
+    assert pool.live(run)
 
 
 def test_secrets_reach_the_process_alone_and_nothing_of_the_worker_does(pool, monkeypatch, tmp_path):
