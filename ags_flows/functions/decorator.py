@@ -35,7 +35,7 @@ from ags_flows.functions.pools import pool_of
 from ags_flows.lifecycle.image_tool import image_tool
 from ags_flows.models import Instance, ToolSpec
 from ags_flows.models.checks import check_count, check_seconds
-from ags_flows.ownership import Step
+from ags_flows.ownership import Step, fingerprint
 from ags_flows.run.awaitable import stopped_with_call
 from ags_flows.run.holder import STEP, identify
 from ags_flows.run.interruption import interruptible
@@ -281,7 +281,9 @@ class _Place:
             )
         name = origin if isinstance(origin, str) else origin.name
         snapshot = snapshot_name(name, packages) if packages else ""
-        kind = Kind(name, packages_key(packages), snapshot, self._sandboxes, self._idle)
+        options = remote.options
+        environment = fingerprint([dict(options.env), dict(options.secrets)]) if packages else ""
+        kind = Kind(name, packages_key(packages), environment, snapshot, self._sandboxes, self._idle)
 
         def find_tool() -> str:
             return origin if isinstance(origin, str) else ensure_tool.fn(origin, replace=False, config=self._config).id

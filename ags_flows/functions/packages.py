@@ -29,9 +29,18 @@ _INSTALL = """\
 python=$(command -v python3 || command -v python) || exit 127
 "$python" -m pip --version >/dev/null 2>&1 || exit 126
 mkdir -p {root} && made=$(mktemp -d {root}/.new.XXXXXX) || exit 125
-if "$python" -m pip install --disable-pip-version-check --no-input --progress-bar off -q --target "$made" {packages}
+for pause in 2 10 ''; do
+  "$python" -m pip install --disable-pip-version-check --no-input --progress-bar off -q --target "$made" {packages} \
+    2>"$made.errors"
+  code=$?
+  # An index that is away may be back soon.
+  [ $code != 0 ] && [ -n "$pause" ] && grep -q 'connection broken by' "$made.errors" || break
+  sleep $pause
+done
+cat "$made.errors" >&2; rm -f "$made.errors"
+if [ $code = 0 ]
 then mv -T "$made" {target} 2>/dev/null || rm -rf "$made"; [ -d {target} ]
-else code=$?; rm -rf "$made"; exit $code
+else rm -rf "$made"; exit $code
 fi
 """
 

@@ -49,6 +49,9 @@ ASK_EVERY = 10.0
 STEP = "function sandbox"
 LOOK_EVERY = 0.5
 
+BROKEN_FOR = 60.0
+"""Seconds for which no sandbox of a kind is started after one could not be prepared."""
+
 
 @dataclass(frozen=True)
 class Kind:
@@ -57,6 +60,7 @@ class Kind:
     Attributes:
         tool: Name or id of the tool.
         packages: Key of the packages that are installed in it; empty for none.
+        environment: Key of the environment in which they are installed, which names the index; empty for no packages.
         snapshot: Name of the snapshot that it is started from, if there is one; empty for none.
         sandboxes: The most that run concurrently.
         idle: Seconds without a call after which one is stopped.
@@ -64,6 +68,7 @@ class Kind:
 
     tool: str
     packages: str
+    environment: str
     snapshot: str
     sandboxes: int
     idle: float
@@ -141,6 +146,7 @@ class Pool:
         self._setup = setup
         self._tool = ""
         self._broken: AGSFlowsError | None = None
+        self._broken_at = 0.0
         self._is_ended = False
         self._ask_again = 0.0
         self._seconds = config.lease_seconds
@@ -174,8 +180,7 @@ class Pool:
                 if found is not None:
                     found.calls += 1
                     return found
-                if self._broken is not None:
-                    raise self._broken
+                self._must_not_be_broken()
                 if cancelled() or self._is_ended:
                     raise InstanceGoneError("The call was cancelled before it had a sandbox.")
                 if len(self._warm) + self._opening >= self._most:
@@ -277,6 +282,10 @@ class Pool:
             self._warm.remove(lost)
         return next((one for one in self._warm if not one.calls and not one.leased.lost), None)
 
+    def _must_not_be_broken(self) -> None:
+        if self._broken is not None and time.monotonic() - self._broken_at < BROKEN_FOR:
+            raise self._broken
+
     def _open_for_call(self) -> Warm:
         """Open a sandbox."""
         try:
@@ -299,8 +308,7 @@ class Pool:
         if self._is_led or not self.kind.snapshot:
             return None
         with self._first:
-            if self._broken is not None:
-                raise self._broken
+            self._must_not_be_broken()
             if self._is_led:
                 return None
             try:
@@ -343,7 +351,10 @@ class Pool:
         self._keeper.watch(self)
 
     def _step(self) -> Step:
-        return self._execution.step(STEP, {"tool": self.kind.tool, "packages": self.kind.packages})
+        kind = self.kind
+        return self._execution.step(
+            STEP, {"tool": kind.tool, "packages": kind.packages, "environment": kind.environment}
+        )
 
     def _open(self, candidate: Instance | None, snapshot: Snapshot | None = None) -> Warm:
         config, control = self._config, self._config.control_plane()
@@ -375,8 +386,8 @@ class Pool:
                 keep_snapshot(control, instance, self.kind.snapshot)
         except BaseException as error:
             if isinstance(error, (ConfigurationError, UnsupportedError)):
-                # No other sandbox can be prepared either.
-                self._broken = error
+                # No other sandbox can be prepared now either.
+                self._broken, self._broken_at = error, time.monotonic()
             self._end(warm)
             raise
         return warm

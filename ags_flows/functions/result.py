@@ -172,7 +172,9 @@ class Destinations:
         # What comes out of a sandbox is not trusted.
         if not name or PurePath(name).is_absolute() or ".." in PurePath(name).parts:
             raise _bad_file(
-                called, f"SandboxFile(to={file.to!r}) leads out of the directory {str(self.directory)!r}", "Set files=..."
+                called,
+                f"SandboxFile(to={file.to!r}) leads out of the directory {str(self.directory)!r}",
+                "Set files=...",
             )
         path = self.directory / self.own / name if file.to is None else self.directory / name
         other = self._taken.setdefault(path, file.path)

@@ -13,10 +13,6 @@ import signal
 import sys
 import time
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
-
 GRACE = 5.0
 """Seconds between TERM and KILL."""
 

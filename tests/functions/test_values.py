@@ -88,7 +88,7 @@ def test_a_record_with_fields_that_are_named_as_methods_stays_a_mapping():
 
 
 def test_fields_of_a_record_can_be_changed():
-    arrived = decode(encode(Order(1.5, datetime(2026, 11, 1)), "order"))
+    arrived = decode(encode(Order(1.5, datetime(2026, 11, 1, tzinfo=timezone.utc)), "order"))
     arrived.price = 2.5
     assert arrived["price"] == arrived.price == 2.5
     assert decode(encode(arrived, "again")).price == 2.5
