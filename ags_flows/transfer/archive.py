@@ -174,6 +174,8 @@ def _checked(header: tarfile.TarInfo, found: dict[str, Packed], remote: str) -> 
         return Packed(name, header.type, mode, modified)
     if not header.isreg() or header.issparse():
         raise _refused(name, "is of a type that is not known", remote)
+    if header.size < 0:
+        raise _refused(name, f"has the size {header.size}", remote)
     return Packed(name, tarfile.REGTYPE, mode, modified, header.size, header.offset_data)
 
 

@@ -14,10 +14,19 @@ D=${{T%/*}} B=${{T##*/}}
 D=$(cd -P -- "${{D:-/}}" 2>/dev/null && pwd -P) || exit 0
 T=${{D%/}}/$B
 [ ! -L "$T" ] || exit 0
-for H in "$HOME" ~user; do
-  H=$(cd -P -- "$H" 2>/dev/null && pwd -P) || continue
-  case $H/ in "$T"/*) exit {IS_HOME} ;; esac
-done
+# Whether the path is a home, or above it. The user may not be allowed to enter that home.
+is_above() {{
+  H=$(cd -P -- "$1" 2>/dev/null && pwd -P) || H=$1
+  case $H/ in "$T"/*) return 0 ;; *) return 1 ;; esac
+}}
+if is_above "$HOME"; then exit {IS_HOME}; fi
+# Homes of users: those of system accounts may be any directory, such as /bin.
+while IFS=: read -r _ _ ID _ _ H _; do
+  if [ "$ID" = 0 ] || [ "$ID" -ge 1000 ] && [ "$ID" -lt 65534 ]; then
+    if is_above "$H"; then exit {IS_HOME}; fi
+  fi
+done </etc/passwd 2>/dev/null
+exit 0
 """
 
 

@@ -69,7 +69,7 @@ def test_a_secret_that_was_rotated_between_attempts_leaves_the_command_the_same(
     ags_config, attempt, killed_session, monkeypatch
 ):
     values = iter(["hunter-1", "hunter-2"])
-    monkeypatch.setattr("ags_flows.tasks.commands.load_secrets", lambda names: {"T": next(values)} if names else {})
+    monkeypatch.setattr("ags_flows.run.secrets.load_secrets", lambda names: {"T": next(values)} if names else {})
     with attempt(1):
         killed_session(work=lambda sandbox: sandbox.run("echo x >> ran", secrets={"T": "token"}))
     with attempt(2):

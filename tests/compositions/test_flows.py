@@ -251,7 +251,7 @@ def test_a_retry_after_a_time_limit_of_prefect_runs_the_killed_command_again(ags
 
     def limited_follow(self):
         if self._command.text == command and limits:
-            while not self._streams["stdout"].kept.size:
+            while not self._output.has_begun:
                 self._poll()
             raise limits.pop()
         follow(self)

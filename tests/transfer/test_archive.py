@@ -52,6 +52,13 @@ def test_an_entry_that_may_do_harm_is_refused(entries, message):
         contents(packed(*entries), "out")
 
 
+def test_a_negative_size_is_refused():
+    header, content = entry("a", content=b"")
+    header.pax_headers = {"size": "-1"}
+    with pytest.raises(TransferError, match="'a', which has the size -1"):
+        contents(packed((header, content), format=tarfile.PAX_FORMAT), "out")
+
+
 def test_a_hard_link_to_a_link_is_a_link(plane):
     found = contents(packed(entry("a", tarfile.SYMTYPE, "x"), entry("b", tarfile.LNKTYPE, "a")), "out")
     assert [(one.name, one.type, one.link) for one in found] == [("a", b"2", "x"), ("b", b"2", "x")]

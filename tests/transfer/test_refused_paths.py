@@ -44,6 +44,17 @@ def test_a_home_and_what_is_above_it_is_not_removed(instance, ags_config, path):
     assert tasks.read_file.fn(instance, "kept", config=ags_config) == b"x\n"
 
 
+@pytest.mark.parametrize("path", ["/root", "/root/", "/home/other", "/home/user/../other"])
+def test_the_home_of_another_user_is_not_removed(instance, ags_config, path):
+    made = (
+        "grep -q ^other: /etc/passwd || echo other:x:1234:1234::/home/other:/bin/sh >>/etc/passwd; mkdir -p /home/other"
+    )
+    tasks.exec_command.fn(instance, made, user="root", check=True, config=ags_config)
+    with pytest.raises(ConfigurationError, match="^path: .* is a home, or a directory above it"):
+        tasks.remove_path.fn(instance, path, config=ags_config)
+    assert tasks.exec_command.fn(instance, f"ls -d {path}", user="root", config=ags_config).ok
+
+
 @pytest.mark.parametrize("path", ["link-to-home", "~/kept", "/home/user/kept", "../user/kept", "/tmp/user"])
 def test_what_is_in_a_home_or_leads_to_it_is_removed(instance, ags_config, path):
     tasks.exec_command.fn(
