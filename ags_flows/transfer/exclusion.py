@@ -68,7 +68,9 @@ class Exclusion:
         except ValueError as error:
             raise ConfigurationError(f"{field}={exclude!r} has a pattern that is not valid: {error}") from error
         # The last one decides.
-        self._patterns = [(one.regex, bool(one.include)) for one in reversed(known) if one.regex is not None]
+        self._patterns = [
+            (_without_slashes(one.regex), bool(one.include)) for one in reversed(known) if one.regex is not None
+        ]
         self.has_patterns = bool(self._patterns)
 
     def covers(self, name: str, is_directory: bool) -> bool:
@@ -116,6 +118,11 @@ def _without_classes(pattern: str) -> str:
         return _CLASSES[found[1]]
 
     return re.sub(r"\[:([a-z]*):\](?=[^\]]*\])", range_of, pattern)
+
+
+def _without_slashes(pattern: re.Pattern[str]) -> re.Pattern[str]:
+    """Return a pattern whose negated classes, such as `[!0-9]`, match no slash, as for Git."""
+    return re.compile(re.sub(r"\[\^(?!/)", "[^/", pattern.pattern), pattern.flags)
 
 
 def _matches(pattern: re.Pattern[str], path: str) -> bool:

@@ -115,7 +115,7 @@ def test_files_of_this_package_are_not_transferred(plane, source, tmp_path, sand
 
 
 NAMES = st.sampled_from(["a", "b", "a.txt", "b.py", "[x]", "a b"])
-PIECES = st.sampled_from(["a", "b", "*", "**", "*.txt", "?", "[ab]*", "a.txt", "b.py", "\\[x]"])
+PIECES = st.sampled_from(["a", "b", "*", "**", "*.txt", "?", "[ab]*", "a[!0-9]", "[!b]?b", "a.txt", "b.py", "\\[x]"])
 PATTERNS = st.builds(
     lambda include, anchor, pieces, directory: f"{include}{anchor}{'/'.join(pieces)}{directory}",
     st.sampled_from(["", "!"]),
@@ -132,6 +132,7 @@ PATTERNS = st.builds(
     patterns=st.lists(PATTERNS, max_size=4),
 )
 @example(paths=["a/a.txt", "a/b.py", "a.txt", "b.py"], patterns=["*", "!*/", "!*.txt"])
+@example(paths=["a/b", "ab/b"], patterns=["a[!0-9]", "a[!x]b"])
 @example(paths=["a/b/a.txt", "a/b/b.py", "a/a.txt"], patterns=["a/**", "!a/**/", "!a/**/*.txt"])
 def test_patterns_mean_what_they_mean_to_git(paths, patterns):
     files = [path for path in paths if not any(other.startswith(f"{path}/") for other in paths)]
