@@ -66,8 +66,8 @@ _hints: WeakKeyDictionary[DataPlane, LRUCache[tuple[str, str, tuple[Frame, ...]]
 _hints_lock = ModuleLock()
 
 Outcome = Literal["new", "same", "taken", "sibling"]
-Ownership = Literal["mine", "another's", "nobody's"]
-"""Whose a sandbox is: the caller's, that of another call of this attempt, or of no one since its holder stops it."""
+Ownership = Literal["owned", "sibling", "released"]
+"""Whether the caller owns a sandbox, another call of this attempt does, or its holder is about to stop it."""
 ENDED = "ended"
 
 
@@ -127,8 +127,8 @@ def claim_instance(plane: DataPlane, holder: Holder, predecessor: Holder) -> Own
     request = Request(INSTANCE_KIND, INSTANCE_FAMILY, holder, seed=predecessor, single=True)
     claimed = claim(plane, request, INSTANCE_BACKOFF)
     if claimed.outcome in ("same", "taken"):
-        return "mine"
-    return "nobody's" if claimed.holder == ENDED else "another's"
+        return "owned"
+    return "released" if claimed.holder == ENDED else "sibling"
 
 
 def release_instance(plane: DataPlane, holder: Holder) -> None:

@@ -287,9 +287,9 @@ def take_over(control: ControlPlane, connection: Connection, launch: Launch, can
         claimed = claim_instance(plane, launch.step.holder, predecessor)
     except UnreachableError as error:
         raise InstanceGoneError(f"Instance {candidate.id} does not respond: {error}") from error
-    if claimed == "nobody's":
+    if claimed == "released":
         raise _stopped(control, candidate)
-    if claimed == "another's":
+    if claimed == "sibling":
         return None
     # An earlier attempt may still run in this process and wait for commands in the sandbox.
     open_new_plane(connection, candidate.id)

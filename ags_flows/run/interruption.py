@@ -44,8 +44,8 @@ LOOK_EVERY = 5.0
 TICK = 0.5
 """Seconds between two looks at the main thread.
 
-An exception that is still handled at the second one ends the process: a program that goes on after a Ctrl-C has handled
-it by then.
+An exception that is still handled at the second one is taken for the end of the process: most programs that go on after
+a Ctrl-C have handled it by then.
 """
 
 

@@ -115,9 +115,10 @@ def test_ctrl_c_while_items_are_executed_ends_their_sandboxes(ags_config, tmp_pa
 def test_a_function_that_goes_on_after_ctrl_c_records_nothing(ags_config, tmp_path, dies, live, monkeypatch):
     monkeypatch.setattr(runners, "LONGEST_STOP", 0.1)
     computed, options = [], {"tool": "base", "sandboxes": 1, "results": tmp_path, "config": ags_config}
+    batch_has_ended = threading.Event()
 
     def work(sandbox, item):
-        time.sleep(1.5)
+        assert batch_has_ended.wait(60)
         computed.append(item)
 
     dies(lambda runner: begun(tmp_path) == ["a"], KeyboardInterrupt())
@@ -125,6 +126,7 @@ def test_a_function_that_goes_on_after_ctrl_c_records_nothing(ags_config, tmp_pa
         run_items(list("ab"), work, **options)
     assert (computed, live()) == ([], [])
     recorded = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    batch_has_ended.set()
     deadline = time.monotonic() + 20
     while any(thread.name.startswith("ags-batch") for thread in threading.enumerate()):
         assert time.monotonic() < deadline

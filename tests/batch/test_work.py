@@ -33,7 +33,7 @@ def test_an_item_that_is_tried_again_has_its_file_again(ags_config, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("item", "told"),
+    ("item", "message"),
     [
         ({f"f{number}": "x" * 3_900 for number in range(800)}, "in its key and its simple fields"),
         ({"id": "k" * 40_000}, "in its key and its simple fields"),
@@ -42,10 +42,10 @@ def test_an_item_that_is_tried_again_has_its_file_again(ags_config, tmp_path):
     ],
 )
 def test_an_item_that_no_command_can_get_is_named_before_anything_starts(
-    ags_emulator, ags_config, tmp_path, item, told
+    ags_emulator, ags_config, tmp_path, item, message
 ):
     before = ags_emulator.overview()["requests"]
-    with pytest.raises(ConfigurationError, match=f"^items: item 1, key .*{told}"):
+    with pytest.raises(ConfigurationError, match=f"^items: item 1, key .*{message}"):
         run_items(["good", item], command="true", tool="base", results=tmp_path, config=ags_config)
     assert ags_emulator.overview()["requests"] == before
 

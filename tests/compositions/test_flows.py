@@ -196,7 +196,7 @@ def test_a_suspension_that_is_requested_at_the_end_of_the_block(ags_config, stat
     instance = tasks.resume_instance.fn(used[0], config=ags_config)
     mine = holder_of(instance.metadata)
     resumed = Holder((*(replace(frame, attempt=frame.attempt + 1) for frame in mine.enclosing), Frame("call", "c")))
-    assert claim_instance(open_plane(ags_config.connection(), instance.id).plane, resumed, mine) == "mine"
+    assert claim_instance(open_plane(ags_config.connection(), instance.id).plane, resumed, mine) == "owned"
 
 
 def test_parallel_sessions_in_threads_tasks_and_subflows_never_share(ags_config, live):

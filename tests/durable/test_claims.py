@@ -107,7 +107,7 @@ def test_parallel_claimants_never_get_the_same_place(bash):
     assert {one.outcome for one in claimed} == {"new"}
 
 
-def test_a_claim_that_was_given_up_is_nobodys_and_one_that_was_taken_over_stays(bash):
+def test_a_claim_that_was_given_up_is_free_and_one_that_was_taken_over_stays(bash):
     mine, successor = holder(1), holder(2)
     places = [Request("cell", family * 32, mine) for family in "fe"]
     given_up, taken = [claim(bash, one) for one in places]
@@ -159,10 +159,10 @@ def test_a_sandbox_has_one_owner(bash):
     earlier, rivals = holder(1), [holder(2) for _ in range(5)]
     with ThreadPoolExecutor(5) as pool:
         won = list(pool.map(lambda mine: claim_instance(bash, mine, earlier), rivals))
-    assert sorted(won) == ["another's"] * 4 + ["mine"]
-    winner = rivals[won.index("mine")]
-    assert claim_instance(bash, winner, earlier) == "mine"
-    assert claim_instance(bash, holder(3), earlier) == "mine"
+    assert sorted(won) == ["owned"] + ["sibling"] * 4
+    winner = rivals[won.index("owned")]
+    assert claim_instance(bash, winner, earlier) == "owned"
+    assert claim_instance(bash, holder(3), earlier) == "owned"
     with pytest.raises(SupersededError, match=r"later attempt \(flow run a\)"):
         claim_instance(bash, holder(2), earlier)
 
@@ -171,12 +171,12 @@ def test_a_released_sandbox_is_not_taken_over(bash):
     mine = holder(1)
     release_instance(bash, mine)
     release_instance(bash, mine)
-    assert claim_instance(bash, holder(2), mine) == "nobody's"
+    assert claim_instance(bash, holder(2), mine) == "released"
 
 
 def test_a_superseded_attempt_cannot_release_the_sandbox(bash):
     mine, successor = holder(1), holder(2)
-    assert claim_instance(bash, successor, mine) == "mine"
+    assert claim_instance(bash, successor, mine) == "owned"
     with pytest.raises(SupersededError):
         release_instance(bash, mine)
     release_instance(bash, successor)
@@ -197,7 +197,7 @@ def test_either_the_release_or_the_take_over_succeeds(bash):
         with ThreadPoolExecutor(2) as pool:
             ended = pool.submit(end)
             taken = pool.submit(claim_instance, place, holder(2), mine)
-            assert taken.result() == ("nobody's" if ended.result() else "mine")
+            assert taken.result() == ("released" if ended.result() else "owned")
 
 
 def test_a_repeated_call_after_a_lost_response_considers_all_places(bash):

@@ -194,7 +194,7 @@ def test_an_attempt_that_was_superseded_hands_over_nothing(queue, plane, family)
     first = Holder((Frame("flow", family, 1), Frame("call", "c")))
     later = Holder((Frame("flow", family, 2), Frame("call", "d")))
     plane.script("rm -rf /tmp/.ags_flows-instance-*")
-    assert claim_instance(plane, later, first) == "mine"
+    assert claim_instance(plane, later, first) == "owned"
     with pytest.raises(SupersededError):
         outcomes(queue("echo late >> late"), items("a"))
     assert not plane.exists("late")

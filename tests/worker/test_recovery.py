@@ -1,6 +1,7 @@
 """A worker that died: another one goes on with its flow runs, and reports what was lost."""
 
 import asyncio
+from datetime import timedelta
 
 import pytest
 from prefect.blocks.system import Secret
@@ -130,8 +131,14 @@ def test_an_error_of_the_recovery_that_is_not_expected_ends_in_a_reported_state(
     assert "RuntimeError: not expected" in found.state.message
 
 
-def test_a_pending_run_whose_template_is_wrong_is_reported(pool, monkeypatch):
-    monkeypatch.setattr("ags_flows.worker.worker.PENDING_FOR", __import__("datetime").timedelta(0))
+@pytest.fixture
+def taken_for_lost(monkeypatch):
+    """Take pending runs for those of a dead worker immediately."""
+    monkeypatch.setattr("ags_flows.worker.worker.PENDING_FOR", timedelta(0))
+
+
+@pytest.mark.usefixtures("taken_for_lost")
+def test_a_pending_run_whose_template_is_wrong_is_reported(pool):
     run = pool.submit("sleep 100", lease="soon")
     pool.set_state(run, Pending())
 
@@ -159,8 +166,8 @@ def test_a_running_flow_whose_sandbox_ended_without_a_worker_is_reported(pool, e
     assert pool.perform(second, name="another").state.type == StateType.CRASHED
 
 
-def test_a_pending_run_whose_worker_died_before_its_sandbox_is_submitted(pool, monkeypatch):
-    monkeypatch.setattr("ags_flows.worker.worker.PENDING_FOR", __import__("datetime").timedelta(0))
+@pytest.mark.usefixtures("taken_for_lost")
+def test_a_pending_run_whose_worker_died_before_its_sandbox_is_submitted(pool):
     run = pool.submit(state("RUNNING"), state("COMPLETED"))
     pool.set_state(run, Pending())
 
