@@ -276,9 +276,13 @@ class DurableCommand:
                 interval = min(LAST_INTERVAL, interval * GROWTH)
                 if time.monotonic() - last_output > LOOK_AFTER:
                     last_output = time.monotonic()
-                    if self._ask(look_script(self.journal, self._holder), {}) == "lost":
-                        raise self._unknown("its supervisor vanished without leaving an exit code")
+                    self._check_not_lost()
         self._output.close()
+
+    def _check_not_lost(self) -> None:
+        """Raise an error if the command has neither an end nor a supervisor, or no journal any more."""
+        if self._ask(look_script(self.journal, self._holder), {}) == "lost":
+            raise self._unknown("its supervisor or its journal vanished without leaving an exit code")
 
     def _result(self) -> ExecResult:
         """Return the outcome, or raise the error for the reason why it was killed."""
@@ -325,8 +329,10 @@ class DurableCommand:
 
         try:
             sizes = self._waiting.patiently(listing)
-        except NotFoundError as error:
-            raise self._unknown("its journal was removed") from error
+        except NotFoundError:
+            # A script in the sandbox knows better than one response of a gateway.
+            self._check_not_lost()
+            return False
         end = None
         if sizes.get("rc"):
             end = self._waiting.patiently(lambda: self._plane.read(f"{path}/rc", user=user, limit=LARGEST_END)).decode()

@@ -27,9 +27,9 @@ from ags_flows.flows.batch_progress import Observer, item_task
 from ags_flows.models import BatchOptions, BatchReport, Tool, ToolSpec
 from ags_flows.ownership import Holder, digest, fingerprint
 from ags_flows.run.holder import Execution, current_execution, owner
-from ags_flows.run.interruption import Ending, interruptible
+from ags_flows.run.interruption import interruptible
 from ags_flows.run.logs import run_logger
-from ags_flows.run.outcome import enclosing_run, ending_of
+from ags_flows.run.outcome import Ending, enclosing_run
 from ags_flows.run.secrets import load_secrets
 from ags_flows.run.task_options import as_step
 from ags_flows.session import make_tool
@@ -165,8 +165,7 @@ def do_batch(
             report = batch.report(ledger, pool)
         except BaseException as error:
             lost = claim.lost
-            # What an interruption asked for comes before the error that it caused.
-            ending = interruption.ending or ending_of(lost or error, run)
+            ending = interruption.ending_by(lost or error)
             if interruption.ending is None and isinstance(lost or error, ResultsError):
                 # A retry may find the results again, and what is done in the sandboxes.
                 ending = "crashed"

@@ -39,7 +39,7 @@ from ags_flows.ownership import Step, fingerprint
 from ags_flows.run.awaitable import stopped_with_call
 from ags_flows.run.holder import STEP, identify
 from ags_flows.run.interruption import interruptible
-from ags_flows.run.outcome import enclosing_run, ending_of
+from ags_flows.run.outcome import enclosing_run
 from ags_flows.run.secrets import load_secrets
 from ags_flows.run.task_options import is_retryable
 from ags_flows.tasks import ensure_tool
@@ -258,7 +258,7 @@ class _Place:
                     for warm in used:
                         pool.discard(warm)
                     raise
-                ending = interruption.ending or ending_of(error, run)
+                ending = interruption.ending_by(error)
                 if ending in ("failed", "superseded"):
                     self._after_failure(pool, used, step, error)
                 else:

@@ -38,9 +38,8 @@ from ags_flows.models.durations import format_duration
 from ags_flows.ownership import Step
 from ags_flows.run.events import tell_instance
 from ags_flows.run.holder import Execution
-from ags_flows.run.interruption import Ending
 from ags_flows.run.logs import run_logger
-from ags_flows.run.outcome import has_ended
+from ags_flows.run.outcome import Ending, has_ended
 from ags_flows.run.prefect_contexts import flow_contexts, is_left
 
 ASK_EVERY = 10.0

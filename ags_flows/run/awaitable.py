@@ -27,7 +27,8 @@ from ags_flows.run.interruption import (
     is_open,
     within_call,
 )
-from ags_flows.run.outcome import ending_of_coroutine, is_by_signal
+from ags_flows.run.outcome import ending_of
+from ags_flows.run.signals import is_by_sigterm
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -77,6 +78,15 @@ def awaitable(function: Callable[P, R]) -> Callable[P, Coroutine[Any, Any, R]]:
         return await Call(partial(function, *args, **kwargs)).outcome()
 
     return call
+
+
+def is_in_event_loop() -> bool:
+    """Return True if the caller is executed by an event loop of this thread."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 def stopped_with_call(*flags: Cancellation) -> Cancellation:
@@ -165,8 +175,8 @@ class Call(Generic[R]):
 
     def _interrupt(self, error: CancelledError, loop: asyncio.AbstractEventLoop) -> None:
         # The Prefect server may be asked for the ending, and may not respond.
-        ending = ending_of_coroutine(error)
-        if is_by_signal(error):
+        ending = ending_of(error, in_coroutine=True)
+        if is_by_sigterm(error):
             loop.call_soon_threadsafe(interrupt_other_threads, ending)
         if self._block is not None and self._block.ending is None:
             self._block.ending = ending

@@ -24,19 +24,12 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Literal, Protocol
 from uuid import UUID
 
-from ags_flows.cloud.forks import reset_in_children
+from ags_flows.cloud.forks import ModuleLock, reset_in_children
+from ags_flows.run.outcome import Ending, ending_by_signal, ending_of, is_cancelled, is_death
 from ags_flows.run.prefect_contexts import TimeLimit, time_limits_of_flows
-
-Ending = Literal["completed", "failed", "cancelled", "crashed", "suspended", "superseded"]
-"""How a block ends.
-
-`crashed` may be retried: its sandbox is left for the retry to take over, and for the lease to end. A `suspended` run
-waits for input, perhaps for days, and goes on in another process. A `superseded` attempt lets go of everything: a later
-attempt of the same run has taken it over.
-"""
+from ags_flows.run.signals import ends_process, signal_in_main_thread
 
 LOOK_EVERY = 5.0
 """Seconds between two looks at the states of the flow runs."""
@@ -49,6 +42,7 @@ a Ctrl-C have handled it by then.
 """
 
 
+_deciding = ModuleLock()
 _call: ContextVar[object | None] = ContextVar("ags_flows_awaited_call", default=None)
 
 
@@ -59,8 +53,7 @@ class Interruption:
     Attributes:
         limits: The time limits of the flows around the block.
         call: The call in which the block was opened, of `within_call`. None outside of one.
-        ending: How the block has to end, None while it was not interrupted. It takes precedence over the exception that
-            the block is left by: that one is a consequence.
+        ending: How the block has to end, None while it was not interrupted.
     """
 
     wake: Callable[[], None]
@@ -70,36 +63,46 @@ class Interruption:
     limits: tuple[TimeLimit, ...] = ()
     call: object | None = field(default_factory=_call.get)
 
+    def ending_by(self, error: BaseException, *, in_coroutine: bool = False) -> Ending:
+        """Return how the block ends that is left by this exception, see `ending_of`.
 
-class Look(Protocol):
-    """What a watcher of blocks looks at. An error means that it is unknown."""
-
-    def is_cancelled(self, flow_run_id: UUID) -> bool:
-        """Return True if a flow run is being cancelled."""
-        ...
-
-    def signal_in_main_thread(self) -> BaseException | None:
-        """Return the exception that the main thread handles, if a signal caused it."""
-        ...
-
-    def ending_of(self, signal: BaseException, flow_run_id: UUID | None) -> Ending:
-        """Return how the blocks of a flow run end because of that exception."""
-        ...
+        What an interruption asked for takes precedence: the exception is a consequence. Otherwise the exception may end
+        the process, or cancel the flow run: then the blocks of the other threads are interrupted.
+        """
+        if self.ending is not None:
+            return self.ending
+        ending = ending_of(error, self.flow_run_id, in_coroutine=in_coroutine)
+        if ends_process(error):
+            interrupt_other_threads(ending)
+        elif ending == "cancelled" and is_death(error) and not in_coroutine and self.flow_run_id is not None:
+            interrupt_other_threads(ending, self.flow_run_id)
+        return ending
 
 
 class Interruptions:
     """The blocks of this process that can be interrupted.
 
     Args:
-        look: What their watcher looks at.
         look_every: Seconds between two looks at the states of the flow runs.
         tick: Seconds between two looks at the main thread.
+        is_cancelled: Whether a flow run is being cancelled. An error means that it is unknown.
+        signal: The exception that the main thread handles, if a signal caused it.
+        ending_by_signal: How the blocks of a flow run end because of that exception.
     """
 
-    def __init__(self, look: Look, look_every: float = LOOK_EVERY, tick: float = TICK) -> None:
-        self._look = look
+    def __init__(
+        self,
+        look_every: float = LOOK_EVERY,
+        tick: float = TICK,
+        is_cancelled: Callable[[UUID], bool] = is_cancelled,
+        signal: Callable[[], BaseException | None] = signal_in_main_thread,
+        ending_by_signal: Callable[[BaseException, UUID | None], Ending] = ending_by_signal,
+    ) -> None:
         self._look_every = look_every
         self._tick = tick
+        self._is_cancelled = is_cancelled
+        self._signal = signal
+        self._ending_by_signal = ending_by_signal
         self._open: list[Interruption] = []
         self._changed = threading.Condition()
         self._watcher: threading.Thread | None = None
@@ -112,15 +115,13 @@ class Interruptions:
         with self._changed:
             self._open.append(block)
             if self._is_watched(block) and (self._watcher is None or not self._watcher.is_alive()):
-                # Prefect's settings, such as the URL of the server, may be those of the caller's context.
-                work = partial(contextvars.copy_context().run, self._watch)
-                self._watcher = threading.Thread(target=work, name="ags-interruptions", daemon=True)
-                self._watcher.start()
+                self._watcher = _in_background(self._watch)
+            ending_signal = self._ending_signal
         try:
-            if self._ending_signal is not None and self._is_watched(block):
+            if ending_signal is not None and self._is_watched(block):
                 # Such as the session of a task that is repeated, or that waited for its thread.
-                if self._look.signal_in_main_thread() is self._ending_signal:
-                    _interrupt([block], self._look.ending_of(self._ending_signal, flow_run_id))
+                if self._signal() is ending_signal:
+                    _interrupt([block], self._ending_by_signal(ending_signal, flow_run_id))
                 else:
                     self._ending_signal = None
             yield block
@@ -151,33 +152,42 @@ class Interruptions:
 
     def forget(self) -> None:
         """Forget all blocks: after a fork they belong to the parent process, and the watcher does not exist."""
-        self._open, self._changed, self._watcher = [], threading.Condition(), None
+        self._open, self._changed, self._watcher, self._ending_signal = [], threading.Condition(), None, None
 
     def _watch(self) -> None:
-        before: BaseException | None = None
-        next_look = time.monotonic() + self._look_every
+        before = self._ending_signal
+        asking, next_look = None, time.monotonic() + self._look_every
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: not self._watched(), timeout=min(self._tick, self._look_every))
-                blocks = self._watched()
-                if not blocks:
+                if not self._watched():
                     self._watcher = None
                     return
-            signal = self._look.signal_in_main_thread()
-            if signal is not None and signal is before:
-                self._ending_signal = signal
+            signal = self._signal()
+            with self._changed:
+                blocks = self._watched()
+                is_new = signal is before and signal is not self._ending_signal
+                # Blocks that are opened later look for it when they are entered.
+                self._ending_signal = signal if signal is before else None
+            if signal is not None and is_new:
                 for run in {block.flow_run_id for block in blocks}:
-                    ending = self._look.ending_of(signal, run)
-                    _interrupt([block for block in blocks if block.flow_run_id == run], ending)
+                    _in_background(partial(self._interrupt_by, signal, run, blocks))
             before = signal
             for block in blocks:
                 block.limits = tuple(limit for limit in block.limits if not limit.is_void())
             _interrupt([block for block in blocks if any(limit.is_over() for limit in block.limits)], "failed")
-            if time.monotonic() >= next_look:
-                runs = {block.flow_run_id for block in blocks if block.flow_run_id is not None}
-                cancelled = {run for run in runs if self._is_known_as_cancelled(run)}
-                _interrupt([block for block in blocks if block.flow_run_id in cancelled], "cancelled")
+            if time.monotonic() >= next_look and (asking is None or not asking.is_alive()):
+                asking = _in_background(partial(self._interrupt_cancelled, blocks))
                 next_look = time.monotonic() + self._look_every
+
+    def _interrupt_by(self, signal: BaseException, run: UUID | None, blocks: list[Interruption]) -> None:
+        ending = self._ending_by_signal(signal, run)
+        _interrupt([block for block in blocks if block.flow_run_id == run], ending)
+
+    def _interrupt_cancelled(self, blocks: list[Interruption]) -> None:
+        for run in {block.flow_run_id for block in blocks if block.flow_run_id is not None}:
+            if self._is_known_as_cancelled(run):
+                _interrupt([block for block in blocks if block.flow_run_id == run], "cancelled")
 
     def _watched(self) -> list[Interruption]:
         return [block for block in self._open if self._is_watched(block) and block.ending is None]
@@ -189,41 +199,33 @@ class Interruptions:
 
     def _is_known_as_cancelled(self, run: UUID) -> bool:
         try:
-            return self._look.is_cancelled(run)
+            return self._is_cancelled(run)
         except Exception:  # noqa: BLE001 - whatever keeps the server from responding: the next look asks again
             return False
 
 
+def _in_background(work: Callable[[], None]) -> threading.Thread:
+    """Execute something in a thread: the Prefect server is asked there, which may take seconds to respond."""
+    # Prefect's settings, such as the URL of the server, may be those of the caller's context.
+    work = partial(contextvars.copy_context().run, work)
+    thread = threading.Thread(target=work, name="ags-interruptions", daemon=True)
+    thread.start()
+    return thread
+
+
 def _interrupt(blocks: list[Interruption], ending: Ending) -> None:
     for block in blocks:
-        if block.ending is None:
-            block.ending = ending
+        with _deciding:
+            first = block.ending is None
+            block.ending = block.ending or ending
+        if first:
             try:
                 block.wake()
             except Exception:  # noqa: BLE001 - one block must not keep the others from being interrupted
                 logging.getLogger("ags_flows").exception("A block of another thread could not be interrupted.")
 
 
-class _Look:
-    """Looks at the Prefect server, and at the main thread of this process."""
-
-    def is_cancelled(self, flow_run_id: UUID) -> bool:
-        from ags_flows.run.outcome import is_cancelled
-
-        return is_cancelled(flow_run_id)
-
-    def signal_in_main_thread(self) -> BaseException | None:
-        from ags_flows.run.outcome import signal_in_main_thread
-
-        return signal_in_main_thread()
-
-    def ending_of(self, signal: BaseException, flow_run_id: UUID | None) -> Ending:
-        from ags_flows.run.outcome import ending_by_signal
-
-        return ending_by_signal(signal, flow_run_id)
-
-
-_interruptions = Interruptions(_Look())
+_interruptions = Interruptions()
 
 
 @contextmanager
@@ -246,7 +248,7 @@ def interruptible(wake: Callable[[], None], flow_run_id: UUID | None) -> Iterato
             try:
                 yield session
             except BaseException as error:
-                ending = interruption.ending or ending_of(error, run)
+                ending = interruption.ending_by(error)
         ```
     """
     with _interruptions.interruptible(wake, flow_run_id) as block:

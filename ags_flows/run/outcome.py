@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import signal
 import sys
-import threading
 import time
-from asyncio import CancelledError, get_running_loop
-from types import FrameType
-from typing import Any
+from asyncio import CancelledError
+from typing import Literal
 from uuid import UUID
 
 from prefect.client.orchestration import get_client
@@ -18,20 +15,16 @@ from prefect.exceptions import Abort, Pause, TerminationSignal
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from ags_flows.errors import SupersededError
-from ags_flows.run.interruption import Ending, interrupt_other_threads
 from ags_flows.run.prefect_contexts import time_limits_of_flows
+from ags_flows.run.signals import is_by_ctrl_c, is_by_sigterm
 
-__all__ = [
-    "Ending",
-    "enclosing_run",
-    "ending_by_signal",
-    "ending_of",
-    "ending_of_coroutine",
-    "has_ended",
-    "is_cancelled",
-    "is_in_event_loop",
-    "signal_in_main_thread",
-]
+Ending = Literal["completed", "failed", "cancelled", "crashed", "suspended", "superseded"]
+"""How a block ends.
+
+`crashed` may be retried: its sandbox is left for the retry to take over, and for the lease to end. A `suspended` run
+waits for input, perhaps for days, and goes on in another process. A `superseded` attempt lets go of everything: a later
+attempt of the same run has taken it over.
+"""
 
 REQUEST_TIMEOUT = 5.0
 """Seconds for one request to the Prefect server: a runner kills the process 30 seconds after the SIGTERM."""
@@ -49,8 +42,6 @@ _CANCELLED = (StateType.CANCELLING, StateType.CANCELLED)
 _ADJUSTED = 0.001
 """Part of a duration by which the clock of a host may be adjusted while a run executes."""
 
-_COUNTED = KeyboardInterrupt("asyncio has counted a Ctrl-C")
-
 
 def enclosing_run() -> UUID | None:
     """Return the id of the innermost flow run around the caller, None outside of flow runs.
@@ -65,7 +56,7 @@ def enclosing_run() -> UUID | None:
     return task_context.task_run.flow_run_id if task_context is not None else None
 
 
-def ending_of(error: BaseException | None, flow_run_id: UUID | None = None) -> Ending:
+def ending_of(error: BaseException | None, flow_run_id: UUID | None = None, *, in_coroutine: bool = False) -> Ending:
     """Return how a block ends that is left by this exception.
 
     | exception | ending |
@@ -75,7 +66,8 @@ def ending_of(error: BaseException | None, flow_run_id: UUID | None = None) -> E
     | Prefect's `Pause` | `suspended` |
     | `KeyboardInterrupt`, and Ctrl-C while asyncio runs | `cancelled` |
     | `CancelledError` after the time limit of the enclosing task or flow | `failed` |
-    | `TerminationSignal`, `CancelledError`, Prefect's `Abort` | `cancelled` or `crashed`, see below |
+    | `CancelledError` in a coroutine, without a signal | `cancelled`, see below |
+    | `TerminationSignal`, other `CancelledError`, Prefect's `Abort` | `cancelled` or `crashed`, see below |
     | `GeneratorExit` | by the state of the flow run, see below |
     | any other | `failed` |
 
@@ -84,16 +76,18 @@ def ending_of(error: BaseException | None, flow_run_id: UUID | None = None) -> E
     nested in, is being cancelled, otherwise `crashed`. If the server does not respond, it is `crashed`. Outside of
     flow runs, also in a task without a flow, no later attempt can take anything over: it is `cancelled`.
 
+    A signal raises an exception in the event loop, and the loop cancels all coroutines while it handles that exception.
+    A coroutine that was cancelled without one was cancelled by the program, for example by `asyncio.timeout` or by a
+    `TaskGroup`, and no later attempt goes on with it: `cancelled`.
+
     A `GeneratorExit` proves nothing about the run: the last reference to a block that was never left is gone. If the
     run has crashed, or the interpreter is shutting down, it is `crashed`; if the run is suspended, it is `suspended`;
     otherwise the caller dropped the block, and it is `cancelled`.
 
-    If the exception ends the whole process, the blocks that other threads entered with
-    `ags_flows.run.interruption.interruptible` are interrupted.
-
     Args:
         error: What the block is left by, None if it is left normally.
         flow_run_id: The flow run around the block, as `enclosing_run` returned it. Default: the present one.
+        in_coroutine: Whether the block belongs to a coroutine.
     """
     if error is None:
         return "completed"
@@ -101,83 +95,19 @@ def ending_of(error: BaseException | None, flow_run_id: UUID | None = None) -> E
         return "superseded"
     if isinstance(error, Pause):
         return "suspended"
-    run = flow_run_id or enclosing_run()
-    ending = _ending_by_death(error, run)
-    if isinstance(error, (TerminationSignal, KeyboardInterrupt)) or _is_interrupted_by_hand(error):
-        # The process is ending.
-        interrupt_other_threads(ending or "cancelled")
-    elif ending == "cancelled" and isinstance(error, _DEATHS) and run is not None:
-        interrupt_other_threads(ending, run)
-    return ending or "failed"
-
-
-def ending_of_coroutine(error: BaseException | None, flow_run_id: UUID | None = None) -> Ending:
-    """Return how a block of a coroutine ends that is left by this exception.
-
-    It is the ending of `ending_of`, except for a `CancelledError` that no signal caused. Then the program cancelled the
-    coroutine, for example by `asyncio.timeout` or by a `TaskGroup`, and no later attempt goes on with it: `cancelled`.
-    A signal raises an exception in the event loop, and the loop cancels all coroutines while it handles that exception.
-
-    Args:
-        error: What the block is left by, None if it is left normally.
-        flow_run_id: The flow run around the block, as `enclosing_run` returned it. Default: the present one.
-    """
-    if isinstance(error, CancelledError) and not is_by_signal(error) and not _is_timed_out():
+    if in_coroutine and isinstance(error, CancelledError) and not is_by_sigterm(error) and not _is_timed_out():
         return "cancelled"
-    return ending_of(error, flow_run_id)
+    return _ending_by_death(error, flow_run_id or enclosing_run()) or "failed"
 
 
-def is_in_event_loop() -> bool:
-    """Return True if the caller is executed by an event loop of this thread."""
-    try:
-        get_running_loop()
-    except RuntimeError:
-        return False
-    return True
-
-
-def is_by_signal(error: BaseException | None) -> bool:
-    """Return True if a coroutine was cancelled because a SIGTERM ended the event loop."""
-    return _is_caused_by(error, TerminationSignal)
-
-
-def _is_caused_by(error: BaseException | None, cause: type[BaseException]) -> bool:
-    while error is not None:
-        if isinstance(error, cause):
-            return True
-        error = error.__context__
-    return False
-
-
-def signal_in_main_thread() -> BaseException | None:
-    """Return the exception that the main thread handles at present, or that has ended it, if a signal caused it.
-
-    It handles an exception while it leaves a `with` block, such as that of a task runner, which waits for its threads.
-    A main thread that an exception has ended waits for the other threads of the process.
-    """
-    main = threading.main_thread().ident or 0
-    handled: Any = sys._current_exceptions().get(main)
-    # Before Python 3.12 these are the three values of `sys.exc_info`.
-    error: BaseException | None = handled[1] if isinstance(handled, tuple) else handled
-    if error is None and _waits_for_threads(sys._current_frames().get(main)):
-        error = getattr(sys, "last_value", None)
-    if error is None:
-        # asyncio only counts a Ctrl-C while a coroutine blocks its event loop.
-        return _COUNTED if _is_ctrl_c_counted() else None
-    by_signal = is_by_signal(error) or _is_caused_by(error, KeyboardInterrupt) or _is_interrupted_by_hand(error)
-    return error if by_signal else None
-
-
-def _waits_for_threads(frame: FrameType | None) -> bool:
-    """Return True if the main thread, whose innermost frame is given, has left the program."""
-    while frame is not None and frame.f_back is not None:
-        frame = frame.f_back
-    return frame is not None and (frame.f_code.co_filename, frame.f_code.co_name) == (threading.__file__, "_shutdown")
+def is_death(error: BaseException | None) -> bool:
+    """Return True if an exception is one that a cancellation and a crash have in common."""
+    return isinstance(error, _DEATHS)
 
 
 def ending_by_signal(signal: BaseException, flow_run_id: UUID | None) -> Ending:
     """Return how the blocks of a flow run end because of an exception of `signal_in_main_thread`."""
-    return _cancelled_or_crashed(flow_run_id) if is_by_signal(signal) else "cancelled"
+    return _cancelled_or_crashed(flow_run_id) if is_by_sigterm(signal) else "cancelled"
 
 
 def is_cancelled(flow_run_id: UUID) -> bool:
@@ -200,7 +130,7 @@ def has_ended(flow_run_id: UUID) -> bool:
 
 def _ending_by_death(error: BaseException, run: UUID | None) -> Ending | None:
     """Return how the process or the run ends, None if the exception is a failure of the block."""
-    if isinstance(error, KeyboardInterrupt) or _is_interrupted_by_hand(error):
+    if is_by_ctrl_c(error):
         return "cancelled"
     if isinstance(error, CancelledError) and _is_timed_out():
         return None
@@ -270,18 +200,3 @@ def _is_timed_out() -> bool:
     if context is None or limit is None:
         return False
     return time.time() - context.start_time.timestamp() >= limit * (1 - _ADJUSTED)
-
-
-def _is_interrupted_by_hand(error: BaseException) -> bool:
-    """Return True if asyncio cancels its main task because of Ctrl-C, as it does since Python 3.11.
-
-    The standard library has no public way to ask for it. Without the attribute, an interrupted async flow is treated
-    as crashed: its sandboxes are left to their leases.
-    """
-    return isinstance(error, CancelledError) and _is_ctrl_c_counted()
-
-
-def _is_ctrl_c_counted() -> bool:
-    handler = signal.getsignal(signal.SIGINT)
-    runner = getattr(getattr(handler, "func", None), "__self__", None)
-    return bool(getattr(runner, "_interrupt_count", 0))

@@ -16,10 +16,10 @@ from ags_flows.errors import ConfigurationError, InstanceGoneError
 from ags_flows.models import CustomConfiguration, Step, Tool, ToolSpec
 from ags_flows.models.checks import check_flag, choice, one_of
 from ags_flows.models.durations import check_duration, parse_duration
-from ags_flows.run.awaitable import Call
+from ags_flows.run.awaitable import Call, is_in_event_loop
 from ags_flows.run.checked import checked
 from ags_flows.run.interruption import interruptible
-from ags_flows.run.outcome import Ending, enclosing_run, ending_of, ending_of_coroutine, is_in_event_loop
+from ags_flows.run.outcome import Ending, enclosing_run, ending_of
 from ags_flows.session.asynchronous import AsyncSandboxSession
 from ags_flows.session.opening import OnFailure, Opening
 from ags_flows.session.session import SandboxSession
@@ -111,8 +111,11 @@ def sandbox_session(
             if isinstance(error, InstanceGoneError) and (successor := opening.successor()):
                 raised, ending = successor, "superseded"
                 raise successor from error
-            # What an interruption asked for comes before the error that it caused.
-            ending = (interruption and interruption.ending) or leaving.ending or ending_of(error, run)
+            in_coroutine = leaving.in_coroutine
+            if interruption is not None:
+                ending = interruption.ending_by(error, in_coroutine=in_coroutine)
+            else:
+                ending = ending_of(error, run, in_coroutine=in_coroutine)
             raise
         finally:
             # Without a retry to wait for, a crash is as good as a cancellation.
@@ -123,9 +126,9 @@ def sandbox_session(
 
 @dataclass(eq=False)
 class _Leaving:
-    """How the block is left, where its exception alone does not show it."""
+    """What the exception that the block is left by does not show."""
 
-    ending: Ending | None = None
+    in_coroutine: bool = False
 
 
 class SandboxContext(AbstractContextManager[SandboxSession], AbstractAsyncContextManager[AsyncSandboxSession]):
@@ -146,8 +149,7 @@ class SandboxContext(AbstractContextManager[SandboxSession], AbstractAsyncContex
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool | None:
         """End the sandbox."""
-        if isinstance(error, CancelledError) and is_in_event_loop():
-            self._leaving.ending = ending_of_coroutine(error)
+        self._leaving.in_coroutine = is_in_event_loop()
         return self._hold.__exit__(kind, error, traceback)
 
     async def __aenter__(self) -> AsyncSandboxSession:
@@ -180,8 +182,7 @@ class SandboxContext(AbstractContextManager[SandboxSession], AbstractAsyncContex
         return session
 
     def _leave(self, error: BaseException | None) -> bool | None:
-        if isinstance(error, CancelledError):
-            self._leaving.ending = ending_of_coroutine(error)
+        self._leaving.in_coroutine = True
         if error is None:
             return self._hold.__exit__(None, None, None)
         return self._hold.__exit__(type(error), error, error.__traceback__)

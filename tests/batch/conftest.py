@@ -1,7 +1,6 @@
 """Attempts at batches: each one is simulated in this process."""
 
 import importlib
-import sys
 import uuid
 
 import pytest
@@ -9,6 +8,7 @@ from prefect.exceptions import TerminationSignal
 
 from ags_flows.ownership import LIVE, Frame, Owner
 from ags_flows.run.holder import Execution, acting_as
+from ags_flows.run.outcome import ending_of
 
 MODULE = importlib.import_module("ags_flows.flows.run_items")
 
@@ -35,9 +35,9 @@ def dies(monkeypatch):
         monkeypatch.setattr(MODULE.Observer, "watch", killed)
         # Outside of a flow run a SIGTERM counts as a cancellation, since nothing retries it.
         deaths = (TerminationSignal,)
-        real = sys.modules["ags_flows.run.outcome"].ending_of
         monkeypatch.setattr(
-            MODULE, "ending_of", lambda found, *more: ending if isinstance(found, deaths) else real(found, *more)
+            "ags_flows.run.interruption.ending_of",
+            lambda found, *more, **options: ending if isinstance(found, deaths) else ending_of(found, *more, **options),
         )
 
     return arrange

@@ -335,7 +335,7 @@ def test_the_retry_of_one_batch_leaves_the_sandboxes_of_another_batch_alone(
 
     reports = []
     monkeypatch.setattr(module.Observer, "watch", killed)
-    monkeypatch.setattr(module, "ending_of", lambda error, *more: "crashed")
+    monkeypatch.setattr("ags_flows.run.interruption.ending_of", lambda *args, **options: "crashed")
     with attempt(1), pytest.raises(TerminationSignal):
         batches()
     [left] = live()

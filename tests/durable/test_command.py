@@ -17,6 +17,7 @@ from ags_flows.errors import (
     CommandTimeoutError,
     ConfigurationError,
     InstanceGoneError,
+    NotFoundError,
     OutcomeUnknownError,
     OutputTooLargeError,
     UnreachableError,
@@ -200,6 +201,25 @@ def test_a_start_whose_response_is_lost_is_not_executed_twice(sandbox, ags_emula
     result = run_durable(plane, f"echo once >> /tmp/{key}; sleep 1; echo done", key=key)
     assert result.stdout == "done\n"
     assert plane.read(f"/tmp/{key}") == b"once\n"
+
+
+def test_one_response_that_does_not_find_the_journal_ends_no_command(plane, key, monkeypatch):
+    lists, listed = plane.list, []
+
+    def list_late(path, **options):
+        listed.append(path)
+        if len(listed) == 2:
+            raise NotFoundError(f"no such directory: {path}")
+        return lists(path, **options)
+
+    monkeypatch.setattr(plane, "list", list_late)
+    assert run_durable(plane, "sleep 1; echo done", key=key).stdout == "done\n"
+    assert len(listed) > 2
+
+
+def test_a_command_whose_journal_is_removed_has_an_unknown_outcome(plane, key):
+    with pytest.raises(OutcomeUnknownError, match="its journal vanished"):
+        run_durable(plane, f'rm -rf "$HOME/.ags_flows/{plane.instance_id}/journal"; sleep 60', key=key)
 
 
 def test_a_token_that_expires_while_a_command_runs_is_refreshed(sandbox, ags_emulator_process, plane, key):

@@ -56,12 +56,14 @@ def test_a_cleanup_that_fails_does_not_fail_the_run_and_is_logged(ags_emulator, 
 
 
 POOLED_SCRIPT = """
+import asyncio
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
+from threading import Thread
 from prefect import flow, task
-from ags_flows import sandbox_session
+from ags_flows import in_sandbox, sandbox_session
 from ags_flows.models import ToolSpec
 
 def measure(number):
@@ -117,17 +119,66 @@ def threads():
         for number in (1, 2):
             pool.submit(copy_context().run, measure, number)
 
-globals()[sys.argv[1]]()
+@flow
+async def blocked():
+    # The event loop is blocked: asyncio only counts the signal.
+    task(measure).map([1, 2]).result()
+
+@flow
+def outlived():
+    # These threads go on after the main thread has ended, and Prefect starts no task runs any more.
+    for number in (1, 2):
+        Thread(target=copy_context().run, args=(measure, number)).start()
+    time.sleep(600)
+
+async def measure_async(number):
+    async with sandbox_session(ToolSpec(name="interrupted", image="python:3.11")) as sandbox:
+        await sandbox.run("echo 1 > counted; sleep 600")
+
+@flow(timeout_seconds=10)
+async def gathered():
+    await asyncio.gather(*(measure_async(number) for number in (1, 2)))
+
+@in_sandbox(tool=ToolSpec(name="called", image="python:3.11"))
+def call(number: int) -> None:
+    import pathlib, time
+    pathlib.Path("~/counted").expanduser().write_text("1")
+    time.sleep(600)
+
+@flow
+def calls():
+    call.map([1, 2]).result()
+
+@flow(timeout_seconds=10)
+def limited_calls():
+    call.map([1, 2]).result()
+
+chosen = globals()[sys.argv[1]]
+asyncio.run(chosen()) if chosen.isasync else chosen()
 """
+
+LIMITED = ("limited", "outer", "gathered", "limited_calls")
+"""Flows that their time limit ends. A Ctrl-C ends the others."""
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(200)
 @pytest.mark.xdist_group("stage")
-@pytest.mark.parametrize("flow", ["counting", "mapped", "threads", "steps", "cells", "limited", "outer"])
-def test_ctrl_c_and_a_time_limit_stop_all_sandboxes_and_delete_the_tool(stage, flow):
+@pytest.mark.parametrize(
+    "flow",
+    [
+        *("counting", "mapped", "threads", "steps", "cells", "limited", "outer"),
+        *(
+            pytest.param(name, marks=pytest.mark.long)
+            for name in ("blocked", "outlived", "gathered", "calls", "limited_calls")
+        ),
+    ],
+)
+def test_ctrl_c_and_a_time_limit_stop_all_sandboxes_and_delete_the_tool(stage, flow, tmp_path):
+    script = tmp_path / "flows.py"
+    script.write_text(POOLED_SCRIPT)
     process = subprocess.Popen(
-        [sys.executable, "-c", POOLED_SCRIPT, flow],
+        [sys.executable, script, flow],
         env=stage.environment,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -135,12 +186,12 @@ def test_ctrl_c_and_a_time_limit_stop_all_sandboxes_and_delete_the_tool(stage, f
     )
 
     def working():
-        mine = [one for one in stage.live() if one.tool_name.startswith(("interrupted", "code-interpreter"))]
+        mine = [one for one in stage.live() if one.tool_name.startswith(("interrupted", "called", "code-interpreter"))]
         return len(mine) == (1 if flow in ("counting", "outer") else 2) and all(stage.counted(one) for one in mine)
 
     try:
         stage.wait_until(working, 60)
-        if flow not in ("limited", "outer"):
+        if flow not in LIMITED:
             process.send_signal(signal.SIGINT)
         stage.wait_until(lambda: not stage.live(), 20)
         process.wait(30)

@@ -13,7 +13,8 @@ from prefect.exceptions import TerminationSignal
 
 from ags_flows.run import interruption
 from ags_flows.run.interruption import Interruptions, interruptible
-from ags_flows.run.outcome import enclosing_run, signal_in_main_thread
+from ags_flows.run.outcome import enclosing_run
+from ags_flows.run.signals import signal_in_main_thread
 
 
 class Server:
@@ -47,6 +48,15 @@ class Server:
             assert self.looked.wait_for(lambda: self.looks >= count, 60)
 
 
+def interruptions_of(server, **intervals):
+    return Interruptions(
+        **intervals,
+        is_cancelled=server.is_cancelled,
+        signal=lambda: server.signal_in_main_thread(),
+        ending_by_signal=server.ending_of,
+    )
+
+
 def enter(interruptions, run):
     """Enter a block in another thread. Returns the thread, the flag that wakes it, and the list of its ending."""
     woken, entered, endings = threading.Event(), threading.Event(), []
@@ -71,7 +81,7 @@ def leave(thread, woken, endings):
 
 def test_a_block_of_a_cancelled_run_is_interrupted_and_no_other():
     server = Server()
-    interruptions = Interruptions(server, look_every=0.01)
+    interruptions = interruptions_of(server, look_every=0.01)
     mine, other, outside = uuid4(), uuid4(), None
     blocks = {run: enter(interruptions, run) for run in (mine, other, outside)}
     server.wait_for_looks(4)
@@ -87,7 +97,7 @@ def test_a_server_that_does_not_respond_is_asked_again():
     server.broken = 3
     run = uuid4()
     server.cancelled.add(run)
-    thread, _, endings = enter(Interruptions(server, look_every=0.01), run)
+    thread, _, endings = enter(interruptions_of(server, look_every=0.01), run)
     thread.join(60)
     assert endings == ["cancelled"]
     assert server.looks == 4
@@ -95,7 +105,7 @@ def test_a_server_that_does_not_respond_is_asked_again():
 
 def test_the_watcher_ends_with_the_last_block_and_starts_with_the_next():
     server = Server()
-    interruptions = Interruptions(server, look_every=0.01)
+    interruptions = interruptions_of(server, look_every=0.01)
     for _ in range(2):
         block = enter(interruptions, uuid4())
         server.wait_for_looks(server.looks + 1)
@@ -107,14 +117,14 @@ def test_the_watcher_ends_with_the_last_block_and_starts_with_the_next():
 
 def test_a_block_in_the_main_thread_is_not_watched():
     server = Server()
-    interruptions = Interruptions(server, look_every=0.01)
+    interruptions = interruptions_of(server, look_every=0.01)
     with interruptions.interruptible(lambda: None, uuid4()):
         assert interruptions._watcher is None
 
 
 def test_a_signal_that_the_main_thread_goes_on_handling_interrupts_the_blocks_of_the_others():
     server = Server()
-    interruptions = Interruptions(server, look_every=60, tick=0.01)
+    interruptions = interruptions_of(server, look_every=60, tick=0.01)
     server.signal = KeyboardInterrupt()
     of_run, alone = enter(interruptions, uuid4()), enter(interruptions, None)
     for thread, _, _ in (of_run, alone):
@@ -124,7 +134,7 @@ def test_a_signal_that_the_main_thread_goes_on_handling_interrupts_the_blocks_of
 
 def test_a_block_that_is_opened_while_the_process_ends_is_interrupted_immediately():
     server = Server()
-    interruptions = Interruptions(server, look_every=60, tick=0.01)
+    interruptions = interruptions_of(server, look_every=60, tick=0.01)
     server.signal = KeyboardInterrupt()
     first = enter(interruptions, None)
     first[0].join(60)
@@ -144,10 +154,38 @@ def test_signals_that_the_main_thread_has_handled_interrupt_nothing():
         return KeyboardInterrupt()
 
     server.signal_in_main_thread = another_one
-    block = enter(Interruptions(server, look_every=60, tick=0.01), None)
+    block = enter(interruptions_of(server, look_every=60, tick=0.01), None)
     for _ in range(5):
         assert looks.acquire(timeout=60)
     assert leave(*block) == [None]
+
+
+def test_a_server_that_responds_late_delays_no_interruption_by_a_signal():
+    server, responds = Server(), threading.Event()
+    server.is_cancelled = lambda run: responds.wait(60) and False
+    interruptions = interruptions_of(server, look_every=0.01)
+    run = uuid4()
+    thread, _, endings = enter(interruptions, run)
+    server.signal = KeyboardInterrupt()
+    thread.join(30)
+    assert endings == ["crashed"]
+    responds.set()
+
+
+def test_the_same_signal_is_found_again_after_the_program_went_on():
+    server = Server()
+    # asyncio's count of Ctrl-C is one object.
+    server.signal = counted = KeyboardInterrupt()
+    interruptions = interruptions_of(server, look_every=60, tick=0.01)
+    interrupted, other = enter(interruptions, None), enter(interruptions, None)
+    for block in (interrupted, other):
+        block[0].join(60)
+    server.signal = None
+    later = enter(interruptions, None)
+    assert not later[1].is_set()
+    server.signal = counted
+    later[0].join(60)
+    assert later[2] == ["cancelled"]
 
 
 def test_a_signal_is_found_while_the_main_thread_waits_for_others():
@@ -175,7 +213,7 @@ def test_a_signal_is_found_while_the_main_thread_waits_for_others():
 
 ENDED = """
 import sys, threading, time
-from ags_flows.run.outcome import signal_in_main_thread
+from ags_flows.run.signals import signal_in_main_thread
 
 def look():
     main = threading.main_thread()
@@ -202,7 +240,7 @@ def test_a_signal_is_found_that_has_ended_the_main_thread_while_others_go_on(end
 
 
 def test_a_block_that_cannot_be_woken_does_not_keep_the_others_from_it(caplog):
-    interruptions = Interruptions(Server(), look_every=60)
+    interruptions = interruptions_of(Server(), look_every=60)
 
     def fail():
         raise RuntimeError("cannot be woken")
@@ -227,7 +265,7 @@ def test_a_block_that_cannot_be_woken_does_not_keep_the_others_from_it(caplog):
 
 
 def test_only_the_main_thread_interrupts_the_others():
-    interruptions = Interruptions(Server(), look_every=60)
+    interruptions = interruptions_of(Server(), look_every=60)
     block = enter(interruptions, None)
     caller = threading.Thread(target=interruptions.interrupt_other_threads, args=("cancelled",))
     caller.start()
@@ -237,7 +275,7 @@ def test_only_the_main_thread_interrupts_the_others():
 
 
 def test_a_forked_process_has_no_blocks():
-    interruptions = Interruptions(Server(), look_every=0.01)
+    interruptions = interruptions_of(Server(), look_every=0.01)
     block = enter(interruptions, uuid4())
     interruptions.forget()
     interruptions.interrupt_other_threads("crashed")

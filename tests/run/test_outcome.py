@@ -287,10 +287,16 @@ def in_a_thread(run_id=None):
     return thread, woken, endings
 
 
+def leave_by(error, run_id=None):
+    """Leave a block in this thread by an exception; return how it ends."""
+    with interruptible(lambda: None, run_id) as block:
+        return block.ending_by(error)
+
+
 @pytest.mark.parametrize("error", [TERMINATED, KeyboardInterrupt()], ids=repr)
 def test_the_end_of_the_process_interrupts_blocks_in_other_threads(error):
     thread, _, endings = in_a_thread()
-    assert ending_of(error) == "cancelled"
+    assert leave_by(error) == "cancelled"
     thread.join(60)
     assert endings == ["cancelled"]
 
@@ -298,7 +304,7 @@ def test_the_end_of_the_process_interrupts_blocks_in_other_threads(error):
 def test_a_crash_of_the_process_makes_blocks_in_other_threads_leave_their_sandboxes():
     thread, _, endings = in_a_thread()
     with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
-        assert ending_of(TERMINATED, uuid4()) == "crashed"
+        assert leave_by(TERMINATED, uuid4()) == "crashed"
     thread.join(60)
     assert endings == ["crashed"]
 
@@ -306,7 +312,7 @@ def test_a_crash_of_the_process_makes_blocks_in_other_threads_leave_their_sandbo
 @pytest.mark.parametrize("error", [ValueError(), asyncio.CancelledError(), GeneratorExit(), Pause()], ids=repr)
 def test_the_end_of_one_block_does_not_interrupt_the_others(error):
     thread, woken, endings = in_a_thread()
-    ending_of(error)
+    leave_by(error)
     assert not woken.is_set()
     woken.set()
     thread.join(60)
@@ -318,7 +324,8 @@ def test_a_cancelled_flow_run_interrupts_its_blocks_in_other_threads_alone():
     @flow
     def nightly():
         mine, other = in_a_thread(enclosing_run()), in_a_thread(uuid4())
-        assert here(asyncio.CancelledError(), StateType.CANCELLING) == "cancelled"
+        set_state(enclosing_run(), StateType.CANCELLING)
+        assert leave_by(asyncio.CancelledError(), enclosing_run()) == "cancelled"
         mine[0].join(60)
         woken = other[1].is_set()
         other[1].set()
@@ -338,5 +345,5 @@ def test_asking_takes_no_longer_than_a_runner_waits():
         with pytest.MonkeyPatch.context() as patch, temporary_settings({PREFECT_API_URL: url}):
             patch.setattr(outcome, "REQUEST_TIMEOUT", 0.1)
             patch.setattr(outcome, "REQUEST_RETRIES", 0)
-            assert ending_of(TERMINATED, uuid4()) == "crashed"
+            assert leave_by(TERMINATED, uuid4()) == "crashed"
     assert time.monotonic() - started < 20

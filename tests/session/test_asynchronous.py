@@ -16,7 +16,7 @@ from ags_flows.errors import CommandFailedError, NotFoundError
 from ags_flows.flows import provision_and_run
 from ags_flows.models import ToolSpec
 from ags_flows.ownership import KEPT, LIVE
-from ags_flows.run.outcome import ending_of_coroutine
+from ags_flows.run.outcome import ending_of
 from ags_flows.session import AsyncSandboxSession, SandboxSession
 from ags_flows.tasks import exec_command
 
@@ -288,7 +288,7 @@ def test_a_time_limit_of_the_flow_is_a_failure_and_no_crash(ags_config):
 def test_an_error_that_no_signal_caused_is_not_a_crash():
     @flow
     async def nightly():
-        return ending_of_coroutine(asyncio.CancelledError())
+        return ending_of(asyncio.CancelledError(), in_coroutine=True)
 
     assert asyncio.run(nightly()) == "cancelled"
 
