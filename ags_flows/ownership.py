@@ -3,7 +3,8 @@
 This module has only values and pure functions. A **holder** is the path of executions from the outermost one down to
 a call. `relation` compares two holders and so decides what a caller may do with a resource of another holder. A
 **step** is what a call does and where it does it; its family is the same in every attempt and in every process. Steps
-of one family are numbered 0, 1, 2, ... by claiming a number in the sandbox or at AGS, never by counting in memory.
+of one family are numbered 0, 1, 2, ... by claiming a number in the sandbox or at AGS. Only equal starts of sandboxes in
+one execution are counted in memory, see `ags_flows.run.holder`: their order there is a part of what they do.
 """
 
 from __future__ import annotations
@@ -61,12 +62,9 @@ LEASE = "lease"
 KEPT = "kept"
 """Metadata of a failed run's sandbox that is kept for inspection: `keep` or `pause`."""
 
-GIVEN_UP = "given-up"
-"""Metadata of a sandbox whose session ended after a failure. No retry takes it over."""
-
 RESERVED = frozenset(
     {MANAGED_BY_KEY, FAMILY, HOLDER, FLOW_RUN, FLOW, SUBFLOW_RUN, FLOW_RUN_NAME, DEPLOYMENT, STEP_NAME, CREATED_AT}
-    | {OWNER_HOST, OWNER_PID, GENERATION, KEPT, GIVEN_UP}
+    | {OWNER_HOST, OWNER_PID, GENERATION, KEPT}
 )
 """Names of metadata that callers must not give: this package sets them, and decides by them."""
 
@@ -96,6 +94,10 @@ def digest(*parts: str) -> str:
 Kind = Literal["flow", "task", "item", "call"]
 _LETTERS: dict[Kind, str] = {"flow": "f", "task": "t", "item": "i", "call": "c"}
 _KINDS: dict[str, Kind] = {letter: kind for kind, letter in _LETTERS.items()}
+LONGEST_RUN = 10**13
+"""The attempt of a flow run is its count times this, plus the microseconds that it was executed before. Some hundred
+days: with it, bash can compare the attempts of 900,000 retries."""
+
 _NAMES: dict[Kind, str] = {"flow": "flow run", "task": "task run", "item": "item", "call": "call"}
 
 
@@ -113,6 +115,13 @@ class Frame:
     kind: Kind
     id: str
     attempt: int = 1
+
+    @property
+    def described(self) -> str:
+        """The execution as text, such as `attempt 2 of flow run ID`."""
+        identifier = f"{_NAMES[self.kind]} {_hyphenated(self.id)}"
+        count = 1 + (self.attempt - 1) // LONGEST_RUN if self.kind == "flow" else self.attempt
+        return identifier if count == 1 else f"attempt {count} of {identifier}"
 
 
 @dataclass(frozen=True)
@@ -144,9 +153,8 @@ class Holder:
 
     @property
     def described(self) -> str:
-        """The executions around the call as text, innermost first: `task run ID in flow run ID`."""
-        around = [f"{_NAMES[one.kind]} {_hyphenated(one.id)}" for one in self.enclosing]
-        return " in ".join(reversed(around)) or "another call"
+        """The executions around the call as text, innermost first: `task run ID in attempt 2 of flow run ID`."""
+        return " in ".join(one.described for one in reversed(self.enclosing)) or "another call"
 
     @property
     def call(self) -> str:
@@ -368,7 +376,7 @@ def flow_runs_of(metadata: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(one for one in named if one))
 
 
-def may_take_over(mine: Holder, status: str, metadata: Mapping[str, str], *, given_up: bool = False) -> bool:
+def may_take_over(mine: Holder, status: str, metadata: Mapping[str, str]) -> bool:
     """Return True if the caller may take over an instance of its step's family from an earlier attempt.
 
     True also for an instance that the caller already holds: the response to an earlier take-over request was lost.
@@ -377,10 +385,9 @@ def may_take_over(mine: Holder, status: str, metadata: Mapping[str, str], *, giv
         mine: The caller.
         status: Status of the instance.
         metadata: Metadata of the instance.
-        given_up: Whether instances count that a failed attempt was about to stop. The caller must stop them.
     """
     theirs = holder_of(metadata)
-    if status not in LIVE or theirs is None or metadata.get(KEPT) or (metadata.get(GIVEN_UP) and not given_up):
+    if status not in LIVE or theirs is None or metadata.get(KEPT):
         return False
     return relation(mine, theirs) in ("same", "superseded")
 
@@ -411,14 +418,16 @@ def lease_is_kept(metadata: Mapping[str, str], expires_at: datetime | None, now:
     return (expires_at - now).total_seconds() > max(0.0, int(text) * (1 - RENEW_AT) - LONGEST_RENEWAL)
 
 
-def run_tool_name(name: str, root: str) -> str:
-    """Return the name of a tool that is created for one run: at most 50 characters, different for each run.
+def run_tool_name(name: str, spec: str, root: str) -> str:
+    """Return the name of a tool that is created for one run: at most 50 characters, different for each run and spec.
 
-    The last digits of the run's id are used: the first ones of a UUID of version 7 are the time. A name that has to be
-    shortened ends with a digest of the whole one.
+    Args:
+        name: The name in the spec. One that has to be shortened ends with a digest of the whole one.
+        spec: Fingerprint of the spec. The name has four digits of it.
+        root: Id of the run. The name has the last eight digits: the first ones of a UUID of version 7 are the time.
     """
-    short = name if len(name) <= 41 else f"{name[:34]}-{digest(name)[:6]}"
-    return f"{short}-{root.replace('-', '')[-8:]}"
+    short = name if len(name) <= 36 else f"{name[:29]}-{digest(name)[:6]}"
+    return f"{short}-{spec[:4]}-{root.replace('-', '')[-8:]}"
 
 
 RunState = Literal["active", "terminal", "unknown", "foreign"]

@@ -22,7 +22,13 @@ from ags_flows.batch.runner import Plan, Runner, plainly
 from ags_flows.batch.storage import ResultsError, Storage, result_storage, storage_at
 from ags_flows.batch.work import Function, Work
 from ags_flows.blocks import AGSConfig
-from ags_flows.errors import AGSFlowsError, BatchFailedError, ConfigurationError, InstanceGoneError
+from ags_flows.errors import (
+    AGSFlowsError,
+    BatchFailedError,
+    ConfigurationError,
+    InstanceGoneError,
+    WaitCancelledError,
+)
 from ags_flows.flows.batch_progress import Observer, item_task
 from ags_flows.models import BatchOptions, BatchReport, Tool, ToolSpec
 from ags_flows.ownership import Holder, digest, fingerprint
@@ -153,6 +159,8 @@ def do_batch(
             run_logger().info("%d of %d items were done before", len(ledger.resumed), len(read.all))
         made = BatchTool(config, reference, options.delete_tool)
         try:
+            if interruption.ending is not None:
+                raise WaitCancelledError("The batch was not begun, because the flow run or the process ends.")
             name = made.make() if reference else ""
             plan = replace(plan, order=lambda item: order(item.value) if order else Order(name))
             runner = Runner(plan, pool, ledger, run_logger())

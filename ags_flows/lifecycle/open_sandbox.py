@@ -35,7 +35,6 @@ from ags_flows.models import Instance
 from ags_flows.ownership import (
     CREATED_AT,
     FAMILY,
-    GIVEN_UP,
     LIVE,
     RESUMABLE,
     Holder,
@@ -190,7 +189,7 @@ def left_by_earlier_attempts(control: ControlPlane, step: Step, tool: str | None
     known = control.list_instances(tool=tool, metadata={FAMILY: step.family})
     for instance in known:
         refuse_successors(step.holder, instance)
-    return in_order([one for one in known if may_take_over(step.holder, one.status, one.metadata, given_up=True)])
+    return in_order([one for one in known if may_take_over(step.holder, one.status, one.metadata)])
 
 
 def in_order(candidates: Iterable[Instance]) -> list[Instance]:
@@ -261,8 +260,6 @@ def take_over(control: ControlPlane, connection: Connection, launch: Launch, can
     predecessor = holder_of(candidate.metadata)
     if predecessor is None:
         return None
-    if candidate.metadata.get(GIVEN_UP):
-        raise _stopped(control, candidate)
     if candidate.status in RESUMABLE:
         candidate = resume(
             control,

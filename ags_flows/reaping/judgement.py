@@ -9,7 +9,6 @@ from datetime import datetime, timedelta
 from ags_flows.models import Instance, ReapRules, Rule, Snapshot, Tool
 from ags_flows.ownership import (
     CHANGE_FAILED,
-    GIVEN_UP,
     KEPT,
     LIVE,
     MANAGED_BY,
@@ -67,10 +66,8 @@ def judge_instance(instance: Instance, owned: Owned, rules: ReapRules, now: date
         return Verdict(None, "kept for inspection after a failure until its lease expires")
     if not _is_orphan(metadata, owned, instance.created_at, rules, now):
         return Verdict(None, _why_not_orphan(owned, instance.created_at, rules))
-    # The timeout of a paused instance does not run, so it does not show whether the owner is alive. An instance that
-    # was given up is not renewed any more.
-    renewed = instance.status not in RESUMABLE and not metadata.get(GIVEN_UP)
-    if renewed and lease_is_kept(metadata, instance.expires_at, now):
+    # The timeout of a paused instance does not run, so it does not show whether the owner is alive.
+    if instance.status not in RESUMABLE and lease_is_kept(metadata, instance.expires_at, now):
         return Verdict(None, "its lease may still be renewed")
     broken = instance.status in CHANGE_FAILED
     if not (rules.broken if broken else rules.orphans):

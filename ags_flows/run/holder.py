@@ -25,7 +25,18 @@ from prefect.context import FlowRunContext, TaskRunContext
 
 from ags_flows.cloud.forks import ModuleLock
 from ags_flows.models import ToolSpec
-from ags_flows.ownership import Frame, Holder, Owner, Place, Step, belonging_to, digest, fingerprint, run_tool_name
+from ags_flows.ownership import (
+    LONGEST_RUN,
+    Frame,
+    Holder,
+    Owner,
+    Place,
+    Step,
+    belonging_to,
+    digest,
+    fingerprint,
+    run_tool_name,
+)
 from ags_flows.run.fingerprints import of_parameters
 from ags_flows.run.prefect_contexts import attempt_of_task, carried, carry, flow_contexts, task_contexts
 
@@ -94,9 +105,6 @@ class _Acting:
     execution: Execution
     outer: frozenset[UUID]
 
-
-_LONGEST_RUN = 10**13
-"""Microseconds, some hundred days: with it, bash can compare the attempts of 900,000 retries."""
 
 _acting: ContextVar[_Acting | None] = ContextVar("ags_flows_acting", default=None)
 _call: ContextVar[str] = ContextVar("ags_flows_one_call", default="")
@@ -239,13 +247,14 @@ def owner() -> Owner:
 def for_this_run(spec: ToolSpec) -> ToolSpec:
     """Return the spec of a tool that is made for this run alone, and deleted at its end.
 
-    Its name ends with digits of the run's id, so that no other run meets it, and its tags name the run, so that the
-    reaper can delete it.
+    Its name ends with digits of the spec's fingerprint and of the run's id, so that no other run, and no other spec of
+    that name in this run, meets it. Its tags name the run, so that the reaper can delete it.
     """
     execution = current_execution()
     root = execution.frames[0].id if execution.frames else uuid.uuid4().hex
     tags = {**spec.tags, **belonging_to(execution.owner)}
-    return spec.model_copy(update={"name": run_tool_name(spec.name, root), "tags": tags})
+    name = run_tool_name(spec.name, fingerprint(spec.model_dump(mode="json")), root)
+    return spec.model_copy(update={"name": name, "tags": tags})
 
 
 def attempt_of(run: FlowRun) -> int:
@@ -256,7 +265,7 @@ def attempt_of(run: FlowRun) -> int:
     adjusted, so it only decides between executions of the same count.
     """
     microseconds = (run.total_run_time or timedelta()) // timedelta(microseconds=1)
-    return (max(1, run.run_count or 1) - 1) * _LONGEST_RUN + min(max(0, microseconds), _LONGEST_RUN - 1) + 1
+    return (max(1, run.run_count or 1) - 1) * LONGEST_RUN + min(max(0, microseconds), LONGEST_RUN - 1) + 1
 
 
 def _is_own(context: TaskRunContext) -> bool:

@@ -28,7 +28,7 @@ from uuid import UUID
 
 from ags_flows.cloud.forks import ModuleLock, reset_in_children
 from ags_flows.run.outcome import Ending, ending_by_signal, ending_of, is_cancelled, is_death
-from ags_flows.run.prefect_contexts import TimeLimit, time_limits_of_flows
+from ags_flows.run.prefect_contexts import TimeLimit, is_elsewhere, time_limits_of_flows
 from ags_flows.run.signals import ends_process, signal_in_main_thread
 
 LOOK_EVERY = 5.0
@@ -116,14 +116,10 @@ class Interruptions:
             self._open.append(block)
             if self._is_watched(block) and (self._watcher is None or not self._watcher.is_alive()):
                 self._watcher = _in_background(self._watch)
-            ending_signal = self._ending_signal
         try:
-            if ending_signal is not None and self._is_watched(block):
-                # Such as the session of a task that is repeated, or that waited for its thread.
-                if self._signal() is ending_signal:
-                    _interrupt([block], self._ending_by_signal(ending_signal, flow_run_id))
-                else:
-                    self._ending_signal = None
+            # Such as the session of a task that is repeated, or that waited for its thread.
+            if self._is_watched(block) and (ending := self._ending_at(block)):
+                _interrupt([block], ending)
             yield block
         finally:
             with self._changed:
@@ -153,6 +149,17 @@ class Interruptions:
     def forget(self) -> None:
         """Forget all blocks: after a fork they belong to the parent process, and the watcher does not exist."""
         self._open, self._changed, self._watcher, self._ending_signal = [], threading.Condition(), None, None
+
+    def _ending_at(self, block: Interruption) -> Ending | None:
+        """Return how a block has to end that is entered now, None if its run and the process go on."""
+        signal = self._ending_signal
+        if signal is not None and self._signal() is signal:
+            return self._ending_by_signal(signal, block.flow_run_id)
+        if any(limit.is_over() for limit in block.limits):
+            return "failed"
+        # No signal reaches this process.
+        run = block.flow_run_id if is_elsewhere() else None
+        return "cancelled" if run is not None and self._is_known_as_cancelled(run) else None
 
     def _watch(self) -> None:
         before = self._ending_signal

@@ -28,6 +28,9 @@ C = TypeVar("C", bound=ContextModel)
 CARRIED = "ags-flows"
 """Key of `FlowRun.context` for what is sent with the context of a flow run to other processes."""
 
+LIMITS = "limits"
+"""Key therein for the time limits of the flows around it, as pairs of their length and their end."""
+
 _attempts: LRUCache[UUID, dict[float, int]] = LRUCache(10_000)
 _lock = ModuleLock()
 
@@ -72,12 +75,21 @@ class TimeLimit:
 
 def time_limits_of_flows() -> tuple[TimeLimit, ...]:
     """Return the time limits of the flows around this call."""
-    now, monotonic = time.time(), time.monotonic()
-    return tuple(
-        TimeLimit(context, seconds, monotonic + context.start_time.timestamp() + seconds - now)
-        for context in flow_contexts()
-        if context.flow is not None and (seconds := context.flow.timeout_seconds) is not None
-    )
+    limits: list[TimeLimit] = []
+    since = time.monotonic() - time.time()
+    for context in flow_contexts():
+        if (sent := carried(context)) is not None:
+            # In another process each task begins with a new context.
+            limits += [TimeLimit(context, seconds, since + ends) for seconds, ends in sent.get(LIMITS, ())]
+        elif context.flow is not None and (seconds := context.flow.timeout_seconds) is not None:
+            limits.append(TimeLimit(context, seconds, since + context.start_time.timestamp() + seconds))
+    return tuple(limits)
+
+
+def is_elsewhere() -> bool:
+    """Return True if the flow runs around this call are executed by another process, which gets their signals."""
+    contexts = flow_contexts()
+    return bool(contexts) and contexts[0].detached
 
 
 def task_contexts() -> list[TaskRunContext]:
@@ -101,12 +113,18 @@ def carry(value: Callable[[], dict[str, Any]]) -> None:
         sent = serialize(self, *args, **options)
         if self is FlowRunContext.get() and (run := sent.get("flow_run")):
             try:
-                run["context"] = {**(run.get("context") or {}), CARRIED: value()}
+                run["context"] = {**(run.get("context") or {}), CARRIED: {**value(), LIMITS: _limits_to_send()}}
             except Exception:  # noqa: BLE001 - other tasks of the process must not fail because of this package
                 logger.debug("The path of executions could not be sent", exc_info=True)
         return sent
 
     setattr(FlowRunContext, "serialize", carrying)  # noqa: B010 - a method is not assignable for type checkers
+
+
+def _limits_to_send() -> list[tuple[float, float]]:
+    """Return length and end of each time limit around this call, the end in seconds since the epoch."""
+    since = time.time() - time.monotonic()
+    return [(limit.seconds, limit.ends + since) for limit in time_limits_of_flows()]
 
 
 def carried(context: FlowRunContext) -> dict[str, Any] | None:

@@ -66,7 +66,8 @@ def sandbox_session(
         on_crash: What happens to it on a SIGTERM that no cancellation sent, such as from a host that goes down: left
             to a retry, and to its `lease`, or `stop`.
         delete_tool: Delete the tool afterwards; by default only one that a `ToolSpec` asks for. The name of such a tool
-            ends with a part of the run's id; parallel sessions of the run share it, and the last one deletes it.
+            ends with a part of the run's id; parallel sessions of the run that ask for an equal one share it, and the
+            last one deletes it.
         snapshot_id: Start from this snapshot instead of a tool.
         step: Distinguishes identical sessions in one flow run, where their order may change between attempts.
         steps: A list that the steps are appended to, for a report that also has the end.

@@ -19,7 +19,7 @@ from ags_flows.lifecycle.leased_sandbox import LeasedSandbox, lease_sandbox
 from ags_flows.lifecycle.open_sandbox import successor_of
 from ags_flows.models import CustomConfiguration, Instance, Step, Tool, ToolSpec
 from ags_flows.models.durations import format_duration
-from ags_flows.ownership import GIVEN_UP, KEPT, LEASE, holder_of, relation
+from ags_flows.ownership import KEPT, LEASE, holder_of, relation
 from ags_flows.run.events import tell_instance
 from ags_flows.run.logs import run_logger
 from ags_flows.run.outcome import Ending
@@ -161,11 +161,12 @@ class Opening:
             self.wake()
             return
         if ending == "failed" and self._instance is not None:
-            if on_failure != "stop":
-                if self._may_stop():
-                    self._preserve(self._instance, on_failure)
+            # Recorded before anything else: if this process is killed now, no retry repeats the failure.
+            if not self._may_stop():
                 return
-            self._give_up(self._instance)
+            if on_failure != "stop":
+                self._preserve(self._instance, on_failure)
+                return
         # A run that is being cancelled gets no new task runs: the plain function does the same without them.
         self._end(as_task=as_task and ending != "cancelled")
 
@@ -230,22 +231,12 @@ class Opening:
             return
         run_logger().info("The run is suspended; its sandbox %s is paused.", instance.id)
 
-    def _give_up(self, instance: Instance) -> None:
-        """Mark the sandbox of a failed attempt: no retry takes it over, even if it cannot be stopped."""
-        try:
-            self._mark(instance, {GIVEN_UP: "failed"})
-        except AGSFlowsError as error:
-            run_logger().debug("Sandbox %s could not be marked as given up: %s", instance.id, error)
-
-    def _mark(self, instance: Instance, metadata: dict[str, str]) -> None:
-        control = self._config.control_plane()
-        persistently(lambda: control.update_instance(instance.id, metadata=metadata))
-
     def _preserve(self, instance: Instance, on_failure: OnFailure) -> None:
         logger = run_logger()
         try:
             # The reaper spares it then, although its flow run is over, and no retry takes it over.
-            self._mark(instance, {KEPT: on_failure})
+            control = self._config.control_plane()
+            persistently(lambda: control.update_instance(instance.id, metadata={KEPT: on_failure}))
             tell_instance("kept", instance, how=on_failure)
             if on_failure == "pause":
                 persistently(lambda: tasks.pause_instance.fn(instance, config=self._config))

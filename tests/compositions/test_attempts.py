@@ -19,7 +19,7 @@ from ags_flows.errors import AGSFlowsError, InstanceGoneError, SupersededError, 
 from ags_flows.flows import run_items
 from ags_flows.lifecycle.open_sandbox import release
 from ags_flows.models import ToolSpec
-from ags_flows.ownership import GIVEN_UP, KEPT
+from ags_flows.ownership import KEPT
 from ags_flows.session import Opening
 
 SPEC = ToolSpec(name="etl", image="python:3.11")
@@ -129,7 +129,7 @@ def test_a_failed_attempt_that_could_not_be_stopped_is_not_taken_over(
                 raise ValueError("on purpose")
     assert used[0].id != used[1].id
     known = ags_config.control_plane().get_instance(used[0].id)
-    assert known.metadata[GIVEN_UP] and KEPT not in known.metadata
+    assert KEPT not in known.metadata
     ags_emulator.clear_faults()
     with attempt(3), sandbox_session("base", config=ags_config) as sandbox:
         assert live() == [sandbox.instance.id]

@@ -50,6 +50,20 @@ def test_the_end_of_a_superseded_attempt_leaves_the_sandbox_and_the_waits_of_its
     assert state(ags_config, second) != "RUNNING"
 
 
+@pytest.mark.parametrize("on_failure", ["stop", "keep", "pause"])
+def test_the_failure_of_a_superseded_attempt_takes_the_sandbox_from_no_successor(ags_config, attempt, on_failure):
+    with attempt(1):
+        session, first = opened(ags_config, on_failure=on_failure)
+    with attempt(2):
+        _, second = opened(ags_config)
+    with attempt(1):
+        error = ValueError("failed")
+        session.__exit__(ValueError, error, None)
+    # The second attempt dies.
+    with attempt(3), sandbox_session("base", config=ags_config) as third:
+        assert third.instance.id == second.instance.id == first.instance.id
+
+
 def test_a_superseded_attempt_runs_and_kills_nothing(ags_config, attempt):
     with attempt(1):
         _, first = opened(ags_config)
@@ -178,7 +192,7 @@ def test_a_forked_child_that_leaves_the_block_ends_nothing(ags_config, attempt):
         os._exit(0)
 
 
-@pytest.mark.parametrize("name", ["kept", "given-up", "holder", "step"])
+@pytest.mark.parametrize("name", ["kept", "holder", "step"])
 def test_metadata_that_decide_about_a_sandbox_cannot_be_given(ags_config, name):
     with pytest.raises(ConfigurationError, match=f"metadata: '{name}' is set by this package"):
         sandbox_session("base", metadata={name: "x"}, config=ags_config).__enter__()

@@ -119,7 +119,7 @@ class Cloud(Invariants):
     def mark(self, session: Open, name: str) -> None:
         instance = self._get(session.instance)
         others = [one for one in self.at_work(instance) if one.step.holder != session.step.holder]
-        self.check(not others, "an instance was given up or kept under another execution")
+        self.check(not others, "an instance was kept under another execution")
         instance.metadata[name] = "yes"
 
     def create_tool(self, name: str) -> bool:

@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any
 
 from ags_flows.ownership import (
-    GIVEN_UP,
     KEPT,
     LIVE,
     Frame,
@@ -154,7 +153,7 @@ class Executions(Cloud):
 
     def open(self, fiber: Fiber, node: Session) -> Steps:
         rules = self.rules
-        tool = run_tool_name(node.tool, fiber.run.id) if node.spec else ""
+        tool = run_tool_name(node.tool, "", fiber.run.id) if node.spec else ""
         step = self.call(fiber, "session", node.tool)
         if rules.ordinal:
             key = (step.family, step.holder.enclosing)
@@ -277,7 +276,7 @@ class Executions(Cloud):
 
     def close(self, fiber: Fiber, session: Open, why: str) -> Steps:
         rules, mine, number = self.rules, session.step.holder, session.instance
-        mark = KEPT if why == "failed" and session.node.keep else GIVEN_UP if why == "failed" else ""
+        mark = KEPT if why == "failed" and session.node.keep else ""
         try:
             if not why:
                 self.check_end(fiber, session)
@@ -301,7 +300,7 @@ class Executions(Cloud):
         finally:
             session.ended = True
         if session.node.spec and why != "suspended":
-            yield from self.ask(lambda: self.delete_tool(run_tool_name(session.node.tool, fiber.run.id)))
+            yield from self.ask(lambda: self.delete_tool(run_tool_name(session.node.tool, "", fiber.run.id)))
 
     def check_end(self, fiber: Fiber, session: Open) -> None:
         """At the end of a session's block: every call was executed once, in an instance that was its own."""

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from functools import partial
 
-from ags_flows.ownership import GIVEN_UP, KEPT, Claim, may_take_over, relation
+from ags_flows.ownership import KEPT, Claim, may_take_over, relation
 
 from . import programs
 from .rules import Rules
@@ -62,9 +62,7 @@ def first_free(mine, held, first=0):
 
 
 def despite_marks(mine, status, metadata):
-    return may_take_over(
-        mine, status, {name: value for name, value in metadata.items() if name not in (KEPT, GIVEN_UP)}
-    )
+    return may_take_over(mine, status, {name: value for name, value in metadata.items() if name != KEPT})
 
 
 def compared_by(compare):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 
-from ags_flows.ownership import GIVEN_UP, KEPT, Frame, Holder, holder_of, may_take_over, relation
+from ags_flows.ownership import KEPT, Frame, Holder, holder_of, may_take_over, relation
 
 from .errors import BrokenRuleError
 from .rules import Rules
@@ -65,7 +65,6 @@ class Invariants:
             ):
                 self.check(False, "two current places have one instance")
         self.check(not instance.metadata.get(KEPT), "a kept instance was taken over")
-        self.check(not instance.metadata.get(GIVEN_UP), "an instance that was given up was taken over")
 
     def believes(self, mine: Holder, instance: int, family: str, number: int) -> None:
         """Record that a call believes that a place is its own."""

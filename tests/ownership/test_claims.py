@@ -69,8 +69,8 @@ def test_an_instance_that_has_ended_is_not_taken_over(status):
     assert not may_take_over(holder(2, "b"), status, instance_of(holder(1, "a")))
 
 
-@pytest.mark.parametrize("mark", [{"kept": "keep"}, {"kept": "pause"}, {"given-up": "yes"}])
-def test_instances_that_were_kept_or_given_up_are_not_taken_over(mark):
+@pytest.mark.parametrize("mark", [{"kept": "keep"}, {"kept": "pause"}])
+def test_instances_that_were_kept_are_not_taken_over(mark):
     assert not may_take_over(holder(2, "b"), "RUNNING", instance_of(holder(1, "a"), **mark))
 
 

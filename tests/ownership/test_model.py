@@ -37,7 +37,7 @@ def test_each_program_ends_without_faults(name):
     assert {run.attempt for run in world.runs} == {1}
 
 
-@pytest.mark.timeout(max(180, int(EXAMPLES or 0) // 20))
+@pytest.mark.timeout(max(600, int(EXAMPLES or 0) // 20))
 def test_the_invariants_hold_in_every_interleaving():
     run_state_machine_as_test(lambda: Interleavings(list(programs.ALL.values())), settings=MODEL)
 

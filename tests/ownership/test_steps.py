@@ -117,12 +117,12 @@ def test_an_instance_started_outside_flow_runs_is_not_reaped():
 
 @given(st.text(max_size=80), st.sets(st.uuids(version=4), min_size=2, max_size=10))
 def test_the_name_of_a_runs_tool_is_at_most_50_characters(name, runs):
-    names = {run_tool_name(name, str(run)) for run in runs}
+    names = {run_tool_name(name, "ab12cd", str(run)) for run in runs}
     assert max(map(len, names)) <= 50
-    assert {run_tool_name(name, run.hex) for run in runs} == names
+    assert {run_tool_name(name, "ab12cd", run.hex) for run in runs} == names
 
 
 def test_runs_that_started_at_the_same_time_have_different_tool_names():
     # The first digits of a UUID of version 7 are a timestamp.
     runs = [f"01993f3b-2c4d-7000-8000-{number:012x}" for number in range(100)]
-    assert len({run_tool_name("a-name-that-is-longer-than-what-may-stay-of-it", run) for run in runs}) == 100
+    assert len({run_tool_name("a-name-that-is-longer-than-what-may-stay-of-it", "ab12", run) for run in runs}) == 100

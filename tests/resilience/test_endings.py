@@ -63,6 +63,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from threading import Thread
 from prefect import flow, task
+from prefect.task_runners import ProcessPoolTaskRunner
 from ags_flows import in_sandbox, sandbox_session
 from ags_flows.models import ToolSpec
 
@@ -131,6 +132,14 @@ def outlived():
         Thread(target=copy_context().run, args=(measure, number)).start()
     time.sleep(600)
 
+@task(retries=3)
+def repeated(number):
+    measure(number)
+
+@flow(timeout_seconds=40, task_runner=ProcessPoolTaskRunner(max_workers=2))
+def pooled():
+    repeated.map([1, 2]).result()
+
 async def measure_async(number):
     async with sandbox_session(ToolSpec(name="interrupted", image="python:3.11")) as sandbox:
         await sandbox.run("echo 1 > counted; sleep 600")
@@ -153,11 +162,12 @@ def calls():
 def limited_calls():
     call.map([1, 2]).result()
 
-chosen = globals()[sys.argv[1]]
-asyncio.run(chosen()) if chosen.isasync else chosen()
+if __name__ == "__main__":
+    chosen = globals()[sys.argv[1]]
+    asyncio.run(chosen()) if chosen.isasync else chosen()
 """
 
-LIMITED = ("limited", "outer", "gathered", "limited_calls")
+LIMITED = ("limited", "outer", "gathered", "limited_calls", "pooled")
 """Flows that their time limit ends. A Ctrl-C ends the others."""
 
 
@@ -170,7 +180,7 @@ LIMITED = ("limited", "outer", "gathered", "limited_calls")
         *("counting", "mapped", "threads", "steps", "cells", "limited", "outer"),
         *(
             pytest.param(name, marks=pytest.mark.long)
-            for name in ("blocked", "outlived", "gathered", "calls", "limited_calls")
+            for name in ("blocked", "outlived", "gathered", "calls", "limited_calls", "pooled")
         ),
     ],
 )
@@ -185,19 +195,24 @@ def test_ctrl_c_and_a_time_limit_stop_all_sandboxes_and_delete_the_tool(stage, f
         start_new_session=True,
     )
 
+    before = {one.id for one in stage.control.list_instances()}
+
     def working():
         mine = [one for one in stage.live() if one.tool_name.startswith(("interrupted", "called", "code-interpreter"))]
         return len(mine) == (1 if flow in ("counting", "outer") else 2) and all(stage.counted(one) for one in mine)
 
     try:
-        stage.wait_until(working, 60)
+        stage.wait_until(working, 90)
         if flow not in LIMITED:
             process.send_signal(signal.SIGINT)
-        stage.wait_until(lambda: not stage.live(), 20)
+        stage.wait_until(lambda: not stage.live(), 60 if flow == "pooled" else 20)
         process.wait(30)
     finally:
         process.kill()
         process.wait()
+    # No retry of a task started a sandbox.
+    started = {one.id for one in stage.control.list_instances()} - before
+    assert len(started) == (1 if flow in ("counting", "outer") else 2)
     assert not [tool for tool in stage.tools() if tool.startswith("interrupted")]
 
 

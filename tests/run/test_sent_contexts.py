@@ -1,6 +1,7 @@
 """What encloses a call in another process is what enclosed it where it was sent from."""
 
 import contextvars
+import time
 
 import cloudpickle
 import pytest
@@ -9,7 +10,7 @@ from prefect.context import hydrated_context, serialize_context
 
 from ags_flows.ownership import Frame, Owner
 from ags_flows.run.holder import Execution, acting_as, current_execution
-from ags_flows.run.prefect_contexts import CARRIED
+from ags_flows.run.prefect_contexts import CARRIED, time_limits_of_flows
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
@@ -68,6 +69,26 @@ def test_the_attempt_is_that_of_the_sender_whatever_the_server_has_since():
 
     flow_run, there = late()
     assert there.frames[0] == flow_run == Frame("flow", flow_run.id, 1)
+
+
+def test_time_limits_of_flows_are_those_of_the_sender():
+    def limits():
+        return [(limit.seconds, limit.ends) for limit in time_limits_of_flows()]
+
+    @flow(timeout_seconds=400)
+    def inner():
+        # A task that is repeated begins with a new context.
+        return limits(), elsewhere(serialize_context(), lambda: (limits(), elsewhere(serialize_context(), limits)))
+
+    @flow(timeout_seconds=50)
+    def outer():
+        time.sleep(0.3)
+        return inner()
+
+    here, (there, further) = outer()
+    assert [seconds for seconds, _ in here] == [50, 400]
+    for seen in (there, further):
+        assert seen == [(seconds, pytest.approx(ends, abs=0.1)) for seconds, ends in here]
 
 
 def test_an_item_of_a_batch_that_sends_is_on_the_path():
