@@ -1,6 +1,7 @@
-"""Secrets in base64 and hex that programs have wrapped into lines, or separated into groups.
+"""Parts of secrets in base64 and hex, wherever programs have wrapped, numbered, quoted or grouped them.
 
-Each line may be all that is known: a line of a log is masked alone.
+Any run of characters that can only come from a secret is masked, whatever is around it: a margin, a line number, a
+position, a quote. So the ways in which programs separate the runs need not be known, and each line can be masked alone.
 """
 
 from __future__ import annotations
@@ -8,23 +9,24 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
-from ags_flows.run.parts import Parts
 from ags_flows.run.spellings import hex_spellings, wrapped_spellings
 
-NARROWEST_BASE64, WIDEST_BASE64 = 16, 256
-"""Columns at which programs wrap base64: openssl at 64, coreutils and MIME at 76."""
+SHORTEST_BASE64 = 6
+"""Characters of the shortest run that is masked: fewer have at most three whole bytes."""
 
 SHORTEST_HEX = 8
-"""Digits of the shortest part of a secret that is masked in hex: four bytes."""
+"""Digits of the shortest run that is masked: four bytes."""
 
-# The first base64 of a line, after at most a margin such as `> ` or a quote; and the last one, of a reversed text. Any
-# text may come before the first line of base64, and after its last one.
-_FIRST = re.compile(r"^[^A-Za-z0-9+/_=\n-]{0,16}([A-Za-z0-9+/_-]{4,})", re.MULTILINE)
-_LAST = re.compile(r"^[^A-Za-z0-9+/_\n-]{0,16}([A-Za-z0-9+/_-]{4,})", re.MULTILINE)
+_PROBED = 2
+"""A run is found by every third of its substrings that are this much shorter than the shortest run."""
 
-# Bytes with separators, as in `70 61`, `70:61`, `\x70\x61`, `%70%61` and `0x70, 0x61`, also where they are wrapped.
-_HEX = re.compile(r"(?:(?:\\x|\\u00|0x|%|&#x)?[0-9A-Fa-f]{2}[\s:;,-]{0,4}){4,}")
+_PADDING = re.compile(r"(?:=|%3[Dd]|=3D){0,2}")
+
+# Bytes with separators, as in `70 61`, `70:61`, `\x70\x61`, `%70%61`, `0x70, 0x61` and `"70", "61"`.
+_HEX = re.compile(r"(?:(?:\\x|\\u00|0x|%|&#x)?[0-9A-Fa-f]{2}[^0-9A-Za-z\\%]{0,5}){4,}")
 _DIGIT = re.compile(r"\\x|\\u00|0x|([0-9A-Fa-f])")
+# After the bytes, dumps show them as text, as in `7061 7373  pass` and `70 61 73 73  |pass|`.
+_SHOWN_BYTES = re.compile(r"(?<=[ \t]{2})[^ \t\n].{0,17}$", re.MULTILINE)
 
 Span = tuple[int, int]
 
@@ -38,51 +40,65 @@ class Encoded:
 
     def __init__(self, secrets: Iterable[str]) -> None:
         secrets = list(secrets)
-        self._base64 = Parts({form for secret in secrets for form in wrapped_spellings(secret)})
-        self._hex = Parts({form for secret in secrets for form in hex_spellings(secret)})
+        self._base64 = _Runs((form for secret in secrets for form in wrapped_spellings(secret)), SHORTEST_BASE64)
+        self._hex = _Runs((form for secret in secrets for form in hex_spellings(secret)), SHORTEST_HEX)
 
     def spans(self, text: str) -> Iterator[Span]:
         """Yield where parts of secrets are."""
-        if self._base64.forms:
-            yield from self._in_base64(text)
-        if self._hex.forms:
+        for start, end in self._base64.spans(text):
+            padding = _PADDING.match(text, end)
+            yield start, padding.end() if padding else end
+        if self._hex:
             for found in _HEX.finditer(text):
-                yield from self._in_hex(found[0], found.start())
+                yield from self._in_hex(text, found.start(), found.end())
 
-    def _in_base64(self, text: str) -> Iterator[Span]:
-        size = len(text)
-        firsts = [found.span(1) for found in _FIRST.finditer(text)]
-        lasts = [(size - found.end(1), size - found.start(1)) for found in _LAST.finditer(text[::-1])]
-        for begins, (start, end) in [*((True, span) for span in firsts), *((False, span) for span in lasts)]:
-            if end - start > WIDEST_BASE64:
-                continue
-            core = text[start:end]
-            padded = end + len(text[end : end + 2]) - len(text[end : end + 2].lstrip("="))
-            if end - start >= NARROWEST_BASE64 and self._base64.has(core):
-                yield start, padded
-            elif begins:
-                known = self._base64.at_start(core)
-                yield start, padded if known == len(core) else start + known
-            else:
-                yield start + self._base64.at_end(core), end
-
-    def _in_hex(self, text: str, at: int) -> Iterator[Span]:
-        positions = [digit.start(1) for digit in _DIGIT.finditer(text) if digit[1]]
+    def _in_hex(self, text: str, start: int, end: int) -> Iterator[Span]:
+        positions = [digit.start(1) for digit in _DIGIT.finditer(text, start, end) if digit[1]]
         digits = "".join(text[position] for position in positions).lower()
+        for first, after in self._hex.spans(digits):
+            last = positions[after - 1] + 1
+            yield positions[first], last
+            line_end = text.find("\n", last)
+            shown = _SHOWN_BYTES.search(text, last, len(text) if line_end < 0 else line_end)
+            if shown:
+                yield shown.span()
 
-        def span(start: int, end: int) -> Span:
-            return at + positions[start], at + positions[end - 1] + 1
 
-        if self._hex.has(digits):
-            yield span(0, len(digits))
+class _Runs:
+    """Finds runs of characters that are parts of known texts.
+
+    Args:
+        forms: The texts.
+        shortest: Characters of the shortest run.
+    """
+
+    def __init__(self, forms: Iterable[str], shortest: int) -> None:
+        self._shortest = shortest
+        long = {form for form in forms if len(form) >= shortest}
+        self._forms = "\0".join(sorted(long))
+        self._probes = {probe for form in long for probe in _substrings(form, shortest - _PROBED)}
+
+    def __bool__(self) -> bool:
+        return bool(self._forms)
+
+    def spans(self, text: str) -> Iterator[Span]:
+        """Yield where the runs are, each as a start and an end; those that overlap become one."""
+        if not self:
             return
-        for form in self._hex.forms:
-            found = digits.find(form)
-            while found >= 0:
-                yield span(found, found + len(form))
-                found = digits.find(form, found + 1)
-        start, end = self._hex.at_start(digits), self._hex.at_end(digits)
-        if start >= SHORTEST_HEX:
-            yield span(0, start)
-        if end <= len(digits) - SHORTEST_HEX:
-            yield span(end, len(digits))
+        size, probed, probes = self._shortest, self._shortest - _PROBED, self._probes
+        start = end = 0
+        for hit in [at for at in range(0, len(text) - probed + 1, _PROBED + 1) if text[at : at + probed] in probes]:
+            for at in range(max(0, hit - _PROBED), min(hit, len(text) - size) + 1):
+                if text[at : at + size] not in self._forms:
+                    continue
+                if at >= end:
+                    if start < end:
+                        yield start, end
+                    start = at
+                end = at + size
+        if start < end:
+            yield start, end
+
+
+def _substrings(text: str, size: int) -> Iterator[str]:
+    return (text[at : at + size] for at in range(len(text) - size + 1))

@@ -18,6 +18,7 @@ from prefect.exceptions import MissingContextError
 
 from ags_flows.cloud.lines import LineSplitter, is_piece
 from ags_flows.run.redaction import Redactor, StreamRedactor
+from ags_flows.run.wrapped import SOFT_BREAK
 
 LINES_PER_SECOND = 100
 BURST = 1_000
@@ -93,6 +94,7 @@ class _Stream:
         head: The first piece of a long line that has no end yet.
         length: Characters of that line.
         masked: Masks the copy of that line.
+        wraps: Whether the last line that was logged ends with a soft line break.
     """
 
     splitter: LineSplitter = field(default_factory=LineSplitter)
@@ -102,6 +104,7 @@ class _Stream:
     head: str | None = None
     length: int = 0
     masked: StreamRedactor | None = None
+    wraps: bool = False
 
 
 class OutputLog:
@@ -230,7 +233,9 @@ class OutputLog:
             return
         self._room -= 1
         self._log_left_out()
-        text = self._redactor.text(line, ends_cut=length > len(line))
+        known = self._streams[stream]
+        text = self._redactor.text(line, begins_cut=known.wraps, ends_cut=length > len(line))
+        known.wraps = line.endswith(SOFT_BREAK)
         length = length or len(line)
         if length > LONGEST_LINE:
             text = f"{text[:LONGEST_LINE]}... ({length:,} characters)"

@@ -17,6 +17,7 @@ from ags_flows.cloud.head_and_tail import LEFT_OUT
 from ags_flows.run.encoded import Encoded
 from ags_flows.run.parts import Parts
 from ags_flows.run.spellings import SHORTEST, spell_all
+from ags_flows.run.wrapped import SOFT_BREAK, Unwrapped
 
 MASK = "********"
 
@@ -33,6 +34,9 @@ PATTERNS = (
 
 LONGEST_TOKEN = 4096
 """Characters of a stream that are held back for a token whose end has not arrived."""
+
+SHORTEST_WRAPPED = 12
+"""Characters of the shortest spelling that is searched across lines: the ends of shorter ones are ordinary words."""
 
 MOST_SEARCHED = 200
 """Number of spellings up to which a search for each of them is faster than one pass over the text."""
@@ -61,27 +65,29 @@ class Redactor:
         secrets = list(secrets)
         self._forms = sorted(spell_all(secrets))
         self._encoded = Encoded(secrets)
+        self._long_forms = [form for form in self._forms if len(form) >= SHORTEST_WRAPPED]
         self.longest = max(map(len, self._forms), default=0)
         self._cut = Parts(self._forms)
         self._starts = self._cut.starts
         self._short_starts = frozenset(form[:length] for form in self._forms for length in range(1, SHORTEST))
 
-    def text(self, text: str, *, ends_cut: bool = False) -> str:
+    def text(self, text: str, *, begins_cut: bool = False, ends_cut: bool = False) -> str:
         """Return text with every secret masked.
 
         Output that is cut in the middle (`HeadAndTail`) is recognized, and parts of secrets at the cut are masked.
 
         Args:
             text: The text.
-            ends_cut: Whether the text was cut at its end: a part of a secret there is masked.
+            begins_cut: Whether the text was cut at its beginning: a part of a secret there is masked.
+            ends_cut: Whether the text was cut at its end.
         """
         if " bytes left out " not in text:
-            return self._part(text, False, ends_cut)
+            return self._part(text, begins_cut, ends_cut)
         parts = LEFT_OUT.split(text)
         marks = [*LEFT_OUT.findall(text), ""]
         last = len(parts) - 1
         return "".join(
-            self._part(part, number > 0, number < last or ends_cut) + mark
+            self._part(part, number > 0 or begins_cut, number < last or ends_cut) + mark
             for number, (part, mark) in enumerate(zip(parts, marks, strict=True))
         )
 
@@ -133,7 +139,10 @@ class Redactor:
             text: The text.
             before: What comes before it.
         """
-        found = self._occurrences(text)
+        found = self._occurrences(text, self._forms)
+        if "\n" in text or "\r" in text or "\\" in text:
+            for unwrapped, forms in ((Unwrapped.soft(text), self._forms), (Unwrapped.hard(text), self._long_forms)):
+                found += unwrapped.spans(self._occurrences(unwrapped.text, forms))
         if any(start in text for start in _TOKEN_STARTS):
             skip = len(before)
             tokens = _TOKEN.finditer(before + text, skip)
@@ -157,13 +166,16 @@ class Redactor:
 
     def _part(self, text: str, begins_cut: bool, ends_cut: bool) -> str:
         spans = self.spans(text)
+        inner = text.removesuffix(SOFT_BREAK)
+        ends_cut = ends_cut or inner != text
         if begins_cut:
-            spans.append((0, self._cut.at_start(text)))
+            spans.append((0, len(inner) if ends_cut and self._cut.has(inner) else self._cut.at_start(inner)))
         if ends_cut:
             token = _open_token(text)
             if token and token[1] - token[0] >= SHORTEST:
                 spans.append(token)
-            spans.append((self._cut.at_end(text), len(text)))
+            # A cut may also be inside of a character of quoted-printable, such as `=3D`.
+            spans += [(self._cut.at_end(end), len(text)) for end in {inner, text} if self._cut.at_end(end) < len(end)]
         if not spans:
             return text
         shown, at = [], 0
@@ -172,9 +184,11 @@ class Redactor:
             at = end
         return "".join([*shown, text[at:]])
 
-    def _occurrences(self, text: str) -> list[Span]:
+    def _occurrences(self, text: str, forms: list[str]) -> list[Span]:
+        if not text:
+            return []
         if len(self._forms) <= MOST_SEARCHED:
-            return [span for form in self._forms if form in text for span in _each(form, text)]
+            return [span for form in forms if form in text for span in _each(form, text)]
         return [
             (at, at + len(form))
             for at in range(len(text) - SHORTEST + 1)

@@ -20,6 +20,9 @@ ORDINARY = frozenset({"true", "false", "null", "none"})
 DEEPEST = 4
 """Levels of JSON texts in JSON texts that are searched for values."""
 
+_ALPHABETS = (("+", "/"), ("-", "_"), ("%2B", "%2F"), ("%2b", "%2f"), ("+", "\\/"), ("&#43;", "/"))
+"""Base64 and what becomes of it in URLs, in JSON of PHP, and in HTML of Go."""
+
 _SHELL_SPECIAL = re.compile(r"([\s!\"$&'()*,;<>?\[\\\]^`{|}#~])")
 _CONTROLS = {"\a": "\\a", "\b": "\\b", "\t": "\\t", "\n": "\\n", "\v": "\\v", "\f": "\\f", "\r": "\\r", "\x1b": "\\E"}
 
@@ -37,14 +40,19 @@ def spellings(secret: str) -> set[str]:
 
 
 def wrapped_spellings(secret: str) -> set[str]:
-    """Return the base64 texts of a secret that programs may wrap anywhere, as a part of a longer text."""
-    found = (text for value in _masked_values(secret) for text in _base64_to_the_end(_bytes(value)))
-    return {text for text in found if len(text) >= SHORTEST}
+    """Return the base64 texts of a secret as a part of a longer text, in each alphabet."""
+    cores = (text for value in _pieces(secret) for text in _base64_to_the_end(_bytes(value)))
+    return {core.replace("+", plus).replace("/", slash) for core in cores for plus, slash in _ALPHABETS}
 
 
 def hex_spellings(secret: str) -> set[str]:
-    """Return the hex digits of a secret without separators, in lower case."""
-    return {_bytes(value).hex() for value in _masked_values(secret)}
+    """Return the hex digits of a secret without separators, in lower case, in both orders of the bytes of a word."""
+    return {digits for value in _pieces(secret) for digits in _hex(_bytes(value))}
+
+
+def _pieces(secret: str) -> Iterator[str]:
+    """Yield the values without long runs of spaces, whose encodings are in ordinary data too."""
+    return (piece for value in _masked_values(secret) for piece in re.split(r"\s{4,}", value))
 
 
 def _masked_values(secret: str) -> set[str]:
@@ -177,19 +185,26 @@ def _base64(data: bytes) -> Iterator[str]:
     yield from _with_both_alphabets([whole, whole.rstrip("=")])
     # In a URL.
     yield quote_plus(whole)
-    yield from _base64_cores(data)
+    yield from _with_both_alphabets(_base64_cores(data))
 
 
 def _base64_cores(data: bytes) -> Iterator[str]:
     """Return the characters that depend on the data alone, for each number of bytes before it."""
-    return _with_both_alphabets(_base64_inside(data, before) for before in range(3))
+    return (_base64_inside(data, before) for before in range(3))
 
 
 def _base64_to_the_end(data: bytes) -> Iterator[str]:
     """Return the cores, and the same where the data is the end of the longer text."""
     yield from _base64_cores(data)
-    ends = (base64.b64encode(b"\0" * before + data).decode()[(0, 2, 3)[before] :] for before in range(3))
-    yield from _with_both_alphabets(end.rstrip("=") for end in ends)
+    for before in range(3):
+        yield base64.b64encode(b"\0" * before + data).decode()[(0, 2, 3)[before] :].rstrip("=")
+
+
+def _hex(data: bytes) -> Iterator[str]:
+    yield data.hex()
+    # As `od -x` and `hexdump` print it, where the data begins at the first or at the second byte of a word.
+    for words in (data, data[1:]):
+        yield b"".join(words[at : at + 2][::-1] for at in range(0, len(words) - 1, 2)).hex()
 
 
 def _with_both_alphabets(texts: Iterable[str]) -> Iterator[str]:

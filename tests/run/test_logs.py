@@ -1,4 +1,5 @@
 import logging
+import quopri
 
 import pytest
 from hypothesis import given
@@ -154,3 +155,13 @@ def test_the_copy_is_the_whole_masked_output_however_it_is_cut(words, size):
     expected = text.replace(SECRET, MASK)
     shown = "".join(copied)
     assert shown.removesuffix("\n").replace("\r", "") == expected.removesuffix("\n").replace("\r", "")
+
+
+@pytest.mark.parametrize("length", [30, 60, 300])
+def test_the_lines_of_quoted_printable_are_masked(caplog, length):
+    secret = "".join(chr(65 + number * number * 7 % 26) for number in range(length))
+    log, _ = make(caplog, [secret])
+    for line in quopri.encodestring(f"{'.' * 50}{secret}....".encode()).decode().split("\n"):
+        log("stdout", line)
+    shown = "".join(line.removeprefix("| ").removesuffix("=") for line in lines_of(caplog))
+    assert not {secret[at : at + 4] for at in range(length - 3)} & {shown[at : at + 4] for at in range(len(shown))}
