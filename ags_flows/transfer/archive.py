@@ -21,8 +21,8 @@ LARGEST_HEADER = 1 << 16
 LONGEST_PATH = 4096
 """Characters of a path, and of what a link leads to: Linux has no longer ones."""
 
-MOST_PATHS = 256 << 20
-"""Characters of all paths of an archive together."""
+MOST_PATHS = 64 << 20
+"""Bytes of memory for all paths of an archive together."""
 
 PIECE = 1 << 20
 DIRECTORY_MODE = 0o755
@@ -116,8 +116,8 @@ def contents(file: IO[bytes], remote: str) -> list[Packed]:
             above = found.entries.get(parent) or found.add(Packed(parent, tarfile.DIRTYPE, DIRECTORY_MODE, None))
             if not above.is_directory:
                 raise _refused(name, "would be written through a link or a file", remote)
-    # By parts: "a/b" comes before "a-b", and so do directories before what is in them.
-    return [found.entries[name] for name in sorted(found.entries, key=lambda name: name.replace("/", "\0"))]
+    # A directory comes before what is in it, because its name is the shorter one.
+    return [found.entries[name] for name in sorted(found.entries)]
 
 
 class _Found:
@@ -130,17 +130,17 @@ class _Found:
     def __init__(self, remote: str) -> None:
         self.entries: dict[str, Packed] = {}
         self._remote = remote
-        self._length = 0
+        self._size = 0
 
     def add(self, entry: Packed) -> Packed:
         """Add an entry, and return it."""
         if max(len(entry.name), len(entry.link)) > LONGEST_PATH:
             raise _refused(entry.name[:100], f"has a path of more than {LONGEST_PATH:,} characters", self._remote)
         self.entries[entry.name] = entry
-        self._length += len(entry.name) + len(entry.link)
-        if len(self.entries) > MOST_ENTRIES or self._length > MOST_PATHS:
+        self._size += sum(len(path) * (1 if path.isascii() else 4) for path in (entry.name, entry.link))
+        if len(self.entries) > MOST_ENTRIES or self._size > MOST_PATHS:
             raise TransferError(
-                f"{self._remote} has more than {MOST_ENTRIES:,} entries, or {MOST_PATHS:,} characters in their paths.",
+                f"{self._remote} has more than {MOST_ENTRIES:,} entries, or {MOST_PATHS:,} bytes of paths.",
                 hint="Pack it in the sandbox first.",
             )
         return entry

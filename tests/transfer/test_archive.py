@@ -91,8 +91,22 @@ def test_paths_are_limited_in_length_and_together(monkeypatch):
         contents(packed(entry("a", tarfile.SYMTYPE, "x" * 5_000), format=tarfile.GNU_FORMAT), "out")
     # Directories that the archive has no entries for count as well.
     monkeypatch.setattr(archive, "MOST_PATHS", 100_000)
-    with pytest.raises(TransferError, match="or 100,000 characters in their paths"):
+    with pytest.raises(TransferError, match="or 100,000 bytes of paths"):
         contents(packed(entry("a/" * 1_000 + "b"), format=tarfile.GNU_FORMAT), "out")
+
+
+@pytest.mark.parametrize("name", ["a", "😀"])
+def test_deep_paths_are_refused_in_bounded_memory(name):
+    """One path of 4,000 characters stands for 2,000 directories."""
+    paths = [f"{number:03}/{f'{name}/' * 1_900}b" for number in range(100)]
+    file = packed(*map(entry, paths), format=tarfile.GNU_FORMAT)
+    tracemalloc.start()
+    try:
+        with pytest.raises(TransferError, match="bytes of paths"):
+            contents(file, "out")
+        assert tracemalloc.get_traced_memory()[1] < 100_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_headers_for_all_entries_are_refused():
