@@ -22,6 +22,15 @@ from ags_flows.errors import (
 )
 
 _STATUS = re.compile(r"^\s*(\d{3})\b")
+_CODE = re.compile(r"^\s*(?:Code\.)?([A-Za-z_]+):")
+_BY_SYSTEM = re.compile(
+    r"operation not permitted|permission denied|read-only file system|not a directory|is a directory|file exists|"
+    r"file name too long|too many (levels of symbolic )?links|invalid argument|not supported|directory not empty|"
+    r"invalid cross-device link|device or resource busy|no such (file|device)",
+    re.IGNORECASE,
+)
+"""What the system of a sandbox answers in the same way each time; envd reports it as an internal error."""
+
 _NO_USER = re.compile(r"(invalid|unknown|no such) (default )?user(name)?\b|looking up user", re.IGNORECASE)
 _GONE = re.compile(r"(sandbox|instance)\b.*\b(not found|stopped|expired)", re.IGNORECASE | re.DOTALL)
 
@@ -118,15 +127,19 @@ def map_sandbox_error(error: BaseException, instance_id: str, what: str) -> AGSF
 
 
 def _by_status(told: str, text: str) -> AGSFlowsError:
-    """Return the error for an HTTP status, which the SDK puts in front of the message."""
-    match = _STATUS.match(told)
-    status = int(match[1]) if match else 0
-    if status == 401:
+    """Return the error for an HTTP status, or a code of an RPC, which the SDK puts in front of the message."""
+    status, code = _STATUS.match(told), _CODE.match(told)
+    reason = status[1] if status else code[1].lower() if code else ""
+    if reason == "401":
         return TokenExpiredError(text)
-    if status == 403:
-        return UnsupportedError(text, hint="The sandbox does not allow it to this user.")
-    if status == 429:
+    if reason in ("403", "permission_denied"):
+        return UnsupportedError(text, hint='The sandbox does not allow it to this user: try user="root".')
+    if reason == "429":
         return ThrottledError(text, hint="It is retried; fewer concurrent calls avoid it.")
-    if 400 <= status < 500:
+    if reason == "unimplemented":
+        return UnsupportedError(text, hint="The envd in this image does not have it.")
+    if reason in ("already_exists", "failed_precondition", "out_of_range") or reason.startswith("4"):
         return InvalidRequestError(text)
+    if reason in ("500", "internal") and _BY_SYSTEM.search(told):
+        return InvalidRequestError(text, hint="The system of the sandbox does not allow it.")
     return ServiceError(text, hint="It is retried.")

@@ -101,3 +101,28 @@ def test_a_sandbox_that_is_not_found_is_gone_and_not_a_missing_file(told):
 @pytest.mark.parametrize("foreign", [ValueError("x"), KeyError("x"), RuntimeError("x"), AGSFlowsError("x")])
 def test_what_is_not_the_sdks_is_not_mapped(foreign):
     assert map_sandbox_error(foreign, "sbi-1", "x") is None
+
+
+@pytest.mark.parametrize(
+    ("told", "ours"),
+    [
+        ("Code.PERMISSION_DENIED: path /proc/1: permission denied", UnsupportedError),
+        ("Code.INTERNAL: error removing file or directory: unlinkat /proc/1/x: operation not permitted", None),
+        ("Code.INTERNAL: error moving: rename /a /b: device or resource busy", None),
+        ("Code.ALREADY_EXISTS: path already exists", None),
+        ("500: error opening file: open /proc/x: read-only file system", None),
+        ("Code.INTERNAL: resource temporarily unavailable", ServiceError),
+        ("Code.UNKNOWN: bad gateway", ServiceError),
+        ("500: oops", ServiceError),
+    ],
+)
+def test_what_envd_refuses_is_not_transient(told, ours):
+    assert type(map_sandbox_error(e2b.SandboxException(told), "sbi-1", "x")) is (ours or InvalidRequestError)
+
+
+@pytest.mark.parametrize("user", [None, "root"])
+def test_what_the_system_of_a_sandbox_refuses_is_not_transient(plane, user):
+    for refused in (lambda: plane.remove("/proc/1", user=user), lambda: plane.make_dir("/proc/x", user=user)):
+        with pytest.raises(AGSFlowsError) as caught:
+            refused()
+        assert not caught.value.retryable, caught.value
