@@ -26,8 +26,8 @@ R = TypeVar("R")
 
 LANGUAGES = ("bash", "java", "javascript", "python", "r", "typescript")
 DEFAULT_LIMIT = 1 << 20
-LEAST_OF_ERRORS = 1 << 14
-"""Bytes of the parts of an error that are kept, whatever the limit."""
+LONGEST_NAME = 1000
+"""Bytes of the name of an error, which is kept whatever the limit."""
 
 RUN = "run code"
 
@@ -71,7 +71,7 @@ class CodeInterpreter:
             env: Environment of this execution.
             on_stdout: Called with each piece of text as it arrives.
             on_stderr: The same for stderr.
-            limit: How many bytes of each stream, and of an error, are kept: head and tail of longer ones.
+            limit: How many bytes of each stream, and of message and traceback of an error, are kept: head and tail.
             cancelled: Ends the wait within five seconds when set.
 
         Returns:
@@ -91,6 +91,8 @@ class CodeInterpreter:
         )
         execution = received.execution
         failure = execution.error
+        parts = [(failure.name, LONGEST_NAME), (failure.value, limit), (failure.traceback, limit)] if failure else []
+        kept = [_kept(part, size) for part, size in parts]
         try:
             return CodeResult(
                 code=code,
@@ -98,15 +100,9 @@ class CodeInterpreter:
                 text=execution.text,
                 stdout=out.text(),
                 stderr=err.text(),
-                truncated=out.truncated or err.truncated or not received.complete,
+                truncated=not received.complete or any(one.truncated for one in (out, err, *kept)),
                 results=tuple(_rich(one) for one in execution.results),
-                error=CodeError(
-                    name=_cut(failure.name, limit),
-                    value=_cut(failure.value, limit),
-                    traceback=_cut(failure.traceback, limit),
-                )
-                if failure
-                else None,
+                error=CodeError(name=kept[0].text(), value=kept[1].text(), traceback=kept[2].text()) if kept else None,
                 execution_count=execution.execution_count,
                 instance_id=self.plane.instance_id,
             )
@@ -236,11 +232,11 @@ def _reader(where: HeadAndTail, tell: Callable[[str], object] | None) -> Callabl
     return take
 
 
-def _cut(text: str, limit: int) -> str:
-    """Return head and tail of a text, and all of one that is not longer than `LEAST_OF_ERRORS`."""
-    kept = HeadAndTail(max(limit, LEAST_OF_ERRORS))
+def _kept(text: str, limit: int) -> HeadAndTail:
+    """Return head and tail of a text."""
+    kept = HeadAndTail(limit)
     kept.add(text.encode("utf-8", "replace"))
-    return kept.text()
+    return kept
 
 
 def _context(one: Any) -> CodeContext:

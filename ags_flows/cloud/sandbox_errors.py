@@ -29,7 +29,7 @@ _BY_SYSTEM = re.compile(
     r"invalid cross-device link|device or resource busy|no such (file|device)",
     re.IGNORECASE,
 )
-"""What the system of a sandbox answers in the same way each time; envd reports it as an internal error."""
+"""Errors of the system that another attempt gets too; envd reports them as internal errors."""
 
 _NO_USER = re.compile(r"(invalid|unknown|no such) (default )?user(name)?\b|looking up user", re.IGNORECASE)
 _GONE = re.compile(r"(sandbox|instance)\b.*\b(not found|stopped|expired)", re.IGNORECASE | re.DOTALL)

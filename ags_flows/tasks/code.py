@@ -58,7 +58,8 @@ def run_code(
         context: A context of `create_code_context`, instead of the language's default one; its language
             is used.
         check: Raise when the code raised.
-        limit: How many bytes of each stream the result may hold; head and tail of longer output.
+        limit: How many bytes the result may hold of each stream, and of message and traceback of an error: head and
+            tail of longer ones.
         artifacts: Whether results are shown as artifacts of the flow run.
         step: Distinguishes identical calls in one flow run whose order may change between attempts.
         config: Where AGS is; by default from the environment.
