@@ -44,19 +44,18 @@ _SAVE = (
 )
 _PROLOGUE = rf"""{_SAVE}
 \unset -f builtin; \builtin [ "$POSIXLY_CORRECT" != ags ] || \unset POSIXLY_CORRECT; \builtin shopt -u expand_aliases
-AGS_FLOWS_SET() {{
-  builtin export "$1" || AGS_FLOWS_REFUSED="env: the login profile does not allow to set ${{1%%=*}}"
-}}
-for AGS_FLOWS_NAME in "${{!AGS_FLOWS_ENV_@}}"; do
-  builtin eval "${{!AGS_FLOWS_NAME}}"; builtin unset "$AGS_FLOWS_NAME"
-done || AGS_FLOWS_REFUSED="env: the login profile does not allow to set it"
-[[ -z ${{AGS_FLOWS_CWD-}} ]] || builtin cd -- "$AGS_FLOWS_CWD" ||
-  AGS_FLOWS_REFUSED="cwd: the directory $AGS_FLOWS_CWD cannot be entered"
 REACHED
-if [[ -n ${{AGS_FLOWS_REFUSED-}} ]]; then
-  builtin echo "$AGS_FLOWS_REFUSED. The command was not started." >&2; builtin exit {NOT_STARTED}
-fi
-builtin unset AGS_FLOWS_NAME AGS_FLOWS_CWD AGS_FLOWS_SANDBOX; builtin unset -f AGS_FLOWS_SET
+AGS_FLOWS_REFUSE() {{ builtin echo "$1. The command was not started." >&2; builtin exit {NOT_STARTED}; }}
+AGS_FLOWS_SET() {{ builtin export "$1" || AGS_FLOWS_REFUSE "env: the login profile does not allow to set ${{1%%=*}}"; }}
+AGS_FLOWS_OWN="env: the login profile does not allow to set names that begin with AGS_FLOWS_"
+builtin declare AGS_FLOWS_OPTIONS="$AGS_FLOWS_OPTIONS" AGS_FLOWS_MORE="$AGS_FLOWS_MORE" AGS_FLOWS_OWN="$AGS_FLOWS_OWN" \
+  AGS_FLOWS_NAME= AGS_FLOWS_TEXT= AGS_FLOWS_FORMAT= AGS_FLOWS_FILE= || AGS_FLOWS_REFUSE "$AGS_FLOWS_OWN"
+for AGS_FLOWS_NAME in "${{!AGS_FLOWS_ENV_@}}"; do
+  builtin eval "${{!AGS_FLOWS_NAME}}"; builtin unset "$AGS_FLOWS_NAME" || AGS_FLOWS_REFUSE "$AGS_FLOWS_OWN"
+done
+[[ -z ${{AGS_FLOWS_CWD-}} ]] || builtin cd -- "$AGS_FLOWS_CWD" ||
+  AGS_FLOWS_REFUSE "cwd: the directory $AGS_FLOWS_CWD cannot be entered"
+builtin unset AGS_FLOWS_NAME AGS_FLOWS_CWD AGS_FLOWS_SANDBOX || AGS_FLOWS_REFUSE "$AGS_FLOWS_OWN"
 """
 
 # On one line with the command, so that the options of the profile have no effect on these words.
@@ -65,24 +64,30 @@ _RESTORE = (
     "[[ $AGS_FLOWS_OPTIONS != *k* ]] || builtin set -k; [[ $AGS_FLOWS_OPTIONS != *v* ]] || builtin set -v; "
 )
 
+_FORGET = "builtin unset -f AGS_FLOWS_SET AGS_FLOWS_REFUSE; builtin unset AGS_FLOWS_OWN"
+
+_WRITE = r'[[ -z $1 ]] || { builtin echo >&"$1"; builtin eval "builtin exec $1>&-"; }'
+
 # Runs a command from a file. The arguments are the paths of the command and of its input, and a file that is emptied,
 # so that the parent process knows that the login profile did not end the shell.
 FROM_FILE = f"""{_PROLOGUE.replace("REACHED", 'builtin : >|"$3"')}
-AGS_FLOWS_FILE=$1 AGS_FLOWS_INPUT=$2; builtin set --
-if ! [[ -r $AGS_FLOWS_INPUT ]]; then
-  builtin echo "stdin: the input is lost. The command was not started." >&2; builtin exit {NOT_STARTED}
-fi
+builtin declare AGS_FLOWS_FILE="$1" AGS_FLOWS_INPUT="$2" || AGS_FLOWS_REFUSE "$AGS_FLOWS_OWN"
+[[ -r $AGS_FLOWS_INPUT ]] || AGS_FLOWS_REFUSE "stdin: the input is lost"
+builtin set --; {_FORGET}
 {_RESTORE}[[ $AGS_FLOWS_OPTIONS != *x* ]] || builtin set -x; builtin source "$AGS_FLOWS_FILE" <"$AGS_FLOWS_INPUT"
 """
 
-# Runs a command from a variable. Its input, if any, is a variable too, as a format for printf.
-FROM_VARIABLES = rf"""{_PROLOGUE.replace("REACHED", "")}
-AGS_FLOWS_TEXT=$AGS_FLOWS_COMMAND AGS_FLOWS_FORMAT=${{AGS_FLOWS_INPUT-}}
+# Runs a command from a variable. Its input, if any, is a variable too, as a format for printf. The argument is a file
+# descriptor that gets a line, so that the parent process knows that the login profile did not end the shell.
+FROM_VARIABLES = rf"""{_PROLOGUE.replace("REACHED", _WRITE)}
+AGS_FLOWS_TEXT=$AGS_FLOWS_COMMAND AGS_FLOWS_FORMAT=${{AGS_FLOWS_INPUT-}} AGS_FLOWS_FILE=${{AGS_FLOWS_INPUT+given}}
+builtin unset AGS_FLOWS_COMMAND AGS_FLOWS_INPUT || AGS_FLOWS_REFUSE "$AGS_FLOWS_OWN"
+builtin set --; {_FORGET}
 if [[ $AGS_FLOWS_OPTIONS = *x* ]]; then AGS_FLOWS_TEXT=$'builtin set -x\n'$AGS_FLOWS_TEXT; fi
-if [[ -z ${{AGS_FLOWS_INPUT+given}} ]]; then
-  builtin unset AGS_FLOWS_COMMAND; {_RESTORE}builtin eval "$AGS_FLOWS_TEXT"
+if [[ -z $AGS_FLOWS_FILE ]]; then
+  {_RESTORE}builtin eval "$AGS_FLOWS_TEXT"
 else
-  builtin unset AGS_FLOWS_COMMAND AGS_FLOWS_INPUT; {_RESTORE}
+  {_RESTORE}
   builtin eval "$AGS_FLOWS_TEXT" < <(\builtin printf "$AGS_FLOWS_FORMAT")
 fi
 """

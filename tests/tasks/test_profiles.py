@@ -46,6 +46,8 @@ PROFILES = {
     "ends": "exit 3",
     "ends with success": "exit 0",
     "becomes another program": "exec true",
+    "becomes another shell": "exec bash",
+    "executes nothing more": "set -n",
     "traces": "set -x",
     "exports": "export PATH=/usr/bin:/bin MODE=profile HOME=/tmp LANG=xx_YY LC_ALL=xx_YY TAR_OPTIONS=-v; umask 077; "
     "export IFS=:; IFS=:",
@@ -61,8 +63,14 @@ PROFILES = {
     "reads its input": "read -r -t 1 line; cat >/dev/null",
     "has traps": "trap 'echo trapped' EXIT; trap : TERM; exec 3>&1; set -f; set -o noclobber",
 }
-# Profiles after which the command is not reached, and the exit codes of a durable and of a direct command.
-ENDING = {"ends": (3, 3), "ends with success": (125, 0), "becomes another program": (125, 0)}
+# Profiles after which the command is not reached, and the exit codes of the command.
+ENDING = {
+    "ends": 3,
+    "ends with success": 125,
+    "becomes another program": 125,
+    "becomes another shell": 125,
+    "executes nothing more": 125,
+}
 USERS = {"user": "/home/user", **({"root": "/root"} if isolation().root and os.geteuid() == 0 else {})}
 
 attempts = itertools.count(1)
@@ -90,9 +98,8 @@ class Case:
     def shown(self, result, code=0):
         """Return the last line that a command printed, after a look at its exit code."""
         if self.profile in ENDING:
-            durable, direct = ENDING[self.profile]
-            assert result.exit_code == (durable if result.journal else direct)
-            assert ("login profile ended the shell" in result.stderr) == bool(result.journal)
+            assert result.exit_code == ENDING[self.profile]
+            assert "login profile ended the shell" in result.stderr
             return None
         assert result.exit_code == code, result
         lines = [line for line in result.stdout.splitlines() if line != "trapped"]
@@ -233,12 +240,26 @@ def with_profile(interpreter):
 
 
 @pytest.mark.parametrize("durable", [True, False])
-@pytest.mark.parametrize("profile", ["readonly MODE=slow", "readonly AGS_FLOWS_NAME"])
+@pytest.mark.parametrize(
+    "profile",
+    [
+        "readonly MODE=slow",
+        *(f"readonly AGS_FLOWS_{name}" for name in ("NAME", "OPTIONS", "MORE", "TEXT", "FORMAT", "FILE", "INPUT")),
+        *(f"readonly AGS_FLOWS_{name}=x" for name in ("NAME", "OPTIONS", "TEXT", "INPUT", "ENV_0", "ENV_7", "SANDBOX")),
+    ],
+)
 def test_a_variable_that_the_profile_has_made_read_only_is_not_ignored(with_profile, profile, durable):
-    result = with_profile(profile, "echo started", env={"MODE": "fast"}, durable=durable)
+    result = with_profile(profile, "echo started", env={"MODE": "fast"}, stdin="input", durable=durable)
     assert (result.exit_code, result.stdout) == (125, "")
     assert "env: the login profile does not allow to set " in result.stderr
     assert result.stderr.endswith("The command was not started.\n")
+
+
+@pytest.mark.parametrize("durable", [True, False])
+@pytest.mark.parametrize("signal", ["TERM", "KILL"])
+def test_a_command_that_is_killed_has_the_output_of_the_command_alone(with_profile, durable, signal):
+    result = with_profile("true", f"echo begun >&2; kill -{signal} $$", durable=durable)
+    assert (result.exit_code, result.stderr) == ({"TERM": 143, "KILL": 137}[signal], "begun\n")
 
 
 @pytest.mark.parametrize("durable", [True, False])
