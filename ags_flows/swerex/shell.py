@@ -136,7 +136,8 @@ async def _run(runtime: GatewayRuntime, command: str, session: str, timeout: flo
         raise _unknown(
             runtime,
             command,
-            "its output may have the word SHELLPS1PREFIX, the prompt of SWE-ReX",
+            "its shell was interrupted, or cannot report the end of the command (its builtins or variables named ags_* "
+            "were changed), or the output has the word SHELLPS1PREFIX, the prompt of SWE-ReX",
         )
     if end.exit_code is None:
         raise BashIncorrectSyntaxError(f"The command is not correct bash: {command!r}\n{end.output.strip()}")
@@ -147,14 +148,21 @@ async def _run(runtime: GatewayRuntime, command: str, session: str, timeout: flo
             session,
             end.exit_code,
         )
+    if end.is_spoiled:
+        await _close(runtime, session)
+        run_logger().warning(
+            "The command has made variables of the shell %r read-only that steps need (PS1, ags_*): the next step "
+            "opens a new shell.",
+            session,
+        )
     return _outcome(end.output, end.exit_code, began)
 
 
 def _unknown(runtime: GatewayRuntime, command: str, reason: str) -> OutcomeUnknownError:
     return OutcomeUnknownError(
         f"The outcome of a command in {runtime.instance_id} is unknown: {reason}: {command}",
-        hint="The next step opens a new shell. A command must not replace or kill its shell ('exec', 'kill $$'), "
-        "and not end it in the step in which it sets a trap on EXIT.",
+        hint="The next step opens a new shell. A command must not replace, interrupt or kill its shell "
+        "('exec', 'kill $$'), and not end it in the step in which it sets a trap on EXIT.",
     )
 
 

@@ -2,14 +2,15 @@
 
 SWE-ReX types a command into a terminal, joins its lines with `;`, and searches the output for its own markers. So here
 documents are lost, and a command that ends the shell or reads from the terminal leaves no outcome. Therefore the
-command travels as base64, is evaluated with an empty standard input, and its end has a marker of the step.
+command travels as an encoded text, is evaluated with an empty standard input, and its end has a marker of the step. No
+program is needed for it: a step may have changed PATH.
 """
 
 from __future__ import annotations
 
-import base64
 import re
 import shlex
+import string
 from dataclasses import dataclass
 
 # SWE-ReX's prompt, printed by a shell that ends, so that SWE-ReX returns the output as that of any command. A trap that
@@ -20,29 +21,39 @@ EARLIER
 { \builtin printf '\n%s %s ended\n%s' "$ags_mark" "$ags_code" SHELLPS1PREFIX; } >/dev/tty 2>/dev/null
 """
 
-# The backslashes prevent aliases, and `builtin` the functions, of the caller. The prompt may be the caller's.
+# The backslashes prevent aliases, and `builtin` the functions, of the caller. In POSIX mode, no function replaces
+# `unset` and `set`, so that a function named `builtin` is removed. The prompt may be the caller's, and errors may go to
+# a file: then SWE-ReX would not see it.
 _STEP = r"""
 ags_mark=MARK ags_text=TEXT
-if ags_note=$("$BASH" -n -c "$ags_text" 2>&1 </dev/null); then
+if ags_note=$("/proc/$$/exe" -n -c "$ags_text" 2>&1 </dev/null); then
   \builtin eval "ags_exit=($(\builtin trap -p EXIT))"; ags_exit=${ags_exit[2]-}
   case $ags_exit in *ags_mark*) ;; *) ags_note=AT_EXIT; \builtin trap "${ags_note/EARLIER/$ags_exit}" EXIT ;; esac
+  ags_note=${ags_options//[!xvk]/}
   ags_text="{ $ags_debug
 } 2>/dev/null
-$ags_text"
-  case $ags_options in *x*) ags_text="set -x; $ags_text" ;; esac
+${ags_note:+\\builtin set -$ags_note
+}$ags_text"
   \builtin eval "$ags_text" </dev/null
-  { ags_code=$? ags_options=$-; \builtin set +x; ags_debug=$(\builtin echo :; \builtin trap -p DEBUG)
-  \builtin trap - DEBUG; } >/dev/null 2>&1
-  \builtin printf '\n%s %s\n' "$ags_mark" "$ags_code" >/dev/tty
+  { ags_code=$? ags_options=$- POSIXLY_CORRECT=${POSIXLY_CORRECT-ags}; \set +xvk; \unset -f builtin
+  \builtin [ "$POSIXLY_CORRECT" != ags ] || \unset POSIXLY_CORRECT
+  ags_debug=$(\builtin echo :; \builtin trap -p DEBUG); \builtin trap - DEBUG; } >/dev/null 2>&1
+  \builtin printf '\n%s %s' MARK "$ags_code" >/dev/tty
+  { \builtin unset ags_text ags_note ags_code ags_exit &&
+    \builtin declare ags_mark= ags_options="$ags_options" ags_debug="$ags_debug" PS1=SHELLPS1PREFIX PS2= PS0=
+  } 2>/dev/null || \builtin printf ' spoiled' >/dev/tty
+  \builtin printf '\n' >/dev/tty
 else
-  \builtin printf '%s\n%s syntax\n' "$ags_note" "$ags_mark" >/dev/tty
+  \builtin printf '%s\n%s syntax\n' "$ags_note" MARK >/dev/tty
+  \builtin unset ags_text ags_note
 fi
-PS1=SHELLPS1PREFIX PS2= PS0=
-\builtin unset ags_text ags_note ags_code ags_exit
+[[ $PS1 = SHELLPS1PREFIX && -t 2 ]] || \builtin printf SHELLPS1PREFIX >/dev/tty
 """
 
-# What is traced here would be output of the step. `set -x` and a DEBUG trap apply to the commands of the caller only.
-_UNTRACED = "{ ags_options=${ags_options-$-} ags_debug=${ags_debug-:}; \\builtin set +x; } 2>/dev/null"
+# What is traced here would be output of the step. `set -xvk` and a DEBUG trap apply to the commands of the caller only.
+_UNTRACED = "{ ags_options=${ags_options-$-} ags_debug=${ags_debug-:}; \\builtin set +xvk; } 2>/dev/null"
+
+_PLAIN = frozenset(f"{string.ascii_letters}{string.digits} _-./=".encode())
 
 
 def step_line(command: str, mark: str) -> str:
@@ -52,10 +63,10 @@ def step_line(command: str, mark: str) -> str:
         command: For bash.
         mark: A word that is in no output.
     """
-    script = _STEP.replace("AT_EXIT", shlex.quote(_AT_EXIT.strip())).replace("MARK", mark, 1)
+    script = _STEP.replace("AT_EXIT", shlex.quote(_AT_EXIT.strip())).replace("MARK", mark)
     script = script.replace("TEXT", shlex.quote(command), 1)
-    encoded = base64.b64encode(script.encode()).decode()
-    return f'{_UNTRACED}; \\builtin eval "$(\\builtin printf %s {encoded} | \\command base64 -d)"'
+    encoded = "".join(chr(byte) if byte in _PLAIN else f"\\0{byte:03o}" for byte in script.encode())
+    return f"{_UNTRACED}; \\builtin eval \"$(\\builtin printf %b '{encoded}')\""
 
 
 BYE = "exit\n"
@@ -70,20 +81,22 @@ class StepEnd:
         output: The output before the marker.
         exit_code: The exit code, None if nothing was executed because of a syntax error.
         shell_ended: Whether the shell ended with the command.
+        is_spoiled: Whether the shell cannot be used by a later step.
     """
 
     output: str
     exit_code: int | None
     shell_ended: bool = False
+    is_spoiled: bool = False
 
 
 def read_end(output: str, mark: str) -> StepEnd | None:
     """Return how a step ended, or None if its marker is not in the output."""
-    found = re.search(rf"\n?{re.escape(mark)} (?:(\d+)( ended)?|syntax)(?=\n)", output)
+    found = re.search(rf"\n?{re.escape(mark)} (?:(\d+)( ended| spoiled)?|syntax)(?=\n)", output)
     if found is None:
         return None
-    code, ended = found.groups()
-    before = output[: found.start()]
+    code, state = found.groups()
+    before, ended = output[: found.start()], state == " ended"
     if ended and (before == BYE or before.endswith(f"\n{BYE}")):
         before = before.removesuffix(BYE)
-    return StepEnd(before, None if code is None else int(code), ended is not None)
+    return StepEnd(before, None if code is None else int(code), ended, state == " spoiled")

@@ -156,3 +156,43 @@ def test_any_command_has_its_outcome_and_the_next_step_works(configured, ags_con
         with pytest.raises(CommandTimeoutError, match="limit of 2 s"):
             run("read line </dev/tty", timeout=2)
         assert run("echo next").stdout == "next\n"
+
+
+# Commands after which the same shell runs the next step.
+KEPT = [
+    "exec 2>/tmp/errors",
+    "exec 2>/dev/null",
+    "exec 2>&-",
+    "export PATH=/nope",
+    "builtin() { echo mine; }",
+    "eval() { false; }; printf() { false; }; command() { false; }; base64() { false; }",
+    "unset BASH",
+    "set -o posix",
+    "alias builtin=false",
+]
+# Commands after which a new shell runs it.
+LOST = ["readonly ags_mark", "readonly ags_mark=x", "readonly PS1=mine"]
+# Commands whose outcome is unknown.
+UNKNOWN = ["kill -INT $$", "readonly ags_code", "enable -n builtin"]
+
+
+def test_no_command_takes_the_outcome_of_the_next_step(configured, ags_config, caplog):
+    with swerex_session(configured()) as server:
+
+        def run(command, session):
+            return run_in_shell.fn(server, command, session=session, config=ags_config, timeout=20)
+
+        for command in (*KEPT, *LOST):
+            session = str((*KEPT, *LOST).index(command))
+            done = run(f"STATE=kept; {command}", session)
+            assert (done.exit_code, done.stdout) == (0, ""), command
+            assert run("echo next $STATE", session).stdout.split() == (
+                ["next", "kept"] if command in KEPT else ["next"]
+            ), command
+        assert caplog.text.count("variables of the shell") == len(LOST)
+        for command in UNKNOWN:
+            with pytest.raises(OutcomeUnknownError, match="was interrupted, or cannot report the end"):
+                run(command, "unknown")
+            assert run("echo next", "unknown").stdout == "next\n"
+        run("set -kv", "options")
+        assert run("echo next", "options").stdout == "echo next\nnext\n"
