@@ -84,7 +84,7 @@ IFS=
 FOUND=($P)
 LC_ALL=C
 unset IFS
-declare -A REAL SEEN
+declare -A REAL SEEN ONCE
 BASE=$(pwd -P) LINKED=()
 # Set R to the path of a match without links to directories.
 find_real() {{
@@ -99,7 +99,7 @@ find_real() {{
 # Whether a path, or a directory above it, was matched.
 is_seen() {{
   local X=$1
-  while [ -n "$X" ]; do
+  while [ "$X" != . ]; do
     [ -z "${{SEEN[$X]+x}}" ] || return 0
     X=${{X%/*}}
   done
@@ -107,22 +107,34 @@ is_seen() {{
 }}
 for F in "${{FOUND[@]}}"; do
   # `**` also stands for no directory at all, and Bash before 5.2 returns `.` and `..` for `.*`.
-  case $F in */ | */. | */..) continue ;; esac
+  F=${{F%/}}
+  case $F in . | */. | */..) continue ;; esac
   # What has no character of a pattern stays as it is, also if there is no such file.
   [ -e "$F" ] || [ -L "$F" ] || continue
   find_real "$F" || continue
-  if [ "$R" = "${{BASE%/}}/${{F#./}}" ]; then SEEN[$R]=; printf '%s\\0' "$F"; else LINKED+=("$F"); fi
+  F=./${{F#./}}
+  if [ "$R" = "${{BASE%/}}/${{F#./}}" ]; then SEEN[$F]=; printf '%s\\0' "$F"; else LINKED+=("$F"); fi
 done >"$W/matching"
-# What is reached through a link to a directory as well is fetched once, and a link that matches is fetched as a link.
+# A link that matches is fetched as a link.
 for F in "${{LINKED[@]}}"; do
-  find_real "$F"
-  if is_seen "$R" || is_seen "${{BASE%/}}/${{F#./}}"; then continue; fi
-  SEEN[$R]= SEEN[${{BASE%/}}/${{F#./}}]=; printf '%s\\0' "$F"
-done >>"$W/matching"
-[ -s "$W/matching" ] || refuse {NOTHING} "nothing matches"
-find_in() {{ xargs -0 bash -pc 'find "$@" -name "{OWN}*" -prune -o '"$1" bash <"$W/matching" | sort -zu; }}
-find_in '{_SPECIAL} -print0' >"$W/special" 2>/dev/null
-find_in '! {_SPECIAL} -printf "$FORMAT"' >"$W/list" 2>"$W/errors" || failed
+  is_seen "$F" || {{ SEEN[$F]=; printf '%s\\0' "$F"; }}
+done >"$W/linked"
+[ -s "$W/matching" ] || [ -s "$W/linked" ] || refuse {NOTHING} "nothing matches"
+find_in() {{ xargs -0r bash -pc 'find "$@" -name "{OWN}*" -prune -o '"$1" bash | sort -zu; }}
+# What is reached through links to directories as well is fetched once: the path without links comes first.
+once() {{
+  local E N=0
+  [ -s "$W/linked" ] || {{ cat; return; }}
+  case $FORMAT in %y*) N=1 ;; esac
+  while IFS= read -r -d '' E; do
+    find_real "${{E:N}}" && [ -z "${{ONCE[$R]+x}}" ] || continue
+    ONCE[$R]=; printf '%s\\0' "$E"
+  done
+}}
+cat "$W/matching" "$W/linked" | find_in '{_SPECIAL} -print0' >"$W/special" 2>/dev/null
+find_content() {{ find_in '! {_SPECIAL} -printf "$FORMAT"' <"$1"; }}
+{{ find_content "$W/matching" && find_content "$W/linked"; }} >"$W/found" 2>"$W/errors" || failed
+once <"$W/found" >"$W/list"
 """
 
 # GNU tar ends with 1 when a file was changed while it was read. One that only grows is whole up to the size that it

@@ -19,6 +19,7 @@ MOST_SHOWN = 100
 """Names of entries that a result holds."""
 
 _MAGIC = re.compile(r"[*?\[]")
+_ESCAPED = re.compile(r"\\([*?\[])")
 
 
 def own_name() -> str:
@@ -114,12 +115,15 @@ def has_magic(remote: str) -> bool:
 
 
 def split_pattern(pattern: str) -> tuple[str, str]:
-    """Return the directory that a pattern begins in, and the rest: `out/a*/b` gives `out` and `a*/b`."""
-    path = from_home(pattern)
+    r"""Return the directory that a pattern begins in, and the rest: `out/a*/b` gives `out` and `a*/b`.
+
+    A final `/` stays. What is escaped, such as `\[`, becomes a class, `[[]`: Bash does not expand a word without one.
+    """
+    path = _ESCAPED.sub(r"[\1]", from_home(pattern))
     parts = path.split("/")
     fixed = next((index for index, part in enumerate(parts) if has_magic(part)), len(parts) - 1)
     base = "/".join(parts[:fixed]) or ("/" if path.startswith("/") else ".")
-    return base, "/".join(parts[fixed:])
+    return base, "/".join(parts[fixed:]) + ("/" if pattern.endswith("/") else "")
 
 
 def joined(names: Iterable[str]) -> bytes:

@@ -32,6 +32,7 @@ IS_FILE = 24
 NO_PROGRAM = 25
 IN_THE_WAY = 26
 NOT_ALLOWED = 27
+IS_MOUNTED = 28
 
 LARGEST_LIST = 256 << 20
 """Bytes of a list of names that are taken into memory."""
@@ -72,7 +73,7 @@ must_be_replaceable() {{
   while read -r _ _ _ _ M _; do
     printf -v M "${{M//%/%%}}"
     [ "${{M%/*}}" = "${{REAL%/}}" ] && [ ! -d "$M" ] || continue
-    for N; do [ "$N" != "${{M##*/}}" ] || refuse {IN_THE_WAY} "$M is a mount point, and cannot be replaced"; done
+    for N; do [ "$N" != "${{M##*/}}" ] || refuse {IS_MOUNTED} "$M is a mount point, and cannot be replaced"; done
   done < <(cat /proc/self/mountinfo 2>/dev/null)
   [ -k "$D" ] && [ ! -O "$D" ] && [ "$ME" != 0 ] || return 0
   for N; do
@@ -116,10 +117,12 @@ def run_script(plane: DataPlane, script: str, what: str, user: str | None, size:
     if result.exit_code == IS_DIRECTORY:
         raise TransferError(text, hint=_OF_DIRECTORIES[what.partition(" ")[0]])
     if result.exit_code == NOT_ALLOWED:
-        more = "leave it out with exclude=[...]" if what.startswith("download") else "give another target"
-        raise TransferError(text, hint=f'Use user="root", or {more}.')
+        more = "leave it out with exclude=[...]." if what.startswith("download") else "give another target."
+        raise TransferError(text, hint=more.capitalize() if user == "root" else f'Use user="root", or {more}')
     if result.exit_code == IN_THE_WAY:
         raise TransferError(f"{text} Nothing was written.", hint='Give another target, or user="root".')
+    if result.exit_code == IS_MOUNTED:
+        raise TransferError(f"{text} Nothing was written.", hint="Give another target.")
     if result.exit_code == IS_FILE:
         raise TransferError(text, hint="Use download_file.")
     if result.exit_code == INCOMPLETE:

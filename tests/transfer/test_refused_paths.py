@@ -88,6 +88,49 @@ def test_what_a_pattern_reaches_through_a_link_is_fetched_once(instance, ags_con
     assert done.files == len(expected)
 
 
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("q/*/*", ["f", "g"]),
+        ("q/[fl]*/*", ["f", "g"]),
+        ("q/*/i*", ["g"]),
+        ("q/*/*/*", ["f", "g"]),
+    ],
+)
+@pytest.mark.parametrize("exclude", [(), ("*.no",)])
+def test_what_is_in_a_directory_and_reached_by_links_is_fetched_once(
+    instance, ags_config, tmp_path, pattern, expected, exclude
+):
+    """A file that a link leads to directly, and a directory above it that another link leads to."""
+    layout = "mkdir -p q/a/in; echo f >q/a/f; echo g >q/a/in/g; cd q; ln -s a/in first; ln -s a last; ln -s . self"
+    tasks.exec_command.fn(instance, layout, durable=False, config=ags_config)
+    done = tasks.download_files.fn(instance, pattern, tmp_path / "found", exclude=exclude, config=ags_config)
+    found = [path for path in (tmp_path / "found").rglob("*") if path.is_symlink() or path.is_file()]
+    assert sorted(path.read_text().strip() for path in found if not path.is_symlink()) == expected
+    assert done.files == len(found)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        (r"s/a\[1\].csv", {"a[1].csv"}),
+        (r"s/\[x\]", {"[x]/b.csv"}),
+        (r"s/\[x\]/*.csv", {"[x]/b.csv"}),
+        ("s/a[[]1].csv", {"a[1].csv"}),
+        (r"s/*\**/", {"s*r/c.csv"}),
+        ("s/*/", {"[x]/b.csv", "s*r/c.csv"}),
+        ("s/**/", {"[x]/b.csv", "s*r/c.csv"}),
+        ("s/[[]x]/", {"[x]/b.csv"}),
+    ],
+)
+def test_patterns_may_be_escaped_and_end_with_a_slash(instance, ags_config, tmp_path, pattern, expected):
+    layout = "mkdir -p 's/[x]' 's/s*r'; cd s; touch 'a[1].csv' a1.csv '[x]/b.csv' 's*r/c.csv'"
+    tasks.exec_command.fn(instance, layout, durable=False, config=ags_config)
+    tasks.download_files.fn(instance, pattern, tmp_path / "found", config=ags_config)
+    found = [path for path in (tmp_path / "found").rglob("*") if path.is_file()]
+    assert {str(path.relative_to(tmp_path / "found")) for path in found} == expected
+
+
 @pytest.mark.parametrize("pattern", ["nowhere", "nowhere/*.csv", "[a", "{a,b}.txt"])
 def test_a_pattern_that_matches_nothing_is_not_found(instance, ags_config, tmp_path, pattern):
     with pytest.raises(NotFoundError, match="nothing matches|there is no directory"):
