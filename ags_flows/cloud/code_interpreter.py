@@ -209,8 +209,18 @@ class CodeInterpreter:
             return "ontext" not in text
         if "not open" in text:
             return True
-        # The SDK reports every 502 as the sandbox's end.
-        return not certainly and "likely due to sandbox timeout" in text and self.plane.is_alive()
+        # The SDK reports every 502 as the sandbox's end. One of a gateway may be over with the next request.
+        is_502 = not certainly and "likely due to sandbox timeout" in text
+        return is_502 and self.plane.is_alive() and not self._responds()
+
+    def _responds(self) -> bool:
+        from ags_flows.cloud.e2b_internals import interpreter_class
+
+        try:
+            self.plane.call("look", lambda _: self.plane.attached(interpreter_class()).list_code_contexts())
+        except AGSFlowsError:
+            return False
+        return True
 
 
 def check_language(language: str) -> None:
