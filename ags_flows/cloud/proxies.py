@@ -10,11 +10,15 @@ from __future__ import annotations
 import ipaddress
 import os
 import socket
+from importlib.util import find_spec
 from urllib.parse import SplitResult, urlsplit
 
 from ags_flows.errors import ConfigurationError
 
 SCHEMES = ("http", "https", "socks5", "socks5h")
+
+SOCKS_MODULES = ("socks", "socksio")
+"""Of the HTTP clients of both planes: requests and httpx need one each."""
 
 
 def proxy_for(url: str) -> str | None:
@@ -25,7 +29,7 @@ def proxy_for(url: str) -> str | None:
     an IP address or a network such as `10.0.0.0/8`, the first three optionally with a port.
 
     Raises:
-        ConfigurationError: The variable's value is not the URL of a proxy.
+        ConfigurationError: The variable's value is not the URL of a proxy, or packages for SOCKS proxies are missing.
 
     Example:
         ```python
@@ -41,6 +45,11 @@ def proxy_for(url: str) -> str | None:
         raise ConfigurationError(
             f"{name} is not the URL of a proxy.",
             hint=f"Write a URL such as http://proxy.example:3128; its scheme is one of {', '.join(SCHEMES)}.",
+        )
+    if proxy.lower().startswith("socks") and (missing := [one for one in SOCKS_MODULES if find_spec(one) is None]):
+        raise ConfigurationError(
+            f"{name} is a SOCKS proxy, for which Python packages are missing: {', '.join(missing)}.",
+            hint="Install them with pip install pysocks socksio, or use an HTTP proxy.",
         )
     return proxy
 

@@ -2,13 +2,14 @@
 
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.util import find_spec
 
 import httpx
 import pytest
 
 from ags_flows import tasks
 from ags_flows.cli.doctor import examine
-from ags_flows.cloud.proxies import proxy_for
+from ags_flows.cloud.proxies import SOCKS_MODULES, proxy_for
 from ags_flows.errors import ConfigurationError
 from ags_flows.testing import config_for
 
@@ -88,6 +89,16 @@ def test_lower_case_takes_precedence(monkeypatch):
 def test_a_value_that_is_not_a_proxy_is_refused_by_name(monkeypatch, value):
     monkeypatch.setenv("ALL_PROXY", value)
     with pytest.raises(ConfigurationError, match="ALL_PROXY is not the URL of a proxy"):
+        proxy_for("https://a.example")
+
+
+@pytest.mark.parametrize("value", ["socks5://a:1", "SOCKS5H://a:1"])
+def test_a_socks_proxy_without_its_packages_is_refused_by_name(monkeypatch, value):
+    monkeypatch.setenv("ALL_PROXY", value)
+    if all(map(find_spec, SOCKS_MODULES)):
+        assert proxy_for("https://a.example") == value
+        return
+    with pytest.raises(ConfigurationError, match=r"ALL_PROXY is a SOCKS proxy, .* missing: socks.* pip install "):
         proxy_for("https://a.example")
 
 
