@@ -56,6 +56,9 @@ class Encoded:
         positions = [digit.start(1) for digit in _DIGIT.finditer(text, start, end) if digit[1]]
         digits = "".join(text[position] for position in positions).lower()
         for first, after in self._hex.spans(digits):
+            run = digits[first:after]
+            if _counts(run) and not self._hex.is_whole(run):
+                continue
             last = positions[after - 1] + 1
             yield positions[first], last
             line_end = text.find("\n", last)
@@ -74,12 +77,16 @@ class _Runs:
 
     def __init__(self, forms: Iterable[str], shortest: int) -> None:
         self._shortest = shortest
-        long = {form for form in forms if len(form) >= shortest}
-        self._forms = "\0".join(sorted(long))
-        self._probes = {probe for form in long for probe in _substrings(form, shortest - _PROBED)}
+        self._whole = {form for form in forms if len(form) >= shortest}
+        self._forms = "\0".join(sorted(self._whole))
+        self._probes = {probe for form in self._whole for probe in _substrings(form, shortest - _PROBED)}
 
     def __bool__(self) -> bool:
         return bool(self._forms)
+
+    def is_whole(self, run: str) -> bool:
+        """Return True if a run is one of the texts, and not only a part."""
+        return run in self._whole
 
     def spans(self, text: str) -> Iterator[Span]:
         """Yield where the runs are, each as a start and an end; those that overlap become one."""
@@ -98,6 +105,12 @@ class _Runs:
                 end = at + size
         if start < end:
             yield start, end
+
+
+def _counts(digits: str) -> bool:
+    """Return True for numbers at equal distances, such as those of a list, which are ordinary output."""
+    numbers = bytes.fromhex(digits[: len(digits) // 2 * 2])
+    return len({after - before for before, after in zip(numbers, numbers[1:], strict=False)}) == 1
 
 
 def _substrings(text: str, size: int) -> Iterator[str]:

@@ -106,6 +106,11 @@ HEX = {
 }
 
 
+def is_counting(data):
+    """Whether numbers are at equal distances, as in ordinary lists."""
+    return len({after - before for before, after in zip(data, data[1:], strict=False)}) == 1
+
+
 def digits_of(text):
     """The digits in a text, without the positions of a dump."""
     return re.sub(r"(?m)^[0-9a-f]{7,8}:? |\\x|\\u00|0x|[^0-9a-f*]", "", text.lower())
@@ -119,6 +124,7 @@ def test_no_part_of_a_secret_is_shown_in_any_form_of_hex(spell, secret, before, 
     pieces = [piece.encode() for piece in re.split(r"\s{4,}", secret)]
     orders = [data.hex() for data in pieces] + [words(data[at:]).replace(" ", "") for data in pieces for at in (0, 1)]
     known = {digits[at : at + 8] for digits in orders for at in range(0, len(digits) - 7, 2)}
+    known = {part for part in known if not is_counting(bytes.fromhex(part))}
     redactor = Redactor([secret])
     shown = redactor.text(spelled)
     left = digits_of(shown)
@@ -146,6 +152,8 @@ def test_dumps_of_a_secret_show_no_part_of_it(command):
 def test_ordinary_hex_is_shown():
     text = "commit 5718d6c0cafe and 00:16:3e:5e:6c:00 and feed beef face dead"
     assert Redactor([SECRET]).text(text) == text
+    text = f"{list(range(28, 70))} and {list(range(100, 10, -1))} and 30:30:30:30:30"
+    assert Redactor(["hunter1234", "abcdefg-zeros0000", "x4321y"]).text(text) == text
 
 
 def test_a_word_on_a_line_is_not_a_part_of_base64():
