@@ -157,8 +157,7 @@ class Application:
             error = {"Code": refused.code, "Message": refused.message}
             answer: dict[str, Any] = {"Response": {"Error": error, "RequestId": f"fault-{refused.fault_id}"}}
         else:
-            if self._world.profile.delay:
-                await asyncio.sleep(self._world.profile.delay)
+            await asyncio.sleep(self._world.profile.delay)
             answer = await self._cloud.answer(method, path, query, headers, body)
         response = answer["Response"]
         outcome = response["Error"]["Code"] if "Error" in response else "ok"
@@ -182,6 +181,7 @@ class Application:
             status = 429 if "LimitExceeded" in refused.code else 500
             reply = Reply(status, {"code": status, "message": refused.message})
         else:
+            await asyncio.sleep(self._world.profile.delay)
             reply = await self._e2b.answer(method, path, query, headers, body)
         if await self._after(faults, send):
             self._journal.note("e2b", operation, f"{reply.status}, {_named(faults)}", began)

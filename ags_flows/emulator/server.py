@@ -235,7 +235,7 @@ class Emulator(Levers):
         world.limits.change({"quotas": settings.quotas, "rates": settings.rates})
         journal = Journal()
         streams = StreamFaults()
-        gateway = Gateway(targets_of(world), streams, signer_of(world), world.profile.status)
+        gateway = Gateway(targets_of(world), world.profile, streams, signer_of(world))
         controls = Controls(world, streams, journal)
         server = uvicorn.Server(
             uvicorn.Config(

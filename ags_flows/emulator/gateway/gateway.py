@@ -22,6 +22,7 @@ Send = Callable[[Message], Awaitable[None]]
 Asgi = Callable[..., Awaitable[None]]
 
 _NAMES = {ENVD_PORT: "envd", INTERPRETER_PORT: "code"}
+_START_COMMAND = "/process.Process/Start"
 
 
 class GatewayTarget(Protocol):
@@ -75,27 +76,46 @@ class GatewayTarget(Protocol):
         ...
 
 
+class Habits(Protocol):
+    """How sandboxes respond, see `world.profile`."""
+
+    @property
+    def serves_ranges(self) -> bool:
+        """Whether envd serves ranges of files."""
+        ...
+
+    @property
+    def command_delay(self) -> float:
+        """Seconds that the start of every command takes longer."""
+        ...
+
+    def status(self, name: str, default: int) -> int:
+        """Return an HTTP status by its name, such as ``gone.port``."""
+        ...
+
+
 class Gateway:
     """Reaches every port of every sandbox.
 
     Args:
         lookup: Finds a sandbox by id.
+        habits: How sandboxes respond.
         faults: Faults of connections.
         signer: Finds the id of the sandbox that signed a request's URL.
-        status: Returns an HTTP status by its name and its default, see `world.profile`.
     """
 
     def __init__(
         self,
         lookup: Callable[[str], GatewayTarget | None],
+        habits: Habits,
         faults: StreamFaults | None = None,
         signer: Callable[[Scope], str | None] = lambda scope: None,
-        status: Callable[[str, int], int] = lambda name, default: default,
     ) -> None:
         self._lookup = lookup
+        self._habits = habits
         self._faults = faults or StreamFaults()
         self._signer = signer
-        self._status = status
+        self._status = habits.status
 
     def route(self, scope: Scope) -> Route | None:
         """Return where a request goes, None when it is not for a sandbox.
@@ -180,6 +200,10 @@ class Gateway:
             unauthorized = self._status("unauthorized.envd", 401)
             if unauthorized != 401:
                 send = _with_status(send, unauthorized)
+            if route.port == ENVD_PORT and not self._habits.serves_ranges:
+                scope = _without(scope, b"range")
+            if path == _START_COMMAND:
+                await asyncio.sleep(self._habits.command_delay)
             try:
                 await app({**scope, "path": unquote(path), "raw_path": path.encode("latin-1")}, receive, send)
             except ConnectionError:
@@ -249,8 +273,13 @@ def _with_status(send: Send, unauthorized: int) -> Send:
 
 def _masked(scope: Scope, host: str) -> Scope:
     """Return a request as if it had come to another host."""
-    headers = [(name, value) for name, value in scope["headers"] if name.lower() != b"host"]
-    return {**scope, "headers": [*headers, (b"host", host.encode("latin-1", "replace"))]}
+    host_header = (b"host", host.encode("latin-1", "replace"))
+    return {**scope, "headers": [*_without(scope, b"host")["headers"], host_header]}
+
+
+def _without(scope: Scope, header: bytes) -> Scope:
+    """Return a request without a header."""
+    return {**scope, "headers": [(name, value) for name, value in scope["headers"] if name.lower() != header]}
 
 
 async def _refuse(scope: Scope, receive: Receive, send: Send, status: int, message: str, **more: str | int) -> None:

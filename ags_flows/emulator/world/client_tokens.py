@@ -10,6 +10,7 @@ from typing import Any, Literal
 from .refusal import Refusal
 from .store import Store
 
+Repeat = Literal["replay", "refuse"]
 _DAY = 24 * 3600.0
 
 
@@ -22,14 +23,19 @@ class ClientTokens:
     Args:
         now: The clock, in seconds; a token is remembered for a day.
         store: Where tokens survive a restart.
+        usual: Returns what a repeated request of an action does.
+
+    Attributes:
+        on_repeat: What every repeated request does; None for what is usual.
     """
 
     def __init__(
-        self, now: Callable[[], float], store: Store, on_repeat: Literal["replay", "refuse"] = "replay"
+        self, now: Callable[[], float], store: Store, usual: Callable[[str], Repeat] = lambda action: "replay"
     ) -> None:
         self._now = now
         self._store = store
-        self._usual = self.on_repeat = on_repeat
+        self._usual = usual
+        self.on_repeat: Repeat | None = None
         kept = sorted(store.all("client_tokens"), key=lambda each: float(each["at"]))
         self._made: dict[str, dict[str, Any]] = {each["name"]: each for each in kept}
 
@@ -51,7 +57,7 @@ class ClientTokens:
                 "FailedOperation.DuplicateRequest",
                 f"ClientToken {token!r} was used for a request with other parameters.",
             )
-        if self.on_repeat == "refuse":
+        if (self.on_repeat or self._usual(scope.rpartition("/")[2])) == "refuse":
             raise Refusal(
                 "FailedOperation.DuplicateRequest", f"The request with ClientToken {token!r} was carried out."
             )
@@ -79,7 +85,7 @@ class ClientTokens:
         for name in self._made:
             self._store.drop("client_tokens", name)
         self._made.clear()
-        self.on_repeat = self._usual
+        self.on_repeat = None
 
 
 def _digest(value: Any) -> str:

@@ -110,6 +110,9 @@ class Course:
 
     def restart_countdown(self, instance: Instance, timeout: int) -> None:
         """Let a running instance end after this number of seconds from now."""
+        if not self._world.profile.shortens_timeouts:
+            self.extend(instance, timeout)
+            return
         instance.timeout = timeout
         self._count_down(instance, self._world.clock.now() + timeout)
         self.keep(instance)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from .client_tokens import Repeat
 from .instance import Instance
-from .transitions import Transition
+from .transitions import Mode, Transition
 
 FORMAT = 1
 NOTICEABLE = 0.02
@@ -16,10 +17,14 @@ NOTICEABLE = 0.02
 
 _STEPS = {
     "tool.create": "tool.create.seconds",
+    "tool.delete": "tool.delete.seconds",
     "instance.stop": "stop.seconds",
     "instance.pause": "pause.seconds",
     "instance.resume": "resume.seconds",
+    "snapshot.create": "snapshot.seconds",
 }
+_AT_ONCE = {"instance.start": ("start.status", "RUNNING"), "instance.pause": ("pause.status", "PAUSED")}
+"""Steps that end before the response if it had that status."""
 
 
 def read_profile(source: Mapping[str, Any] | Path | str) -> dict[str, Any]:
@@ -46,34 +51,43 @@ class Profile:
         document: See `read_profile`.
 
     Attributes:
-        repeat: What a repeated ClientToken does: ``replay`` or ``refuse``.
         merges_metadata: Whether new metadata is added to the existing metadata.
+        merges_tags: Whether new tags of a tool are added to the existing tags.
+        shortens_timeouts: Whether a new timeout may end an instance earlier.
+        serves_ranges: Whether envd serves ranges of files.
         token_lifetime: Seconds for which a token is valid, or None for the emulator's own.
         forgets_stopped: Whether an instance that has ended is not listed.
-        delay: Seconds that every request of the Cloud API takes longer.
+        delay: Seconds that every request of the Cloud API and the E2B API takes longer.
+        command_delay: Seconds that the start of every command takes longer.
     """
 
     def __init__(self, document: Mapping[str, Any]) -> None:
         self._answers: Mapping[str, Any] = document.get("answers") or {}
         self._codes: Mapping[str, str] = document.get("codes") or {}
         self._looks = 0
-        self.repeat: Literal["replay", "refuse"] = (
-            "refuse" if self._answers.get("start.repeat") == "refuse" else "replay"
-        )
         self.merges_metadata = self._answers.get("metadata.update") != "replace"
+        self.merges_tags = self._answers.get("tool.tags") == "merge"
+        self.shortens_timeouts = self._answers.get("timeout.shortens") is not False
+        self.serves_ranges = self._answers.get("files.ranges") is not False
         self.token_lifetime: float | None = self._answers.get("token.lifetime")
         self.forgets_stopped = self._answers.get("stopped.listed") is False
         self.delay = self._seconds("call.seconds")
+        self.command_delay = self._seconds("command.seconds")
+
+    def repeat(self, action: str) -> Repeat:
+        """Return what a repeated ClientToken of an action does; only tools may differ from all others."""
+        name = "tool.repeat" if action == "CreateSandboxTool" else "start.repeat"
+        return "refuse" if self._answers.get(name) == "refuse" else "replay"
 
     def transitions(self) -> dict[str, Transition]:
         """Return how the steps go that were timed."""
-        steps = {
-            step: Transition("seconds", self._seconds(name)) for step, name in _STEPS.items() if name in self._answers
-        }
-        if self._answers.get("start.status") == "RUNNING":
-            steps["instance.start"] = Transition("at_once", self._seconds("start.call.seconds"))
-        elif "start.seconds" in self._answers:
-            steps["instance.start"] = Transition("seconds", self._seconds("start.seconds"))
+        steps = {}
+        at_once = {step for step, (name, status) in _AT_ONCE.items() if self._answers.get(name) == status}
+        start = "start.call.seconds" if "instance.start" in at_once else "start.seconds"
+        for step, name in {**_STEPS, "instance.start": start}.items():
+            if step in at_once or name in self._answers:
+                mode: Mode = "at_once" if step in at_once else "seconds"
+                steps[step] = Transition(mode, self._seconds(name))
         return steps
 
     def code(self, code: str) -> str:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from .clock import iso
 from .configuration import check_tags
 from .refusal import Refusal
+from .transitions import StepFailed
 
 if TYPE_CHECKING:
     from .region import Region
@@ -84,6 +85,10 @@ class Snapshots:
         tags = check_tags(tags)
         now = self._world.clock.now()
         snapshot_id = f"snapshot-{uuid.uuid4()}"
+        try:
+            await self._world.transitions.begin("snapshot.create").wait()
+        except StepFailed as failed:
+            raise Refusal("FailedOperation", str(failed)) from failed
         await self._region.instances.save(instance, self.directory(snapshot_id))
         snapshot = Snapshot(
             snapshot_id,

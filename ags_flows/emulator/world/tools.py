@@ -128,7 +128,8 @@ class Tools:
         self._check_computer(request.get("ComputerConfiguration"))
         tags = configuration.check_tags(request["Tags"]) if request.get("Tags") is not None else None
         if tags is not None:
-            tool.tags = tags
+            kept = tool.tags if self._world.profile.merges_tags else []
+            tool.tags = [*(tag for tag in kept if tag["Key"] not in {new["Key"] for new in tags}), *tags]
         if request.get("Description") is not None:
             tool.description = request["Description"]
         if network is not None:

@@ -12,6 +12,7 @@ instance.stop      STOPPING                    STOPPED (STOP_FAILED)
 instance.pause     PAUSING                     PAUSED (RUNNING again)
 instance.resume    RESUMING                    RUNNING (RESUME_FAILED)
 precache.create    PROCESSING                  SUCCESS (FAILED)
+snapshot.create    (the request)               ACTIVE (FailedOperation)
 =================  ==========================  =================================
 
 A step that does real work (all of ``instance.*``) is never shorter than that work.
@@ -59,6 +60,7 @@ DEFAULTS: dict[str, Transition] = {
     "instance.pause": Transition("seconds", 0.0),
     "instance.resume": Transition("seconds", 0.0),
     "precache.create": Transition("seconds", 0.2),
+    "snapshot.create": Transition("at_once"),
 }
 
 

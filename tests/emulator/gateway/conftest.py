@@ -14,6 +14,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, StreamingRespon
 from starlette.routing import Mount, Route, WebSocketRoute
 
 from ags_flows.emulator.gateway import Gateway, StreamFaults
+from ags_flows.emulator.world.profile import Profile
 
 TOKEN = "the-token"
 
@@ -189,7 +190,7 @@ def outside():
         return StreamFaults()
 
     faults = asyncio.run(make())
-    gateway = Gateway(targets.get, faults)
+    gateway = Gateway(targets.get, Profile({}), faults)
     running = Running(app)
     running.targets, running.faults = targets, faults
     yield running
