@@ -57,14 +57,16 @@ deployed: $(READY)
 network: $(READY)
 	PACKAGE_INDEX=1 $(BIN)/python -m pytest tests/swerex -k package_index
 
-# Code in all six languages for real: installs a JDK and R (as root, on Debian and Ubuntu), deno and kernels.
+# Every test of code cells in all six languages, none left out. Installs a JDK and R (as root, on Debian and Ubuntu),
+# deno and kernels.
 languages: $(READY)
 	@command -v javac >/dev/null && test -d /usr/lib/R/site-library/IRkernel || \
-	  { apt-get update -qq && apt-get install -y -qq --no-install-recommends default-jdk-headless r-cran-irkernel; }
+	  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+	    apt-get install -y -qq --no-install-recommends default-jdk-headless r-cran-irkernel; }
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip >/dev/null
 	$(BIN)/python -m pip install $(PIP_FLAGS) deno jjava bash-kernel
-	LANGUAGES=1 $(BIN)/python -m pytest tests/emulator/code_interpreter tests/tasks/test_code.py \
-	  tests/runtime/test_scenarios.py -k "language or cell or code or line or chart" $(PYTEST_ARGS)
+	PREFECT_HOME=$(abspath $(VENV))/prefect-home LANGUAGES=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup \
+	  tests/emulator/code_interpreter tests/tasks/test_code.py $(PYTEST_ARGS)
 
 bench: $(READY)
 	@$(BIN)/python -m bench $(AREAS)

@@ -119,13 +119,13 @@ class Api:
         context = self._context(context_id) if context_id else self._interpreter.default(language)
         gone = asyncio.ensure_future(_disconnected(receive))
         try:
-            kernel, execution = await context.execute(code, variables)
+            execution = await context.execute(code, variables)
             try:
                 await send({"type": "http.response.start", "status": 200, "headers": _headers("application/x-ndjson")})
                 await self._stream(context, execution, gone, send)
             finally:
                 if not execution.ended and not self._interpreter.ended:
-                    context.abandon(kernel, execution)
+                    context.abandon(execution)
         finally:
             gone.cancel()
             await asyncio.gather(gone, return_exceptions=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 from .execution import Execution
 from .kernel import Kernel, KernelFailed
-from .languages import prepare, recipe_for, reset_variables, set_variables
+from .languages import NoKernel, prepare, recipe_for, reset_variables, set_variables
 from .places import Places
 
 HOME = "/home/user"
@@ -74,7 +74,7 @@ class Context:
                     self._kernel.submit(first, silent=True)
             return self._kernel
 
-    async def execute(self, code: str, variables: Mapping[str, str]) -> tuple[Kernel, Execution]:
+    async def execute(self, code: str, variables: Mapping[str, str]) -> Execution:
         """Send code to the kernel; it is executed after what was sent before.
 
         Args:
@@ -93,11 +93,11 @@ class Context:
         execution = kernel.submit(code)
         if variables:
             kernel.submit(reset_variables(self.language, variables, self._env), silent=True)
-        return kernel, execution
+        return execution
 
-    def abandon(self, kernel: Kernel, execution: Execution) -> None:
+    def abandon(self, execution: Execution) -> None:
         """Interrupt an execution whose client has gone away, once the kernel executes it."""
-        task = asyncio.ensure_future(_interrupt(kernel, execution))
+        task = asyncio.ensure_future(self._interrupt(execution))
         self._abandoned.add(task)
         task.add_done_callback(self._abandoned.discard)
 
@@ -119,6 +119,27 @@ class Context:
             task.cancel()
         await asyncio.gather(*self._abandoned, return_exceptions=True)
         await self._end(BrokenPipeError("the context was closed"), with_sandbox)
+
+    async def _interrupt(self, execution: Execution) -> None:
+        await execution.began.wait()
+        kernel = execution.kernel
+        if execution.ended or kernel is None:
+            return
+        if kernel.interruptible:
+            await kernel.interrupt()
+            return
+        waiting = kernel.leave()
+        try:
+            await kernel.close(ConnectionError("it was interrupted"))
+            if waiting:
+                successor = await self.start()
+                for each in waiting:
+                    successor.send(each)
+        except BaseException as error:
+            for each in waiting:
+                each.end(ConnectionError(f"no other kernel started: {error}"))
+            if not isinstance(error, (NoKernel, KernelFailed, OSError)):
+                raise
 
     async def _start(self) -> Kernel:
         if self._closed:
@@ -143,12 +164,6 @@ class Context:
             kernel, self._kernel = self._kernel, None
             if kernel is not None:
                 await kernel.close(reason, with_sandbox=with_sandbox)
-
-
-async def _interrupt(kernel: Kernel, execution: Execution) -> None:
-    await execution.began.wait()
-    if not execution.ended:
-        await kernel.interrupt()
 
 
 __all__ = ["HOME", "Context", "KernelFailed", "Restarted"]

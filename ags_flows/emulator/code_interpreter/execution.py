@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .backlog import Backlog
+
+if TYPE_CHECKING:
+    from .kernel import Kernel
 
 QUIET = 5.0
 """Seconds without a message after which an execution ends that the kernel replied to but never reported as idle."""
@@ -16,20 +19,25 @@ class Execution:
     """One request to a kernel, and its output.
 
     Args:
-        forget: Called at its end.
+        code: The code.
+        silent: Whether it counts and shows nothing.
         mark: Text that the kernel prints after all output of this request, or None: then all output has come when
             the kernel is idle.
 
     Attributes:
+        forget: Called with it at its end.
+        kernel: The kernel that it was sent to.
         messages: Pairs of a message's type and content; None at the end, an exception when the kernel ended before.
         began: Whether the kernel has started it.
         ended: Whether it is done.
-        mark: See above.
     """
 
-    def __init__(self, forget: Callable[[], object], mark: str | None = None) -> None:
+    def __init__(self, code: str, *, silent: bool = False, mark: str | None = None) -> None:
+        self.code = code
+        self.silent = silent
         self.mark = mark
-        self._forget = forget
+        self.forget: Callable[[Execution], object] = lambda execution: None
+        self.kernel: Kernel | None = None
         self.messages = Backlog()
         self.began = asyncio.Event()
         self.ended = False
@@ -48,11 +56,9 @@ class Execution:
             elif content["execution_state"] == "idle" and self.mark is None:
                 self.end(None)
         elif kind == "execute_reply":
-            # Other replies come as output too. An error does not always, and a skipped request has no output.
+            # Other replies come as output too. An error does not always.
             if content.get("status") == "error" and self._failure is None:
                 self._failure = content
-            elif content.get("status") == "aborted":
-                self.end(None)
             if self.mark is None:
                 self.answered()
         else:
@@ -89,4 +95,4 @@ class Execution:
             if self._failure:
                 self.messages.put_nowait(("error", self._failure))
             self.messages.put_nowait(reason)
-            self._forget()
+            self.forget(self)

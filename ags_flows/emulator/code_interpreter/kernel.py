@@ -85,6 +85,11 @@ class Kernel:
         """Whether it takes requests."""
         return self._closing is None and self._process is not None and self._process.returncode is None
 
+    @property
+    def interruptible(self) -> bool:
+        """Whether a request can be interrupted, and not only ended with the kernel."""
+        return self._recipe.interrupt is not None
+
     def submit(self, code: str, *, silent: bool = False) -> Execution:
         """Send code; it is executed after what was sent before.
 
@@ -97,20 +102,33 @@ class Kernel:
         """
         if not self.alive:
             raise ConnectionError("the kernel has ended")
+        mark = f"\x1e{uuid.uuid4().hex}\x1e" if self._recipe.mark is not None and not silent else None
+        return self.send(Execution(code, silent=silent, mark=mark))
+
+    def send(self, execution: Execution) -> Execution:
+        """Send a request, or send it again: one that a kernel has skipped or left."""
+        silent = execution.silent
         number = self._client.execute(
-            code, silent=silent, store_history=not silent, allow_stdin=False, stop_on_error=False
+            execution.code, silent=silent, store_history=not silent, allow_stdin=False, stop_on_error=False
         )
-        mark = f"\x1e{number}\x1e" if self._recipe.mark is not None and not silent else None
-        execution = Execution(lambda: self._forget(number), mark)
         self._running[number] = execution
-        if mark is not None and self._recipe.mark is not None:
+        execution.forget, execution.kernel = self._forget, self
+        if execution.mark is not None and self._recipe.mark is not None:
             self._marked.append(execution)
-            code = self._recipe.mark.replace(MARK, json.dumps(mark))
+            code = self._recipe.mark.replace(MARK, json.dumps(execution.mark))
             self._markers[self._client.execute(code, silent=True, store_history=False, allow_stdin=False)] = execution
         return execution
 
-    def _forget(self, number: str) -> None:
-        execution = self._running.pop(number, None)
+    def leave(self) -> list[Execution]:
+        """Forget the requests that the kernel has not begun, and return them."""
+        waiting = [each for each in self._running.values() if not each.began.is_set()]
+        for each in waiting:
+            self._forget(each)
+        return waiting
+
+    def _forget(self, execution: Execution) -> None:
+        for number in [each for each, running in self._running.items() if running is execution]:
+            del self._running[number]
         if execution in self._marked:
             self._marked.remove(execution)
 
@@ -118,7 +136,7 @@ class Kernel:
         """Interrupt what it executes."""
         if not self.alive:
             return
-        if self._recipe.by_signal:
+        if self._recipe.interrupt == "signal":
             await self._signal("INT")
         else:
             message = self._client.session.msg("interrupt_request", {})
@@ -268,7 +286,12 @@ class Kernel:
             if kind == "execute_reply":
                 self._markers.pop(number).answered()
         elif (execution := self._running.get(number)) is not None:
-            execution.take(kind, content)
+            if kind == "execute_reply" and content.get("status") == "aborted":
+                # R skips what waits when a request before it fails or is interrupted.
+                del self._running[number]
+                self.send(execution)
+            else:
+                execution.take(kind, content)
 
     async def _watch(self) -> None:
         code = await self._process.wait()

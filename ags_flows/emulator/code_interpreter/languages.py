@@ -6,6 +6,7 @@ import json
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from .places import Places, has_package
 
@@ -66,14 +67,14 @@ class Recipe:
     Attributes:
         argv: The command; `CONNECTION_FILE` stands for the file of that name.
         env: Its environment, over that of the sandbox.
-        by_signal: Whether SIGINT interrupts it, and not a message.
+        interrupt: What interrupts it: a message, SIGINT, or None if only its end does.
         waiting: How many of its messages may wait to be read. More wait in the kernel, if it can hold them.
         mark: Code that prints a text, which stands for `MARK`, where output may come after the kernel is idle.
     """
 
     argv: tuple[str, ...]
     env: Mapping[str, str] = field(default_factory=dict)
-    by_signal: bool = False
+    interrupt: Literal["message", "signal"] | None = "message"
     mark: str | None = None
     waiting: int = 1_000
 
@@ -97,7 +98,9 @@ def recipe_for(language: str, places: Places) -> Recipe:
     if language in _DENO and places.deno is not None:
         # It knows the certificates of browsers only; a host's network may have others.
         env = {"NO_COLOR": "1", "DENO_NO_UPDATE_CHECK": "1", "DENO_TLS_CA_STORE": "mozilla,system"}
-        return Recipe((places.deno, "jupyter", "--kernel", "--conn", CONNECTION_FILE), env, mark=_PRINT_MARK)
+        argv = (places.deno, "jupyter", "--kernel", "--conn", CONNECTION_FILE)
+        # It ignores the message for an interrupt.
+        return Recipe(argv, env, interrupt=None, mark=_PRINT_MARK)
     if language in ("r", "java"):
         recipe = _installed(language, places)
         if recipe is not None:
@@ -157,7 +160,7 @@ def _installed(language: str, places: Places) -> Recipe | None:
     argv = tuple(argument.replace("{resource_dir}", spec.directory) for argument in spec.argv)
     # The kernel of Java drops messages of which more than a thousand wait in it.
     waiting = 200_000 if language == "java" else Recipe.waiting
-    return Recipe(argv, spec.env, spec.by_signal, waiting=waiting)
+    return Recipe(argv, spec.env, "signal" if spec.by_signal else "message", waiting=waiting)
 
 
 def _set(language: str, name: str, value: str) -> str:

@@ -18,7 +18,7 @@ def taken(messages, mark=None):
     """Return the messages that an execution passes on, until its end or for one second."""
 
     async def take():
-        one = Execution(lambda: None, mark)
+        one = Execution("", mark=mark)
         for kind, content in messages:
             one.take(kind, content)
         got = []
@@ -54,7 +54,7 @@ def test_a_mark_that_never_comes_ends_it_after_a_silence(monkeypatch):
     monkeypatch.setattr(execution, "QUIET", 0.05)
 
     async def take():
-        one = Execution(lambda: None, MARK)
+        one = Execution("", mark=MARK)
         one.take(*stream("a"))
         one.answered()
         return [await asyncio.wait_for(one.messages.get(), 1) for _ in range(2)]

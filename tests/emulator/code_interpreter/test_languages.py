@@ -183,9 +183,10 @@ def test_cells_read_the_files_of_the_sandbox(run, language, sandbox):
 
 
 def test_a_cell_that_takes_too_long_is_interrupted_and_the_next_one_runs(run, language):
+    run(TEXT[language])
     with pytest.raises((CodeTimeoutError, TimeoutException)):
         run(WAIT[language], timeout=1)
-    assert run(TEXT[language], timeout=60).out == GREETING
+    assert run(TEXT[language], timeout=30).out == GREETING
 
 
 @pytest.mark.parametrize("way", ["run_code", "e2b"])
@@ -203,6 +204,11 @@ def test_variables_of_one_execution_do_not_stay(ags_emulator_process, sandbox, l
             for options in ({"envs": {"ONCE": "here"}}, {})
         ]
     assert seen == ["here\n", "gone\n"]
+
+
+def test_variables_of_an_execution_that_fails_do_not_stay(sandbox, language):
+    assert sandbox.run_code(ERROR[language], language=language, envs={"ONCE": "here"}).error
+    assert "".join(sandbox.run_code(VARIABLE[language], language=language).logs.stdout) == "gone\n"
 
 
 def test_contexts_have_separate_variables(ags_emulator_process, sandbox, language):
