@@ -104,7 +104,8 @@ def _greeting(emulator: Emulator, lines: str, env_file: Path | str | None) -> It
         yield "TLS: these variables make clients trust it; http is spoken on the same port"
         if not _resolves("1-name.localhost"):
             yield (
-                "Names below localhost do not resolve here, so clients that build the host of a port cannot connect. "
+                "The system does not resolve names below localhost, so Node, httpx and requests cannot connect to the "
+                "host of a port. "
                 "On Debian and Ubuntu: apt-get install libnss-myhostname"
             )
     if emulator.state is not None:

@@ -210,12 +210,8 @@ class Emulator(Levers):
         """The variables that make clients trust its certificates; empty without TLS."""
         if self._authority is None:
             return {}
-        return {
-            "E2B_DOMAIN": self.domain,
-            "SSL_CERT_FILE": str(self._authority.bundle),
-            "REQUESTS_CA_BUNDLE": str(self._authority.bundle),
-            "NODE_EXTRA_CA_CERTS": str(self._authority.certificate),
-        }
+        files = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "NODE_EXTRA_CA_CERTS")
+        return {"E2B_DOMAIN": self.domain, **dict.fromkeys(files, str(self._authority.bundle))}
 
     # The inside.
 

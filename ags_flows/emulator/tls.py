@@ -29,22 +29,22 @@ class Authority:
         directory: Where its files are, or will be.
 
     Attributes:
-        certificate: The file with its certificate alone.
-        bundle: The file with its certificate and those of this machine, for clients that trust one file only.
+        bundle: The file with its certificate and those of this machine: most clients trust one file only.
     """
 
     def __init__(self, directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self.certificate = directory / "ca.pem"
+        certificate, key = directory / "ca.pem", directory / "ca.key"
         self.bundle = directory / "bundle.pem"
-        key = directory / "ca.key"
-        if self.certificate.exists() and key.exists():
-            self._authority = trustme.CA.from_pem(self.certificate.read_bytes(), key.read_bytes())
+        if certificate.exists() and key.exists():
+            self._authority = trustme.CA.from_pem(certificate.read_bytes(), key.read_bytes())
         else:
             self._authority = trustme.CA(organization_name="AGS emulator")
             _write(key, self._authority.private_key_pem.bytes())
-            _write(self.certificate, self._authority.cert_pem.bytes())
-        _write(self.bundle, _of_this_machine() + self._authority.cert_pem.bytes())
+            _write(certificate, self._authority.cert_pem.bytes())
+        trusted, own = _of_this_machine(), self._authority.cert_pem.bytes()
+        # The environment may name the bundle of an earlier run.
+        _write(self.bundle, trusted if own in trusted else trusted + own)
         # By instance: each authority has its own names.
         self._below = lru_cache(_NAMES)(self._issue)
 

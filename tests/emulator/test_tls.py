@@ -1,8 +1,10 @@
 """HTTPS, with certificates that clients check."""
 
 import os
+import shutil
 import socket
 import ssl
+import subprocess
 import threading
 from contextlib import closing
 
@@ -177,6 +179,25 @@ def test_clients_that_trust_an_emulator_trust_the_next_one_with_its_state(tmp_pa
     assert files[0] == files[1]
 
 
-def test_what_clients_trust_already_is_in_the_bundle(emulator):
-    context = ssl.create_default_context(cafile=emulator.environment["SSL_CERT_FILE"])
+@pytest.mark.parametrize("name", ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "NODE_EXTRA_CA_CERTS"])
+def test_what_clients_trust_already_is_in_the_bundle(emulator, name):
+    context = ssl.create_default_context(cafile=emulator.environment[name])
     assert context.cert_store_stats()["x509_ca"] > 10
+
+
+def test_curl_trusts_it_whatever_the_machine_sets(emulator):
+    if shutil.which("curl") is None:
+        pytest.skip("curl is not installed")
+    machine = {"PATH": os.environ["PATH"], "SSL_CERT_DIR": "/etc/ssl/certs", "CURL_CA_BUNDLE": certifi.where()}
+    command = ["curl", "--silent", "--show-error", "--noproxy", "*", f"{emulator.url}/health"]
+    done = subprocess.run(command, env={**machine, **emulator.environment}, capture_output=True, text=True, timeout=60)
+    assert (done.stderr, done.returncode) == ("", 0)
+
+
+def test_an_emulator_that_starts_with_the_variables_of_its_last_run_changes_no_bundle(tmp_path, monkeypatch):
+    bundles = []
+    for _ in range(2):
+        with Emulator(state=tmp_path, tls=True) as emulator:
+            monkeypatch.setenv("SSL_CERT_FILE", emulator.environment["SSL_CERT_FILE"])
+            bundles.append((tmp_path / "tls" / "bundle.pem").read_bytes())
+    assert bundles[0] == bundles[1]
