@@ -72,6 +72,11 @@ class Account:
     # What the checks use.
 
     @property
+    def description(self) -> str:
+        """The description of every tool of this run, by which a later run finds out whether this one has ended."""
+        return f"ags-flows verify, process {os.getpid()} on {socket.gethostname()[:60]}"
+
+    @property
     def tool(self) -> Tool:
         """The tool of this run, ACTIVE."""
         return self.once("tool", lambda: self.make_tool("main"))
@@ -93,7 +98,7 @@ class Account:
         spec = ToolSpec(
             name=f"{PREFIX}{self.run}-{name}",
             type="code-interpreter",
-            description=f"ags-flows verify, process {os.getpid()} on {socket.gethostname()[:60]}",
+            description=self.description,
             **fields,
         )
         began = time.monotonic()

@@ -76,6 +76,8 @@ def verify(config: AGSConfig, options: Options) -> int:
     """
     checks = checks_of(options.only, quick=options.quick)
     before = Profile.load(options.against) if options.against else None
+    if options.record:
+        Profile.check_writable(options.record)
     config.connection().require_keys()
     account = Account(config)
     console = Console(stderr=options.as_json)

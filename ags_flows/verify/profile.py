@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
@@ -66,6 +67,18 @@ class Profile:
             )
         known = {name: fields[name] for name in cls.__dataclass_fields__ if name in fields}
         return cls(**known)
+
+    @staticmethod
+    def check_writable(path: Path) -> None:
+        """Check that a profile can be written, before it takes minutes to find out what is in it.
+
+        Raises:
+            ConfigurationError: The file cannot be written.
+        """
+        if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+            raise ConfigurationError(
+                f"The profile {path} cannot be written.", hint="Give a file in a directory that exists."
+            )
 
     def save(self, path: Path) -> None:
         """Write it.

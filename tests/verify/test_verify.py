@@ -148,12 +148,13 @@ def test_the_next_run_deletes_what_a_killed_one_left_behind(ags_config, monkeypa
     with monkeypatch.context() as patch:
         # No process has this number.
         patch.setattr("ags_flows.verify.account.os.getpid", lambda: 2**31 - 1)
-        Account(ags_config).instance()
+        killed = Account(ags_config)
+        assert unexpected(run_checks(killed, checks_of(["tools", "snapshots"], quick=True))) == []
     tools, instances = left(ags_config)
-    assert tools and instances
+    assert len(tools) > 1 and instances
     living = Account(ags_config)
     assert living.tool.name
-    assert Account(ags_config).sweep() == 1
+    assert Account(ags_config).sweep() == len(tools)
     assert left(ags_config) == ([living.tool.name], [])
     living.close()
 
@@ -268,10 +269,20 @@ def test_the_command_shows_each_check_and_ends_with_1_when_one_is_different(cli,
     assert done.exit_code == 1 and "2 failed" in done.output and "quotas of the account" in done.output
 
 
-def test_an_unknown_group_is_refused_before_anything_is_created(cli, ags_config):
-    done = cli.invoke(app, ["verify", "--yes", "--only", "nothing"])
-    assert done.exit_code == 1 and "credentials" in done.output
-    assert left(ags_config) == ([], [])
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["--only", "nothing"], "credentials"),
+        (["--record", "missing/profile.json"], "missing/profile.json cannot be written"),
+        (["--record", "."], "cannot be written"),
+        (["--against", "missing.json"], "missing.json cannot be read"),
+    ],
+)
+def test_a_wrong_option_is_refused_before_anything_is_sent(cli, ags_emulator, options, reason):
+    before = ags_emulator.overview()["requests"]
+    done = cli.invoke(app, ["verify", "--yes", *options])
+    assert done.exit_code == 1 and reason in " ".join(done.output.split())
+    assert ags_emulator.overview()["requests"] == before
 
 
 @pytest.mark.live

@@ -40,7 +40,8 @@ def tool_is_described_as_created(account: Account) -> None:
 def name_is_unique(account: Account) -> str | None:
     """A second tool of the same name is refused."""
     try:
-        tool_id = account.control.create_tool(ToolSpec(name=account.tool.name, type="code-interpreter"))
+        spec = ToolSpec(name=account.tool.name, type="code-interpreter", description=account.description)
+        tool_id = account.control.create_tool(spec)
     except (ConflictError, InvalidRequestError) as error:
         account.codes["InvalidParameterValue.SandboxTool"] = error.code or ""
         return error.code
@@ -54,13 +55,13 @@ def name_is_unique(account: Account) -> str | None:
 def repeated_token_makes_no_second_tool(account: Account) -> str:
     """A repeated ClientToken makes no second tool."""
     request = {
-        "ToolName": account.tool.name,
+        "ToolName": f"{account.tool.name}-2",
         "ToolType": "code-interpreter",
+        "Description": account.description,
         "NetworkConfiguration": {"NetworkMode": "PUBLIC"},
         "ClientToken": f"{account.run}-repeat",
     }
     answers = []
-    request["ToolName"] = f"{account.tool.name}-2"
     for _ in range(2):
         try:
             answers.append(account.control.call("CreateSandboxTool", request)["ToolId"])
