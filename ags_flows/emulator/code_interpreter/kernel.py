@@ -24,6 +24,9 @@ _CHANNELS = ("shell", "iopub", "stdin", "control", "hb")
 _OUTPUT = ("stream", "execute_result", "display_data", "update_display_data")
 _END_TIMEOUT = 5.0
 _KEPT = 4096
+_WAITING = 1_000
+"""Messages of a kernel that wait here to be read. More wait in the kernel."""
+
 # In a new session, so that an interrupt reaches its child processes; its directory may be missing.
 _START = 'cd -- "$0" 2>/dev/null; exec {session}"$@"'
 
@@ -245,7 +248,7 @@ class Kernel:
         numbers = {f"{name}_port": number for number, name in enumerate(_CHANNELS, 1)}
         client.load_connection_info({**connection, **numbers, "transport": "ipc", "ip": prefix})
         # Of the sockets that are made next.
-        context.rcvhwm = self._recipe.waiting
+        context.rcvhwm = _WAITING
         client.start_channels(shell=True, iopub=True, stdin=False, hb=False, control=True)
         self._tasks += [
             asyncio.ensure_future(self._read(client.iopub_channel)),

@@ -30,28 +30,19 @@ _ADVICE = {
 }
 
 
-# The kernel of Java drops output if more than a thousand pieces wait to be sent. A short sleep after some pieces gives
-# it time. Other kernels than JJava are not changed.
-_PACE_OUTPUT = """
+# The kernel of Java drops output if more than a thousand pieces wait to be sent. With this option of its socket, it
+# waits for the reader. Other kernels than JJava are not changed.
+_WAIT_FOR_READER = """
 try {
     Object io = Class.forName("org.dflib.jjava.jupyter.kernel.BaseKernel").getMethod("notebookKernel").invoke(null);
     io = io.getClass().getMethod("getIO").invoke(io);
-    for (String name : new String[] {"jupyterOut", "jupyterErr"}) {
-        java.lang.reflect.Field stream = io.getClass().getDeclaredField(name);
-        stream.setAccessible(true);
-        Object target = stream.get(io);
-        java.lang.reflect.Field write = target.getClass().getDeclaredField("write");
-        write.setAccessible(true);
-        java.util.function.BiConsumer<Object, Object> send =
-            (java.util.function.BiConsumer<Object, Object>) write.get(target);
-        java.util.concurrent.atomic.AtomicInteger sent = new java.util.concurrent.atomic.AtomicInteger();
-        write.set(target, (java.util.function.BiConsumer<Object, Object>) (reply, text) -> {
-            send.accept(reply, text);
-            if (sent.incrementAndGet() % 100 == 0) {
-                try { Thread.sleep(20); } catch (InterruptedException stop) { Thread.currentThread().interrupt(); }
-            }
-        });
-    }
+    java.lang.reflect.Field out = io.getClass().getDeclaredField("jupyterOut");
+    out.setAccessible(true);
+    java.lang.reflect.Field env = out.getType().getDeclaredField("env");
+    env.setAccessible(true);
+    Object reply = env.get(out.get(io));
+    Object socket = reply.getClass().getMethod("getIopub").invoke(reply);
+    socket.getClass().getMethod("setXpubNoDrop", boolean.class).invoke(socket, true);
 } catch (ReflectiveOperationException unknown) { }
 """
 
@@ -68,7 +59,6 @@ class Recipe:
         argv: The command; `CONNECTION_FILE` stands for the file of that name.
         env: Its environment, over that of the sandbox.
         interrupt: What interrupts it: a message, SIGINT, or None if only its end does.
-        waiting: How many of its messages may wait to be read. More wait in the kernel, if it can hold them.
         mark: Code that prints a text, which stands for `MARK`, where output may come after the kernel is idle.
     """
 
@@ -76,7 +66,6 @@ class Recipe:
     env: Mapping[str, str] = field(default_factory=dict)
     interrupt: Literal["message", "signal"] | None = "message"
     mark: str | None = None
-    waiting: int = 1_000
 
 
 def language_named(name: str | None) -> str:
@@ -121,7 +110,7 @@ def prepare(language: str, values: Mapping[str, str]) -> str | None:
         language: Its language.
         values: The environment. A JVM cannot change its own: E2B's Java kernels have properties for it.
     """
-    return _PACE_OUTPUT + set_variables(language, values) if language == "java" else None
+    return _WAIT_FOR_READER + set_variables(language, values) if language == "java" else None
 
 
 def set_variables(language: str, values: Mapping[str, str]) -> str:
@@ -158,9 +147,7 @@ def _installed(language: str, places: Places) -> Recipe | None:
     if spec is None:
         return None
     argv = tuple(argument.replace("{resource_dir}", spec.directory) for argument in spec.argv)
-    # The kernel of Java drops messages of which more than a thousand wait in it.
-    waiting = 200_000 if language == "java" else Recipe.waiting
-    return Recipe(argv, spec.env, "signal" if spec.by_signal else "message", waiting=waiting)
+    return Recipe(argv, spec.env, "signal" if spec.by_signal else "message")
 
 
 def _set(language: str, name: str, value: str) -> str:
