@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import os
 import shlex
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
@@ -54,6 +56,22 @@ def configuration(name: str | None, region: str | None) -> AGSConfig:
         with answering():
             chosen = resolve_config(name)
     return with_fields(chosen, region=region) if region else with_fields(chosen)
+
+
+@contextmanager
+def signals_as_interrupt() -> Iterator[None]:
+    """Treat SIGTERM and the end of the terminal as Ctrl-C, so that all of them clean up. What is ignored stays so."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    numbers = [each for each in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(each) != signal.SIG_IGN]
+    before = {number: signal.signal(number, interrupt) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from ags_flows.cli.app import app, fail
+from ags_flows.cli.app import app, fail, signals_as_interrupt
 
 PANEL = "On this machine"
 
@@ -61,4 +61,5 @@ def demo(
     """Run one real job on an emulator and a dedicated Prefect server, and show the result."""
     from ags_flows.demo.show import run_demo
 
-    sys.exit(run_demo(directory, Console(), worker=worker))
+    with signals_as_interrupt():
+        sys.exit(run_demo(directory, Console(), worker=worker))

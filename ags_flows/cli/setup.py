@@ -9,7 +9,16 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from ags_flows.cli.app import AsJson, ConfigName, Region, app, configuration, errors_as_text, print_error
+from ags_flows.cli.app import (
+    AsJson,
+    ConfigName,
+    Region,
+    app,
+    configuration,
+    errors_as_text,
+    print_error,
+    signals_as_interrupt,
+)
 
 PANEL = "Set-up"
 
@@ -73,7 +82,7 @@ def verify(
     from ags_flows.verify.command import Options, announcement
     from ags_flows.verify.command import verify as verify_account
 
-    with errors_as_text():
+    with errors_as_text(), signals_as_interrupt():
         chosen = configuration(config, region)
         Console(stderr=True).print(announcement(chosen), highlight=False, markup=False)
         if not yes:

@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from types import FrameType
 
 from rich.console import Console
 from rich.markdown import Markdown
@@ -39,15 +38,14 @@ def run_demo(directory: Path, console: Console, *, worker: bool = False) -> int:
         worker: Whether whole flows run in sandboxes, by a worker, instead of one job.
     """
     started = time.monotonic()
-    with _sigterm_as_interrupt():
-        try:
-            return _run(fresh_directory(directory), console, started, worker)
-        except KeyboardInterrupt:
-            console.print("[yellow]Interrupted: the sandbox and the servers are stopped.[/]")
-            return 130
-        except (UnreachableError, FileExistsError) as error:
-            console.print(f"[red]{error}[/]", highlight=False, soft_wrap=True)
-            return 1
+    try:
+        return _run(fresh_directory(directory), console, started, worker)
+    except KeyboardInterrupt:
+        console.print("[yellow]Interrupted: the sandbox and the servers are stopped.[/]")
+        return 130
+    except (UnreachableError, FileExistsError) as error:
+        console.print(f"[red]{error}[/]", highlight=False, soft_wrap=True)
+        return 1
 
 
 def _run(directory: Path, console: Console, started: float, worker: bool) -> int:
@@ -159,17 +157,3 @@ class _Done:
 
     def __call__(self, text: str) -> None:
         self.text = text
-
-
-@contextmanager
-def _sigterm_as_interrupt() -> Iterator[None]:
-    """Treat SIGTERM as Ctrl-C, so that both end the children in order."""
-
-    def interrupt(_signal: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -64,6 +64,7 @@ class Account:
         self.codes: dict[str, str] = {}
         self.run = secrets.token_hex(4)
         self._samples: dict[str, list[float]] = {}
+        self._asked: dict[str, float] = {}
         self._made: dict[str, Any] = {}
         self._tools: list[str] = []
         self._instances: list[str] = []
@@ -111,10 +112,15 @@ class Account:
     def start(self, name: str, **options: Any) -> Instance:
         """Start an instance; it may still be STARTING."""
         options = {"tool": self.tool.id, "timeout": TIMEOUT, **options}
+        self._asked.setdefault(name, time.monotonic())
         metadata = {"ags-flows-verify": self.run, "name": name}
         instance = self.control.start_instance(metadata=metadata, client_token=f"{self.run}-{name}", **options)
         self.keep(instance.id)
         return instance
+
+    def age(self, name: str) -> float:
+        """Return the seconds since the first request to start an instance."""
+        return time.monotonic() - self._asked[name]
 
     def running(self, instance: Instance) -> Instance:
         """Wait until an instance is RUNNING, and note how long that took."""

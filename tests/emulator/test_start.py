@@ -64,8 +64,7 @@ def test_a_client_that_expects_a_running_instance_needs_an_immediate_start(servi
         assert is_alive_right_after_the_start(serving).status_code in (200, 502)
 
 
-@pytest.mark.parametrize("emulator", ["at-once"], indirect=True)
-def test_our_deployment_of_swe_rex_works_with_an_immediate_start(serving):
+def test_our_deployment_of_swe_rex_works_with_both(serving):
     async def work():
         config = AGSDeploymentConfig(tool="swe", lease="2m", startup_timeout=60, ags=config_for(serving))
         async with AGSDeployment.from_config(config) as deployment:

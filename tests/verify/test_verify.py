@@ -2,6 +2,9 @@
 
 import json
 import os
+import signal
+import subprocess
+import sys
 import time
 from collections import Counter
 
@@ -63,8 +66,7 @@ def test_all_is_as_expected_in_the_emulator_and_nothing_is_left(ags_config):
 @pytest.mark.timeout(300)
 def test_all_is_as_expected_with_tls_and_an_immediate_start(trusting):
     with Emulator(tls=True, start="at-once") as emulator, trusting(emulator):
-        only = ["credentials", "instances", "tokens", "gateway", "files", "durable commands", "pause and resume"]
-        results, account = run(config_for(emulator), only)
+        results, account = run(config_for(emulator))
     assert unexpected(results) == []
     assert account.answers["start.status"] == "RUNNING"
 
@@ -130,18 +132,19 @@ def test_what_an_account_does_not_have_is_not_available(ags_emulator, ags_config
     assert {one.status for one in results} == {"not available here"}
 
 
-def test_a_run_that_is_interrupted_cleans_up(ags_config, monkeypatch):
-    checks = checks_of(["tokens"])
-    told = []
-
-    def interrupt(self, *arguments):
-        told.append(1)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(Account, "http", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        verify(ags_config, Options(only=["tokens"]))
-    assert told and checks and left(ags_config) == ([], [])
+@pytest.mark.parametrize("sent", ["SIGINT", "SIGTERM", "SIGHUP", "SIGKILL"])
+def test_a_run_that_a_signal_ends_leaves_nothing_for_longer_than_the_next_run(sent, cli, ags_config):
+    command = [sys.executable, "-m", "ags_flows.cli", "verify", "--yes", "--only", "tools", "--only", "commands"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        while not left(ags_config)[1]:
+            assert process.poll() is None, process.stderr.read()
+            time.sleep(0.05)
+        process.send_signal(signal.Signals[sent])
+        assert process.wait(60) != 0
+    if sent == "SIGKILL":
+        assert [len(kind) for kind in left(ags_config)] == [2, 1]
+        assert "Deleted 2 tools" in cli.invoke(app, ["verify", "--yes", "--only", "errors"]).output
+    assert left(ags_config) == ([], [])
 
 
 def test_the_next_run_deletes_what_a_killed_one_left_behind(ags_config, monkeypatch):
@@ -188,7 +191,7 @@ OTHER = {
         0.1,
     ),
 }
-NOT_PLAYED = {"metadata.seconds"}
+NOT_PLAYED = {"metadata.seconds", "start.repeat.lasts"}
 CODES = {"InvalidParameter.Filters": "InvalidParameterValue", "ResourceNotFound.SandboxTool": "ResourceNotFound"}
 
 

@@ -40,6 +40,20 @@ def last_claim_wins(account: Account) -> None:
 
 
 @GROUP.check
+def token_is_remembered(account: Account) -> str:
+    """A ClientToken is remembered at least as long as this run takes until here."""
+    first, age = account.instance().id, account.age("main")
+    try:
+        second = account.start("main").id
+    except AGSFlowsError as error:
+        account.answers["start.repeat.lasts"] = True
+        return f"refused with {error.code} after {age:.0f} s"
+    account.answers["start.repeat.lasts"] = first == second
+    expect(first == second, f"a second instance after {age:.0f} s")
+    return f"the same instance after {age:.0f} s"
+
+
+@GROUP.check
 def another_client_starts_no_second_one(account: Account) -> str:
     """Another client with the same ClientToken starts no second instance."""
     other = ControlPlane(account.connection)
