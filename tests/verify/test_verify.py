@@ -59,7 +59,7 @@ def test_all_is_as_expected_in_the_emulator_and_nothing_is_left(ags_config):
     assert unexpected(results) == []
     assert left(ags_config) == ([], [])
     assert not [name for name, value in account.answers.items() if value is None]
-    # A question whose answer the emulator does not play back would make `emulator --profile` another account.
+    # All that is recorded is played back, or stands in the documentation as recorded only.
     assert set(account.answers) == set(OTHER) | NOT_PLAYED
 
 
