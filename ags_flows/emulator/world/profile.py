@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,15 @@ _STEPS = {
     "instance.resume": "resume.seconds",
     "snapshot.create": "snapshot.seconds",
 }
+_NUMBERS = ("list.misses", "token.lifetime")
+_CHOICES = {
+    **dict.fromkeys(("start.repeat", "tool.repeat"), ("replay", "refuse")),
+    **dict.fromkeys(("metadata.update", "tool.tags"), ("merge", "replace")),
+}
+_STATUSES = (
+    *("gone.envd", "gone.code", "gone.port", "paused.envd"),
+    *("closed.port", "unauthorized.envd", "unauthorized.port"),
+)
 _AT_ONCE = {"instance.start": ("start.status", "RUNNING"), "instance.pause": ("pause.status", "PAUSED")}
 """Steps that end before the response if it had that status."""
 
@@ -34,14 +44,30 @@ def read_profile(source: Mapping[str, Any] | Path | str) -> dict[str, Any]:
         ValueError: The file cannot be read, or is not a profile.
     """
     if isinstance(source, Mapping):
-        return dict(source)
+        return _checked(source)
     try:
         document = json.loads(Path(source).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ValueError(f"the profile {source} cannot be read: {error}") from error
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise ValueError(f"{source} is not a profile of format {FORMAT}; record one: ags-flows verify --record FILE")
-    return document
+    return _checked(document)
+
+
+def _checked(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a profile whose values have the right types: it may have been edited."""
+    for name in ("answers", "codes"):
+        if not isinstance(document.get(name, {}), Mapping):
+            raise ValueError(f"the profile's {name} must be an object, got {document[name]!r}")
+    for name, value in document.get("answers", {}).items():
+        if name.endswith(".seconds") or name in _NUMBERS:
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
+                raise ValueError(f"the profile's {name} must be a number >= 0, got {value!r}")
+        elif name in _CHOICES and value not in _CHOICES[name]:
+            raise ValueError(f"the profile's {name} must be one of {', '.join(_CHOICES[name])}, got {value!r}")
+        elif name in _STATUSES and (not isinstance(value, int) or not 100 <= value < 600):
+            raise ValueError(f"the profile's {name} must be an HTTP status, got {value!r}")
+    return dict(document)
 
 
 class Profile:
@@ -96,8 +122,7 @@ class Profile:
 
     def status(self, name: str, default: int) -> int:
         """Return an HTTP status of the gateway, such as that of ``gone.port``."""
-        status = self._answers.get(name)
-        return status if isinstance(status, int) and 100 <= status < 600 else default
+        return int(self._answers.get(name, default))
 
     def listed(self, instances: Iterable[Instance], now: float, *, by_id: bool) -> list[Instance]:
         """Return what a list shows: new instances late, and now and then one less, where the account did so.
@@ -117,5 +142,5 @@ class Profile:
         return shown
 
     def _seconds(self, name: str) -> float:
-        seconds = self._answers.get(name)
-        return float(seconds) if isinstance(seconds, (int, float)) and seconds >= NOTICEABLE else 0.0
+        seconds = float(self._answers.get(name, 0.0))
+        return seconds if seconds >= NOTICEABLE else 0.0
