@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import suppress
 from typing import Any
 
 Scope = MutableMapping[str, Any]
@@ -18,6 +20,13 @@ def abort(send: Any) -> None:
     """
     transport = getattr(getattr(send, "__self__", None), "transport", None)
     if transport is not None:
+        end(transport)
+
+
+def end(transport: asyncio.Transport) -> None:
+    """Close a transport immediately, also one that is being closed."""
+    # In Python before 3.11.3 a TLS transport that was closed twice has lost its protocol, and has nothing to abort.
+    with suppress(AttributeError):
         transport.abort()
 
 

@@ -22,6 +22,7 @@ from typing import Any
 import uvicorn
 
 from .application import Application
+from .connection import end
 from .controls import Controls
 from .gateway import Gateway, StreamFaults
 from .journal import Journal
@@ -328,7 +329,7 @@ async def _served(server: uvicorn.Server, serving: asyncio.Future[None]) -> None
         for connection in list(server.server_state.connections):
             transport = connection.transport
             if transport.is_closing() and transport.get_extra_info("sslcontext") is not None:
-                transport.abort()
+                end(transport)
     await serving
 
 

@@ -145,6 +145,15 @@ def test_a_server_in_the_sandbox_is_reached_by_its_host(sandbox, proxy):
     server.kill()
 
 
+def test_a_sandbox_ends_cleanly_while_its_output_is_streamed(emulator, proxy, caplog):
+    domain = emulator.environment["E2B_DOMAIN"]
+    for _ in range(3):
+        sandbox = Sandbox.create("base", api_key=emulator.api_key, domain=domain, proxy=proxy.url)
+        sandbox.commands.run("sleep 600", background=True, timeout=0)
+        sandbox.kill()
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
+
+
 def test_web_sockets_are_encrypted_too(emulator, sandbox):
     context = ssl.create_default_context(cafile=emulator.environment["SSL_CERT_FILE"])
     with pytest.raises(Exception, match="502|401|403"):
