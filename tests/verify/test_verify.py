@@ -249,13 +249,13 @@ def test_a_file_that_is_not_a_profile_is_refused_by_both(tmp_path, text):
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [
-        ({"answers": []}, "answers must be an object"),
-        ({"codes": "x"}, "codes must be an object"),
-        ({"answers": {"list.misses": "a"}}, "list.misses must be a number"),
-        ({"answers": {"token.lifetime": -1}}, "token.lifetime must be a number >= 0, got -1"),
-        ({"answers": {"stop.seconds": True}}, "stop.seconds must be a number"),
-        ({"answers": {"start.repeat": "again"}}, "start.repeat must be one of replay, refuse"),
-        ({"answers": {"closed.port": 99}}, "closed.port must be an HTTP status"),
+        ({"answers": []}, "`answers` must be an object"),
+        ({"codes": "x"}, "`codes` must be an object"),
+        ({"answers": {"list.misses": "a"}}, "`list.misses` must be a number"),
+        ({"answers": {"token.lifetime": -1}}, "`token.lifetime` must be a number >= 0, got -1"),
+        ({"answers": {"stop.seconds": True}}, "`stop.seconds` must be a number"),
+        ({"answers": {"start.repeat": "again"}}, "`start.repeat` must be one of replay, refuse"),
+        ({"answers": {"closed.port": 99}}, "`closed.port` must be an HTTP status"),
     ],
 )
 def test_a_wrong_value_of_a_profile_is_named(fields, reason):

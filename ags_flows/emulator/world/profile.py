@@ -58,15 +58,15 @@ def _checked(document: Mapping[str, Any]) -> dict[str, Any]:
     """Return a profile whose values have the right types: it may have been edited."""
     for name in ("answers", "codes"):
         if not isinstance(document.get(name, {}), Mapping):
-            raise ValueError(f"the profile's {name} must be an object, got {document[name]!r}")
+            raise ValueError(f"the profile's `{name}` must be an object, got {document[name]!r}")
     for name, value in document.get("answers", {}).items():
         if name.endswith(".seconds") or name in _NUMBERS:
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
-                raise ValueError(f"the profile's {name} must be a number >= 0, got {value!r}")
+                raise ValueError(f"the profile's `{name}` must be a number >= 0, got {value!r}")
         elif name in _CHOICES and value not in _CHOICES[name]:
-            raise ValueError(f"the profile's {name} must be one of {', '.join(_CHOICES[name])}, got {value!r}")
+            raise ValueError(f"the profile's `{name}` must be one of {', '.join(_CHOICES[name])}, got {value!r}")
         elif name in _STATUSES and (not isinstance(value, int) or not 100 <= value < 600):
-            raise ValueError(f"the profile's {name} must be an HTTP status, got {value!r}")
+            raise ValueError(f"the profile's `{name}` must be an HTTP status, got {value!r}")
     return dict(document)
 
 
