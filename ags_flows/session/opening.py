@@ -32,7 +32,7 @@ from ags_flows.tasks.cleanup import end_session
 OnFailure = Literal["stop", "keep", "pause"]
 
 MOST_SIGNALS = 3
-"""Signals during the end of a session that do not keep it from its end."""
+"""Signals during the end of a session that do not keep it from its end: it is done again, without task runs."""
 
 MOST_TOOLS = 3
 """How often a session makes its tool, when the last session that used the same one deletes it in between."""
@@ -117,38 +117,25 @@ class Opening:
         interruption: BaseException | None = None
         for tries in range(MOST_SIGNALS + 1):
             try:
-                self._close(ending, on_failure, error, as_task=tries == 0)
+                self._end_as(ending, on_failure, as_task=tries == 0)
                 break
-            except (Pause, Exception):
+            except Pause:
+                # Prefect raises it at the begin of any task run, once the run is to be suspended.
+                if error is not None:
+                    continue
+                self._pause_or_leave()
                 raise
+            except Exception as trouble:  # noqa: BLE001 - the clean-up must not replace what the block raised
+                # Prefect may start no task run any more, for example while the interpreter shuts down.
+                if tries > 0 or isinstance(trouble, AGSFlowsError):
+                    run_logger().warning("The sandbox could not be closed: %s", trouble)
+                    if error is not None:
+                        error.__dict__.setdefault("__notes__", []).append(f"The sandbox could not be closed: {trouble}")
+                    break
             except BaseException as signal:
                 interruption = interruption or signal
         if interruption is not None:
             raise interruption
-
-    def _close(
-        self, ending: Ending, on_failure: OnFailure, error: BaseException | None, *, as_task: bool = True
-    ) -> None:
-        try:
-            self._end_as(ending, on_failure, as_task)
-        except Pause:
-            # Prefect raises it at the begin of any task run, once the run is to be suspended.
-            if error is not None:
-                self._end(as_task=False)
-                return
-            try:
-                self._pause()
-            except AGSFlowsError as trouble:
-                run_logger().warning("The sandbox could not be paused, and is left to its lease: %s", trouble)
-            raise
-        except Exception as trouble:  # noqa: BLE001 - the clean-up must not replace what the block raised
-            if as_task and not isinstance(trouble, AGSFlowsError):
-                # Prefect starts no task run any more, for example while the interpreter shuts down.
-                self._close(ending, on_failure, error, as_task=False)
-                return
-            run_logger().warning("The sandbox could not be closed: %s", trouble)
-            if error is not None:
-                error.__dict__.setdefault("__notes__", []).append(f"The sandbox could not be closed: {trouble}")
 
     def _end_as(self, ending: Ending, on_failure: OnFailure, as_task: bool) -> None:
         if self._leased is not None:
@@ -217,6 +204,12 @@ class Opening:
         with timed(self._steps, "cleanup"):
             end = as_step(end_session) if as_task else end_session.fn
             end(self._instance, tool, may_stop=self._may_stop, config=self._config)
+
+    def _pause_or_leave(self) -> None:
+        try:
+            self._pause()
+        except AGSFlowsError as trouble:
+            run_logger().warning("The sandbox could not be paused, and is left to its lease: %s", trouble)
 
     def _pause(self) -> None:
         """Pause the sandbox of a run that is suspended: memory and files stay, and the run that is resumed goes on."""
