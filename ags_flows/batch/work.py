@@ -9,8 +9,11 @@ import shlex
 import time
 import uuid
 from asyncio import CancelledError
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import date
+from decimal import Decimal
+from pathlib import PurePath
 from types import CodeType
 from typing import Any, cast
 
@@ -289,7 +292,11 @@ def _name_of(function: Function) -> str:
 
 
 def _described(function: Function) -> list[Any]:
-    """Return what distinguishes functions: their names, the code of lambdas, and the arguments of partial ones."""
+    """Return what distinguishes functions.
+
+    That are their names, the code of lambdas, the arguments of partial ones, and the plain values that a lambda or a
+    function inside of another one has from its surroundings or by default.
+    """
     if isinstance(function, functools.partial):
         given = {"args": function.args, "keywords": function.keywords}
         found = of_parameters(given)
@@ -301,11 +308,31 @@ def _described(function: Function) -> list[Any]:
             )
         return ["partial", _described(function.func), found]
     code = getattr(function, "__code__", None)
-    if code is None or code.co_name != "<lambda>":
+    if code is None or "<" not in function.__qualname__:
         return [_name_of(function)]
+    around = of_parameters(dict(_values_around(function)))
+    if code.co_name != "<lambda>":
+        return [_name_of(function), around]
     # Not their repr: the order of a set differs between processes.
     constants = [one.co_code if isinstance(one, CodeType) else one for one in code.co_consts]
-    return [_name_of(function), code.co_code.hex(), str(code.co_names), of_parameters({"constants": constants})]
+    return [_name_of(function), around, code.co_code.hex(), str(code.co_names), of_parameters({"constants": constants})]
+
+
+def _values_around(function: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the plain values of a function's closure and of its defaults, and the classes of all others.
+
+    Others, such as a list that the function appends to, may differ in each attempt.
+    """
+    values = dict(enumerate(function.__defaults__ or ())) | (function.__kwdefaults__ or {})
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        try:
+            values[f"closure {name}"] = cell.cell_contents
+        except ValueError:
+            # Not bound yet.
+            continue
+    for where, value in values.items():
+        plain = value is None or isinstance(value, (bool, int, float, str, bytes, PurePath, date, Decimal))
+        yield str(where), value if plain else type(value).__qualname__
 
 
 def _simple_fields(item: Item) -> dict[str, str]:

@@ -72,9 +72,18 @@ def add(number, sandbox, item):
     return item + number
 
 
+def adding(number, done):
+    def work(sandbox, item):
+        done.append(item)
+        return item + number
+
+    return work, lambda sandbox, item: done.append(item + number), lambda sandbox, item, number=number: item + number
+
+
 @pytest.mark.parametrize(
     ("one", "other"),
     [
+        *zip(adding(1, []), adding(2, []), strict=True),
         (functools.partial(add, 1), functools.partial(add, 2)),
         (functools.partial(add, number=1), functools.partial(add, number=2)),
         (lambda sandbox, item: item + 1, lambda sandbox, item: item + 2),
@@ -82,6 +91,10 @@ def add(number, sandbox, item):
 )
 def test_functions_that_do_something_else_are_other_work(one, other):
     assert Work(function=one).does == Work(function=one).does != Work(function=other).does
+
+
+def test_what_a_function_collects_is_no_part_of_its_work():
+    assert [Work(function=one).does for one in adding(1, [])] == [Work(function=one).does for one in adding(1, ["a"])]
 
 
 class Rate:
