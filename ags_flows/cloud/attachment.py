@@ -94,9 +94,9 @@ class Attachment:
             self.token.renewed(used)
             return self._guard(what, lambda: action(self.sandbox))
         except InstanceGoneError as error:
-            raise self._ended_or_paused(error) from error
+            raise self._ended_or_paused(what, error) from error
 
-    def _ended_or_paused(self, error: InstanceGoneError) -> AGSFlowsError:
+    def _ended_or_paused(self, what: str, error: InstanceGoneError) -> AGSFlowsError:
         """Return the error of a sandbox that the gateway does not find: it responds alike for a paused one."""
         try:
             # Only for a sandbox that lives.
@@ -105,7 +105,10 @@ class Attachment:
             return ended
         except AGSFlowsError:
             return error
-        return UnreachableError(f"{error} It has not ended.", hint="If it is paused, resume it, or retry the run.")
+        return UnreachableError(
+            f"{what} in {self.instance_id}: the gateway does not reach the sandbox, which has not ended.",
+            hint="If it is paused, resume it, or retry the run.",
+        )
 
     def refresh_in_time(self) -> None:
         """Acquire a new token if it is about to expire, for callers that use an attached object directly."""

@@ -10,6 +10,7 @@ from ags_flows.errors import (
     InstanceGoneError,
     NotFoundError,
     QuotaExceededError,
+    UnreachableError,
     UnsupportedError,
 )
 from ags_flows.lifecycle.waiting import wait_instance_status
@@ -203,3 +204,11 @@ def test_a_tool_that_is_not_ready_has_a_clear_error(ags_config, ags_emulator):
     tool = tasks.create_tool.fn(ToolSpec(name="slow", image="python:3.11"), config=ags_config)
     with pytest.raises(ConflictError, match="wait_tool_active"):
         tasks.start_instance.fn(tool, config=ags_config)
+
+
+def test_a_call_to_a_paused_sandbox_gets_an_error_that_names_what_to_do(start, ags_config):
+    instance = start(timeout="5m")
+    tasks.pause_instance.fn(instance, config=ags_config)
+    with pytest.raises(UnreachableError, match="has not ended. If it is paused, resume it") as caught:
+        tasks.read_file.fn(instance, "file", config=ags_config)
+    assert "stopped" not in str(caught.value) and "timeout" not in str(caught.value)
