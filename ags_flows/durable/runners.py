@@ -19,7 +19,9 @@ ags_start_runner() {
   [ ! -s "$ags_r/pid" ] || mv -T "$ags_r" "$ags_r.$$.$RANDOM" 2>/dev/null
   { [ -d "$ags_root/runner" ] || mkdir -m 700 "$ags_root/runner"; mkdir -m 700 "$ags_r"; } 2>/dev/null || return 1
   mkfifo "$ags_r/calls" "$ags_r/pause" || return 1
-  set -m; ags_name=$ags_runner AGS_FLOWS_RUNNER=$ags_r ags_command </dev/null >/dev/null 2>&1 & set +m
+  set -m
+  { ags_name=$ags_runner; export AGS_FLOWS_RUNNER=$ags_r; ags_command; } </dev/null >/dev/null 2>&1 &
+  set +m
   exec {ags_p}<>"$ags_r/pause"
   while [ ! -s "$ags_r/pid" ]; do
     kill -0 $! 2>/dev/null && [ "$ags_n" -lt 500 ] || return 1

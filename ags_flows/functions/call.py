@@ -56,6 +56,15 @@ RESULTS = ".ags_flows/results"
 KEPT_OUTPUT = 1 << 16
 LONGEST_TITLE = 200
 
+# Every Python knows its syntax: one that is too old for the rest is named.
+_BOOT = f"""\
+import sys
+if sys.version_info[:2] < {guest.OLDEST}:
+    version = ".".join(str(part) for part in sys.version_info[:3])
+    print("\\n" + sys.argv[3] + '{{"kind": "version", "version": "' + version + '"}}')
+    sys.exit(1)
+exec(compile(sys.argv.pop(1), "<runner>", "exec"))
+"""
 _GUEST = Path(guest.__file__).read_text(encoding="utf-8")
 _RUNNER = Path(runner.__file__).read_text(encoding="utf-8")
 
@@ -280,7 +289,7 @@ def perform(call: Call, instance: Instance, step: Step, config: AGSConfig) -> An
         linger=LINGER,
         title=redactor.text(call.title),
         # Calls with the same environment, also with the same values of secrets, share one.
-        runner="" if stdin else digest(_RUNNER, _GUEST, fingerprint(env)),
+        runner="" if stdin else digest(_BOOT, _RUNNER, _GUEST, fingerprint(env)),
     )
     log = OutputLog(run_logger(), redactor)
     report = Report(mark, log)
@@ -346,7 +355,8 @@ def _command(call: Call, mark: str, step: Step) -> tuple[str, bytes | None]:
         f"# {call.title}",
         f"AGS_CALL={shlex.quote(sent) if inline else '-'}",
         f"AGS_PYTHON=$(command -v python3 || command -v python) || {{ printf '\\n%s\\n' {no_python}; exit 127; }}",
-        f'exec "$AGS_PYTHON" -u -c {shlex.quote(_RUNNER)} {shlex.quote(_GUEST)} "$AGS_CALL" "$AGS_FLOWS_RUNNER"',
+        f'exec "$AGS_PYTHON" -u -c {shlex.quote(_BOOT)} {" ".join(map(shlex.quote, (_RUNNER, _GUEST, mark)))} '
+        '"$AGS_CALL" "$AGS_FLOWS_RUNNER"',
     ]
     return "\n".join(lines), None if inline else sent.encode()
 

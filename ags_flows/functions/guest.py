@@ -64,9 +64,9 @@ class SandboxFile:
         ```
     """
 
-    def __init__(self, path: Any, to: str | None = None) -> None:
-        self.path = str(os.fspath(path))
-        self.to = to
+    def __init__(self, path: str | os.PathLike[str], to: str | os.PathLike[str] | None = None) -> None:
+        self.path = _path("path", path)
+        self.to = None if to is None else _path("to", to)
 
     def __fspath__(self) -> str:
         """Return the path."""
@@ -90,6 +90,12 @@ class SandboxFile:
         from pydantic_core import core_schema
 
         return core_schema.is_instance_schema(cls)
+
+
+def _path(name: str, value: Any) -> str:
+    if not isinstance(value, (str, os.PathLike)):
+        raise TypeError(f"{name}: expected a path, got {value!r}")
+    return str(os.fspath(value))
 
 
 class Record(dict):  # type: ignore[type-arg]
@@ -284,12 +290,10 @@ def _defined(code: Any, call: dict[str, Any]) -> Any:
 
 def _perform(call: dict[str, Any]) -> dict[str, Any]:
     """Call the function and return its outcome."""
-    version = ".".join(str(part) for part in sys.version_info[:3])
-    if sys.version_info[:2] < OLDEST:
-        return {"kind": "version", "version": version}
     try:
         code = compiled(call["source"], call["line"], call["file"], call["postponed"])
     except SyntaxError as error:
+        version = ".".join(str(part) for part in sys.version_info[:3])
         return {"kind": "syntax", "version": version, "line": error.lineno, "message": error.msg, "text": error.text}
     sys.path[:0] = [os.path.expanduser(path) for path in call["paths"]]
     if "logging" in sys.modules:

@@ -16,6 +16,7 @@ from ags_flows.cloud.control_plane import ControlPlane
 from ags_flows.cloud.data_plane import DataPlane
 from ags_flows.cloud.retry import persistently
 from ags_flows.errors import AGSFlowsError, ConfigurationError, UnsupportedError
+from ags_flows.functions.guest import OLDEST
 from ags_flows.models import Instance, Snapshot
 from ags_flows.ownership import MANAGED_BY, MANAGED_BY_KEY, digest
 from ags_flows.run.logs import run_logger
@@ -27,6 +28,7 @@ SHOWN = 1_500
 
 _INSTALL = """\
 python=$(command -v python3 || command -v python) || exit 127
+"$python" -c 'import sys; sys.version_info < {oldest} and sys.exit("%d.%d.%d" % sys.version_info[:3])' || exit 124
 "$python" -m pip --version >/dev/null 2>&1 || exit 126
 mkdir -p {root} && made=$(mktemp -d {root}/.new.XXXXXX) || exit 125
 for pause in 2 10 ''; do
@@ -93,7 +95,7 @@ def install(
         return False
     run_logger().info("Installing %s in sandbox %s", ", ".join(packages), instance.id)
     script = _INSTALL.format(
-        root=REMOTE, target=target, packages=" ".join(shlex.quote(package) for package in packages)
+        root=REMOTE, target=target, packages=" ".join(shlex.quote(package) for package in packages), oldest=OLDEST
     )
     result = exec_command.fn(
         instance, script, timeout=INSTALL_TIMEOUT, env=env, secrets=secrets, log_output=False, config=config
@@ -104,6 +106,11 @@ def install(
     journal = result.journal
     if journal is not None:
         persistently(lambda: plane.remove(journal))
+    if result.exit_code == 124:
+        version = result.stderr.strip()
+        raise UnsupportedError(
+            f"packages: the sandbox has Python {version}.", hint="Choose an image with Python 3.8 or later."
+        )
     if result.exit_code in (126, 127):
         lacking = "pip" if result.exit_code == 126 else "Python"
         raise UnsupportedError(

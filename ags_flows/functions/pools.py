@@ -9,7 +9,10 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from multiprocessing.util import Finalize
 from uuid import UUID
+
+from prefect.events.worker import EventsWorker
 
 from ags_flows.blocks import AGSConfig
 from ags_flows.cloud.forks import reset_in_children
@@ -18,6 +21,9 @@ from ags_flows.ownership import Frame, Place
 from ags_flows.run.holder import current_execution
 
 logger = logging.getLogger(__name__)
+
+_BEFORE_QUEUES = 100
+"""Greater than the priority with which `multiprocessing` closes queues, which is 10."""
 
 
 class Pools:
@@ -58,7 +64,7 @@ class Pools:
             if pool not in self._watched:
                 self._watched.add(pool)
                 # The last function comes first: before the one by which Prefect ends its events, which have begun.
-                before_threads_end(self.end_over)
+                before_events_end(self.end_over)
             if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._work, name="ags-functions", daemon=True)
                 self._thread.start()
@@ -74,23 +80,17 @@ class Pools:
         with self._looking:
             for pool in self._all():
                 try:
-                    if pool.is_over():
+                    if _is_done(pool):
                         pool.end("completed")
                 except Exception:  # noqa: BLE001 - the other pools are ended nevertheless
                     logger.warning("The sandboxes of a pool are left to their leases", exc_info=True)
 
     def end_all(self) -> None:
-        """Stop all sandboxes of runs that are over; those of a run that is not are left to its retry.
-
-        A process of a pool that ends before its parent has done its tasks.
-        """
-        parent = multiprocessing.parent_process()
-        is_dismissed = parent is not None and parent.is_alive()
+        """Stop all sandboxes of runs that are over; those of a run that is not are left to its retry."""
         # The thread may be stopping sandboxes now, and would die with the process.
         with self._looking:
             for pool in self._all():
-                is_done = is_dismissed and pool.is_of_another_process
-                pool.end("completed" if pool.is_outside_of_runs or is_done or pool.is_over() else "crashed")
+                pool.end("completed" if pool.is_outside_of_runs or _is_done(pool) else "crashed")
 
     def _all(self) -> set[Pool]:
         with self._changed:
@@ -122,14 +122,33 @@ class Pools:
                 self._changed.wait(LOOK_EVERY)
 
 
-def before_threads_end(action: Callable[[], None]) -> None:
-    """Call a function when the main thread has ended, before that is done what was registered earlier.
+def _is_done(pool: Pool) -> bool:
+    """Return True if no call comes any more; called when the main thread has ended.
 
-    Functions of `atexit` are called later: Prefect emits no events then, and logs an error for each.
+    A process of a pool that ends before its parent has done its tasks.
     """
-    with suppress(RuntimeError):
-        # The interpreter is shutting down already.
-        threading._register_atexit(action)  # type: ignore[attr-defined]
+    parent = multiprocessing.parent_process()
+    is_dismissed = parent is not None and parent.is_alive()
+    return (is_dismissed and pool.is_of_another_process) or pool.is_over()
+
+
+def before_events_end(action: Callable[[], None]) -> None:
+    """Call a function when the main thread has ended, while events can be emitted: those of `atexit` come later.
+
+    Python has no public function for this in a process that no other has started; Prefect ends its events in the same
+    way. A process of a pool has a queue to its parent instead, by which its events go.
+    """
+    if multiprocessing.parent_process() is None:
+        with suppress(RuntimeError):
+            # The interpreter is shutting down already.
+            threading._register_atexit(action)  # type: ignore[attr-defined]
+        return
+
+    def act_and_send() -> None:
+        action()
+        EventsWorker.instance().drain()
+
+    Finalize(None, act_and_send, exitpriority=_BEFORE_QUEUES)
 
 
 _pools_of_process = Pools()

@@ -210,11 +210,12 @@ def serve(directory: str) -> str:
                 running[begun.pid] = begun
 
 
-def main(guest: str, call: str, directory: str) -> int:
+def main(guest: str, mark: str, call: str, directory: str) -> int:
     """Execute a call, or all that come, each in a new process.
 
     Args:
         guest: The script that executes a call.
+        mark: How the line of a report begins; a call has its own.
         call: The call.
         directory: Where calls come; empty for this call alone.
     """
@@ -226,13 +227,7 @@ def main(guest: str, call: str, directory: str) -> int:
     exec(compile(guest, "<guest>", "exec"), scope)
     if not directory:
         return int(scope["main"](call))
-    text = serve(directory)
-    known = len(sys.modules)
-    code = int(scope["main"](text))
-    if len(sys.modules) == known:
-        # Nothing was imported that the end of the interpreter would have to end, which would copy its memory.
-        os._exit(code)
-    return code
+    return int(scope["main"](serve(directory)))
 
 
 if __name__ == "__main__":

@@ -43,8 +43,7 @@ def inside(number):
     import os
     import sys
 
-    known = {"modules": "ags_flows" in sys.modules, "environment": "OF_THIS_MACHINE" in os.environ}
-    return {"number": number, "home": os.getcwd(), **known}
+    return {"number": number, "home": os.getcwd(), "modules": "ags_flows" in sys.modules, "names": list(os.environ)}
 
 
 def test_a_function_runs_in_the_sandbox_and_not_here_and_sees_nothing_of_this_environment(session, monkeypatch):
@@ -52,8 +51,11 @@ def test_a_function_runs_in_the_sandbox_and_not_here_and_sees_nothing_of_this_en
     seen = session.call(inside, 3)
     assert seen["number"] == 3
     assert seen["home"] == "/home/user"
-    assert not seen["modules"] and not seen["environment"]
+    assert not seen["modules"] and "OF_THIS_MACHINE" not in seen["names"]
     assert session.steps[-1].name == "call: inside"
+    # Python sets LC_CTYPE where no locale is set.
+    every = session.run("env -0").stdout.split("\0")
+    assert set(seen["names"]) - {one.partition("=")[0] for one in every} <= {"LC_CTYPE"}
 
 
 def doubled(order: Order, *others: Order, times: int = 2) -> list[Pair]:
@@ -280,13 +282,23 @@ OLD = """\
 import ast, builtins, sys
 now = compile
 def older(source, file, mode, flags=0, dont_inherit=False):
+    if {version} < (3, 7) and "from __future__ import annotations" in source:
+        raise SyntaxError("future feature annotations is not defined")
     if flags & ast.PyCF_ONLY_AST:
         return now(source, file, mode, flags, dont_inherit, _feature_version=8)
     return now(source, file, mode, flags, dont_inherit)
 builtins.compile = older
 sys.version_info = {version}
 text, sys.argv = sys.argv[1], ["-c"] + sys.argv[2:]
-exec(now(text, "-c", "exec"), {{"__name__": "__main__"}})
+exec(older(text, "-c", "exec"), {{"__name__": "__main__"}})
+"""
+
+
+SHIM = """\
+#!/bin/sh
+[ "$1" != -u ] || shift
+shift
+exec /usr/bin/python3 -u "$HOME/bin/old.py" "$@"
 """
 
 
@@ -297,7 +309,7 @@ def old_python(session):
 
     def put(version):
         session.write("bin/old.py", OLD.format(version=version))
-        session.write("bin/python3", '#!/bin/sh\nshift 2\nexec /usr/bin/python3 -u "$HOME/bin/old.py" "$@"\n')
+        session.write("bin/python3", SHIM)
         session.run("chmod +x bin/python3; echo 'PATH=$HOME/bin:$PATH' > .bash_profile", check=True)
         session.run(forget_runner, check=True)
 
@@ -322,10 +334,15 @@ def test_syntax_that_the_sandbox_does_not_know_is_named_with_line_and_both_versi
     assert "this process has Python 3." in str(caught.value)
 
 
-def test_a_python_that_is_too_old_is_named(session, old_python):
-    old_python((3, 7, 3))
-    with pytest.raises(UnsupportedError, match="the sandbox has Python 3.7.3"):
+@pytest.mark.parametrize("version", [(3, 7, 3), (3, 6, 15), (2, 7, 18)], ids=str)
+def test_a_python_that_is_too_old_is_named(session, old_python, version):
+    old_python(version)
+    shown = ".".join(map(str, version))
+    with pytest.raises(UnsupportedError, match=f"the sandbox has Python {shown}.") as caught:
         session.call(matching, 1)
+    assert "Python 3.8 or later" in str(caught.value)
+    with pytest.raises(UnsupportedError, match=f"the sandbox has Python {shown}."):
+        session.call(in_sandbox(packages=["anything"])(matching), 1)
 
 
 def test_an_image_without_python_is_named(session):

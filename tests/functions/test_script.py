@@ -36,15 +36,38 @@ if __name__ == "__main__":
 """
 
 
+POOL = """\
+from prefect import flow
+from prefect.task_runners import ProcessPoolTaskRunner
+
+from ags_flows import in_sandbox
+
+
+@in_sandbox(tool="base")
+def one(number):
+    return number
+
+
+@flow(task_runner=ProcessPoolTaskRunner(max_workers=2))
+def twice():
+    return one.map([1, 2]).result()
+
+
+if __name__ == "__main__":
+    print(twice())
+"""
+
+
 def stopped():
     with get_client(sync_client=True) as client:
         page = client.read_events(EventFilter(event=EventNameFilter(name=["ags.instance.stopped"])), limit=50)
     return {event.resource.id.rpartition(".")[2] for event in page.events}
 
 
-def test_the_end_of_a_script_stops_its_sandboxes_and_emits_that(ags_emulator, ags_config, tmp_path):
+@pytest.mark.parametrize("script", [SCRIPT, POOL], ids=["threads", "processes"])
+def test_the_end_of_a_script_stops_its_sandboxes_and_emits_that(ags_emulator, ags_config, tmp_path, script):
     ags_emulator.transition("tool.create", "at_once")
-    (tmp_path / "script.py").write_text(SCRIPT)
+    (tmp_path / "script.py").write_text(script)
     environment = {**os.environ, **ags_emulator.environment, "PREFECT_API_URL": PREFECT_API_URL.value()}
     done = subprocess.run(
         [sys.executable, "script.py"], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120

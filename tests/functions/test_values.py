@@ -9,6 +9,7 @@ import math
 import pickle
 from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -157,3 +158,11 @@ def test_arguments_that_do_not_fit_the_signature_are_a_type_error():
 
 def test_times_of_a_day_and_spans_arrive():
     assert decode(encode([time(1, 2, 3), timedelta(-1, 5)], "v")) == [time(1, 2, 3), timedelta(-1, 5)]
+
+
+def test_the_destination_of_a_file_is_a_path():
+    assert SandboxFile("x", to=Path("a") / "b").to == "a/b"
+    with pytest.raises(TypeError, match="to: expected a path, got 3"):
+        SandboxFile("x", to=3)
+    with pytest.raises(TypeError, match="path: expected a path, got None"):
+        SandboxFile(None)
