@@ -132,9 +132,7 @@ class FlowRunSandbox:
         try:
             self._secrets = load_secrets(self.job.configuration.secrets)
             self._stop_earlier()
-            self._leased = persistently(
-                self._start, PATIENCE, on_failure=lambda error: self._on_waiting(str(error)), sleep=self._sleep
-            )
+            self._leased = persistently(self._start, PATIENCE, on_failure=self._wait, sleep=self._sleep)
             self.instance = self._leased.instance
             self._note(f"The flow run has the sandbox {self.instance.id} ({self.instance.tool_name}).")
             # It may trust a certificate that is uploaded.
@@ -281,6 +279,10 @@ class FlowRunSandbox:
             if one.status in LIVE and attempt_in(one) < self.job.attempt and not one.metadata.get(KEPT):
                 self._note(f"The sandbox {one.id} of an earlier attempt is stopped.")
                 persistently(lambda: control.stop_instance(one.id))  # noqa: B023 - called here
+
+    def _wait(self, error: AGSFlowsError) -> None:
+        self._note(f"Waiting for a sandbox: {error}")
+        self._on_waiting(str(error))
 
     def _sleep(self, seconds: float) -> None:
         if self._given_up.wait(seconds):

@@ -4,17 +4,29 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Collection
 from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from uuid import UUID
 
-from prefect.client.orchestration import get_client
+from prefect.client.orchestration import PrefectClient, get_client
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterId,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+    WorkPoolFilter,
+    WorkPoolFilterName,
+)
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.states import InfrastructurePending
 
 from ags_flows.models import Instance
 from ags_flows.ownership import LEASE, OWNER_HOST, OWNER_PID, lease_is_kept
+
+PAGE = 200
+"""Flow runs that one response of the Prefect server has at most."""
 
 
 def attempt_of(run: FlowRun) -> int:
@@ -24,6 +36,24 @@ def attempt_of(run: FlowRun) -> int:
     run time has grown.
     """
     return (run.run_count or 0) + 1 + (run.total_run_time or timedelta()) // timedelta(microseconds=1)
+
+
+async def runs_with_ids(client: PrefectClient, ids: Collection[UUID]) -> list[FlowRun]:
+    """Return the flow runs that exist."""
+    wanted, known = list(ids), []
+    while wanted:
+        page, wanted = wanted[:PAGE], wanted[PAGE:]
+        known += await client.read_flow_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=page)))
+    return known
+
+
+async def runs_of_pool(client: PrefectClient, pool: str) -> list[FlowRun]:
+    """Return the flow runs of a work pool that a worker has taken and that have not ended."""
+    taken = FlowRunFilterStateType(any_=[StateType.PENDING, StateType.RUNNING, StateType.CANCELLING])
+    return await client.read_flow_runs(
+        work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[pool])),
+        flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=taken)),
+    )
 
 
 def is_followed(instance: Instance) -> bool:
@@ -53,10 +83,9 @@ def _is_alive(pid: int) -> bool:
 
 
 def show_waiting(run: UUID, reason: str) -> None:
-    """Show in the state of a flow run why it waits for a sandbox. Called in a thread."""
+    """Show in the state of a flow run why it waits for a sandbox. Called in a thread.
+
+    The server refuses it where the flow run is not PENDING, as when it is being cancelled, or shows a reason already.
+    """
     with suppress(Exception), get_client(sync_client=True) as client:
-        state = client.read_flow_run(run).state
-        if state is not None and state.type == StateType.PENDING:
-            client.set_flow_run_state(
-                run, InfrastructurePending(message=f"Waiting for a sandbox: {reason}"), force=True
-            )
+        client.set_flow_run_state(run, InfrastructurePending(message=f"Waiting for a sandbox: {reason}"))

@@ -15,15 +15,6 @@ from uuid import UUID
 
 import anyio
 import anyio.abc
-from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import (
-    FlowRunFilter,
-    FlowRunFilterId,
-    FlowRunFilterState,
-    FlowRunFilterStateType,
-    WorkPoolFilter,
-    WorkPoolFilterName,
-)
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.exceptions import InfrastructureNotFound, ObjectNotFound
 from prefect.workers.base import BaseWorker, BaseWorkerResult
@@ -43,11 +34,14 @@ from ags_flows.ownership import (
     flow_runs_of,
 )
 from ags_flows.worker.configuration import AGSWorkerJobConfiguration, AGSWorkerVariables
+from ags_flows.worker.configurations import config_of_pool, configuration_of, configuration_that_was
 from ags_flows.worker.job import STEP, WORK_POOL, FlowRunSandbox, Job, attempt_in, shown_end
 from ags_flows.worker.reports import LEFT, report_cancelled, report_crashed, state_of
-from ags_flows.worker.runs import attempt_of, is_followed, show_waiting
+from ags_flows.worker.runs import attempt_of, is_followed, runs_of_pool, runs_with_ids, show_waiting
 
 T = TypeVar("T")
+
+CANCELLATIONS = (StateType.CANCELLING, StateType.CANCELLED)
 
 LOOK_EVERY = 2.0
 """Seconds between two looks for flow runs that are being cancelled."""
@@ -222,18 +216,15 @@ class AGSWorker(BaseWorker[AGSWorkerJobConfiguration, AGSWorkerVariables, AGSWor
         return f"The process of the flow run {where} ended with exit code {result.exit_code}.", shown_end(result)
 
     async def _look_for_cancellations(self) -> None:
-        """End the flow runs of this worker that are being cancelled, all of them found by one request."""
+        """End the flow runs of this worker that are being cancelled, or were deleted."""
         while self._active:
             with suppress(Exception):
-                found = await self.client.read_flow_runs(
-                    flow_run_filter=FlowRunFilter(
-                        id=FlowRunFilterId(any_=list(self._active)),
-                        state=FlowRunFilterState(
-                            type=FlowRunFilterStateType(any_=[StateType.CANCELLING, StateType.CANCELLED])
-                        ),
-                    )
+                ids = set(self._active)
+                known = await runs_with_ids(self.client, ids)
+                await asyncio.gather(
+                    *(self._cancel(run) for run in known if run.state and run.state.type in CANCELLATIONS),
+                    *(self._end_deleted(run) for run in ids - {run.id for run in known}),
                 )
-                await asyncio.gather(*(self._cancel(run) for run in found))
             await asyncio.sleep(LOOK_EVERY)
 
     async def _cancel(self, run: FlowRun) -> None:
@@ -248,14 +239,25 @@ class AGSWorker(BaseWorker[AGSWorkerJobConfiguration, AGSWorkerVariables, AGSWor
             with suppress(AGSFlowsError):
                 await self._in_thread(sandbox.cancel)
 
+    async def _end_deleted(self, run: UUID) -> None:
+        """End a flow run that the Prefect server does not know any more: it can report nothing."""
+        sandbox = self._active.get(run)
+        if sandbox is None or await state_of(self.client, run) is not None:
+            return
+        if sandbox.cancelled_at is None:
+            sandbox.cancelled_at = time.monotonic()
+            self._logger.warning("Flow run %s was deleted: its sandbox %s is stopped.", run, sandbox.instance_id)
+        with suppress(AGSFlowsError):
+            await self._in_thread(sandbox.cancel)
+
     async def _recover(self) -> None:
         """Go on with what a worker of this pool left that has died, and report what it lost."""
         try:
-            left = await self._in_thread(self._left_sandboxes)
+            left = await self._left_sandboxes()
             for instance in left:
                 await self._tried(self._recover_sandbox(instance), f"sandbox {instance.id}")
             with_sandbox = {run for one in left for run in flow_runs_of(one.metadata)}
-            for run in await self._runs_of_pool():
+            for run in await runs_of_pool(self.client, self.work_pool.name):
                 if run.id not in self._active and str(run.id) not in with_sandbox:
                     await self._tried(self._recover_run(run), f"flow run {run.name}")
         except Exception as error:  # noqa: BLE001 - the next synchronization looks again
@@ -268,10 +270,10 @@ class AGSWorker(BaseWorker[AGSWorkerJobConfiguration, AGSWorkerVariables, AGSWor
         except Exception as error:  # noqa: BLE001 - the next synchronization tries again
             self._logger.warning("The %s of an earlier worker could not be recovered: %s", what, error)
 
-    def _left_sandboxes(self) -> list[Instance]:
-        config = self._config_of_pool()
+    async def _left_sandboxes(self) -> list[Instance]:
+        control = (await config_of_pool(self)).control_plane()
         marks = {MANAGED_BY_KEY: MANAGED_BY, STEP_NAME: STEP, WORK_POOL: self.work_pool.name}
-        found = config.control_plane().list_instances(metadata=marks)
+        found = await self._in_thread(lambda: control.list_instances(metadata=marks))
         return [one for one in found if one.status in LIVE and not one.metadata.get(KEPT)]
 
     async def _recover_sandbox(self, instance: Instance) -> None:
@@ -288,7 +290,7 @@ class AGSWorker(BaseWorker[AGSWorkerJobConfiguration, AGSWorkerVariables, AGSWor
         if state == StateType.PENDING and attempt == following:
             await self._submit(run)
             return
-        sandbox = self._sandbox(run, await self._configuration_that_was(run), attempt)
+        sandbox = self._sandbox(run, await configuration_that_was(run, self), attempt)
         # A resumed execution does not raise the count of executions.
         is_running = state == StateType.RUNNING and attempt in (following - 1, following)
         if is_running or state == StateType.CANCELLING:
@@ -296,16 +298,6 @@ class AGSWorker(BaseWorker[AGSWorkerJobConfiguration, AGSWorkerVariables, AGSWor
         else:
             sandbox.instance = instance
             await self._in_thread(sandbox.end)
-
-    async def _runs_of_pool(self) -> list[FlowRun]:
-        return await self.client.read_flow_runs(
-            work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[self.work_pool.name])),
-            flow_run_filter=FlowRunFilter(
-                state=FlowRunFilterState(
-                    type=FlowRunFilterStateType(any_=[StateType.PENDING, StateType.RUNNING, StateType.CANCELLING])
-                )
-            ),
-        )
 
     async def _recover_run(self, run: FlowRun) -> None:
         """Submit a PENDING flow run whose worker died before its sandbox, or report a RUNNING one that lost it."""
@@ -323,9 +315,9 @@ class AGSWorker(BaseWorker[AGSWorkerJobConfiguration, AGSWorkerVariables, AGSWor
     async def _submit(self, run: FlowRun) -> None:
         """Submit a PENDING flow run, or report that its template is wrong, as Prefect's part of the worker does."""
         try:
-            configuration = await self._configuration(run)
+            configuration = await configuration_of(run, self)
         except (ValueError, ObjectNotFound) as error:
-            left = self._sandbox(run, await self._configuration_that_was(run), attempt_of(run))
+            left = self._sandbox(run, await configuration_that_was(run, self), attempt_of(run))
             await self._in_thread(left.end)
             await report_crashed(self.client, run.id, f"The template is wrong: {error}")
             return
@@ -356,42 +348,18 @@ class AGSWorker(BaseWorker[AGSWorkerJobConfiguration, AGSWorkerVariables, AGSWor
         task.add_done_callback(self._work.discard)
 
     async def _has_ended(self, run: FlowRun) -> bool:
-        control = (await self._configuration_that_was(run)).config or self._config_of_pool()
+        config = (await configuration_that_was(run, self)).config or await config_of_pool(self)
         pid = str(run.infrastructure_pid)
 
         def look() -> bool:
             try:
-                instance = control.control_plane().get_instance(pid)
+                instance = config.control_plane().get_instance(pid)
                 # One is kept after the end of its process.
                 return instance.status in ENDED or bool(instance.metadata.get(KEPT))
             except NotFoundError:
                 return True
 
         return await self._in_thread(look)
-
-    async def _configuration(self, run: FlowRun) -> AGSWorkerJobConfiguration:
-        return await AGSWorkerJobConfiguration.resolve_for_flow_run(
-            run, client=self.client, work_pool=self.work_pool, worker_name=self.name, worker_id=self.backend_id
-        )
-
-    async def _configuration_that_was(self, run: FlowRun) -> AGSWorkerJobConfiguration:
-        """Return the configuration of a flow run that has begun; where it was changed and is wrong now, the default."""
-        try:
-            return await self._configuration(run)
-        except (ValueError, ObjectNotFound) as error:
-            self._logger.warning("Flow run %s: its template is wrong now, and not used: %s", run.id, error)
-            default = AGSWorkerJobConfiguration(config=await self._in_thread(self._config_of_pool))
-            default.prepare_for_flow_run(run)
-            return default
-
-    def _config_of_pool(self) -> AGSConfig:
-        """Return the configuration that the pool's template has by default."""
-        default = self.work_pool.base_job_template.get("variables", {}).get("properties", {}).get("config", {})
-        reference = (default.get("default") or {}).get("$ref", {}).get("block_document_id")
-        if not reference:
-            return AGSConfig()
-        with get_client(sync_client=True) as client:
-            return AGSConfig.model_validate(client.read_block_document(UUID(reference)).data)
 
     async def _in_thread(self, action: Callable[[], T]) -> T:
         return await anyio.to_thread.run_sync(action, abandon_on_cancel=True, limiter=self._threads)

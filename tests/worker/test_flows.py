@@ -4,6 +4,7 @@ import asyncio
 import importlib.util
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -11,7 +12,9 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import s3fs
 from prefect import flow
+from prefect.blocks.system import Secret
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
 from prefect.client.schemas.objects import StateType
@@ -203,35 +206,54 @@ def served_ports():
     return [free_port()]
 
 
-@pytest.fixture(params=["git", "fsspec"])
+def git(source, port):
+    who = ["-c", "user.name=n", "-c", "user.email=e@example.com"]
+    for command in (["init", "-q", "-b", "main"], ["add", "."], [*who, "commit", "-q", "-m", "flows"]):
+        subprocess.run(["git", *command], cwd=source, check=True)
+    serve = ["git", "daemon", "--export-all", "--listen=127.0.0.1", f"--port={port}", f"--base-path={source.parent}"]
+    address = f"git://127.0.0.1:{port}/flows"
+    return serve, {"git_clone": {"repository": address, "branch": "main"}}, None
+
+
+def archive(source, port):
+    with zipfile.ZipFile(source.parent / "flows.zip", "w") as packed:
+        packed.write(source / "flows.py", "flows/flows.py")
+    serve = [sys.executable, "-m", "http.server", str(port), "--bind", "127.0.0.1", "-d", str(source.parent)]
+    address = f"simplecache::http://127.0.0.1:{port}/flows.zip"
+    return serve, {"pull_from_remote_storage": {"url": "zip://flows", "fo": address}}, None
+
+
+def bucket(source, port):
+    serve = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    settings = {"key": "of-storage", "secret": "{{ $STORAGE_SECRET }}", "endpoint_url": f"http://127.0.0.1:{port}"}
+    step = {"pull_from_remote_storage": {"url": "s3://flows-of-tests/flows", **settings}}
+
+    def fill():
+        storage = s3fs.S3FileSystem(key="of-storage", secret="x", endpoint_url=settings["endpoint_url"])
+        storage.mkdir("flows-of-tests")
+        storage.put(str(source), "flows-of-tests/flows", recursive=True)
+
+    return serve, step, fill
+
+
+@pytest.fixture(params=[git, archive, bucket], ids=lambda one: one.__name__)
 def pull_step(request, served_ports, tmp_path):
     """A pull step, and a server that it gets the flow above from."""
     (port,) = served_ports
     source = tmp_path / "served" / "flows"
     source.mkdir(parents=True)
     (source / "flows.py").write_text(FLOW)
-    if request.param == "git":
-        who = ["-c", "user.name=n", "-c", "user.email=e@example.com"]
-        for command in (["init", "-q", "-b", "main"], ["add", "."], [*who, "commit", "-q", "-m", "flows"]):
-            subprocess.run(["git", *command], cwd=source, check=True)
-        serve = [
-            "git",
-            "daemon",
-            "--export-all",
-            "--listen=127.0.0.1",
-            f"--port={port}",
-            f"--base-path={source.parent}",
-        ]
-        address = f"git://127.0.0.1:{port}/flows"
-        step = {"prefect.deployments.steps.git_clone": {"repository": address, "branch": "main"}}
-    else:
-        with zipfile.ZipFile(source.parent / "flows.zip", "w") as archive:
-            archive.write(source / "flows.py", "flows/flows.py")
-        serve = [sys.executable, "-m", "http.server", str(port), "--bind", "127.0.0.1", "-d", str(source.parent)]
-        address = f"simplecache::http://127.0.0.1:{port}/flows.zip"
-        step = {"prefect.deployments.steps.pull_from_remote_storage": {"url": "zip://flows", "fo": address}}
-    with child(serve, tmp_path / "serve.log", os.environ):
-        yield step
+    serve, step, fill = request.param(source, port)
+    with child(serve, tmp_path / "serve.log", os.environ) as server:
+        soon(lambda: listens(port) or server.poll() is not None, 60)
+        if fill is not None:
+            fill()
+        yield {f"prefect.deployments.steps.{name}": arguments for name, arguments in step.items()}
+
+
+def listens(port):
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 @pytest.mark.long
@@ -239,11 +261,12 @@ def pull_step(request, served_ports, tmp_path):
 @pytest.mark.timeout(500)
 def test_pull_steps_are_executed_in_the_sandbox(config, start_worker, pull_step):
     pool = Pool(config)
-    run = submitted(pool, 0, [pull_step])
+    Secret(value="secret-of-storage").save("storage", overwrite=True)
+    run = submitted(pool, 0, [pull_step], secrets={"STORAGE_SECRET": "storage"})
     start_worker(pool.name, "pulling")
     found = soon(lambda: over(pool, run))
     assert found.state.is_completed(), found.state
-    assert "it ends" in messages(run)
+    assert "it ends" in messages(run), messages(run)
 
 
 @pytest.mark.long

@@ -11,6 +11,7 @@ from prefect.client.schemas.objects import StateType
 from prefect.states import Pending
 
 from ags_flows.cloud.data_planes import open_plane
+from ags_flows.worker.configurations import configuration_of
 from ags_flows.worker.job import FlowRunSandbox
 from tests.worker.conftest import IMAGE, ended, soon, state
 
@@ -86,6 +87,23 @@ def test_a_run_whose_template_is_wrong_now_goes_on_as_it_began(pool):
     pool.perform_and_die(first)
     with get_client(sync_client=True) as client:
         client.update_deployment(deployment, DeploymentUpdate(job_variables={"image": IMAGE, "lease": "soon"}))
+    found = pool.perform(lambda worker: go_on(pool, worker, run), name="another")
+    assert found.state.type == StateType.COMPLETED
+
+
+def test_a_configuration_that_is_written_into_the_work_pool_is_where_sandboxes_are_looked_for(
+    pool, emulator, monkeypatch
+):
+    keys = {"method": "keys", "secret_id": emulator.secret_id, "secret_key": emulator.secret_key}
+    pool.set_default("config", {"http_endpoint": emulator.url, "domain": emulator.url, "credentials": keys})
+    for name in emulator.environment:
+        monkeypatch.delenv(name)
+    run = pool.submit(state("RUNNING"), "while [ ! -e go ]; do sleep 0.1; done", state("COMPLETED"))
+
+    async def first(worker):
+        await soon(lambda: pool.run(run).state.is_running())
+
+    pool.perform_and_die(first)
     found = pool.perform(lambda worker: go_on(pool, worker, run), name="another")
     assert found.state.type == StateType.COMPLETED
 
@@ -186,7 +204,7 @@ def test_two_workers_that_submit_the_same_attempt_start_one_sandbox_and_one_proc
 
     async def scenario(worker):
         flow_run = pool.run(run)
-        configuration = await worker._configuration(flow_run)
+        configuration = await configuration_of(flow_run, worker)
         sandboxes = [worker._sandbox(flow_run, configuration, 1) for _ in range(2)]
         ids = await asyncio.gather(*(asyncio.to_thread(one.open) for one in sandboxes))
         results = await asyncio.gather(*(asyncio.to_thread(one.execute) for one in sandboxes))

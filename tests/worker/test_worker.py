@@ -8,13 +8,15 @@ import time
 
 import pytest
 from prefect.blocks.system import Secret
-from prefect.client.orchestration import get_client
+from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import StateType
-from prefect.states import Cancelled, Cancelling, Scheduled
+from prefect.states import Cancelled, Cancelling, Pending, Scheduled
 
 from ags_flows.ownership import KEPT
+from ags_flows.worker.configurations import configuration_of
 from ags_flows.worker.job import FlowRunSandbox
 from ags_flows.worker.reports import report_crashed
+from ags_flows.worker.runs import show_waiting
 from tests.worker.conftest import ended, soon, state
 
 pytestmark = [
@@ -160,6 +162,49 @@ def test_a_cancelled_run_loses_its_sandbox_within_ten_seconds(pool, emulator, wh
     found, took = pool.perform(scenario)
     assert found.state.type == StateType.CANCELLED
     assert took < 12
+
+
+@pytest.mark.parametrize("when", ["running", pytest.param("starting", marks=pytest.mark.long)])
+def test_a_run_that_is_deleted_loses_its_sandbox_and_the_others_go_on(pool, emulator, when):
+    other = pool.submit(state("RUNNING"), "while [ ! -e go ]; do sleep 0.1; done", state("COMPLETED"))
+
+    async def scenario(worker):
+        await soon(lambda: pool.run(other).state.is_running())
+        if when == "starting":
+            emulator.transition("instance.start", "seconds", 60)
+        run = pool.submit(state("RUNNING"), "sleep 100")
+        await soon(lambda: pool.live(run))
+        if when == "running":
+            await soon(lambda: pool.run(run).state.is_running())
+        await worker.client.delete_flow_run(run)
+        began = time.monotonic()
+        await soon(lambda: not pool.live(run))
+        took = time.monotonic() - began
+        await soon(lambda: run not in worker._active)
+        plane = worker._active[other]._leased.plane.plane
+        await asyncio.to_thread(plane.write, "go", "")
+        return took, await soon(lambda: ended(pool, other))
+
+    took, found = pool.perform(scenario)
+    assert took < 12
+    assert found.state.type == StateType.COMPLETED
+
+
+def test_a_reason_to_wait_does_not_overwrite_a_cancellation(pool, monkeypatch):
+    run = pool.submit("sleep 100")
+    pool.set_state(run, Pending())
+    show_waiting(run, "quota")
+    assert pool.run(run).state.message == "Waiting for a sandbox: quota"
+    request = SyncPrefectClient.set_flow_run_state
+
+    def overtaken(client, *args, **options):
+        # The cancellation comes just before.
+        request(client, run, Cancelling(), force=True)
+        return request(client, *args, **options)
+
+    monkeypatch.setattr(SyncPrefectClient, "set_flow_run_state", overtaken)
+    show_waiting(run, "rate limit")
+    assert pool.run(run).state.type == StateType.CANCELLING
 
 
 def test_a_run_that_was_cancelled_while_no_worker_was_there_loses_its_sandbox(pool):
@@ -343,7 +388,7 @@ def test_kill_infrastructure_stops_the_sandbox_and_reports_when_there_is_none(po
 
     async def scenario(worker):
         await soon(lambda: pool.run(run).state.is_running())
-        configuration = await worker._configuration(pool.run(run))
+        configuration = await configuration_of(pool.run(run), worker)
         pid = pool.live(run)[0].id
         await worker.kill_infrastructure(pid, configuration)
         found = await soon(lambda: ended(pool, run))
