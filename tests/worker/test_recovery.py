@@ -95,7 +95,8 @@ def test_a_configuration_that_is_written_into_the_work_pool_is_where_sandboxes_a
     pool, emulator, monkeypatch
 ):
     keys = {"method": "keys", "secret_id": emulator.secret_id, "secret_key": emulator.secret_key}
-    pool.set_default("config", {"http_endpoint": emulator.url, "domain": emulator.url, "credentials": keys})
+    where = {"region": "ap-guangzhou", "http_endpoint": emulator.url, "domain": emulator.url}
+    pool.set_default("config", {**where, "credentials": keys})
     for name in emulator.environment:
         monkeypatch.delenv(name)
     run = pool.submit(state("RUNNING"), "while [ ! -e go ]; do sleep 0.1; done", state("COMPLETED"))
