@@ -5,7 +5,7 @@ The source of a function is sent, its arguments and its result cross as JSON, an
 
 from ags_flows.functions.call import FunctionOptions, RemoteFunction, call_function
 from ags_flows.functions.decorator import in_sandbox, is_remote, remote_function
-from ags_flows.functions.guest import SandboxFile
+from ags_flows.functions.values import SandboxFile
 
 __all__ = [
     "FunctionOptions",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import shlex
 from asyncio import CancelledError
@@ -26,12 +27,12 @@ from ags_flows.errors import (
     OutputTooLargeError,
     UnsupportedError,
 )
-from ags_flows.functions import guest, runner
-from ags_flows.functions.guest import NotJSONError, encode
+from ags_flows.functions import guest, runner, values
 from ags_flows.functions.included import Included, digest_of, included
 from ags_flows.functions.packages import install, packages_key, packages_path
 from ags_flows.functions.result import MOST, Destinations, Report, fetched, masked, value_of
 from ags_flows.functions.source import Source, source_of
+from ags_flows.functions.values import KIND, NotJSONError, encode
 from ags_flows.models import Instance
 from ags_flows.models.checks import check_environment, check_seconds, one_of
 from ags_flows.ownership import Step, digest, fingerprint
@@ -61,12 +62,11 @@ _BOOT = f"""\
 import sys
 if sys.version_info[:2] < {guest.OLDEST}:
     version = ".".join(str(part) for part in sys.version_info[:3])
-    print("\\n" + sys.argv[3] + '{{"kind": "version", "version": "' + version + '"}}')
+    print("\\n" + sys.argv[2] + '{{"kind": "version", "version": "' + version + '"}}')
     sys.exit(1)
 exec(compile(sys.argv.pop(1), "<runner>", "exec"))
 """
-_GUEST = Path(guest.__file__).read_text(encoding="utf-8")
-_RUNNER = Path(runner.__file__).read_text(encoding="utf-8")
+_RUNNER, *_GUEST = (inspect.getsource(one) for one in (runner, values, guest))
 
 
 @dataclass(frozen=True)
@@ -289,7 +289,7 @@ def perform(call: Call, instance: Instance, step: Step, config: AGSConfig) -> An
         linger=LINGER,
         title=redactor.text(call.title),
         # Calls with the same environment, also with the same values of secrets, share one.
-        runner="" if stdin else digest(_BOOT, _RUNNER, _GUEST, fingerprint(env)),
+        runner="" if stdin else digest(_BOOT, _RUNNER, *_GUEST, fingerprint(env)),
     )
     log = OutputLog(run_logger(), redactor)
     report = Report(mark, log)
@@ -355,7 +355,7 @@ def _command(call: Call, mark: str, step: Step) -> tuple[str, bytes | None]:
         f"# {call.title}",
         f"AGS_CALL={shlex.quote(sent) if inline else '-'}",
         f"AGS_PYTHON=$(command -v python3 || command -v python) || {{ printf '\\n%s\\n' {no_python}; exit 127; }}",
-        f'exec "$AGS_PYTHON" -u -c {shlex.quote(_BOOT)} {" ".join(map(shlex.quote, (_RUNNER, _GUEST, mark)))} '
+        f'exec "$AGS_PYTHON" -u -c {shlex.quote(_BOOT)} {" ".join(map(shlex.quote, (_RUNNER, mark, *_GUEST)))} '
         '"$AGS_CALL" "$AGS_FLOWS_RUNNER"',
     ]
     return "\n".join(lines), None if inline else sent.encode()
@@ -367,10 +367,10 @@ def _sent(encoded: Any, path: str, uploads: dict[str, str]) -> Any:
         return [_sent(one, f"{path}[{at}]", uploads) for at, one in enumerate(encoded)]
     if not isinstance(encoded, dict):
         return encoded
-    if encoded.get(guest.KIND) == "dict":
+    if encoded.get(KIND) == "dict":
         # A mapping of the caller that looks like an encoded value: only its values are encoded.
         return {**encoded, "value": {name: _sent(one, path, uploads) for name, one in encoded["value"].items()}}
-    if encoded.get(guest.KIND) != "file":
+    if encoded.get(KIND) != "file":
         return {name: _sent(one, path, uploads) for name, one in encoded.items()}
     local = Path(encoded["value"][0])
     if not local.exists():
@@ -378,7 +378,7 @@ def _sent(encoded: Any, path: str, uploads: dict[str, str]) -> Any:
     # Equal calls have equal contents.
     target = f"{FILES}/{digest_of(local)}/{local.name}"
     uploads[target] = str(local)
-    return {guest.KIND: "file", "value": [f"~/{target}", encoded["value"][1]]}
+    return {KIND: "file", "value": [f"~/{target}", encoded["value"][1]]}
 
 
 def _forget(durable: DurableCommand, plane: DataPlane) -> None:

@@ -20,8 +20,8 @@ from ags_flows.blocks import AGSConfig
 from ags_flows.cloud.data_planes import open_plane
 from ags_flows.cloud.retry import persistently
 from ags_flows.errors import ConfigurationError, FunctionError, NotFoundError, OutputTooLargeError, UnsupportedError
-from ags_flows.functions.guest import KIND, SandboxFile, decode
 from ags_flows.functions.source import Source
+from ags_flows.functions.values import KIND, SandboxFile, decode
 from ags_flows.models import ExecResult, Instance
 from ags_flows.run.logs import OutputLog
 from ags_flows.run.redaction import Redactor

@@ -210,12 +210,11 @@ def serve(directory: str) -> str:
                 running[begun.pid] = begun
 
 
-def main(guest: str, mark: str, call: str, directory: str) -> int:
+def main(*scripts: str, call: str, directory: str) -> int:
     """Execute a call, or all that come, each in a new process.
 
     Args:
-        guest: The script that executes a call.
-        mark: How the line of a report begins; a call has its own.
+        scripts: What executes a call, as one module.
         call: The call.
         directory: Where calls come; empty for this call alone.
     """
@@ -224,11 +223,13 @@ def main(guest: str, mark: str, call: str, directory: str) -> int:
     # Its classes can be pickled.
     module = sys.modules["__ags_guest__"] = type(sys)("__ags_guest__")
     scope = vars(module)
-    exec(compile(guest, "<guest>", "exec"), scope)
+    for script in scripts:
+        exec(compile(script, "<guest>", "exec"), scope)
     if not directory:
         return int(scope["main"](call))
     return int(scope["main"](serve(directory)))
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    _, *scripts, call, directory = sys.argv[1:]
+    sys.exit(main(*scripts, call=call, directory=directory))

@@ -11,7 +11,7 @@ import pytest
 
 from ags_flows import in_sandbox
 from ags_flows.errors import ConfigurationError
-from ags_flows.functions import guest, runner
+from ags_flows.functions import guest, runner, values
 from ags_flows.functions.source import source_of
 
 LIMIT = 3
@@ -254,6 +254,6 @@ def test_nothing_is_unpickled_on_either_side():
     assert not imported & {"pickle", "cloudpickle", "dill", "marshal", "shelve"}
 
 
-@pytest.mark.parametrize("script", [guest, runner], ids=lambda one: one.__name__)
+@pytest.mark.parametrize("script", [values, guest, runner], ids=lambda one: one.__name__)
 def test_the_scripts_in_the_sandbox_have_the_syntax_of_python_3_8(script):
     ast.parse(Path(script.__file__).read_text(), feature_version=(3, 8))

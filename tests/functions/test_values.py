@@ -19,7 +19,7 @@ from pydantic import BaseModel, SecretStr
 from ags_flows import SandboxFile
 from ags_flows.errors import ConfigurationError
 from ags_flows.functions.call import Call, RemoteFunction
-from ags_flows.functions.guest import KIND, NotJSONError, decode, encode
+from ags_flows.functions.values import KIND, NotJSONError, decode, encode
 
 
 @dataclasses.dataclass
