@@ -93,7 +93,7 @@ def test_functions_that_do_something_else_are_other_work(one, other):
     assert Work(function=one).does == Work(function=one).does != Work(function=other).does
 
 
-def test_what_a_function_collects_is_no_part_of_its_work():
+def test_what_a_function_collects_does_not_distinguish_its_work():
     assert [Work(function=one).does for one in adding(1, [])] == [Work(function=one).does for one in adding(1, ["a"])]
 
 
