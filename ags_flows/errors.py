@@ -20,7 +20,7 @@ AGSFlowsError
 ├── InstanceGoneError           the instance ended while it was needed
 ├── SupersededError             a later attempt of the same run has taken over
 ├── WaitTimeoutError            a tool or an instance did not become ready in time
-│   └── WaitCancelledError      the wait was cancelled
+├── WaitCancelledError          the run or the process ends: a wait was cancelled, or a step was not begun
 ├── TokenExpiredError     (r)   the access token was rejected, also after a refresh
 ├── CommandFailedError          exit code other than 0, when `check=True`
 │   └── CommandTimeoutError     the command reached its time limit and was killed
@@ -179,8 +179,8 @@ class WaitTimeoutError(AGSFlowsError, TimeoutError):
     """A tool or an instance did not become ready within the given time."""
 
 
-class WaitCancelledError(WaitTimeoutError):
-    """A wait was cancelled. The operation that was waited for continues."""
+class WaitCancelledError(AGSFlowsError):
+    """The run or the process ends: a wait was cancelled, or a step was not begun."""
 
 
 class TokenExpiredError(AGSFlowsError):

@@ -30,6 +30,7 @@ from ags_flows.errors import (
     OutcomeUnknownError,
     OutputTooLargeError,
     SupersededError,
+    WaitCancelledError,
     WaitTimeoutError,
 )
 from ags_flows.functions import is_remote
@@ -53,7 +54,7 @@ LARGEST_ENVIRONMENT = 500_000
 INBOX = "/tmp/ags-items"
 _QUEUED_OPTIONS = {"timeout", "cwd", "user", "env", "secrets"}
 
-LOST_SANDBOX = (InstanceGoneError, InstanceFailedError, WaitTimeoutError)
+LOST_SANDBOX = (InstanceGoneError, InstanceFailedError, WaitCancelledError, WaitTimeoutError)
 """Errors after which the sandbox is of no use any more, and the item gets another one."""
 
 

@@ -36,7 +36,7 @@ from ags_flows.functions.values import KIND, NotJSONError, encode
 from ags_flows.models import Instance
 from ags_flows.models.checks import check_environment, check_seconds, one_of
 from ags_flows.ownership import Step, digest, fingerprint
-from ags_flows.run.awaitable import stopped_with_call
+from ags_flows.run.awaitable import flag_of_wait
 from ags_flows.run.holder import identify
 from ags_flows.run.logs import OutputLog, run_logger
 from ags_flows.run.redaction import Redactor
@@ -297,7 +297,7 @@ def perform(call: Call, instance: Instance, step: Step, config: AGSConfig) -> An
         plane,
         command,
         Following(
-            report, lambda note: run_logger().info("%s", redactor.text(note)), stopped_with_call(cancelled), KEPT_OUTPUT
+            report, lambda note: run_logger().info("%s", redactor.text(note)), flag_of_wait(cancelled), KEPT_OUTPUT
         ),
     )
     try:

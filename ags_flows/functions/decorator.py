@@ -36,7 +36,7 @@ from ags_flows.lifecycle.image_tool import image_tool
 from ags_flows.models import Instance, ToolSpec
 from ags_flows.models.checks import check_count, check_seconds
 from ags_flows.ownership import Step, fingerprint
-from ags_flows.run.awaitable import stopped_with_call
+from ags_flows.run.awaitable import flag_of_wait
 from ags_flows.run.holder import STEP, identify
 from ags_flows.run.interruption import interruptible
 from ags_flows.run.outcome import enclosing_run
@@ -253,7 +253,7 @@ class _Place:
                     warm.included.add(call.included.key)
                 value = perform(call, warm.leased.instance, step, self._config)
             except BaseException as error:
-                if stopped_with_call().is_set():
+                if flag_of_wait().is_set():
                     # Only this call is cancelled: the coroutine that waits for it. Others use the pool.
                     for warm in used:
                         pool.discard(warm)
@@ -296,7 +296,7 @@ class _Place:
     def _after_failure(self, pool: Pool, used: list[Warm], step: Step, error: BaseException) -> None:
         for warm in used:
             # A time limit of Prefect's may come before the response to the start: the function may be running then.
-            if isinstance(error, (*_LOST, OutcomeUnknownError, CancelledError, TimeoutError)):
+            if isinstance(error, (*_LOST, WaitCancelledError, OutcomeUnknownError, CancelledError, TimeoutError)):
                 pool.discard(warm)
                 continue
             if not isinstance(error, _OF_THE_CALL):

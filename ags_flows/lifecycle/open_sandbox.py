@@ -47,7 +47,7 @@ from ags_flows.ownership import (
     take_over_order,
 )
 
-LOST = (InstanceGoneError, InstanceFailedError, NotFoundError, ConflictError, WaitTimeoutError)
+LOST = (InstanceGoneError, InstanceFailedError, NotFoundError, ConflictError, WaitCancelledError, WaitTimeoutError)
 """Errors after which a candidate for a take-over is skipped and the next one is tried."""
 
 

@@ -10,8 +10,9 @@ import asyncio
 import functools
 import threading
 from asyncio import CancelledError
-from collections.abc import Callable, Coroutine
-from contextvars import copy_context
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar, copy_context
 from functools import partial
 from typing import Any, Generic, ParamSpec, TypeVar
 
@@ -20,7 +21,6 @@ from anyio import CancelScope
 from ags_flows.cloud.data_planes import Cancellation
 from ags_flows.run.interruption import (
     Interruption,
-    current_call,
     interrupt_call,
     interrupt_other_threads,
     interruptible,
@@ -89,10 +89,26 @@ def is_in_event_loop() -> bool:
     return True
 
 
-def stopped_with_call(*flags: Cancellation) -> Cancellation:
-    """Return the flag of a wait: set with the given ones, and when the coroutine that waits for it is cancelled."""
-    call = current_call()
-    return Cancellation(*flags, *((call.cancelled,) if isinstance(call, Call) else ()))
+_ends: ContextVar[tuple[Cancellation, ...]] = ContextVar("ags_flows_ends_of_waits", default=())
+
+
+@contextmanager
+def waits_end_with(flag: Cancellation) -> Iterator[None]:
+    """End the waits of this block when a flag is set, also the waits that begin after it was set."""
+    token = _ends.set((*_ends.get(), flag))
+    try:
+        yield
+    finally:
+        _ends.reset(token)
+
+
+def flag_of_wait(*flags: Cancellation) -> Cancellation:
+    """Return the flag of a wait: set with the given ones, and with those of `waits_end_with` around this call.
+
+    They are set when the coroutine that waits for it is cancelled, and when the session that it belongs to is
+    interrupted.
+    """
+    return Cancellation(*flags, *_ends.get())
 
 
 class Call(Generic[R]):
@@ -155,7 +171,7 @@ class Call(Generic[R]):
         return future
 
     def _execute(self) -> R:
-        with interruptible(self._wake, None) as self._block, within_call(self):
+        with interruptible(self._wake, None) as self._block, within_call(self), waits_end_with(self.cancelled):
             return self._work()
 
     def _wake(self) -> None:

@@ -23,11 +23,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from uuid import UUID
 
 from ags_flows.cloud.forks import ModuleLock, reset_in_children
-from ags_flows.run.outcome import Ending, ending_by_signal, ending_of, is_cancelled, is_death
+from ags_flows.run.outcome import Ending, ending_by_signal, ending_of, is_cancelled, is_death, is_timed_out
 from ags_flows.run.prefect_contexts import TimeLimit, is_elsewhere, time_limits_of_flows
 from ags_flows.run.signals import ends_process, signal_in_main_thread
 
@@ -86,6 +86,7 @@ class Interruptions:
         look_every: Seconds between two looks at the states of the flow runs.
         tick: Seconds between two looks at the main thread.
         is_cancelled: Whether a flow run is being cancelled. An error means that it is unknown.
+        is_timed_out: Whether a flow run whose time limit is over had not ended before. An error means the same.
         signal: The exception that the main thread handles, if a signal caused it.
         ending_by_signal: How the blocks of a flow run end because of that exception.
     """
@@ -95,12 +96,14 @@ class Interruptions:
         look_every: float = LOOK_EVERY,
         tick: float = TICK,
         is_cancelled: Callable[[UUID], bool] = is_cancelled,
+        is_timed_out: Callable[[UUID], bool] = is_timed_out,
         signal: Callable[[], BaseException | None] = signal_in_main_thread,
         ending_by_signal: Callable[[BaseException, UUID | None], Ending] = ending_by_signal,
     ) -> None:
         self._look_every = look_every
         self._tick = tick
         self._is_cancelled = is_cancelled
+        self._is_timed_out = is_timed_out
         self._signal = signal
         self._ending_by_signal = ending_by_signal
         self._open: list[Interruption] = []
@@ -153,13 +156,32 @@ class Interruptions:
     def _ending_at(self, block: Interruption) -> Ending | None:
         """Return how a block has to end that is entered now, None if its run and the process go on."""
         signal = self._ending_signal
-        if signal is not None and self._signal() is signal:
-            return self._ending_by_signal(signal, block.flow_run_id)
-        if any(limit.is_over() for limit in block.limits):
+        if signal is not None:
+            if self._signal() is signal:
+                return self._ending_by_signal(signal, block.flow_run_id)
+            # The program has gone on.
+            self._ending_signal = None
+        if any(limit.is_over() and not limit.elsewhere for limit in block.limits):
             return "failed"
-        # No signal reaches this process.
-        run = block.flow_run_id if is_elsewhere() else None
-        return "cancelled" if run is not None and self._is_known_as_cancelled(run) else None
+        # No signal reaches a process of a pool.
+        return self._asked()(block) if is_elsewhere() else None
+
+    def _asked(self) -> Callable[[Interruption], Ending | None]:
+        """Return a function that asks the Prefect server how a block has to end, about each flow run once."""
+        is_cancelled, is_timed_out = (cache(partial(_known, ask)) for ask in (self._is_cancelled, self._is_timed_out))
+
+        def ending(block: Interruption) -> Ending | None:
+            if block.flow_run_id is not None and is_cancelled(block.flow_run_id):
+                return "cancelled"
+            over = [limit for limit in block.limits if limit.elsewhere and limit.is_over()]
+            if any(is_timed_out(limit.flow_run_id) for limit in over):
+                return "failed"
+            # The flow has ended before its time limit.
+            ended = [limit for limit in over if is_timed_out(limit.flow_run_id) is False]
+            block.limits = tuple(limit for limit in block.limits if limit not in ended)
+            return None
+
+        return ending
 
     def _watch(self) -> None:
         before = self._ending_signal
@@ -182,19 +204,21 @@ class Interruptions:
             before = signal
             for block in blocks:
                 block.limits = tuple(limit for limit in block.limits if not limit.is_void())
-            _interrupt([block for block in blocks if any(limit.is_over() for limit in block.limits)], "failed")
+            over = [limit for block in blocks for limit in block.limits if not limit.elsewhere and limit.is_over()]
+            _interrupt([block for block in blocks if any(limit in over for limit in block.limits)], "failed")
             if time.monotonic() >= next_look and (asking is None or not asking.is_alive()):
-                asking = _in_background(partial(self._interrupt_cancelled, blocks))
+                asking = _in_background(partial(self._interrupt_by_server, blocks))
                 next_look = time.monotonic() + self._look_every
 
     def _interrupt_by(self, signal: BaseException, run: UUID | None, blocks: list[Interruption]) -> None:
         ending = self._ending_by_signal(signal, run)
         _interrupt([block for block in blocks if block.flow_run_id == run], ending)
 
-    def _interrupt_cancelled(self, blocks: list[Interruption]) -> None:
-        for run in {block.flow_run_id for block in blocks if block.flow_run_id is not None}:
-            if self._is_known_as_cancelled(run):
-                _interrupt([block for block in blocks if block.flow_run_id == run], "cancelled")
+    def _interrupt_by_server(self, blocks: list[Interruption]) -> None:
+        asked = self._asked()
+        for block in blocks:
+            if ending := asked(block):
+                _interrupt([block], ending)
 
     def _watched(self) -> list[Interruption]:
         return [block for block in self._open if self._is_watched(block) and block.ending is None]
@@ -204,11 +228,12 @@ class Interruptions:
         """Return True if no exception of the process's end, or of a cancellation, is raised in the block's thread."""
         return block.thread != threading.main_thread().ident or multiprocessing.parent_process() is not None
 
-    def _is_known_as_cancelled(self, run: UUID) -> bool:
-        try:
-            return self._is_cancelled(run)
-        except Exception:  # noqa: BLE001 - whatever keeps the server from responding: the next look asks again
-            return False
+
+def _known(asked: Callable[[UUID], bool], run: UUID) -> bool | None:
+    try:
+        return asked(run)
+    except Exception:  # noqa: BLE001 - whatever keeps the server from responding: the next look asks again
+        return None
 
 
 def _in_background(work: Callable[[], None]) -> threading.Thread:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import sys
 import time
 from asyncio import CancelledError
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal
 from uuid import UUID
 
-from prefect.client.orchestration import get_client
+from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import StateType
 from prefect.context import FlowRunContext, TaskRunContext
 from prefect.exceptions import Abort, Pause, TerminationSignal
@@ -119,6 +121,17 @@ def is_cancelled(flow_run_id: UUID) -> bool:
     return _states_on_path(flow_run_id)[-1] in _CANCELLED
 
 
+def is_timed_out(flow_run_id: UUID) -> bool:
+    """Return True if a flow run whose time limit is over was ended by it, or will be: it had not ended before.
+
+    Raises:
+        Exception: Any error of Prefect's client: the server did not respond, or does not know the run.
+    """
+    with _client() as api:
+        state = api.read_flow_run(flow_run_id).state
+    return state is None or not state.is_final() or state.name == "TimedOut"
+
+
 def has_ended(flow_run_id: UUID) -> bool:
     """Return True if a flow run, or the outermost one that it is nested in, has ended, and not by a crash.
 
@@ -176,8 +189,7 @@ def _states_on_path(flow_run_id: UUID) -> list[StateType | None]:
     process, and does not end with its parent.
     """
     states: list[StateType | None] = []
-    settings = {PREFECT_CLIENT_MAX_RETRIES: REQUEST_RETRIES}
-    with temporary_settings(settings), get_client(httpx_settings={"timeout": REQUEST_TIMEOUT}, sync_client=True) as api:
+    with _client() as api:
         following: UUID | None = flow_run_id
         while following is not None and len(states) < MOST_ANCESTORS:
             run = api.read_flow_run(following)
@@ -188,12 +200,19 @@ def _states_on_path(flow_run_id: UUID) -> list[StateType | None]:
     return states
 
 
+@contextmanager
+def _client() -> Iterator[SyncPrefectClient]:
+    settings = {PREFECT_CLIENT_MAX_RETRIES: REQUEST_RETRIES}
+    with temporary_settings(settings), get_client(httpx_settings={"timeout": REQUEST_TIMEOUT}, sync_client=True) as api:
+        yield api
+
+
 def _is_timed_out() -> bool:
     """Return True if the time limit of an enclosing flow, or of the task, is over.
 
     Inside, such a timeout is a cancellation.
     """
-    if any(limit.is_over(_ADJUSTED) for limit in time_limits_of_flows()):
+    if any(limit.is_over(_ADJUSTED) for limit in time_limits_of_flows() if not limit.elsewhere):
         return True
     context = TaskRunContext.get()
     limit = context.task.timeout_seconds if context is not None else None

@@ -29,7 +29,7 @@ CARRIED = "ags-flows"
 """Key of `FlowRun.context` for what is sent with the context of a flow run to other processes."""
 
 LIMITS = "limits"
-"""Key therein for the time limits of the flows around it, as pairs of their length and their end."""
+"""Key therein for the time limits of the flows around it, each with its flow run, its length and its end."""
 
 _attempts: LRUCache[UUID, dict[float, int]] = LRUCache(10_000)
 _lock = ModuleLock()
@@ -50,7 +50,7 @@ def flow_contexts() -> list[FlowRunContext]:
     return list(found.values())[::-1]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TimeLimit:
     """The time limit of a flow run.
 
@@ -58,11 +58,15 @@ class TimeLimit:
         context: The context of the flow run.
         seconds: Its length.
         ends: When it is over, by the clock of `time.monotonic`.
+        flow_run_id: The flow run.
+        elsewhere: Whether another process executes it. It may have ended before, such as that of a background task.
     """
 
     context: FlowRunContext
     seconds: float
     ends: float
+    flow_run_id: UUID
+    elsewhere: bool = False
 
     def is_over(self, tolerance: float = 0.0) -> bool:
         """Return True if the time is over, but for a part of it."""
@@ -80,9 +84,11 @@ def time_limits_of_flows() -> tuple[TimeLimit, ...]:
     for context in flow_contexts():
         if (sent := carried(context)) is not None:
             # In another process each task begins with a new context.
-            limits += [TimeLimit(context, seconds, since + ends) for seconds, ends in sent.get(LIMITS, ())]
-        elif context.flow is not None and (seconds := context.flow.timeout_seconds) is not None:
-            limits.append(TimeLimit(context, seconds, since + context.start_time.timestamp() + seconds))
+            for run, seconds, ends in sent.get(LIMITS, ()):
+                limits.append(TimeLimit(context, seconds, since + ends, UUID(run), elsewhere=True))
+        elif context.flow and context.flow_run and (seconds := context.flow.timeout_seconds) is not None:
+            ends = context.start_time.timestamp() + seconds
+            limits.append(TimeLimit(context, seconds, since + ends, context.flow_run.id))
     return tuple(limits)
 
 
@@ -121,10 +127,10 @@ def carry(value: Callable[[], dict[str, Any]]) -> None:
     setattr(FlowRunContext, "serialize", carrying)  # noqa: B010 - a method is not assignable for type checkers
 
 
-def _limits_to_send() -> list[tuple[float, float]]:
-    """Return length and end of each time limit around this call, the end in seconds since the epoch."""
+def _limits_to_send() -> list[tuple[str, float, float]]:
+    """Return flow run, length and end of each time limit around this call, the end in seconds since the epoch."""
     since = time.time() - time.monotonic()
-    return [(limit.seconds, limit.ends + since) for limit in time_limits_of_flows()]
+    return [(str(limit.flow_run_id), limit.seconds, limit.ends + since) for limit in time_limits_of_flows()]
 
 
 def carried(context: FlowRunContext) -> dict[str, Any] | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections.abc import Mapping
 from typing import Literal
@@ -12,7 +11,7 @@ from prefect.exceptions import Pause
 
 from ags_flows import tasks
 from ags_flows.blocks import AGSConfig
-from ags_flows.cloud.data_planes import OpenPlane, close_plane, open_plane
+from ags_flows.cloud.data_planes import Cancellation, OpenPlane, close_plane, open_plane
 from ags_flows.cloud.retry import persistently
 from ags_flows.errors import AGSFlowsError, ConflictError, NotFoundError, SupersededError, WaitCancelledError
 from ags_flows.lifecycle.leased_sandbox import LeasedSandbox, lease_sandbox
@@ -20,6 +19,7 @@ from ags_flows.lifecycle.open_sandbox import successor_of
 from ags_flows.models import CustomConfiguration, Instance, Step, Tool, ToolSpec
 from ags_flows.models.durations import format_duration
 from ags_flows.ownership import KEPT, LEASE, holder_of, relation
+from ags_flows.run.awaitable import waits_end_with
 from ags_flows.run.events import tell_instance
 from ags_flows.run.logs import run_logger
 from ags_flows.run.outcome import Ending
@@ -53,7 +53,7 @@ class Opening:
         self._instance: Instance | None = None
         self._leased: LeasedSandbox | None = None
         self._plane: OpenPlane | None = None
-        self._interrupted = threading.Event()
+        self._interrupted = Cancellation()
         self._process = os.getpid()
 
     def open(
@@ -64,6 +64,16 @@ class Opening:
         step: str,
     ) -> SandboxSession:
         """Start the sandbox, or take over that of an earlier attempt, and keep its lease."""
+        with waits_end_with(self._interrupted):
+            return self._open(tool, custom, snapshot_id, step)
+
+    def _open(
+        self,
+        tool: ToolSpec | Tool | str | None,
+        custom: CustomConfiguration | None,
+        snapshot_id: str | None,
+        step: str,
+    ) -> SandboxSession:
         config = self._config
         started = time.monotonic()
         self._refuse_if_interrupted()
@@ -87,7 +97,7 @@ class Opening:
 
     def interrupt(self) -> None:
         """End the session: its waits end within a second, and it begins nothing more, wherever it is."""
-        self._interrupted.set()
+        self._interrupted.end()
         self.wake()
 
     def _refuse_if_interrupted(self) -> None:

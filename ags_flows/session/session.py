@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import copy_context
 from pathlib import Path
@@ -12,7 +11,7 @@ from prefect import Task
 
 from ags_flows import tasks
 from ags_flows.blocks import AGSConfig
-from ags_flows.cloud.data_planes import open_plane
+from ags_flows.cloud.data_planes import Cancellation, open_plane
 from ags_flows.cloud.retry import persistently
 from ags_flows.errors import AGSFlowsError, NotFoundError, WaitCancelledError
 from ags_flows.functions import call_function, remote_function
@@ -28,6 +27,7 @@ from ags_flows.models import (
     Transfer,
 )
 from ags_flows.models.checks import check_user, is_text
+from ags_flows.run.awaitable import waits_end_with
 from ags_flows.run.checked import checked
 from ags_flows.run.holder import is_in_execution
 from ags_flows.run.logs import run_logger
@@ -57,7 +57,7 @@ class SandboxSession:
         instance: Instance,
         config: AGSConfig,
         steps: list[Step],
-        interrupted: threading.Event | None = None,
+        interrupted: Cancellation | None = None,
     ) -> None:
         self.tool = tool
         self.instance = instance
@@ -65,7 +65,7 @@ class SandboxSession:
         self._config = config
         self._context = copy_context() if is_in_execution() else None
         # Set when the flow run, or the process, ends: no further step begins.
-        self._interrupted = interrupted or threading.Event()
+        self._interrupted = interrupted or Cancellation()
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Send what stands for the sandbox to another process, such as one of a process pool."""
@@ -201,7 +201,7 @@ class SandboxSession:
         def step() -> R:
             if self._interrupted.is_set():
                 raise WaitCancelledError(f"{name}: not begun, because the flow run or the process ends.")
-            with timed(self.steps, name) as fail:
+            with waits_end_with(self._interrupted), timed(self.steps, name) as fail:
                 result = as_step(task)(*arguments, config=self._config, **options)
                 if isinstance(result, ExecResult) and not result.ok:
                     fail(f"exit code {result.exit_code}")

@@ -13,6 +13,7 @@ from ags_flows.durable.environment import existing_directory
 from ags_flows.errors import CodeFailedError
 from ags_flows.models import CodeContext, CodeResult, Instance
 from ags_flows.run.artifacts import show_results
+from ags_flows.run.awaitable import flag_of_wait
 from ags_flows.run.holder import identify
 from ags_flows.run.logs import OutputLog, run_logger
 from ags_flows.run.redaction import Redactor
@@ -100,7 +101,7 @@ def run_code(
             on_stdout=log.reader("stdout"),
             on_stderr=log.reader("stderr"),
             limit=limit,
-            cancelled=cancelled,
+            cancelled=flag_of_wait(cancelled),
         )
 
     does = {

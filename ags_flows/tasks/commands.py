@@ -15,7 +15,7 @@ from ags_flows.durable.direct import run_direct
 from ags_flows.errors import CommandFailedError, CommandTimeoutError, ConfigurationError
 from ags_flows.models import CommandHandle, ExecResult, Instance
 from ags_flows.models.checks import check_command
-from ags_flows.run.awaitable import stopped_with_call
+from ags_flows.run.awaitable import flag_of_wait
 from ags_flows.run.holder import identify
 from ags_flows.run.logs import OutputLog, run_logger
 from ags_flows.run.redaction import Redactor
@@ -111,7 +111,7 @@ def exec_command(
         request_span("ags.exec", instance=reference, durable=durable),
         _masked(hidden, log_output, text) as (log, note, mask),
     ):
-        following = Following(log, note, stopped_with_call(cancelled), limit)
+        following = Following(log, note, flag_of_wait(cancelled), limit)
         if durable:
             made = identify("exec_command", what.does(env, secrets), step=step)
             result = DurableCommand(plane, what, following).start(made).wait()
@@ -208,7 +208,7 @@ def wait_command(
         request_span("ags.wait", instance=handle.instance_id),
         _masked(hidden, log_output, handle.command) as (log, note, mask),
     ):
-        following = Following(log, note, stopped_with_call(cancelled), limit)
+        following = Following(log, note, flag_of_wait(cancelled), limit)
         result = mask(
             DurableCommand(plane, _command_of(handle), following, handle.key)
             .find(identify("wait_command", handle.key).holder)

@@ -13,7 +13,7 @@ from ags_flows.lifecycle.waiting import wait_instance_running as _wait_instance_
 from ags_flows.models import AccessToken, CustomConfiguration, Instance, MountOption, Tool
 from ags_flows.models.durations import check_duration, parse_duration
 from ags_flows.ownership import LEASE
-from ags_flows.run.awaitable import stopped_with_call
+from ags_flows.run.awaitable import flag_of_wait
 from ags_flows.run.events import tell_instance
 from ags_flows.run.holder import identify, owner
 from ags_flows.run.logs import run_logger
@@ -105,7 +105,7 @@ def start_instance(
         lease=parse_duration(duration) if LEASE in own else None,
         metadata=own,
         startup_timeout=config.startup_timeout,
-        cancelled=stopped_with_call(),
+        cancelled=flag_of_wait(),
     )
     instance, taken_over = take_over_or_start(control, config.connection(), launch, on_trouble=run_logger().warning)
     if taken_over:
@@ -145,7 +145,7 @@ def wait_instance_running(
         config.control_plane(),
         instance_id(instance),
         timeout=timeout or config.startup_timeout,
-        cancelled=stopped_with_call(),
+        cancelled=flag_of_wait(),
     )
     run_logger().info("Instance %s is %s", running.id, running.status)
     tell_instance("running", running)

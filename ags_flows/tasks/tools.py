@@ -20,7 +20,7 @@ from ags_flows.models import (
     ToolSpec,
     registry_type_of,
 )
-from ags_flows.run.awaitable import stopped_with_call
+from ags_flows.run.awaitable import flag_of_wait
 from ags_flows.run.events import tell_tool
 from ags_flows.run.holder import identify
 from ags_flows.run.logs import run_logger
@@ -156,7 +156,7 @@ def wait_tool_active(tool: Tool | str, timeout: float | None = None, config: AGS
     known = control.get_tool(reference)
     try:
         limit = timeout or config.startup_timeout
-        active = _wait_tool_active(control, known.id, timeout=limit, cancelled=stopped_with_call())
+        active = _wait_tool_active(control, known.id, timeout=limit, cancelled=flag_of_wait())
     except ToolFailedError:
         run_logger().error("Tool %s failed to become active", known.name)
         tell_tool("failed", known)

@@ -3,6 +3,8 @@
 import subprocess
 import sys
 import threading
+import time
+from types import SimpleNamespace
 from uuid import uuid4
 
 import pytest
@@ -14,6 +16,7 @@ from prefect.exceptions import TerminationSignal
 from ags_flows.run import interruption
 from ags_flows.run.interruption import Interruptions, interruptible
 from ags_flows.run.outcome import enclosing_run
+from ags_flows.run.prefect_contexts import TimeLimit
 from ags_flows.run.signals import signal_in_main_thread
 
 
@@ -24,6 +27,7 @@ class Server:
 
     def __init__(self):
         self.cancelled = set()
+        self.timed_out = {}
         self.looks = 0
         self.broken = 0
         self.looked = threading.Condition()
@@ -36,6 +40,11 @@ class Server:
                 self.broken -= 1
                 raise ConnectionError("no response")
         return run in self.cancelled
+
+    def is_timed_out(self, run):
+        if run not in self.timed_out:
+            raise ConnectionError("no response")
+        return self.timed_out[run]
 
     def signal_in_main_thread(self):
         return self.signal
@@ -52,6 +61,7 @@ def interruptions_of(server, **intervals):
     return Interruptions(
         **intervals,
         is_cancelled=server.is_cancelled,
+        is_timed_out=server.is_timed_out,
         signal=lambda: server.signal_in_main_thread(),
         ending_by_signal=server.ending_of,
     )
@@ -170,6 +180,51 @@ def test_a_server_that_responds_late_delays_no_interruption_by_a_signal():
     thread.join(30)
     assert endings == ["crashed"]
     responds.set()
+
+
+def limit_of(run, seconds=0.0, *, elsewhere):
+    context = SimpleNamespace(_token="within")
+    return TimeLimit(context, seconds, time.monotonic() + seconds, run, elsewhere)
+
+
+def test_a_time_limit_of_a_run_in_another_process_counts_if_the_run_had_not_ended_before(monkeypatch):
+    server, timed_out, ended = Server(), uuid4(), uuid4()
+    interruptions = interruptions_of(server, look_every=0.01)
+    blocks = {}
+    for run in (timed_out, ended):
+        limits = (limit_of(run, elsewhere=True),)
+        monkeypatch.setattr(interruption, "time_limits_of_flows", lambda limits=limits: limits)
+        blocks[run] = enter(interruptions, uuid4())
+    # While the server does not respond, nothing is known.
+    server.wait_for_looks(4)
+    assert not any(woken.is_set() for _, woken, _ in blocks.values())
+    server.timed_out = {timed_out: True, ended: False}
+    blocks[timed_out][0].join(60)
+    assert blocks[timed_out][2] == ["failed"]
+    server.wait_for_looks(server.looks + 4)
+    assert leave(*blocks[ended]) == [None]
+
+
+def test_a_block_that_is_entered_after_a_time_limit_is_interrupted_immediately(monkeypatch):
+    server, run = Server(), uuid4()
+    server.timed_out = {run: True}
+    monkeypatch.setattr(interruption, "is_elsewhere", lambda: True)
+    for elsewhere in (True, False):
+        limits = (limit_of(run, elsewhere=elsewhere),)
+        monkeypatch.setattr(interruption, "time_limits_of_flows", lambda limits=limits: limits)
+        thread, woken, endings = enter(interruptions_of(server, look_every=60, tick=60), run)
+        assert woken.is_set()
+        thread.join(60)
+        assert endings == ["failed"]
+
+
+def test_the_server_is_asked_once_a_look_about_each_run():
+    server, run = Server(), uuid4()
+    interruptions = interruptions_of(server, look_every=60)
+    blocks = [enter(interruptions, run) for _ in range(20)]
+    interruptions._interrupt_by_server(interruptions._open)
+    assert server.looks == 1
+    assert [leave(*block) for block in blocks] == [[None]] * 20
 
 
 def test_the_same_signal_is_found_again_after_the_program_went_on():

@@ -18,11 +18,12 @@ from prefect.client.schemas.objects import State, StateType
 from prefect.context import FlowRunContext
 from prefect.exceptions import Pause, TerminationSignal
 from prefect.settings import PREFECT_API_URL, PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW, temporary_settings
+from prefect.states import AwaitingRetry, Completed, Failed, Running
 
 from ags_flows.errors import AGSFlowsError, SupersededError
 from ags_flows.run import outcome
 from ags_flows.run.interruption import interruptible
-from ags_flows.run.outcome import enclosing_run, ending_of
+from ags_flows.run.outcome import enclosing_run, ending_of, is_timed_out
 
 # Prefect leaves sockets of async flows to the garbage collector.
 LEAKY = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
@@ -237,6 +238,22 @@ def test_a_block_that_is_closed_by_a_termination_was_not_dropped_by_its_caller()
     endings = []
     nightly()
     assert endings == ["crashed"]
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_a_run_whose_time_limit_is_over_is_timed_out_unless_it_had_ended_before():
+    @flow
+    def nightly():
+        return enclosing_run()
+
+    found = {}
+    for state in (Completed(), Failed(), Failed(name="TimedOut"), Running(), AwaitingRetry()):
+        run = nightly()
+        with get_client(sync_client=True) as client:
+            client.set_flow_run_state(run, state, force=True)
+        found[state.name] = is_timed_out(run)
+    expected = {"Completed": False, "Failed": False, "TimedOut": True, "Running": True, "AwaitingRetry": True}
+    assert found == expected
 
 
 ASYNC_SCRIPT = """
