@@ -200,3 +200,13 @@ def test_background_tasks_never_share_and_their_retries_find_what_they_began(
         ["flow", "task", "call"]
     ] * 2
     wait_until(lambda: live() == [], 30)
+
+
+@pytest.mark.long
+def test_a_background_task_goes_on_after_the_flow_that_started_it_whatever_its_time_limit(
+    process, noted, live, tmp_path
+):
+    process(str(WORK), "tasks")
+    assert process("-c", f"import work; work.limited({str(tmp_path)!r}, 'one')").wait(90) == 0
+    assert noted("one")[-1]["slept"] == "slept\n"
+    wait_until(lambda: live() == [], 30)

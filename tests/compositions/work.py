@@ -172,10 +172,24 @@ def delaying(directory: str, names: list[str]) -> str:
     return flow_run.id
 
 
+@task
+def sleeping(directory: str, name: str) -> None:
+    """Work for longer than the flow may that starts it."""
+    with sandbox_session("base") as sandbox:
+        slept = sandbox.run("sleep 15; echo slept").stdout
+    note(directory, name, instance=sandbox.instance.id, slept=slept)
+
+
+@flow(timeout_seconds=10)
+def limited(directory: str, name: str) -> None:
+    """Start a background task, and end within the time limit."""
+    sleeping.delay(directory, name)
+
+
 if __name__ == "__main__":
     # A test that waits longer shows where this process stands.
     faulthandler.dump_traceback_later(80)
     if sys.argv[1] == "flows":
         serve(child.to_deployment("composed"), parent.to_deployment("composed"), limit=4)
     else:
-        serve_tasks(in_background)
+        serve_tasks(in_background, sleeping)
