@@ -25,7 +25,7 @@ def test_the_successor_of_a_task_retry_is_named_by_task_run_and_flow_run(stage):
     cloud = Cloud(metadata={HOLDER: str(holder(task=3))})
     lease = stage.keep(cloud, mine=holder(task=2))
     stage.advance(25)
-    path = f"(task run fedcba98-7654-3210-fedc-ba9876543210 in flow run {RUN_WITH_HYPHENS})"
+    path = f"(attempt 3 of task run fedcba98-7654-3210-fedc-ba9876543210 in flow run {RUN_WITH_HYPHENS})"
     assert path in str(lease.lost)
 
 
@@ -34,7 +34,7 @@ def test_the_successor_of_an_item_is_named_by_the_item(stage):
     mine, theirs = (Holder((Frame("flow", RUN), Frame("item", key, number), Frame("call", "c"))) for number in (1, 2))
     lease = stage.keep(Cloud(metadata={HOLDER: str(theirs)}), mine=mine)
     stage.advance(25)
-    assert f"(item {key} in flow run {RUN_WITH_HYPHENS})" in str(lease.lost)
+    assert f"(attempt 2 of item {key} in flow run {RUN_WITH_HYPHENS})" in str(lease.lost)
 
 
 def test_a_superseded_attempt_loses_its_lease_although_the_sandbox_has_ended(stage):

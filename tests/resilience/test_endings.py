@@ -106,11 +106,11 @@ def cells():
 def inner():
     measure(1)
 
-@flow(timeout_seconds=10)
+@flow(timeout_seconds=20)
 def outer():
     inner()
 
-@flow(timeout_seconds=10)
+@flow(timeout_seconds=20)
 def limited():
     task(measure).map([1, 2]).result()
 
@@ -144,7 +144,7 @@ async def measure_async(number):
     async with sandbox_session(ToolSpec(name="interrupted", image="python:3.11")) as sandbox:
         await sandbox.run("echo 1 > counted; sleep 600")
 
-@flow(timeout_seconds=10)
+@flow(timeout_seconds=20)
 async def gathered():
     await asyncio.gather(*(measure_async(number) for number in (1, 2)))
 
@@ -158,7 +158,7 @@ def call(number: int) -> None:
 def calls():
     call.map([1, 2]).result()
 
-@flow(timeout_seconds=10)
+@flow(timeout_seconds=20)
 def limited_calls():
     call.map([1, 2]).result()
 
@@ -205,7 +205,7 @@ def test_ctrl_c_and_a_time_limit_stop_all_sandboxes_and_delete_the_tool(stage, f
         stage.wait_until(working, 90)
         if flow not in LIMITED:
             process.send_signal(signal.SIGINT)
-        stage.wait_until(lambda: not stage.live(), 60 if flow == "pooled" else 20)
+        stage.wait_until(lambda: not stage.live(), 60)
         process.wait(30)
     finally:
         process.kill()

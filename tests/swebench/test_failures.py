@@ -97,7 +97,7 @@ def test_failures_of_the_sandbox_are_retried_and_never_become_a_verdict(
     for name, reason in {
         "empty-image": "/testbed: No such file",
         "no-network": "network_unreachable",
-        "vanished": "supervisor vanished",
+        "vanished": "its journal vanished",
         "no-picture": "shots/expected.png cannot be downloaded",
     }.items():
         assert reason in verdicts[name].reason

@@ -135,6 +135,8 @@ def test_what_an_account_does_not_have_is_not_available(ags_emulator, ags_config
 @pytest.mark.parametrize("sent", ["SIGINT", "SIGTERM", "SIGHUP", "SIGKILL"])
 def test_a_run_that_a_signal_ends_leaves_nothing_for_longer_than_the_next_run(sent, cli, ags_config):
     command = [sys.executable, "-m", "ags_flows.cli", "verify", "--yes", "--only", "tools", "--only", "commands"]
+    # A parent that ignores a signal, such as nohup, would pass that on.
+    command = ["env", "--default-signal=HUP,TERM", *command]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
         while not left(ags_config)[1]:
             assert process.poll() is None, process.stderr.read()
