@@ -80,17 +80,20 @@ def write_private(path: Path, text: str) -> None:
     """Write a file that only its owner can read, whole or not at all.
 
     Raises:
-        OSError: when it cannot be written.
+        OSError: when it cannot be written. It names the path.
     """
     draft = path.with_name(f".{path.name}.{os.getpid()}")
-    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.replace(draft, path)
-    except BaseException:
-        draft.unlink(missing_ok=True)
-        raise
+        handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                file.write(text)
+            os.replace(draft, path)
+        except BaseException:
+            draft.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def _greeting(emulator: Emulator, lines: str, env_file: Path | str | None) -> Iterator[str]:
@@ -149,9 +152,10 @@ def _missing_isolation() -> tuple[str, ...]:
 def _explained(error: OSError, host: str, port: int) -> str:
     if error.errno == errno.EADDRINUSE:
         return f"port {port} of {host} is taken; choose another with --port, or stop what uses it"
-    if error.errno == errno.EACCES and port and port < 1024:
+    if error.errno == errno.EACCES and not error.filename:
         return f"port {port} of {host} may only be used by root; choose one above 1023 with --port"
-    return error.strerror or str(error)
+    reason = error.strerror or str(error)
+    return f"{error.filename}: {reason}" if error.filename else reason
 
 
 def _allow_many_connections() -> None:

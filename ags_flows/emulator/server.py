@@ -32,7 +32,7 @@ from .target import signer_of, targets_of
 from .tls import Authority
 from .world.machine import Launch, SandboxMachine
 from .world.profile import read_profile
-from .world.settings import Settings
+from .world.settings import HIGHEST_PORT, Settings
 from .world.world import World
 
 logger = logging.getLogger("ags_flows.emulator")
@@ -63,7 +63,8 @@ class Emulator(Levers):
             ``profile`` the file.
 
     Raises:
-        ValueError: host is not on the loopback interface, or a setting has a wrong value.
+        ValueError: host is not on the loopback interface, volumes is not a directory, or another argument has a wrong
+            value.
         TypeError: There is no such setting.
     """
 
@@ -79,10 +80,14 @@ class Emulator(Levers):
     ) -> None:
         if not is_loopback(host):
             raise ValueError(f"the emulator listens on loopback only, not on {host!r}")
+        if not 0 <= port <= HIGHEST_PORT:
+            raise ValueError(f"port must be 0 to {HIGHEST_PORT}, got {port}")
         self.host = host
         self.port = port
         self.state = Path(state).resolve() if state is not None else None
         self.volumes = Path(volumes).resolve() if volumes is not None else None
+        if self.volumes is not None and not self.volumes.is_dir():
+            raise ValueError(f"volumes: {self.volumes} is not a directory")
         if "profile" in settings:
             settings["profile"] = read_profile(settings["profile"])
         # Its directories are known at the start only.

@@ -31,6 +31,29 @@ def test_a_port_that_is_taken_is_named(cli, ags_emulator):
     assert "is taken" in done.stderr and "--port" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["--port", "99999"], "port must be 0 to 65535, got 99999"),
+        (["--port", "-1"], "port must be 0 to 65535, got -1"),
+        (["--allow-host-port", "0"], "a host port must be 1 to 65535, got 0"),
+        (["--allow-host-port", "99999"], "a host port must be 1 to 65535, got 99999"),
+        (["--volumes", "FOLDER/missing"], "FOLDER/missing is not a directory"),
+        (["--state", "FOLDER/file"], "FOLDER/file: File exists"),
+        (["--env-file", "FOLDER/missing/x"], "FOLDER/missing/x: No such file or directory"),
+        (["--env-file", "FOLDER"], "FOLDER: Is a directory"),
+    ],
+)
+def test_a_wrong_option_of_the_emulator_is_one_line_that_names_it(options, reason, tmp_path):
+    (tmp_path / "file").touch()
+    words = [each.replace("FOLDER", str(tmp_path)) for each in options]
+    command = [sys.executable, "-m", "ags_flows.cli", "emulator", *(["--port", "0"] if "--port" not in words else [])]
+    done = subprocess.run([*command, *words], capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL)
+    assert done.returncode == 1
+    assert reason.replace("FOLDER", str(tmp_path)) in done.stderr and len(done.stderr.splitlines()) == 1
+    assert [each.name for each in tmp_path.iterdir()] == ["file"]
+
+
 def test_help_loads_neither_prefect_nor_the_sdks():
     code = "import sys; from ags_flows.cli import main; sys.argv = ['ags-flows', '--help']; main()"
     check = "import atexit, sys; atexit.register(lambda: print([n for n in ('prefect', 'e2b') if n in sys.modules]))"

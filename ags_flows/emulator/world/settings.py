@@ -12,6 +12,7 @@ SECRET_ID = "AKIDemulatorofags000000000000000000"
 SECRET_KEY = "emulatorofags0000000000000000000"
 API_KEY = "e2b_a95e0000000000000000000000000000000a95e0"
 DEFAULT_REGION = "ap-guangzhou"
+HIGHEST_PORT = 65535
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Settings:
         profile: How a recorded account behaved, see `world.profile`.
 
     Raises:
-        ValueError: ``start`` is not known.
+        ValueError: ``start`` is not known, or a number is out of range.
     """
 
     directory: Path
@@ -66,3 +67,6 @@ class Settings:
             raise ValueError(f"start must be async or at-once, got {self.start!r}")
         if not self.retention >= 0:
             raise ValueError(f"retention must be >= 0 seconds, got {self.retention!r}")
+        for port in self.host_ports:
+            if not 1 <= port <= HIGHEST_PORT:
+                raise ValueError(f"a host port must be 1 to {HIGHEST_PORT}, got {port}")
