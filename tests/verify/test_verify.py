@@ -1,6 +1,7 @@
 """`ags-flows verify` against emulators: all as expected, and a seeded fault in each group is found."""
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -61,6 +62,7 @@ def test_all_is_as_expected_in_the_emulator_and_nothing_is_left(ags_config):
     assert not [name for name, value in account.answers.items() if value is None]
     # All that is recorded is played back, or stands in the documentation as recorded only.
     assert set(account.answers) == set(OTHER) | NOT_PLAYED
+    Emulator(profile={"format": 1, "answers": account.answers, "codes": account.codes})
 
 
 @pytest.mark.timeout(300)
@@ -251,13 +253,25 @@ def test_a_file_that_is_not_a_profile_is_refused_by_both(tmp_path, text):
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [
-        ({"answers": []}, "`answers` must be an object"),
-        ({"codes": "x"}, "`codes` must be an object"),
-        ({"answers": {"list.misses": "a"}}, "`list.misses` must be a number"),
-        ({"answers": {"token.lifetime": -1}}, "`token.lifetime` must be a number >= 0, got -1"),
-        ({"answers": {"stop.seconds": True}}, "`stop.seconds` must be a number"),
-        ({"answers": {"start.repeat": "again"}}, "`start.repeat` must be one of replay, refuse"),
-        ({"answers": {"closed.port": 99}}, "`closed.port` must be an HTTP status"),
+        ({"answers": []}, "`answers`: .* dictionary"),
+        ({"codes": "x"}, "`codes`: .* dictionary"),
+        ({"answers": {"list.misses": "a"}}, "`answers.list.misses`: .* number, got 'a'"),
+        ({"answers": {"list.misses": 7}}, "`answers.list.misses`: .* less than or equal to 1, got 7"),
+        ({"answers": {"token.lifetime": -1}}, "`answers.token.lifetime`: .* greater than 0, got -1"),
+        ({"answers": {"stop.seconds": True}}, "`answers.stop.seconds`: .* number, got True"),
+        ({"answers": {"stop.seconds": math.inf}}, "`answers.stop.seconds`: .* finite number, got inf"),
+        ({"answers": {"start.repeat": "again"}}, "`answers.start.repeat`: .* 'replay' or 'refuse', got 'again'"),
+        ({"answers": {"start.status": "RUNING"}}, "`answers.start.status`: .* 'STARTING' or 'RUNNING', got 'RUNING'"),
+        ({"answers": {"files.ranges": "yes"}}, "`answers.files.ranges`: .* boolean, got 'yes'"),
+        ({"answers": {"closed.port": 99}}, "`answers.closed.port`: .* greater than or equal to 100, got 99"),
+        ({"answers": {"start.second": 1.0}}, "`answers.start.second`: unknown field, got 1.0"),
+        ({"answer": {}}, "`answer`: unknown field"),
+        (
+            {"codes": {"ResourceNotFound.SandboxInstance": 5}},
+            "`codes.ResourceNotFound.SandboxInstance`: .*string, got 5",
+        ),
+        ({"codes": {"ResourceNotFound.Sandbox": "NotFound"}}, "`codes.ResourceNotFound.Sandbox`: Input should be"),
+        ({"answers": {"stop.seconds": -1, "list.misses": 7}}, "stop.seconds.*; .*list.misses|list.misses.*; .*stop"),
     ],
 )
 def test_a_wrong_value_of_a_profile_is_named(fields, reason):

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
+from typing_extensions import TypedDict
 
 from .client_tokens import Repeat
 from .instance import Instance
 from .transitions import Mode, Transition
 
-FORMAT = 1
+FORMAT: Literal[1] = 1
 NOTICEABLE = 0.02
 """Seconds; what was quicker than that is as quick as the emulator itself."""
 
@@ -24,24 +27,85 @@ _STEPS = {
     "instance.resume": "resume.seconds",
     "snapshot.create": "snapshot.seconds",
 }
-_NUMBERS = ("list.misses", "token.lifetime")
-_CHOICES = {
-    **dict.fromkeys(("start.repeat", "tool.repeat"), ("replay", "refuse")),
-    **dict.fromkeys(("metadata.update", "tool.tags"), ("merge", "replace")),
-}
-_STATUSES = (
-    *("gone.envd", "gone.code", "gone.port", "paused.envd"),
-    *("closed.port", "unauthorized.envd", "unauthorized.port"),
-)
 _AT_ONCE = {"instance.start": ("start.status", "RUNNING"), "instance.pause": ("pause.status", "PAUSED")}
 """Steps that end before the response if it had that status."""
+
+
+_Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+_HttpStatus = Annotated[int, Field(ge=100, lt=600)]
+_Change = Literal["merge", "replace"]
+_Code = Literal[
+    "AuthFailure.SignatureFailure",
+    "FailedOperation.DuplicateRequest",
+    "InvalidParameter.Filters",
+    "InvalidParameterValue.OffsetTooLarge",
+    "InvalidParameterValue.SandboxTool",
+    "InvalidParameterValue.Timeout",
+    "MissingParameter",
+    "ResourceNotFound.SandboxInstance",
+    "ResourceNotFound.SandboxTool",
+    "UnsupportedOperation.SandboxInstance",
+]
+"""The codes that `ags-flows verify` looks for."""
+
+_Answers = TypedDict(
+    "_Answers",
+    {
+        "call.seconds": _Seconds,
+        "closed.port": _HttpStatus,
+        "command.seconds": _Seconds,
+        "files.ranges": bool,
+        "gone.code": _HttpStatus,
+        "gone.envd": _HttpStatus,
+        "gone.port": _HttpStatus,
+        "list.misses": Annotated[float, Field(ge=0, le=1)],
+        "list.seconds": _Seconds,
+        "metadata.seconds": _Seconds,
+        "metadata.update": _Change,
+        "pause.seconds": _Seconds,
+        # Empty: the response has no status.
+        "pause.status": Literal["PAUSING", "PAUSED", ""],
+        "paused.envd": _HttpStatus,
+        "resume.seconds": _Seconds,
+        "snapshot.seconds": _Seconds,
+        "start.call.seconds": _Seconds,
+        "start.repeat": Repeat,
+        "start.repeat.lasts": bool,
+        "start.seconds": _Seconds,
+        "start.status": Literal["STARTING", "RUNNING"],
+        "stop.seconds": _Seconds,
+        "stopped.listed": bool,
+        "timeout.shortens": bool,
+        "token.lifetime": Annotated[float, Field(gt=0, allow_inf_nan=False)],
+        "tool.create.seconds": _Seconds,
+        "tool.delete.seconds": _Seconds,
+        "tool.repeat": Repeat,
+        "tool.tags": _Change,
+        "unauthorized.envd": _HttpStatus,
+        "unauthorized.port": _HttpStatus,
+    },
+    total=False,
+)
+
+
+class _Document(BaseModel):
+    """A profile: what may stand in it, with the types and ranges of the values."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    format: Literal[1] = FORMAT
+    recorded: str = ""
+    region: str = ""
+    answers: _Answers = {}
+    codes: dict[_Code, str] = {}
+    checks: dict[str, str] = {}
 
 
 def read_profile(source: Mapping[str, Any] | Path | str) -> dict[str, Any]:
     """Return a profile from a file, or as it is.
 
     Raises:
-        ValueError: The file cannot be read, or is not a profile.
+        ValueError: The file cannot be read, or is not a profile, or has unknown fields or wrong values.
     """
     if isinstance(source, Mapping):
         return _checked(source)
@@ -55,19 +119,22 @@ def read_profile(source: Mapping[str, Any] | Path | str) -> dict[str, Any]:
 
 
 def _checked(document: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a profile whose values have the right types: it may have been edited."""
-    for name in ("answers", "codes"):
-        if not isinstance(document.get(name, {}), Mapping):
-            raise ValueError(f"the profile's `{name}` must be an object, got {document[name]!r}")
-    for name, value in document.get("answers", {}).items():
-        if name.endswith(".seconds") or name in _NUMBERS:
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
-                raise ValueError(f"the profile's `{name}` must be a number >= 0, got {value!r}")
-        elif name in _CHOICES and value not in _CHOICES[name]:
-            raise ValueError(f"the profile's `{name}` must be one of {', '.join(_CHOICES[name])}, got {value!r}")
-        elif name in _STATUSES and (not isinstance(value, int) or not 100 <= value < 600):
-            raise ValueError(f"the profile's `{name}` must be an HTTP status, got {value!r}")
+    """Return a profile that may have been edited.
+
+    Raises:
+        ValueError: It has unknown fields or wrong values. The message names all of them.
+    """
+    try:
+        _Document.model_validate(dict(document))
+    except ValidationError as error:
+        raise ValueError("; ".join(map(_named, error.errors()))) from None
     return dict(document)
+
+
+def _named(error: ErrorDetails) -> str:
+    name = ".".join(str(part) for part in error["loc"] if part != "[key]")
+    reason = "unknown field" if error["type"] == "extra_forbidden" else error["msg"]
+    return f"the profile's `{name}`: {reason}, got {error['input']!r}"
 
 
 class Profile:
@@ -88,8 +155,8 @@ class Profile:
     """
 
     def __init__(self, document: Mapping[str, Any]) -> None:
-        self._answers: Mapping[str, Any] = document.get("answers") or {}
-        self._codes: Mapping[str, str] = document.get("codes") or {}
+        self._answers: Mapping[str, Any] = document.get("answers", {})
+        self._codes: Mapping[str, str] = document.get("codes", {})
         self._looks = 0
         self.merges_metadata = self._answers.get("metadata.update") != "replace"
         self.merges_tags = self._answers.get("tool.tags") == "merge"
