@@ -22,7 +22,9 @@ def emulator(
     volumes: Annotated[Path | None, typer.Option(help="Folder that COS, CFS and image mounts are bound from.")] = None,
     limits: Annotated[bool, typer.Option("--limits", help="AGS's quota of 10 instances, and its rates.")] = False,
     tls: Annotated[bool, typer.Option("--tls", help="Serve HTTPS too, on the same port.")] = False,
-    start: Annotated[str, typer.Option(help="When a start returns: `async` (STARTING) or `at-once`.")] = "async",
+    start: Annotated[
+        str | None, typer.Option(help="A start returns STARTING (`async`, the default) or RUNNING (`at-once`).")
+    ] = None,
     profile: Annotated[Path | None, typer.Option(help="Behave as this account did: `verify --record`.")] = None,
     allow_host_port: Annotated[
         list[int] | None, typer.Option(help="A port of this machine that sandboxes reach at 127.0.0.1, such as 4200.")

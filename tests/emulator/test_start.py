@@ -1,6 +1,7 @@
 """Clients that wait for RUNNING and clients that expect it, with both kinds of start."""
 
 import asyncio
+import time
 
 import httpx
 import pytest
@@ -8,6 +9,7 @@ from swerex.runtime.abstract import Command
 
 from ags_flows import sandbox_session
 from ags_flows.emulator import Emulator
+from ags_flows.lifecycle.waiting import wait_instance_running
 from ags_flows.models import ToolSpec
 from ags_flows.swerex import AGSDeployment, AGSDeploymentConfig
 from ags_flows.testing import config_for
@@ -27,6 +29,28 @@ def test_a_start_returns_the_declared_status_also_after_a_reset(emulator):
     emulator.transition("instance.start", "seconds", 0.01, times=1)
     emulator.reset()
     assert control.start_instance(tool="base").status == KINDS[emulator.settings.start]
+
+
+@pytest.mark.parametrize("start", [None, *KINDS])
+@pytest.mark.parametrize("recorded", [None, "STARTING", "RUNNING"])
+def test_an_explicit_option_beats_the_profile(start, recorded):
+    answers = {"start.status": recorded} if recorded else {}
+    with Emulator(profile={"answers": answers}, **({"start": start} if start else {})) as emulator:
+        expected = KINDS[start] if start else recorded or "STARTING"
+        assert config_for(emulator).control_plane().start_instance(tool="base").status == expected
+
+
+@pytest.mark.parametrize("status", KINDS.values())
+def test_the_request_and_the_start_take_as_long_as_the_profile_has_it(status):
+    answers = {"start.status": status, "call.seconds": 0.1, "start.call.seconds": 0.6, "start.seconds": 0.5}
+    with Emulator(profile={"answers": answers}) as emulator:
+        control = config_for(emulator).control_plane()
+        began = time.monotonic()
+        instance = control.start_instance(tool="base")
+        called = time.monotonic()
+        assert (instance.status, called - began >= 0.6) == (status, True)
+        wait_instance_running(control, instance.id, timeout=20)
+        assert time.monotonic() - began >= (1.1 if status == "STARTING" else 0.6)
 
 
 def test_our_client_works_with_both(emulator):

@@ -66,7 +66,11 @@ async def start_sandbox_instance(region: Region, request: Json) -> Json:
     if instance is None:
         instance = region.instances.start(Order(request))
         world.client_tokens.remember(scope, token, request, instance.instance_id)
-        await _at_once(region, instance)
+        starting = instance.shown()
+        if instance.pending is None or not instance.pending.at_once:
+            await world.clock.sleep(world.profile.start_delay)
+            return {"Instance": starting}
+        await region.instances.settle(instance)
     return {"Instance": instance.shown()}
 
 

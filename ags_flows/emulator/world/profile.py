@@ -13,7 +13,7 @@ from typing_extensions import TypedDict
 
 from .client_tokens import Repeat
 from .instance import Instance
-from .transitions import Mode, Transition
+from .transitions import Transition
 
 FORMAT: Literal[1] = 1
 NOTICEABLE = 0.02
@@ -142,6 +142,7 @@ class Profile:
 
     Args:
         document: See `read_profile`.
+        start: When a start returns, ``async`` or ``at-once``, whatever the document has; None: as in the document.
 
     Attributes:
         merges_metadata: Whether new metadata is added to the existing metadata.
@@ -151,11 +152,13 @@ class Profile:
         token_lifetime: Seconds for which a token is valid, or None for the emulator's own.
         forgets_stopped: Whether an instance that has ended is not listed.
         delay: Seconds that every request of the Cloud API and the E2B API takes longer.
+        start_delay: Seconds that a start's request takes longer than other requests.
         command_delay: Seconds that the start of every command takes longer.
     """
 
-    def __init__(self, document: Mapping[str, Any]) -> None:
-        self._answers: Mapping[str, Any] = document.get("answers", {})
+    def __init__(self, document: Mapping[str, Any], start: str | None = None) -> None:
+        status = {"start.status": "RUNNING" if start == "at-once" else "STARTING"} if start is not None else {}
+        self._answers: Mapping[str, Any] = {**document.get("answers", {}), **status}
         self._codes: Mapping[str, str] = document.get("codes", {})
         self._looks = 0
         self.merges_metadata = self._answers.get("metadata.update") != "replace"
@@ -165,6 +168,7 @@ class Profile:
         self.token_lifetime: float | None = self._answers.get("token.lifetime")
         self.forgets_stopped = self._answers.get("stopped.listed") is False
         self.delay = self._seconds("call.seconds")
+        self.start_delay = max(0.0, self._seconds("start.call.seconds") - self.delay)
         self.command_delay = self._seconds("command.seconds")
 
     def repeat(self, action: str) -> Repeat:
@@ -174,14 +178,14 @@ class Profile:
 
     def transitions(self) -> dict[str, Transition]:
         """Return how the steps go that were timed."""
-        steps = {}
         at_once = {step for step, (name, status) in _AT_ONCE.items() if self._answers.get(name) == status}
-        start = "start.call.seconds" if "instance.start" in at_once else "start.seconds"
-        for step, name in {**_STEPS, "instance.start": start}.items():
-            if step in at_once or name in self._answers:
-                mode: Mode = "at_once" if step in at_once else "seconds"
-                steps[step] = Transition(mode, self._seconds(name))
-        return steps
+        seconds = {
+            step: self._seconds(name) for step, name in _STEPS.items() if step in at_once or name in self._answers
+        }
+        seconds["instance.start"] = self.start_delay
+        if "instance.start" not in at_once:
+            seconds["instance.start"] += self._seconds("start.seconds")
+        return {step: Transition("at_once" if step in at_once else "seconds", value) for step, value in seconds.items()}
 
     def code(self, code: str) -> str:
         """Return the code of an error as the account gave it."""

@@ -34,7 +34,7 @@ class Settings:
         retention: Seconds for which an instance that has ended stays listed; at most 1,000 are.
         envd_version: The version of envd that E2B clients see.
         start: ``async``: StartSandboxInstance returns an instance that is STARTING. ``at-once``: it returns when the
-            instance is RUNNING, which some clients rely on.
+            instance is RUNNING, which some clients rely on. None: as in the profile, else ``async``.
         tls: Whether HTTPS is spoken too, on the same port.
         host_ports: Ports of this machine that sandboxes reach at their own loopback interface.
         profile: How a recorded account behaved, see `world.profile`.
@@ -56,14 +56,14 @@ class Settings:
     token_lifetime: float = 12 * 3600.0
     retention: float = 3600.0
     envd_version: str = "0.6.13"
-    start: Literal["async", "at-once"] = "async"
+    start: Literal["async", "at-once"] | None = None
     tls: bool = False
     host_ports: tuple[int, ...] = ()
     profile: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Check the values that a user types."""
-        if self.start not in ("async", "at-once"):
+        if self.start not in (None, "async", "at-once"):
             raise ValueError(f"start must be async or at-once, got {self.start!r}")
         if not self.retention >= 0:
             raise ValueError(f"retention must be >= 0 seconds, got {self.retention!r}")

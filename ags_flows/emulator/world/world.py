@@ -27,7 +27,7 @@ from .region import Region
 from .retention import Retention
 from .settings import Settings
 from .store import Store
-from .transitions import Transition, Transitions
+from .transitions import Transitions
 
 logger = logging.getLogger("ags_flows.emulator")
 
@@ -50,12 +50,10 @@ class World:
         self.store = Store(settings.directory / "records" if settings.keep else None)
         account = next(iter(self.store.all("account")), {})
         self.clock = Clock(float(account.get("offset", 0.0)))
-        self.profile = Profile(settings.profile)
+        self.profile = Profile(settings.profile, settings.start)
         self.transitions = Transitions(self.clock)
         for step, how in self.profile.transitions().items():
             self.transitions.declare(step, how, baseline=True)
-        if settings.start == "at-once":
-            self.transitions.declare("instance.start", Transition("at_once"), baseline=True)
         self.retention = Retention(self.clock, 0.0 if self.profile.forgets_stopped else settings.retention)
         self.faults = Faults()
         self.limits = Limits()
