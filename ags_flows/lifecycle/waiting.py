@@ -113,7 +113,7 @@ def wait_instance_status(
 
     Shortly after a resume AGS may still report PAUSED, and shortly after a pause RUNNING. This is not a failure, unless
     AGS has already reported RESUMING or PAUSING. While the status is UNHEALTHY, the wait continues. An instance that
-    failed or that AGS does not know counts as STOPPED.
+    failed, or that is missing in several consecutive polls, counts as STOPPED.
 
     Args:
         control: The control plane.
@@ -161,7 +161,7 @@ def wait_instance_status(
 
     watch = _watch(control, "instance", lambda ids: control.list_instances(ids=ids))
     try:
-        return watch.wait(instance_id, settled, timeout, cancelled, patience=0.0 if goal == "STOPPED" else None)
+        return watch.wait(instance_id, settled, timeout, cancelled, known=goal == "STOPPED")
     except InstanceGoneError:
         if goal != "STOPPED":
             raise
@@ -208,10 +208,18 @@ class _Watch(Generic[R]):
         timeout: float,
         cancelled: threading.Event | None,
         *,
-        patience: float | None = None,
+        known: bool = False,
     ) -> R:
+        """Return the resource once it has settled.
+
+        Args:
+            resource_id: The resource.
+            settled: Whether it has; raises an error if it no longer can.
+            timeout: Seconds to wait.
+            cancelled: If this event is set, the wait ends within a second.
+            known: True if the list had it before, so that it is not missing because it is new.
+        """
         started = time.monotonic()
-        patience = UNKNOWN_FOR if patience is None else patience
         looked, last, trouble, missed = self._join(resource_id), "unknown", None, 0
         try:
             while True:
@@ -222,15 +230,15 @@ class _Watch(Generic[R]):
                 if look is not None:
                     looked, trouble = look.round, look.trouble
                     if look.found is not None:
-                        last, missed = look.found.status, 0
+                        last, missed, known = look.found.status, 0, True
                         if settled(look.found):
                             return look.found
                     elif trouble is not None and not trouble.retryable:
                         raise trouble
                     elif trouble is None:
                         missed += 1
-                        # Listed before and missing in several consecutive polls, or missing for a long time.
-                        if waited >= patience or (last != "unknown" and missed >= MISSES):
+                        # One list may leave a resource out, and the first lists may not have a new one yet.
+                        if missed >= MISSES and (known or waited >= UNKNOWN_FOR):
                             raise self._missing(resource_id)
                 if waited >= timeout:
                     why = f" The last poll failed: {trouble}" if trouble else ""

@@ -225,6 +225,7 @@ def test_an_invalid_id_does_not_end_the_other_waits(stub, stubbed):
         ("STOPPED", ["RUNNING", "STOPPING", "STOPPED"], "STOPPED"),
         ("STOPPED", ["STOPPING", ""], "STOPPED"),
         ("STOPPED", [""], "STOPPED"),
+        ("STOPPED", ["", "STOPPING", "", "", "STOPPING", "STARTING_FAILED"], "STARTING_FAILED"),
         ("STOPPED", ["STARTING_FAILED"], "STARTING_FAILED"),
         ("STOPPED", ["PAUSE_FAILED", "STOPPED"], "STOPPED"),
         ("STOPPED", ["STOPPING", "STOP_FAILED"], InstanceFailedError),
@@ -250,6 +251,13 @@ def test_an_unknown_id_is_an_error_after_a_while(stub, stubbed, states, monkeypa
         wait_tool_active(stubbed, "sdt-1", timeout=10)
     with pytest.raises(InstanceGoneError, match="instance i-1"):
         wait_instance_running(stubbed, "i-1", timeout=10)
+
+
+def test_one_missing_poll_late_in_a_wait_does_not_end_it(stub, stubbed, states, monkeypatch):
+    monkeypatch.setattr(waiting, "FIRST_INTERVAL", 0.01)
+    monkeypatch.setattr(waiting, "UNKNOWN_FOR", 0.0)
+    states({"i-1": ["STARTING", "", "RUNNING"]})
+    assert wait_instance_running(stubbed, "i-1", timeout=10).status == "RUNNING"
 
 
 def test_waiting_for_a_tool_that_is_being_deleted_raises_an_error(stub, stubbed, states):

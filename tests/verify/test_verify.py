@@ -218,6 +218,14 @@ def test_an_emulator_with_a_profile_is_seen_as_the_account_was(tmp_path):
     assert CODES.items() <= seen.codes.items()
 
 
+def test_a_list_that_flickers_does_not_count_as_the_end_of_an_instance():
+    answers = {"stopped.listed": False, "list.misses": 0.2, "stop.seconds": 1.0}
+    with Emulator(profile={"answers": answers}) as emulator:
+        results, account = run(config_for(emulator), ["instances"])
+    assert account.answers["stopped.listed"] is False and account.answers["stop.seconds"] >= 1.0
+    assert [one.seen for one in results if "stays listed for a while" in one.check] == ["it is not listed any more"]
+
+
 def test_a_profile_holds_no_ids_and_no_secrets_and_is_compared(tmp_path, ags_config, ags_emulator):
     file = tmp_path / "profile.json"
     assert verify(ags_config, Options(only=["errors", "tokens"], record=file)) == 0
