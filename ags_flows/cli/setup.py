@@ -84,7 +84,10 @@ def verify(
 
     with errors_as_text(), signals_as_interrupt():
         chosen = configuration(config, region)
-        Console(stderr=True).print(announcement(chosen), highlight=False, markup=False)
-        if not yes:
-            typer.confirm("Go on?", abort=True, err=True)
-        sys.exit(verify_account(chosen, Options(only or (), quick, keep, as_json, record, against)))
+
+        def agree() -> None:
+            Console(stderr=True).print(announcement(chosen), highlight=False, markup=False)
+            if not yes:
+                typer.confirm("Go on?", abort=True, err=True)
+
+        sys.exit(verify_account(chosen, Options(only or (), quick, keep, as_json, record, against), agree))

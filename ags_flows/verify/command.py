@@ -60,12 +60,13 @@ def announcement(config: AGSConfig) -> str:
     )
 
 
-def verify(config: AGSConfig, options: Options) -> int:
+def verify(config: AGSConfig, options: Options, agree: Callable[[], object] = lambda: None) -> int:
     """Run the checks, show them, clean up.
 
     Args:
         config: Where AGS is.
         options: What the user asks for.
+        agree: Called once the options are found right, before anything is created; it may raise to end the run.
 
     Returns:
         0 when all is as expected (or not available), else 1.
@@ -79,10 +80,11 @@ def verify(config: AGSConfig, options: Options) -> int:
     if options.record:
         Profile.check_writable(options.record)
     config.connection().require_keys()
+    agree()
     account = Account(config)
     console = Console(stderr=options.as_json)
     results: list[Result] = []
-    try:
+    with _cleaned_up(account, keep=options.keep):
         swept = account.sweep()
         if swept:
             console.print(f"Deleted {swept} tools that an earlier run left behind.", highlight=False)
@@ -90,10 +92,6 @@ def verify(config: AGSConfig, options: Options) -> int:
             for result in run_checks(account, checks, starts):
                 results.append(result)
                 shows(result)
-    finally:
-        if not options.keep:
-            for left in account.close():
-                Console(stderr=True).print(f"Not deleted: {left}", style="red", highlight=False, markup=False)
     profile = Profile.of(account, results)
     if options.record:
         profile.save(options.record)
@@ -101,6 +99,24 @@ def verify(config: AGSConfig, options: Options) -> int:
     _report(console, options, results, profile, differences)
     bad = any(result.status in ("different", "failed") for result in results)
     return 1 if bad or differences else 0
+
+
+@contextmanager
+def _cleaned_up(account: Account, *, keep: bool) -> Iterator[None]:
+    """Delete at the end what was created; print what could not be deleted, and that the run was interrupted."""
+    errors = Console(stderr=True)
+    outcome = ""
+    try:
+        yield
+    except KeyboardInterrupt:
+        outcome = "Interrupted. What this run created was " + ("kept." if keep else "deleted.")
+        raise
+    finally:
+        for left in [] if keep else account.close():
+            errors.print(f"Not deleted: {left}", style="red", highlight=False, markup=False)
+            outcome = outcome and "Interrupted. The rest of what this run created was deleted."
+        if outcome:
+            errors.print(outcome, highlight=False, markup=False, soft_wrap=True)
 
 
 @contextmanager

@@ -144,7 +144,10 @@ def test_a_run_that_a_signal_ends_leaves_nothing_for_longer_than_the_next_run(se
             assert process.poll() is None, process.stderr.read()
             time.sleep(0.05)
         process.send_signal(signal.Signals[sent])
-        assert process.wait(60) != 0
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode != 0
+    ended = "Interrupted. What this run created was deleted.\n"
+    assert errors.count(ended) == (0 if sent == "SIGKILL" else 1), errors
     if sent == "SIGKILL":
         assert [len(kind) for kind in left(ags_config)] == [2, 1]
         assert "Deleted 2 tools" in cli.invoke(app, ["verify", "--yes", "--only", "errors"]).output
@@ -322,11 +325,18 @@ def test_the_command_shows_each_check_and_ends_with_1_when_one_is_different(cli,
         (["--against", "missing.json"], "missing.json cannot be read"),
     ],
 )
-def test_a_wrong_option_is_refused_before_anything_is_sent(cli, ags_emulator, options, reason):
+def test_a_wrong_option_is_refused_before_it_asks(cli, ags_emulator, options, reason):
     before = ags_emulator.overview()["requests"]
-    done = cli.invoke(app, ["verify", "--yes", *options])
-    assert done.exit_code == 1 and reason in " ".join(done.output.split())
+    done = cli.invoke(app, ["verify", *options])
+    output = " ".join(done.output.split())
+    assert done.exit_code == 1 and reason in output and "It creates" not in output
     assert ags_emulator.overview()["requests"] == before
+
+
+def test_missing_keys_are_refused_before_it_asks(cli, monkeypatch):
+    monkeypatch.delenv("TENCENTCLOUD_SECRET_ID")
+    done = cli.invoke(app, ["verify"])
+    assert done.exit_code == 1 and "TENCENTCLOUD_SECRET_ID" in done.output and "It creates" not in done.output
 
 
 @pytest.mark.live
