@@ -113,6 +113,14 @@ def test_the_certificate_is_the_one_for_the_name(emulator, name):
     assert name.lower() in {each.lower().replace("0:0:0:0:0:0:0:1", "::1") for each in certificate_of(emulator, name)}
 
 
+def test_it_listens_where_its_host_is_and_nowhere_else(trusting):
+    for host, other in (("127.0.0.1", "::1"), ("::1", "127.0.0.1")):
+        with Emulator(host=host, tls=True) as emulator, trusting(emulator):
+            assert httpx.get(f"{emulator.url}/health").status_code == 200
+            with pytest.raises(OSError, match="refused"):
+                socket.create_connection((other, emulator.port)).close()
+
+
 @pytest.mark.parametrize("name", ["example.com", "localhost.example.com", "notlocalhost"])
 def test_no_other_name_is_vouched_for(emulator, name):
     with pytest.raises(ssl.SSLCertVerificationError, match="mismatch"):
