@@ -94,11 +94,11 @@ def digest(*parts: str) -> str:
 Kind = Literal["flow", "task", "item", "call"]
 _LETTERS: dict[Kind, str] = {"flow": "f", "task": "t", "item": "i", "call": "c"}
 _KINDS: dict[str, Kind] = {letter: kind for kind, letter in _LETTERS.items()}
+_NAMES: dict[Kind, str] = {"flow": "flow run", "task": "task run", "item": "item", "call": "call"}
+
 LONGEST_RUN = 10**13
 """The attempt of a flow run is its count times this, plus the microseconds that it was executed before. Some hundred
 days: with it, bash can compare the attempts of 900,000 retries."""
-
-_NAMES: dict[Kind, str] = {"flow": "flow run", "task": "task run", "item": "item", "call": "call"}
 
 
 @dataclass(frozen=True)

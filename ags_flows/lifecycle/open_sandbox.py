@@ -47,7 +47,7 @@ from ags_flows.ownership import (
     take_over_order,
 )
 
-LOST = (InstanceGoneError, InstanceFailedError, NotFoundError, ConflictError, WaitCancelledError, WaitTimeoutError)
+LOST = (InstanceGoneError, InstanceFailedError, NotFoundError, ConflictError, WaitTimeoutError)
 """Errors after which a candidate for a take-over is skipped and the next one is tried."""
 
 
@@ -155,7 +155,7 @@ def take_over_or_start(
     for candidate in candidates:
         try:
             taken = take_over(control, connection, launch, candidate)
-        except SupersededError:
+        except (SupersededError, WaitCancelledError):
             raise
         except AGSFlowsError as error:
             if error.retryable and not isinstance(error, LOST):

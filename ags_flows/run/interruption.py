@@ -63,6 +63,11 @@ class Interruption:
     limits: tuple[TimeLimit, ...] = ()
     call: object | None = field(default_factory=_call.get)
 
+    @property
+    def is_over(self) -> bool:
+        """Whether the time limit of a flow of this process is over."""
+        return any(limit.is_over() and not limit.elsewhere for limit in self.limits)
+
     def ending_by(self, error: BaseException, *, in_coroutine: bool = False) -> Ending:
         """Return how the block ends that is left by this exception, see `ending_of`.
 
@@ -161,7 +166,7 @@ class Interruptions:
                 return self._ending_by_signal(signal, block.flow_run_id)
             # The program has gone on.
             self._ending_signal = None
-        if any(limit.is_over() and not limit.elsewhere for limit in block.limits):
+        if block.is_over:
             return "failed"
         # No signal reaches a process of a pool.
         return self._asked()(block) if is_elsewhere() else None
@@ -204,8 +209,7 @@ class Interruptions:
             before = signal
             for block in blocks:
                 block.limits = tuple(limit for limit in block.limits if not limit.is_void())
-            over = [limit for block in blocks for limit in block.limits if not limit.elsewhere and limit.is_over()]
-            _interrupt([block for block in blocks if any(limit in over for limit in block.limits)], "failed")
+            _interrupt([block for block in blocks if block.is_over], "failed")
             if time.monotonic() >= next_look and (asking is None or not asking.is_alive()):
                 asking = _in_background(partial(self._interrupt_by_server, blocks))
                 next_look = time.monotonic() + self._look_every

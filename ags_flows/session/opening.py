@@ -65,35 +65,26 @@ class Opening:
     ) -> SandboxSession:
         """Start the sandbox, or take over that of an earlier attempt, and keep its lease."""
         with waits_end_with(self._interrupted):
-            return self._open(tool, custom, snapshot_id, step)
-
-    def _open(
-        self,
-        tool: ToolSpec | Tool | str | None,
-        custom: CustomConfiguration | None,
-        snapshot_id: str | None,
-        step: str,
-    ) -> SandboxSession:
-        config = self._config
-        started = time.monotonic()
-        self._refuse_if_interrupted()
-        instance = self._start(tool, custom, snapshot_id, step)
-        self._refuse_if_interrupted()
-        self._plane = open_plane(config.connection(), instance.id)
-        # One that was taken over runs already: the claim was made in it.
-        if instance.status != "RUNNING":
-            with timed(self._steps, "wait for instance"):
-                self._instance = instance = as_step(tasks.wait_instance_running)(instance, config=config)
-        self._leased = lease_sandbox(
-            config.control_plane(),
-            instance,
-            self._seconds,
-            holder_of(instance.metadata),
-            age=time.monotonic() - started,
-            on_trouble=run_logger().warning,
-        )
-        self._refuse_if_interrupted()
-        return SandboxSession(self._tool or instance.tool_id, instance, config, self._steps, self._interrupted)
+            config = self._config
+            started = time.monotonic()
+            self._refuse_if_interrupted()
+            instance = self._start(tool, custom, snapshot_id, step)
+            self._refuse_if_interrupted()
+            self._plane = open_plane(config.connection(), instance.id)
+            # One that was taken over runs already: the claim was made in it.
+            if instance.status != "RUNNING":
+                with timed(self._steps, "wait for instance"):
+                    self._instance = instance = as_step(tasks.wait_instance_running)(instance, config=config)
+            self._leased = lease_sandbox(
+                config.control_plane(),
+                instance,
+                self._seconds,
+                holder_of(instance.metadata),
+                age=time.monotonic() - started,
+                on_trouble=run_logger().warning,
+            )
+            self._refuse_if_interrupted()
+            return SandboxSession(self._tool or instance.tool_id, instance, config, self._steps, self._interrupted)
 
     def interrupt(self) -> None:
         """End the session: its waits end within a second, and it begins nothing more, wherever it is."""

@@ -93,9 +93,9 @@ def test_each_failure_of_the_network_is_retried(theirs):
     assert type(mapped) is UnreachableError and mapped.retryable
 
 
-@pytest.mark.parametrize("told", ["The sandbox was not found", "sandbox sbi-1 has stopped", "instance expired"])
-def test_a_sandbox_that_is_not_found_is_gone_and_not_a_missing_file(told):
-    assert type(map_sandbox_error(e2b.NotFoundException(told), "sbi-1", "x")) is InstanceGoneError
+@pytest.mark.parametrize("message", ["The sandbox was not found", "sandbox sbi-1 has stopped", "instance expired"])
+def test_a_sandbox_that_is_not_found_is_gone_and_not_a_missing_file(message):
+    assert type(map_sandbox_error(e2b.NotFoundException(message), "sbi-1", "x")) is InstanceGoneError
 
 
 @pytest.mark.parametrize("foreign", [ValueError("x"), KeyError("x"), RuntimeError("x"), AGSFlowsError("x")])
@@ -104,7 +104,7 @@ def test_what_is_not_the_sdks_is_not_mapped(foreign):
 
 
 @pytest.mark.parametrize(
-    ("told", "ours"),
+    ("message", "ours"),
     [
         ("Code.PERMISSION_DENIED: path /proc/1: permission denied", UnsupportedError),
         ("Code.INTERNAL: error removing file or directory: unlinkat /proc/1/x: operation not permitted", None),
@@ -116,8 +116,8 @@ def test_what_is_not_the_sdks_is_not_mapped(foreign):
         ("500: oops", ServiceError),
     ],
 )
-def test_what_envd_refuses_is_not_transient(told, ours):
-    assert type(map_sandbox_error(e2b.SandboxException(told), "sbi-1", "x")) is (ours or InvalidRequestError)
+def test_what_envd_refuses_is_not_transient(message, ours):
+    assert type(map_sandbox_error(e2b.SandboxException(message), "sbi-1", "x")) is (ours or InvalidRequestError)
 
 
 @pytest.mark.parametrize("user", [None, "root"])
