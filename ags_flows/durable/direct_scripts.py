@@ -16,13 +16,13 @@ if ags_is_superseded; then ags_refuse superseded "$ags_theirs"; fi
 {DIRECTORY}
 [ -z "$ags_unusable" ] || ags_refuse "$ags_unusable"
 export AGS_FLOWS_JOURNAL="$ags_name"
-# A pipe that gets a line when the login profile is over.
-{{ exec {{ags_reached}}<> <(:); }} 2>/dev/null || ags_reached=
+# One line, which is read when the login profile is over.
+{{ exec {{ags_profile}}<<<unread; }} 2>/dev/null || ags_profile=
 # If the command is killed, this shell would print its text.
 exec {{ags_err}}>&2 2>/dev/null
-"$BASH" -l -c {shlex.quote(FROM_VARIABLES)} "$BASH" "$ags_reached" 2>&"$ags_err" {{ags_err}}>&-
+"$BASH" -l -c {shlex.quote(FROM_VARIABLES)} "$BASH" "$ags_profile" 2>&"$ags_err" {{ags_err}}>&-
 ags_code=$?
-if [ -n "$ags_reached" ] && ! read -r -t 0 -u "$ags_reached" && [ "$ags_code" -lt 128 ]; then
+if [ -n "$ags_profile" ] && read -r -u "$ags_profile" _ && [ "$ags_code" -lt 128 ]; then
   echo "The login profile ended the shell with exit code $ags_code. The command was not started." >&"$ags_err"
   [ "$ags_code" != 0 ] || ags_code={NOT_STARTED}
 fi

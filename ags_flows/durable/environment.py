@@ -66,7 +66,7 @@ _RESTORE = (
 
 _FORGET = "builtin unset -f AGS_FLOWS_SET AGS_FLOWS_REFUSE; builtin unset AGS_FLOWS_OWN"
 
-_WRITE = r'[[ -z $1 ]] || { builtin echo >&"$1"; builtin eval "builtin exec $1>&-"; }'
+_READ = r'[[ -z $1 ]] || { builtin read -r -u "$1" _; builtin eval "builtin exec $1>&-"; }'
 
 # Runs a command from a file. The arguments are the paths of the command and of its input, and a file that is emptied,
 # so that the parent process knows that the login profile did not end the shell.
@@ -78,8 +78,8 @@ builtin set --; {_FORGET}
 """
 
 # Runs a command from a variable. Its input, if any, is a variable too, as a format for printf. The argument is a file
-# descriptor that gets a line, so that the parent process knows that the login profile did not end the shell.
-FROM_VARIABLES = rf"""{_PROLOGUE.replace("REACHED", _WRITE)}
+# descriptor from which it reads a line, so that the parent process knows that the login profile did not end the shell.
+FROM_VARIABLES = rf"""{_PROLOGUE.replace("REACHED", _READ)}
 AGS_FLOWS_TEXT=$AGS_FLOWS_COMMAND AGS_FLOWS_FORMAT=${{AGS_FLOWS_INPUT-}} AGS_FLOWS_FILE=${{AGS_FLOWS_INPUT+given}}
 builtin unset AGS_FLOWS_COMMAND AGS_FLOWS_INPUT || AGS_FLOWS_REFUSE "$AGS_FLOWS_OWN"
 builtin set --; {_FORGET}
