@@ -6,7 +6,7 @@ import shlex
 
 from ags_flows.durable.claim_scripts import HOLDER_FUNCTIONS
 from ags_flows.durable.claims import assignments
-from ags_flows.durable.environment import DIRECTORY, FROM_VARIABLES, NOT_STARTED
+from ags_flows.durable.environment import DIRECTORY, FROM_VARIABLES, PROFILE
 from ags_flows.durable.scripts import STRAYS
 from ags_flows.ownership import Holder
 
@@ -16,16 +16,12 @@ if ags_is_superseded; then ags_refuse superseded "$ags_theirs"; fi
 {DIRECTORY}
 [ -z "$ags_unusable" ] || ags_refuse "$ags_unusable"
 export AGS_FLOWS_JOURNAL="$ags_name"
-# One line, which is read when the login profile is over.
-{{ exec {{ags_profile}}<<<unread; }} 2>/dev/null || ags_profile=
+ags_begin_profile
 # If the command is killed, this shell would print its text.
 exec {{ags_err}}>&2 2>/dev/null
-"$BASH" -l -c {shlex.quote(FROM_VARIABLES)} "$BASH" "$ags_profile" 2>&"$ags_err" {{ags_err}}>&-
+"$BASH" -l -c {shlex.quote(FROM_VARIABLES)} 2>&"$ags_err" {{ags_err}}>&-
 ags_code=$?
-if [ -n "$ags_profile" ] && read -r -u "$ags_profile" _ && [ "$ags_code" -lt 128 ]; then
-  echo "The login profile ended the shell with exit code $ags_code. The command was not started." >&"$ags_err"
-  [ "$ags_code" != 0 ] || ags_code={NOT_STARTED}
-fi
+ags_check_profile 2>&"$ags_err"
 exit "$ags_code"
 """
 
@@ -49,7 +45,7 @@ def direct_script(holder: Holder, mark: str) -> str:
         mark: Before the reason why the command is not run, on stderr: new for each call.
     """
     values = {"ags_holder": str(holder), "ags_mark": mark, "ags_name": _name(holder)}
-    return "\n".join([assignments(values), HOLDER_FUNCTIONS, _RUN])
+    return "\n".join([assignments(values), HOLDER_FUNCTIONS, PROFILE, _RUN])
 
 
 def kill_script(holder: Holder) -> str:

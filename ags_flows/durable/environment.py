@@ -36,26 +36,47 @@ if [ -z "$AGS_FLOWS_CWD" ]; then :; elif [ ! -d "$AGS_FLOWS_CWD" ]; then ags_unu
 elif [ ! -x "$AGS_FLOWS_CWD" ]; then ags_unusable=closed; fi
 """
 
-# The first lines after the login profile. The caller's environment and directory take precedence over the profile's,
-# whatever functions, aliases and options it has defined. In POSIX mode, no function replaces `unset`; the backslashes
-# prevent aliases. The lines are not traced: after `set -x` in a profile, the values of secrets would be printed.
+# The file descriptor by which a shell learns whether the login profile of its child let the command begin: the child
+# reads the line after the profile. Profiles use small numbers, and round ones.
+_READ = r"{ builtin read -r -u 237 _; builtin exec 237<&-; } 2>/dev/null"
+
+# ags_begin_profile is called before the child is started. ags_check_profile is called after its end, with its exit code
+# in ags_code: a command that was not started has not succeeded, also after `exit 0`.
+PROFILE = rf"""
+ags_begin_profile() {{ {{ exec 237<<<unread; }} 2>/dev/null; }}
+ags_check_profile() {{
+  {{ read -r -u 237 _; }} 2>/dev/null && [ "$ags_code" -lt 128 ] || return 0
+  echo "The login profile ended the shell with exit code $ags_code. The command was not started." >&2
+  [ "$ags_code" != 0 ] || ags_code={NOT_STARTED}
+}}
+"""
+
+# The first lines after the login profile. They use no arguments, which a profile may replace. The caller's environment
+# and directory take precedence over the profile's, whatever functions, aliases, options and attributes it has defined.
+# In POSIX mode, no function replaces `unset`; the backslashes prevent aliases. The lines are not traced: after `set -x`
+# in a profile, the values of secrets would be printed.
 _SAVE = (
     r"{ AGS_FLOWS_OPTIONS=$- AGS_FLOWS_MORE=$BASHOPTS POSIXLY_CORRECT=${POSIXLY_CORRECT-ags}; \set +vxk; } 2>/dev/null"
 )
 _PROLOGUE = rf"""{_SAVE}
 \unset -f builtin; \builtin [ "$POSIXLY_CORRECT" != ags ] || \unset POSIXLY_CORRECT; \builtin shopt -u expand_aliases
-REACHED
+{_READ}
 AGS_FLOWS_REFUSE() {{ builtin echo "$1. The command was not started." >&2; builtin exit {NOT_STARTED}; }}
-AGS_FLOWS_SET() {{ builtin export "$1" || AGS_FLOWS_REFUSE "env: the login profile does not allow to set ${{1%%=*}}"; }}
+AGS_FLOWS_SET() {{
+  AGS_FLOWS_NAME=${{1%%=*}}
+  {{ builtin unset -n "$AGS_FLOWS_NAME"; builtin unset -v "$AGS_FLOWS_NAME"; builtin export "$1"; }} 2>/dev/null || :
+  [[ ${{!AGS_FLOWS_NAME-}} == "${{1#*=}}" ]] ||
+    AGS_FLOWS_REFUSE "env: the login profile does not allow to set $AGS_FLOWS_NAME"
+}}
 AGS_FLOWS_OWN="env: the login profile does not allow to set names that begin with AGS_FLOWS_"
 builtin declare AGS_FLOWS_OPTIONS="$AGS_FLOWS_OPTIONS" AGS_FLOWS_MORE="$AGS_FLOWS_MORE" AGS_FLOWS_OWN="$AGS_FLOWS_OWN" \
-  AGS_FLOWS_NAME= AGS_FLOWS_TEXT= AGS_FLOWS_FORMAT= AGS_FLOWS_FILE= || AGS_FLOWS_REFUSE "$AGS_FLOWS_OWN"
-for AGS_FLOWS_NAME in "${{!AGS_FLOWS_ENV_@}}"; do
-  builtin eval "${{!AGS_FLOWS_NAME}}"; builtin unset "$AGS_FLOWS_NAME" || AGS_FLOWS_REFUSE "$AGS_FLOWS_OWN"
+  AGS_FLOWS_PIECE= AGS_FLOWS_NAME= AGS_FLOWS_TEXT= AGS_FLOWS_FORMAT= || AGS_FLOWS_REFUSE "$AGS_FLOWS_OWN"
+for AGS_FLOWS_PIECE in "${{!AGS_FLOWS_ENV_@}}"; do
+  builtin eval "${{!AGS_FLOWS_PIECE}}"; builtin unset "$AGS_FLOWS_PIECE" || AGS_FLOWS_REFUSE "$AGS_FLOWS_OWN"
 done
 [[ -z ${{AGS_FLOWS_CWD-}} ]] || builtin cd -- "$AGS_FLOWS_CWD" ||
   AGS_FLOWS_REFUSE "cwd: the directory $AGS_FLOWS_CWD cannot be entered"
-builtin unset AGS_FLOWS_NAME AGS_FLOWS_CWD AGS_FLOWS_SANDBOX || AGS_FLOWS_REFUSE "$AGS_FLOWS_OWN"
+builtin unset AGS_FLOWS_PIECE AGS_FLOWS_NAME AGS_FLOWS_CWD AGS_FLOWS_SANDBOX || AGS_FLOWS_REFUSE "$AGS_FLOWS_OWN"
 """
 
 # On one line with the command, so that the options of the profile have no effect on these words.
@@ -64,27 +85,23 @@ _RESTORE = (
     "[[ $AGS_FLOWS_OPTIONS != *k* ]] || builtin set -k; [[ $AGS_FLOWS_OPTIONS != *v* ]] || builtin set -v; "
 )
 
-_FORGET = "builtin unset -f AGS_FLOWS_SET AGS_FLOWS_REFUSE; builtin unset AGS_FLOWS_OWN"
+_FORGET = "builtin set --; builtin unset -f AGS_FLOWS_SET AGS_FLOWS_REFUSE; builtin unset AGS_FLOWS_OWN"
 
-_READ = r'[[ -z $1 ]] || { builtin read -r -u "$1" _; builtin eval "builtin exec $1>&-"; }'
-
-# Runs a command from a file. The arguments are the paths of the command and of its input, and a file that is emptied,
-# so that the parent process knows that the login profile did not end the shell.
-FROM_FILE = f"""{_PROLOGUE.replace("REACHED", 'builtin : >|"$3"')}
-builtin declare AGS_FLOWS_FILE="$1" AGS_FLOWS_INPUT="$2" || AGS_FLOWS_REFUSE "$AGS_FLOWS_OWN"
+# Runs the command in the file $AGS_FLOWS_FILE with the input in the file $AGS_FLOWS_INPUT.
+FROM_FILE = f"""{_PROLOGUE}
+builtin export -n AGS_FLOWS_FILE AGS_FLOWS_INPUT || AGS_FLOWS_REFUSE "$AGS_FLOWS_OWN"
 [[ -r $AGS_FLOWS_INPUT ]] || AGS_FLOWS_REFUSE "stdin: the input is lost"
-builtin set --; {_FORGET}
+{_FORGET}
 {_RESTORE}[[ $AGS_FLOWS_OPTIONS != *x* ]] || builtin set -x; builtin source "$AGS_FLOWS_FILE" <"$AGS_FLOWS_INPUT"
 """
 
-# Runs a command from a variable. Its input, if any, is a variable too, as a format for printf. The argument is a file
-# descriptor from which it reads a line, so that the parent process knows that the login profile did not end the shell.
-FROM_VARIABLES = rf"""{_PROLOGUE.replace("REACHED", _READ)}
-AGS_FLOWS_TEXT=$AGS_FLOWS_COMMAND AGS_FLOWS_FORMAT=${{AGS_FLOWS_INPUT-}} AGS_FLOWS_FILE=${{AGS_FLOWS_INPUT+given}}
+# Runs the command in $AGS_FLOWS_COMMAND. Its input, if any, is $AGS_FLOWS_INPUT, a format for printf.
+FROM_VARIABLES = rf"""{_PROLOGUE}
+AGS_FLOWS_TEXT=$AGS_FLOWS_COMMAND AGS_FLOWS_FORMAT=${{AGS_FLOWS_INPUT-none}}
 builtin unset AGS_FLOWS_COMMAND AGS_FLOWS_INPUT || AGS_FLOWS_REFUSE "$AGS_FLOWS_OWN"
-builtin set --; {_FORGET}
+{_FORGET}
 if [[ $AGS_FLOWS_OPTIONS = *x* ]]; then AGS_FLOWS_TEXT=$'builtin set -x\n'$AGS_FLOWS_TEXT; fi
-if [[ -z $AGS_FLOWS_FILE ]]; then
+if [[ $AGS_FLOWS_FORMAT = none ]]; then
   {_RESTORE}builtin eval "$AGS_FLOWS_TEXT"
 else
   {_RESTORE}

@@ -22,8 +22,8 @@ from collections.abc import Sequence
 
 from ags_flows.durable.claim_scripts import HOLDER_FUNCTIONS, ROOT
 from ags_flows.durable.claims import assignments
-from ags_flows.durable.environment import DIRECTORY, FROM_FILE
-from ags_flows.durable.scripts import ALIVE, GRACE, PAUSE, PROFILE, STALE, STRAYS, Limits
+from ags_flows.durable.environment import DIRECTORY, FROM_FILE, PROFILE
+from ags_flows.durable.scripts import ALIVE, DRAIN, GRACE, PAUSE, STALE, STRAYS, Limits
 from ags_flows.ownership import Holder
 
 MARK = "@ags-queue"
@@ -116,7 +116,8 @@ ags_execute() {
   eval 'set -- "${!ags_piece_'"$ags_n"'_@}"'
   for ags_v; do export "AGS_FLOWS_ENV_ITEM_${ags_v##*_}=${!ags_v}"; done
   export AGS_FLOWS_JOURNAL="$ags_item"
-  exec $ags_setsid "$BASH" -l -c PROLOGUE "$BASH" "$ags_q/$ags_bundle.cmd" /dev/null "$ags_q/profile"
+  export AGS_FLOWS_FILE="$ags_q/$ags_bundle.cmd" AGS_FLOWS_INPUT=/dev/null
+  exec $ags_setsid "$BASH" -l -c PROLOGUE
 }
 ags_work() {
   set +m; set +C
@@ -142,16 +143,16 @@ ags_work() {
       ags_entry "$ags_how"; continue
     fi
     { : >"$ags_j.out" && : >"$ags_j.err"; } 2>/dev/null || { ags_end=full; break; }
-    echo runs >"$ags_q/profile"
+    ags_begin_profile
     ags_clock; ags_from=$ags_us
     [ -n "$ags_setsid" ] || set -m
     ags_execute >>"$ags_j.out" 2>>"$ags_j.err" </dev/null &
     ags_child=$!; set +m
     echo "$ags_item $ags_child $SECONDS" >"$ags_q/now"
     wait "$ags_child" 2>/dev/null
-    ags_code=$?; : >"$ags_q/now"
+    ags_code=$?; ags_drain "$ags_child"; : >"$ags_q/now"
     ags_clock; ags_took=$(((ags_us - ags_from) / 1000))
-    if [ ! -s "$ags_j.why" ]; then ags_check_profile "$ags_q/profile" "$ags_j.err"
+    if [ ! -s "$ags_j.why" ]; then ags_check_profile 2>>"$ags_j.err"
     else
       read -r ags_why <"$ags_j.why"; ags_name=$ags_item
       kill -s KILL -- "-$ags_child" 2>/dev/null
@@ -255,7 +256,7 @@ def start_script(
         "ags_paths": " ".join(paths),
     }
     text = "\n".join(
-        [assignments(values), ROOT, HOLDER_FUNCTIONS, ALIVE, STRAYS, PROFILE, _FUNCTIONS, _WATCH, _WORK, _START]
+        [assignments(values), ROOT, HOLDER_FUNCTIONS, ALIVE, STRAYS, PROFILE, DRAIN, _FUNCTIONS, _WATCH, _WORK, _START]
     )
     for name, value in {
         "MARKER": MARK,

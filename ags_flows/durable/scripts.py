@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 from ags_flows.durable.claim_scripts import HOLDER_FUNCTIONS, ROOT
 from ags_flows.durable.claims import Request, assignments, claim_functions
-from ags_flows.durable.environment import DIRECTORY, FROM_FILE, NOT_STARTED
+from ags_flows.durable.environment import DIRECTORY, FROM_FILE, PROFILE
 from ags_flows.durable.runners import hand_over_function
 from ags_flows.ownership import Holder
 
@@ -37,6 +37,9 @@ STALE = 15
 
 GRACE = 5
 """Seconds between TERM and KILL."""
+
+DRAIN_SECONDS = 5
+"""Most seconds for which the end of a command waits for processes that copy its output."""
 
 PAUSE = 5
 """If more seconds pass between two checks of the supervisor, normally one second apart, the sandbox was paused."""
@@ -74,14 +77,29 @@ ags_strays() {
 }
 """
 
-# ags_check_profile FILE ERR: a command that its login profile prevented has not succeeded, also after `exit 0`.
-PROFILE = r"""
-ags_check_profile() {
-  [ -s "$1" ] && [ "$ags_code" -lt 128 ] || return 0
-  echo "The login profile ended the shell with exit code $ags_code. The command was not started." >>"$2"
-  [ "$ags_code" != 0 ] || ags_code=NOT_STARTED
+# ags_drain PGID: wait for processes to which the command has redirected its output, as by `exec > >(tee log)`. They end
+# soon after it. Their stdin is a pipe; just after their start, the pipe may still be another file descriptor.
+DRAIN = r"""
+ags_copies() {
+  local ags_p ags_f ags_l
+  for ags_p in /proc/[0-9]*; do
+    for ags_f in "$ags_p/fd/"$2; do
+      [ -p "$ags_f" ] && read -r ags_l 2>/dev/null <"$ags_p/stat" || continue
+      ags_l=${ags_l##*) }; ags_l=${ags_l#* * }
+      [ "${ags_l%% *}" != "$1" ] || return 0
+      break
+    done
+  done
+  return 1
 }
-""".replace("NOT_STARTED", str(NOT_STARTED))
+ags_drain() {
+  local ags_n=0
+  while kill -0 -- "-$1" 2>/dev/null && [ "$ags_n" -lt DRAIN_LOOKS ]; do
+    if [ "$ags_n" -lt 10 ]; then ags_copies "$1" "*"; else ags_copies "$1" 0; fi || return
+    sleep 0.02; ags_n=$((ags_n + 1))
+  done
+}
+""".replace("DRAIN_LOOKS", str(DRAIN_SECONDS * 50))
 
 # ags_supervise starts the command; ags_watch enforces its limits in a second process.
 _SUPERVISE = r"""
@@ -133,7 +151,8 @@ ags_command() {
   export AGS_FLOWS_JOURNAL="$ags_name"
   local ags_in=/dev/null
   [ -z "$ags_input" ] || ags_in=$ags_d/in
-  exec $ags_setsid "$BASH" -l -c PROLOGUE "$BASH" "$ags_d/cmd" "$ags_in" "$ags_d/profile"
+  export AGS_FLOWS_FILE="$ags_d/cmd" AGS_FLOWS_INPUT="$ags_in"
+  exec $ags_setsid "$BASH" -l -c PROLOGUE
 }
 ags_supervise() {
   # Without job control setsid does not fork, so that its process id is that of the command.
@@ -143,7 +162,7 @@ ags_supervise() {
   ags_started "$ags_me"; echo "$ags_me $ags_t" >"$ags_d/pid"
   # Reserve space for the exit code, in case the disk is full at the end.
   printf '%4096s' '' >"$ags_d/reserve"
-  echo runs >"$ags_d/profile"
+  ags_begin_profile
   : >>"$ags_d/out"; : >>"$ags_d/err"
   if hash setsid 2>/dev/null; then
     ags_setsid=${BASH_CMDS[setsid]}
@@ -158,8 +177,9 @@ ags_supervise() {
   ags_watcher=$!
   wait "$ags_child" 2>/dev/null
   ags_code=$?
+  ags_drain "$ags_child"
   kill "$ags_watcher" 2>/dev/null
-  if [ ! -s "$ags_d/why" ]; then ags_check_profile "$ags_d/profile" "$ags_d/err"
+  if [ ! -s "$ags_d/why" ]; then ags_check_profile 2>>"$ags_d/err"
   else
     read -r ags_why <"$ags_d/why"
     kill -s KILL -- "-$ags_child" 2>/dev/null
@@ -311,6 +331,7 @@ def start_script(request: Request, limits: Limits, *, uploaded: str, stdin: str,
             ALIVE,
             STRAYS,
             PROFILE,
+            DRAIN,
             _SUPERVISE.replace("GRACE_SECONDS", str(GRACE))
             .replace("PAUSE_SECONDS", str(PAUSE))
             .replace("PROLOGUE", shlex.quote(FROM_FILE)),

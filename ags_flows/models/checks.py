@@ -16,7 +16,9 @@ _USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,254}\$?", re.ASCII)
 MOST_SECONDS = 10**9
 MOST_COUNT = (1 << 63) - 1
 
-SET_BY_BASH = frozenset({"UID", "EUID", "PPID", "SHELLOPTS", "BASHOPTS", "BASH_VERSINFO"})
+SET_BY_BASH = frozenset(
+    "UID EUID PPID SHELLOPTS BASHOPTS BASH_VERSINFO BASH_ARGC BASH_ARGV BASH_LINENO BASH_SOURCE PIPESTATUS _".split()
+)
 """Variables that bash sets and that cannot be given to a command."""
 
 

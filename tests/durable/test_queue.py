@@ -70,6 +70,7 @@ def test_many_items_run_in_one_request_in_their_order(queue, plane, monkeypatch)
         ("printf '@end whole\\n'", "@end whole\n"),
         ("cat", ""),
         ("printf '\\303\\251'", "\u00e9"),
+        ("exec > >(sleep 0.3; cat); echo copied", "copied\n"),
     ],
 )
 def test_output_of_any_kind_comes_back(queue, command, expected):

@@ -14,7 +14,8 @@ import pytest
 from ags_flows.cloud.data_planes import open_plane
 from ags_flows.durable.command import Command, DurableCommand
 from ags_flows.emulator.sandbox import isolation
-from ags_flows.errors import InvalidRequestError
+from ags_flows.errors import ConfigurationError, InvalidRequestError
+from ags_flows.models.checks import SET_BY_BASH
 from ags_flows.ownership import Frame, Holder, Place, Step
 from ags_flows.tasks import (
     download_directory,
@@ -61,6 +62,10 @@ PROFILES = {
     "shows what it reads": "set -v",
     "is in POSIX mode": "set -o posix",
     "reads its input": "read -r -t 1 line; cat >/dev/null",
+    "replaces arguments, descriptors and attributes": 'set -- touch "$HOME/executed"; declare -u MODE; '
+    'declare -i PATH; for number in {3..99} 200 255; do eval "exec $number</dev/null"; done',
+    "starts another shell with its arguments": '[ -n "$IN" ] || { export IN=1; exec bash -l "$@"; }',
+    "copies the output": 'exec > >(while read -r line; do sleep 0.1; echo "$line"; done)',
     "has traps": "trap 'echo trapped' EXIT; trap : TERM; exec 3>&1; set -f; set -o noclobber",
 }
 # Profiles after which the command is not reached, and the exit codes of the command.
@@ -70,8 +75,17 @@ ENDING = {
     "becomes another program": 125,
     "becomes another shell": 125,
     "executes nothing more": 125,
+    "starts another shell with its arguments": 125,
 }
 USERS = {"user": "/home/user", **({"root": "/root"} if isolation().root and os.geteuid() == 0 else {})}
+
+# Variables that bash itself sets and reads, as in the chapter "Shell Variables" of its manual.
+SPECIAL = """
+BASH BASHOPTS BASHPID BASH_ALIASES BASH_ARGC BASH_ARGV BASH_ARGV0 BASH_CMDS BASH_COMMAND BASH_ENV BASH_LINENO
+BASH_REMATCH BASH_SOURCE BASH_SUBSHELL BASH_VERSINFO BASH_VERSION COLUMNS COMP_WORDBREAKS DIRSTACK EPOCHREALTIME
+EPOCHSECONDS EUID FUNCNAME GROUPS HISTCMD HOSTNAME HOSTTYPE LINENO LINES MACHTYPE OLDPWD OPTARG OPTERR OPTIND OSTYPE
+PIPESTATUS PPID PS4 RANDOM REPLY SECONDS SHELLOPTS SHLVL SRANDOM UID _
+""".split()
 
 attempts = itertools.count(1)
 
@@ -244,8 +258,8 @@ def with_profile(interpreter):
     "profile",
     [
         "readonly MODE=slow",
-        *(f"readonly AGS_FLOWS_{name}" for name in ("NAME", "OPTIONS", "MORE", "TEXT", "FORMAT", "FILE", "INPUT")),
-        *(f"readonly AGS_FLOWS_{name}=x" for name in ("NAME", "OPTIONS", "TEXT", "INPUT", "ENV_0", "ENV_7", "SANDBOX")),
+        *(f"readonly AGS_FLOWS_{name}" for name in ("NAME", "OPTIONS", "MORE", "TEXT", "FORMAT", "PIECE")),
+        *(f"readonly AGS_FLOWS_{name}=x" for name in ("NAME", "OPTIONS", "TEXT", "ENV_0", "ENV_7", "SANDBOX")),
     ],
 )
 def test_a_variable_that_the_profile_has_made_read_only_is_not_ignored(with_profile, profile, durable):
@@ -253,6 +267,18 @@ def test_a_variable_that_the_profile_has_made_read_only_is_not_ignored(with_prof
     assert (result.exit_code, result.stdout) == (125, "")
     assert "env: the login profile does not allow to set " in result.stderr
     assert result.stderr.endswith("The command was not started.\n")
+
+
+@pytest.mark.parametrize("durable", [True, False])
+@pytest.mark.parametrize("name", ["SEEN", "seen", *SPECIAL])
+def test_a_variable_is_refused_by_name_or_arrives(with_profile, name, durable):
+    profile = "declare -u SEEN; declare -i seen"
+    try:
+        result = with_profile(profile, ["printenv", name], env={name: "a,b"}, durable=durable)
+    except ConfigurationError as error:
+        assert name in SET_BY_BASH and f"the variable '{name}' is set by bash" in str(error)
+    else:
+        assert (result.exit_code, result.stdout, result.stderr) == (0, "a,b\n", "")
 
 
 @pytest.mark.parametrize("durable", [True, False])
