@@ -8,7 +8,6 @@ import errno
 import fcntl
 import logging
 import os
-import shutil
 import socket
 import tempfile
 import threading
@@ -28,6 +27,7 @@ from .gateway import Gateway, StreamFaults
 from .journal import Journal
 from .levers import Levers
 from .listening import BACKLOG, Doorman, is_loopback, listen
+from .removal import remove_tree
 from .target import signer_of, targets_of
 from .tls import Authority
 from .world.machine import Launch, SandboxMachine
@@ -298,7 +298,7 @@ class Emulator(Levers):
             os.close(self._lock)
             self._lock = None
         if directory is not None and self.state is None:
-            shutil.rmtree(directory, ignore_errors=True)
+            remove_tree(directory)
 
 
 def _locked(directory: Path) -> int | None:
@@ -323,7 +323,7 @@ def _sweep() -> None:
         except OSError:
             continue
         if lock is not None:
-            shutil.rmtree(directory, ignore_errors=True)
+            remove_tree(directory)
             os.close(lock)
 
 

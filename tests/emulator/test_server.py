@@ -51,6 +51,8 @@ def test_what_a_killed_emulator_left_behind_is_swept_away_by_the_next(tmp_path, 
     with Emulator() as alive:
         [held] = tmp_path.iterdir()
         (tmp_path / "ags-emulator-stale" / "machines").mkdir(parents=True)
+        # Deeper than Python's stack.
+        subprocess.run(["mkdir", "-p", tmp_path / "ags-emulator-stale" / "/".join("d" * 1200)], check=True)
         for each in tmp_path.iterdir():
             os.utime(each, (0, 0))
         with Emulator():

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import errno
 import os
-import shutil
 import socket
 import time
 from abc import ABC, abstractmethod
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from ..reach import Reach
+from ..removal import remove_tree
 from .egress import Egress
 from .halting import Halt, is_at_rest
 from .host_ports import HostPorts
@@ -359,7 +359,7 @@ class Sandbox(ABC):
             self._halt.resume()
             if hasattr(self, "files"):
                 self.files.close()
-            shutil.rmtree(self.spec.directory, ignore_errors=True)
+            remove_tree(self.spec.directory)
 
     def _rests(self, pid: int) -> bool:
         """Return True if a process is stopped already, or has ended."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-import shutil
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+
+from ..removal import remove_tree
 
 UID = {"root": 0, "user": 1000}
 """The users of a sandbox and their ids; homes are /root and /home/user."""
@@ -135,7 +136,7 @@ def make_mount_points(target: Path, points: Iterable[str], files: Iterable[str] 
     for file in files:
         place = _make_place(target, os.path.dirname(file)) / os.path.basename(file)
         if os.path.lexists(place) and (place.is_symlink() or not place.is_file()):
-            shutil.rmtree(place) if place.is_dir() and not place.is_symlink() else place.unlink()
+            remove_tree(place) if place.is_dir() and not place.is_symlink() else place.unlink()
         place.touch()
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import shutil
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..reach import Reach
+from ..removal import remove_tree
 from . import configuration
 from .instance import ENDED, Instance
 from .machine import Machine
@@ -255,7 +255,7 @@ class Course:
                 await self.power.on(instance, seed)
             finally:
                 if temporary and seed is not None:
-                    await asyncio.to_thread(shutil.rmtree, seed, True)
+                    await asyncio.to_thread(remove_tree, seed)
         except asyncio.CancelledError:
             await self._end_machine(instance)
             raise
@@ -296,7 +296,7 @@ class Course:
             else:
                 seed = self.power.parking_of(instance)
                 await self.power.on(instance, seed if seed.exists() else None)
-                await asyncio.to_thread(shutil.rmtree, seed, True)
+                await asyncio.to_thread(remove_tree, seed)
         except asyncio.CancelledError:
             raise
         except Exception as error:

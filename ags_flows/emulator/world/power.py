@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import shutil
 from collections.abc import Awaitable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from ..reach import NOWHERE, Reach
+from ..removal import remove_tree
 from ..sandbox.outliving import Life
 from . import configuration, mounts
 from .instance import Instance
@@ -41,7 +41,7 @@ class Power:
     async def on(self, instance: Instance, seed: Path | None) -> None:
         """Start the machine, and the image's command when there is one; return when it is ready."""
         plan = self._plan(instance, seed)
-        await asyncio.to_thread(shutil.rmtree, plan.directory, True)
+        await asyncio.to_thread(remove_tree, plan.directory)
         instance.machine = await launched(self._world.launch, plan)
         await get_ready(instance.machine, instance.custom or {})
 
@@ -58,13 +58,13 @@ class Power:
         """Keep the files of the machine for the next one."""
         assert instance.machine is not None
         parking = self.parking_of(instance)
-        await asyncio.to_thread(shutil.rmtree, parking, True)
+        await asyncio.to_thread(remove_tree, parking)
         parking.parent.mkdir(parents=True, exist_ok=True)
         await instance.machine.save(parking)
 
     async def unpark(self, instance: Instance) -> None:
         """Forget the files that were kept."""
-        await asyncio.to_thread(shutil.rmtree, self.parking_of(instance), True)
+        await asyncio.to_thread(remove_tree, self.parking_of(instance))
 
     # Machines that outlive their emulator.
 

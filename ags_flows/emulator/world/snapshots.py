@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 import uuid
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..removal import remove_tree
 from .clock import iso
 from .configuration import check_tags
 from .refusal import Refusal
@@ -118,7 +118,7 @@ class Snapshots:
         snapshot.status = "DELETING"
         del self._snapshots[snapshot.snapshot_id]
         self._world.store.drop("snapshots", snapshot.snapshot_id)
-        await asyncio.to_thread(shutil.rmtree, self.directory(snapshot.snapshot_id), True)
+        await asyncio.to_thread(remove_tree, self.directory(snapshot.snapshot_id))
 
     def get(self, snapshot_id: str | None) -> Snapshot:
         """Return a snapshot by its id.

@@ -6,12 +6,12 @@ import asyncio
 import itertools
 import logging
 import re
-import shutil
 import time
 import uuid
 from collections.abc import Coroutine, Iterator
 from typing import Any
 
+from ..removal import remove_tree
 from ..sandbox.outliving import Life, Warden, deadlines
 from .api_keys import ApiKeys
 from .client_tokens import ClientTokens
@@ -161,10 +161,10 @@ class World:
             await asyncio.to_thread(self._warden.dismiss, any(self.all_instances()) and leave)
         if not self.settings.keep:
             try:
-                await asyncio.to_thread(shutil.rmtree, self.settings.directory, True)
+                await asyncio.to_thread(remove_tree, self.settings.directory)
             except RuntimeError:
                 # The interpreter is ending and gives no more threads: the program did not stop the emulator.
-                shutil.rmtree(self.settings.directory, True)
+                remove_tree(self.settings.directory)
 
     def _rescue(self) -> None:
         """Leave alone the machines that outlived a killed emulator; park the files of all others."""
@@ -182,9 +182,9 @@ class World:
                 life.end()
             files = machine / "root"
             if machine.name in known and files.is_dir():
-                shutil.rmtree(parked / machine.name, ignore_errors=True)
+                remove_tree(parked / machine.name)
                 files.rename(parked / machine.name)
-            shutil.rmtree(machine, ignore_errors=True)
+            remove_tree(machine)
 
     async def _end_all(self, *, forget: bool, leave: bool = False) -> None:
         pairs = [(region, instance) for region in self.regions.values() for instance in region.instances]
