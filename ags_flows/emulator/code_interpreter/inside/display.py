@@ -8,6 +8,7 @@ import math
 import os
 import sys
 import types
+import warnings
 from collections.abc import Mapping
 from importlib import import_module
 from importlib.abc import MetaPathFinder
@@ -168,7 +169,10 @@ def install(shell: Any) -> None:
             if figures is None or not isinstance(value, figures.Figure):
                 return super().__call__(value)
             try:
-                return plain(import_module("e2b_charts").chart_figure_to_dict(value)) or None
+                with warnings.catch_warnings():
+                    # Those of the package: they are not of the user's code.
+                    warnings.simplefilter("ignore")
+                    return plain(import_module("e2b_charts").chart_figure_to_dict(value)) or None
             except ImportError:
                 _say_once("A chart is a picture only: the emulator lacks the package e2b-charts.")
                 return None

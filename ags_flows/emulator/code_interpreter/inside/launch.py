@@ -30,7 +30,8 @@ def main() -> None:
     sys.argv = [module, *arguments]
     application = _application()
     if module == "bash_kernel":
-        application.launch_instance(arguments, kernel_class=_bash())
+        bash = runpy.run_path(str(Path(here, "bash.py")))
+        application.launch_instance(arguments, kernel_class=bash["Bash"])
         return
     application = application.instance()
     application.initialize([*arguments, "--InteractiveShell.colors=NoColor", "--HistoryManager.enabled=False"])
@@ -50,21 +51,6 @@ def _application() -> Any:
             super().init_iopub(context)
 
     return Application
-
-
-def _bash() -> Any:
-    """Return the kernel of Bash, whose terminal sends a line's end as it is.
-
-    The kernel takes a carriage return for one of the program's when the newline after it comes later.
-    """
-    base: Any = import_module("bash_kernel.kernel").BashKernel
-
-    class Bash(base):  # type: ignore[misc]
-        def _start_bash(self) -> None:
-            super()._start_bash()
-            self.bashwrapper.run_command("stty -onlcr")
-
-    return Bash
 
 
 if __name__ == "__main__":
