@@ -237,7 +237,7 @@ class Emulator(Levers):
         world.limits.change({"quotas": settings.quotas, "rates": settings.rates})
         journal = Journal()
         streams = StreamFaults()
-        gateway = Gateway(targets_of(world), world.profile, streams, signer_of(world))
+        gateway = Gateway(targets_of(world), world.profile, streams, signer_of(world), world.forgotten_of_e2b)
         controls = Controls(world, streams, journal)
         server = uvicorn.Server(
             uvicorn.Config(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Container, MutableMapping
 from typing import Any, Literal, Protocol
 from urllib.parse import unquote
 
@@ -102,6 +102,7 @@ class Gateway:
         habits: How sandboxes respond.
         faults: Faults of connections.
         signer: Finds the id of the sandbox that signed a request's URL.
+        of_e2b: Ids of sandboxes that `lookup` does not find any more and that E2B clients made.
     """
 
     def __init__(
@@ -110,11 +111,13 @@ class Gateway:
         habits: Habits,
         faults: StreamFaults | None = None,
         signer: Callable[[Scope], str | None] = lambda scope: None,
+        of_e2b: Container[str] = (),
     ) -> None:
         self._lookup = lookup
         self._habits = habits
         self._faults = faults or StreamFaults()
         self._signer = signer
+        self._of_e2b = of_e2b
         self._status = habits.status
 
     def route(self, scope: Scope) -> Route | None:
@@ -238,7 +241,8 @@ class Gateway:
         """Respond that a sandbox is gone: to E2B's SDKs with E2B's text, to other clients with AGS's."""
         paused = target is not None and target.state == "paused"
         status, message = 502, "The sandbox was not found" + (": it is paused" if paused else "")
-        if not (route.by_sdk or (target is not None and target.by_e2b)):
+        made = target.by_e2b if target is not None else route.instance_id in self._of_e2b
+        if not (route.by_sdk or made):
             name = _NAMES.get(route.port, "port")
             status = self._status("paused.envd", 409) if paused else self._status(f"gone.{name}", 404)
             message = message.replace("The sandbox", f"instance {route.instance_id}")

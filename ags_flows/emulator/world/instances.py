@@ -190,6 +190,8 @@ class Instances(Course):
     def forget(self, instance: Instance) -> None:
         """Remove an instance that has ended from all lists."""
         self._instances.pop(instance.instance_id, None)
+        if instance.e2b:
+            self._world.forgotten_of_e2b.append(instance.instance_id)
         self._world.store.drop("instances", instance.instance_id)
 
     def keep(self, instance: Instance) -> None:

@@ -8,6 +8,7 @@ import logging
 import re
 import time
 import uuid
+from collections import deque
 from collections.abc import Coroutine, Iterator
 from typing import Any
 
@@ -55,6 +56,8 @@ class World:
         for step, how in self.profile.transitions().items():
             self.transitions.declare(step, how, baseline=True)
         self.retention = Retention(self.clock, 0.0 if self.profile.forgets_stopped else settings.retention)
+        #: Ids of the latest ones that E2B clients made: the gateway goes on to answer for them as E2B does.
+        self.forgotten_of_e2b: deque[str] = deque(maxlen=10_000)
         self.faults = Faults()
         self.limits = Limits()
         self.api_keys = ApiKeys(self)
@@ -140,6 +143,7 @@ class World:
             self.api_keys.delete(key.key_id)
         self.client_tokens.clear()
         self.retention.clear()
+        self.forgotten_of_e2b.clear()
         self.faults.clear()
         self.limits.change({"quotas": False, "rates": False, "instances": 10, "paused": 20, "tools": 100, "rate": None})
         self.limits.change({"api_keys": 10})

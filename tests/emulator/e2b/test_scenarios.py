@@ -89,8 +89,15 @@ def test_a_port_is_reached_by_its_host_name(sandboxes, emulator):
     assert closed.json() == {"code": 502, "message": message, "sandboxId": sandbox.sandbox_id, "port": 3000}
     sandbox.kill()
     gone = httpx.get(emulator.url, headers={"Host": host})
-    assert gone.status_code == 502
-    assert gone.json() == {"code": 502, "message": "The sandbox was not found", "sandboxId": sandbox.sandbox_id}
+    emulator.advance(4000)
+    assert sandbox.sandbox_id not in str(emulator.overview())
+    forgotten = httpx.get(emulator.url, headers={"Host": host})
+    assert (gone.status_code, forgotten.status_code) == (502, 502)
+    assert (
+        gone.json()
+        == forgotten.json()
+        == {"code": 502, "message": "The sandbox was not found", "sandboxId": sandbox.sandbox_id}
+    )
 
 
 def test_a_port_that_is_not_public_needs_the_traffic_token(sandboxes, emulator):

@@ -127,7 +127,7 @@ class Bash(_BASE):  # type: ignore[misc]
             self._send_output()
             *lines, report = report.split(b"\n")
             for line in lines:
-                cell, status = map(int, line.split())
+                cell, status = (int(number) for number in line.split())
                 if cell == self._cell:
                     # What the cell has written is in the terminal before its end is reported.
                     self._send_output()
@@ -139,7 +139,7 @@ class Bash(_BASE):  # type: ignore[misc]
             select.select([self._output], [], [], 0.05)
             self._send_output()
         self._send_output()
-        code = self._bash.returncode
+        code: int = self._bash.returncode
         self._end_bash()
         self._start_bash()
         self._show("Restarting Bash\n")
