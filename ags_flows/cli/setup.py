@@ -77,7 +77,8 @@ def verify(
 ) -> None:
     """Check what the account really does: tools, instances, files, commands, code, and how each fails.
 
-    Creates a few instances for some minutes and deletes them. Exit code 1: a check failed, or found a difference.
+    Creates a few instances for some minutes and deletes them. Exit code 1: a check failed, or found a difference;
+    with --against: something has changed.
     """
     from ags_flows.verify.command import Options, announcement
     from ags_flows.verify.command import verify as verify_account
@@ -86,7 +87,7 @@ def verify(
         chosen = configuration(config, region)
 
         def agree() -> None:
-            Console(stderr=True).print(announcement(chosen), highlight=False, markup=False)
+            Console(stderr=True).print(announcement(chosen, only or ()), highlight=False, markup=False)
             if not yes:
                 typer.confirm("Go on?", abort=True, err=True)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -49,6 +49,7 @@ class Result:
         status: How it ended.
         seen: What was seen, in short.
         seconds: How long it took.
+        learned: Names of the answers and codes that it found out.
     """
 
     group: str
@@ -56,10 +57,16 @@ class Result:
     status: Status
     seen: str
     seconds: float
+    learned: frozenset[str] = frozenset()
+
+    @property
+    def key(self) -> str:
+        """Its name in a profile."""
+        return f"{self.group}: {self.check}"
 
     def row(self) -> dict[str, Any]:
         """Return it as a row of a listing."""
-        return {**asdict(self), "seconds": round(self.seconds, 2)}
+        return {**asdict(self), "seconds": round(self.seconds, 2), "learned": sorted(self.learned)}
 
 
 class Group:
@@ -67,10 +74,18 @@ class Group:
 
     Args:
         name: Its name, as in ``--only NAME``.
+        tools: How many tools it creates besides the one that all groups share.
+        instances: How many instances it starts besides the one that all groups share.
+        shares: What it uses of them: the tool, and the instance.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(
+        self, name: str, *, tools: int = 0, instances: int = 0, shares: Sequence[str] = ("tool", "instance")
+    ) -> None:
         self.name = name
+        self.tools = tools
+        self.instances = instances
+        self.shares = shares
         self.checks: list[Check] = []
 
     def check(self, function: Function) -> Function:

@@ -18,6 +18,7 @@ from rich.table import Table
 from ags_flows.blocks import AGSConfig
 from ags_flows.verify.account import TIMEOUT, Account
 from ags_flows.verify.check import Check, Result
+from ags_flows.verify.groups import creates
 from ags_flows.verify.profile import Profile
 from ags_flows.verify.runner import checks_of, run_checks
 
@@ -27,6 +28,11 @@ _MARKS = {
     "not available here": "[dim]–[/]",
     "failed": "[red]✗[/]",
 }
+
+MOST_AT_ONCE = 3
+"""Instances that run at the same time."""
+
+_WIDEST = 10_000
 
 
 @dataclass(frozen=True)
@@ -50,14 +56,29 @@ class Options:
     against: Path | None = None
 
 
-def announcement(config: AGSConfig) -> str:
-    """Return what a run will create, for the user to agree to."""
+def announcement(config: AGSConfig, only: Sequence[str] = ()) -> str:
+    """Return what a run will create, for the user to agree to.
+
+    Args:
+        config: Where AGS is.
+        only: Groups; all when empty.
+    """
     connection = config.connection()
+    account = f"This checks the account at {connection.control_url}, region {connection.region}."
+    tools, instances = creates(only)
+    if not tools:
+        return f"{account} It creates nothing."
+    started = f" and {_count(instances, 'instance')} of the smallest size" if instances else ""
+    started += f", up to {MOST_AT_ONCE} at a time" if instances > MOST_AT_ONCE else ""
+    ends = f" An instance ends after {TIMEOUT} at the latest." if instances else ""
     return (
-        f"This checks the account at {connection.control_url}, region {connection.region}. It creates up to 3 tools of "
-        f"type code-interpreter and about 12 instances of their smallest size, up to three at a time, which run for "
-        f"some minutes and end after {TIMEOUT} at the latest. It deletes them when it ends."
+        f"{account} It creates up to {_count(tools, 'tool')} of type code-interpreter{started}, and deletes all of it "
+        f"when it ends.{ends}"
     )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" + ("s" if number != 1 else "")
 
 
 def verify(config: AGSConfig, options: Options, agree: Callable[[], object] = lambda: None) -> int:
@@ -69,7 +90,7 @@ def verify(config: AGSConfig, options: Options, agree: Callable[[], object] = la
         agree: Called once the options are found right, before anything is created; it may raise to end the run.
 
     Returns:
-        0 when all is as expected (or not available), else 1.
+        0 when all is as expected (or not available), or as it is in the profile to compare with; else 1.
 
     Raises:
         ConfigurationError: An option is wrong; nothing was created.
@@ -83,6 +104,9 @@ def verify(config: AGSConfig, options: Options, agree: Callable[[], object] = la
     agree()
     account = Account(config)
     console = Console(stderr=options.as_json)
+    if not console.is_terminal:
+        # A line of a file or a pipe is not broken.
+        console.width = _WIDEST
     results: list[Result] = []
     with _cleaned_up(account, keep=options.keep):
         swept = account.sweep()
@@ -95,9 +119,10 @@ def verify(config: AGSConfig, options: Options, agree: Callable[[], object] = la
     profile = Profile.of(account, results)
     if options.record:
         profile.save(options.record)
-    differences = profile.differences(before) if before else []
+    differences = profile.differences(before, results) if before else []
     _report(console, options, results, profile, differences)
-    bad = any(result.status in ("different", "failed") for result in results)
+    known = before.checks if before else {}
+    bad = any(one.status in ("different", "failed") and known.get(one.key) != one.status for one in results)
     return 1 if bad or differences else 0
 
 
@@ -135,18 +160,22 @@ def _shown(console: Console, count: int) -> Iterator[tuple[Callable[[Check], Non
             if result.group != group:
                 group = result.group
                 progress.console.print(f"\n[bold]{group}[/]")
-            seen = f"[dim]{escape(result.seen)}[/]" if result.status == "as expected" else escape(result.seen)
-            row = Table.grid(padding=(0, 1))
-            row.add_column(width=1)
-            row.add_column(ratio=3)
-            row.add_column(ratio=2, overflow="fold")
-            row.add_column(width=7, justify="right")
-            row.expand = True
-            row.add_row(_MARKS[result.status], escape(result.check), seen, f"[dim]{result.seconds:.1f} s[/]")
-            progress.console.print(row)
+            seen = f": {escape(result.seen)}" if result.seen else ""
+            seen = f"[dim]{seen}[/]" if result.status == "as expected" else seen
+            text = f"{escape(result.check)}{seen} [dim]({result.seconds:.1f} s)[/]"
+            progress.console.print(_line(_MARKS[result.status], text))
             progress.advance(task)
 
         yield starts, shows
+
+
+def _line(mark: str, text: str) -> Table:
+    """Return a line that is broken between words only, at the width of the console."""
+    row = Table.grid(padding=(0, 1))
+    row.add_column(width=1)
+    row.add_column(overflow="fold")
+    row.add_row(mark, text)
+    return row
 
 
 def _report(
@@ -169,12 +198,12 @@ def _report(
         sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
         return
     if differences:
-        table = Table(title=f"Different from {options.against}", title_justify="left")
-        for name in ("what", "now", "recorded"):
-            table.add_column(name, overflow="fold")
+        console.print(f"\n[bold]Different from {escape(str(options.against))}[/]", highlight=False)
         for row in differences:
-            table.add_row(*(escape(str(row[name])) for name in ("what", "now", "recorded")))
-        console.print("\n", table, sep="")
+            what, now, recorded = (escape(str(row[name])) for name in ("what", "now", "recorded"))
+            console.print(_line(_MARKS["different"], f"{what}: {now}, recorded was {recorded}"))
+    elif options.against:
+        console.print(f"\nNothing differs from {options.against}.", highlight=False, markup=False)
     seconds = sum(result.seconds for result in results)
     told = ", ".join(f"{counts[status]} {status}" for status in _MARKS if counts[status])
     console.print(f"\n{told}; {seconds:.0f} s", highlight=False)

@@ -18,6 +18,8 @@ FORMAT = 1
 FACTOR, SLACK = 3.0, 1.0
 """Durations differ when one is more than three times the other, and by more than a second."""
 
+_KINDS = {"recorded": str, "region": str, "answers": dict, "codes": dict, "checks": dict}
+
 
 @dataclass(frozen=True)
 class Profile:
@@ -47,7 +49,7 @@ class Profile:
             region=account.connection.region,
             answers=dict(sorted(account.answers.items())),
             codes={expected: code for expected, code in sorted(account.codes.items()) if code != expected},
-            checks={f"{one.group}: {one.check}": one.status for one in results},
+            checks={one.key: one.status for one in results},
         )
 
     @classmethod
@@ -66,6 +68,12 @@ class Profile:
                 f"{path} is not a profile of format {FORMAT}.", hint="Record one: ags-flows verify --record FILE"
             )
         known = {name: fields[name] for name in cls.__dataclass_fields__ if name in fields}
+        for name, kind in _KINDS.items():
+            if not isinstance(known.setdefault(name, kind()), kind):
+                raise ConfigurationError(
+                    f"The profile {path} cannot be read: `{name}` is {known[name]!r}.",
+                    hint="Record another one: ags-flows verify --record FILE",
+                )
         return cls(**known)
 
     @staticmethod
@@ -91,16 +99,24 @@ class Profile:
         except OSError as error:
             raise ConfigurationError(f"The profile {path} cannot be written: {error}.") from error
 
-    def differences(self, other: Profile) -> list[dict[str, Any]]:
+    def differences(self, other: Profile, results: Iterable[Result] = ()) -> list[dict[str, Any]]:
         """Return what is different in another profile, as rows: what, here, there.
 
         What only one of them has is not a difference: a run of some groups learns less.
+
+        Args:
+            other: The other profile.
+            results: Of this profile's run: a check that differs by an answer or a code in the list is not in it too.
         """
-        rows = []
+        learned = {one.key: {name for name in one.learned if not name.endswith("seconds")} for one in results}
+        rows: list[dict[str, Any]] = []
         for kind in ("answers", "codes", "checks"):
             mine, theirs = getattr(self, kind), getattr(other, kind)
             for name in mine:
-                if name in theirs and _differ(name, mine[name], theirs[name]):
+                if name not in theirs or not _differ(name, mine[name], theirs[name]):
+                    continue
+                found = {row["what"] for row in rows} & learned.get(name, set())
+                if not (found and {mine[name], theirs[name]} == {"as expected", "different"}):
                     rows.append({"what": name, "now": mine[name], "recorded": theirs[name]})
         return rows
 

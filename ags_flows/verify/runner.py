@@ -49,9 +49,11 @@ def run_checks(
     """
     for check in checks:
         on_start(check)
-        began = time.monotonic()
+        began, before = time.monotonic(), {**account.answers, **account.codes}
         status, seen = _outcome(account, check)
-        yield Result(check.group, check.sentence, status, seen, time.monotonic() - began)
+        learned = {**account.answers, **account.codes}.items() - before.items()
+        names = frozenset(name for name, _ in learned)
+        yield Result(check.group, check.sentence, status, seen, time.monotonic() - began, names)
 
 
 def _outcome(account: Account, check: Check) -> tuple[Status, str]:

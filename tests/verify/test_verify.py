@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from ags_flows.ownership import ENDED
 from ags_flows.testing import config_for
 from ags_flows.verify import groups
 from ags_flows.verify.account import PREFIX, Account
-from ags_flows.verify.command import Options, verify
+from ags_flows.verify.command import Options, announcement, verify
 from ags_flows.verify.profile import Profile
 from ags_flows.verify.runner import checks_of, run_checks
 
@@ -59,6 +60,7 @@ def test_all_is_as_expected_in_the_emulator_and_nothing_is_left(ags_config):
     results, account = run(ags_config)
     assert unexpected(results) == []
     assert left(ags_config) == ([], [])
+    assert (len(account._tools), len(account._instances) + 1) == groups.creates()
     assert not [name for name, value in account.answers.items() if value is None]
     # All that is recorded is played back, or stands in the documentation as recorded only.
     assert set(account.answers) == set(OTHER) | NOT_PLAYED
@@ -236,10 +238,67 @@ def test_a_profile_holds_no_ids_and_no_secrets_and_is_compared(tmp_path, ags_con
     for instance in ags_config.control_plane().list_instances():
         assert instance.id not in text and instance.tool_id not in text
     assert ags_emulator.secret_key not in text and "sit_" not in text and PREFIX not in text
-    assert verify(ags_config, Options(only=["errors"], against=file)) == 0
     profile = Profile.load(file)
     changed = Profile(**{**vars(profile), "answers": {**profile.answers, "unauthorized.envd": 403}})
     assert [row["what"] for row in profile.differences(changed)] == ["unauthorized.envd"]
+    assert profile.differences(profile) == []
+
+
+def without_durations(file):
+    """They depend on what else this machine does."""
+    document = json.loads(file.read_text())
+    document["answers"] = {name: value for name, value in document["answers"].items() if "seconds" not in name}
+    file.write_text(json.dumps(document))
+
+
+def test_a_change_is_listed_once_and_what_has_not_changed_ends_with_0(tmp_path, ags_config, capsys):
+    before, after = tmp_path / "before.json", tmp_path / "after.json"
+    assert verify(ags_config, Options(only=["tokens"], record=before)) == 0
+    with Emulator(profile={"answers": {"unauthorized.port": 403}}) as emulator:
+        config = config_for(emulator)
+        assert verify(config, Options(only=["tokens"], record=after)) == 1
+        without_durations(before)
+        without_durations(after)
+        capsys.readouterr()
+        assert verify(config, Options(only=["tokens"], against=after)) == 0
+        assert f"Nothing differs from {after}." in capsys.readouterr().out
+        assert verify(config, Options(only=["tokens"], against=before, as_json=True)) == 1
+    found = json.loads(capsys.readouterr().out)["differences"]
+    assert {"what": "unauthorized.port", "now": 403, "recorded": 401} in found
+    assert "tokens: The other ports need a token too" not in {row["what"] for row in found}
+
+
+def test_a_profile_with_a_format_alone_is_an_empty_one(tmp_path, ags_config):
+    file = tmp_path / "profile.json"
+    file.write_text('{"format": 1}')
+    assert Profile.load(file) == Profile("", "")
+    for field in ("region", "answers", "codes", "checks"):
+        wrong = tmp_path / "wrong.json"
+        wrong.write_text(json.dumps({"format": 1, field: [7]}))
+        with pytest.raises(ConfigurationError, match=f"wrong.json.*{field}"):
+            Profile.load(wrong)
+    assert verify(ags_config, Options(only=["quotas"], against=file)) == 0
+
+
+@pytest.mark.parametrize("group", [name for name in NAMES if name != "durable commands"])
+def test_a_run_creates_what_it_announces(group, ags_config):
+    _, account = run(ags_config, [group])
+    [slow] = [sum(check.slow for check in each.checks) for each in groups.GROUPS if each.name == group]
+    tools, instances = groups.creates([group])
+    assert (len(account._tools), len(account._instances)) == (tools, instances - slow)
+    text = " ".join(announcement(ags_config, [group]).split())
+    assert (f"up to {tools} tool" in text) == bool(tools) and (f"{instances} instance" in text) == bool(instances)
+
+
+@pytest.mark.parametrize("width", ["60", None])
+def test_codes_are_not_broken_at_any_width(width, ags_config, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", width or "80")
+    monkeypatch.setenv("TTY_COMPATIBLE", "1" if width else "0")
+    assert verify(ags_config, Options(only=["errors"])) == 0
+    lines = capsys.readouterr().out.splitlines()
+    words = {word for line in lines for word in re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", line).split()}
+    assert {"ResourceNotFound.SandboxInstance", "InvalidParameterValue.OffsetTooLarge"} <= words
+    assert bool(width) or any("its code: ResourceNotFound.SandboxInstance (" in line for line in lines)
 
 
 @pytest.mark.parametrize(

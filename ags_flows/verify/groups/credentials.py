@@ -17,7 +17,7 @@ from ags_flows.errors import AGSFlowsError, CredentialsError
 from ags_flows.verify.account import Account
 from ags_flows.verify.check import Different, Group, NotAvailable, expect
 
-GROUP = Group("credentials")
+GROUP = Group("credentials", shares=())
 
 
 @GROUP.check

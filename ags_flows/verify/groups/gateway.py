@@ -5,7 +5,7 @@ from __future__ import annotations
 from ags_flows.verify.account import Account
 from ags_flows.verify.check import Group, expect
 
-GROUP = Group("gateway")
+GROUP = Group("gateway", instances=1)
 ENVD, CODE, PORT = 49983, 49999, 8123
 _SERVER = """
 import http.server, sys

@@ -8,7 +8,7 @@ from ags_flows.errors import AGSFlowsError, NotFoundError
 from ags_flows.verify.account import Account
 from ags_flows.verify.check import Different, Group, expect
 
-GROUP = Group("instances")
+GROUP = Group("instances", instances=3)
 LOOKS = 10
 
 

@@ -8,7 +8,7 @@ from datetime import datetime, timezone
 from ags_flows.verify.account import Account
 from ags_flows.verify.check import Group, expect
 
-GROUP = Group("leases")
+GROUP = Group("leases", instances=1)
 
 
 def _left(account: Account, name: str = "main") -> float:

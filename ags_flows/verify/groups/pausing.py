@@ -8,7 +8,7 @@ from datetime import datetime, timezone
 from ags_flows.verify.account import Account
 from ags_flows.verify.check import Group, expect
 
-GROUP = Group("pause and resume")
+GROUP = Group("pause and resume", instances=1, shares=("tool",))
 
 
 def _paused(account: Account) -> str:

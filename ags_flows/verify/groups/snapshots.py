@@ -9,7 +9,7 @@ from ags_flows.models import Snapshot
 from ags_flows.verify.account import PREFIX, Account
 from ags_flows.verify.check import Group, expect
 
-GROUP = Group("snapshots")
+GROUP = Group("snapshots", instances=2)
 
 
 def _snapshot(account: Account) -> Snapshot:

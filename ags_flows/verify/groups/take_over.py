@@ -9,7 +9,7 @@ from ags_flows.errors import AGSFlowsError
 from ags_flows.verify.account import Account
 from ags_flows.verify.check import Group, expect
 
-GROUP = Group("take-over")
+GROUP = Group("take-over", instances=1)
 
 
 @GROUP.check

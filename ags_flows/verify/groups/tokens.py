@@ -7,7 +7,7 @@ from datetime import datetime, timezone
 from ags_flows.verify.account import Account
 from ags_flows.verify.check import Group, NotAvailable, expect
 
-GROUP = Group("tokens")
+GROUP = Group("tokens", instances=1)
 ENVD = 49983
 LIST = "/filesystem.Filesystem/ListDir"
 

@@ -9,7 +9,7 @@ from ags_flows.models import ToolSpec
 from ags_flows.verify.account import Account
 from ags_flows.verify.check import Different, Group, expect
 
-GROUP = Group("tools")
+GROUP = Group("tools", tools=2, shares=("tool",))
 
 
 @GROUP.check
