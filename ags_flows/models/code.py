@@ -28,11 +28,15 @@ class CodeContext(Value):
 
 
 class CodeError(Value):
-    """An exception that code raised in the interpreter."""
+    """An exception that code raised in the interpreter; a cell of Bash has no `name`, and its exit code as `value`."""
 
     name: str
     value: str
     traceback: str = ""
+
+    def told(self) -> str:
+        """Return how the code ended, to follow the words "the code"."""
+        return f"raised {self.name}: {self.value}" if self.name else f"ended with exit code {self.value}"
 
 
 class Chart(Value):

@@ -122,9 +122,9 @@ def run_code(
         show_results(result)
     if result.error is None:
         return result
-    run_logger().warning("The code raised %s: %s", result.error.name, result.error.value[:LONGEST_LOGGED])
+    run_logger().warning("The code %s", result.error.told()[:LONGEST_LOGGED])
     if check:
-        raise CodeFailedError(f"The code raised {result.error.name}: {result.error.value}", result=result)
+        raise CodeFailedError(f"The code {result.error.told()}", result=result)
     return result
 
 

@@ -49,7 +49,7 @@ class Result:
         status: How it ended.
         seen: What was seen, in short.
         seconds: How long it took.
-        learned: Names of the answers and codes that it found out.
+        learned: What it found out: names of fields of a profile.
     """
 
     group: str

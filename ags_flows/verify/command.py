@@ -111,7 +111,7 @@ def verify(config: AGSConfig, options: Options, agree: Callable[[], object] = la
     with _cleaned_up(account, keep=options.keep):
         swept = account.sweep()
         if swept:
-            console.print(f"Deleted {swept} tools that an earlier run left behind.", highlight=False)
+            console.print(f"Deleted {_count(swept, 'tool')} that an earlier run left behind.", highlight=False)
         with _shown(console, len(checks)) as (starts, shows):
             for result in run_checks(account, checks, starts):
                 results.append(result)
@@ -162,7 +162,7 @@ def _shown(console: Console, count: int) -> Iterator[tuple[Callable[[Check], Non
                 progress.console.print(f"\n[bold]{group}[/]")
             seen = f": {escape(result.seen)}" if result.seen else ""
             seen = f"[dim]{seen}[/]" if result.status == "as expected" else seen
-            text = f"{escape(result.check)}{seen} [dim]({result.seconds:.1f} s)[/]"
+            text = f"{escape(result.check)}{seen} [dim]({result.seconds:.1f}s)[/]"
             progress.console.print(_line(_MARKS[result.status], text))
             progress.advance(task)
 

@@ -106,7 +106,7 @@ class Profile:
 
         Args:
             other: The other profile.
-            results: Of this profile's run: a check that differs by an answer or a code in the list is not in it too.
+            results: Of this profile's run: a check that differs by another row is not in the list too.
         """
         learned = {one.key: {name for name in one.learned if not name.endswith("seconds")} for one in results}
         rows: list[dict[str, Any]] = []

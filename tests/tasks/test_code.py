@@ -39,6 +39,14 @@ def instance(ags_config):
     return wait_instance_running.fn(start_instance.fn("code-interpreter-v1", config=ags_config), config=ags_config)
 
 
+def test_the_exit_code_of_a_bash_cell_is_in_the_error(instance, ags_config):
+    pytest.importorskip("bash_kernel")
+    failed = run_code.fn(instance, "echo out; (exit 3)", language="bash", config=ags_config)
+    assert (failed.stdout, failed.error.name, failed.error.value) == ("out\n", "", "3")
+    with pytest.raises(CodeFailedError, match="The code ended with exit code 3"):
+        run_code.fn(instance, "(exit 3)", language="bash", check=True, config=ags_config)
+
+
 def test_values_output_and_errors_come_back_as_values(instance, ags_config):
     run = run_code.fn
     assert run(instance, "x = 20", config=ags_config).text is None

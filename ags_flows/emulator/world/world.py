@@ -56,7 +56,7 @@ class World:
         for step, how in self.profile.transitions().items():
             self.transitions.declare(step, how, baseline=True)
         self.retention = Retention(self.clock, 0.0 if self.profile.forgets_stopped else settings.retention)
-        #: Ids of the latest ones that E2B clients made: the gateway goes on to answer for them as E2B does.
+        #: Ids of the latest ones that E2B clients made: the response for them stays that of E2B.
         self.forgotten_of_e2b: deque[str] = deque(maxlen=10_000)
         self.faults = Faults()
         self.limits = Limits()

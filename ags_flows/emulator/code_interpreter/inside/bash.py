@@ -1,7 +1,7 @@
 """The kernel of Bash. A script that runs in a sandbox; nothing imports it.
 
 The shell gets a cell as the argument of `eval` on its own standard input, and reports the cell's end on a pipe. Cells
-have another input, and a terminal for their output: whatever they print, read or set is no part of this conversation.
+have another input, and a terminal for their output: what they print, read or set does not disturb these reports.
 """
 
 import codecs
@@ -39,7 +39,7 @@ class Bash(_BASE):  # type: ignore[misc]
             os.setpgid(0, 0)
         self._cell = 0
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        # Whoever reads from the terminal would wait for ever: it can be written to only.
+        # A program that reads from the terminal would never end: it can be written to only.
         self._output, terminal = os.openpty()
         writable = os.open(os.ttyname(terminal), os.O_WRONLY | os.O_NOCTTY)
         modes = termios.tcgetattr(terminal)
