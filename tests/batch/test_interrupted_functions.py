@@ -36,7 +36,9 @@ def batch():
 
 
 @pytest.mark.usefixtures("prefect_server")
-@pytest.mark.parametrize(("what", "where"), [("computes", "a program"), ("waits", "a flow")])
+@pytest.mark.parametrize(
+    ("what", "where"), [("computes", "a program"), pytest.param("waits", "a flow", marks=pytest.mark.long)]
+)
 def test_ctrl_c_begins_no_function_any_more_and_leaves_no_sandbox(ags_emulator, ags_config, tmp_path, what, where):
     environment = {**os.environ, **ags_emulator.environment}
     arguments = [sys.executable, "-c", SCRIPT, str(tmp_path / "begun"), str(tmp_path / "out"), what, where]

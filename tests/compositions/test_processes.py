@@ -104,7 +104,7 @@ def check(noted, live):
     "call",
     [
         "pooled",
-        "forking",
+        pytest.param("forking", marks=pytest.mark.long),
         pytest.param(
             "on_dask()",
             marks=[

@@ -168,6 +168,7 @@ print(code, run._execution.sandbox.read("/etc/hostname") != b"", flush=True)
 """
 
 
+@pytest.mark.long
 def test_a_forked_process_that_exits_does_not_stop_the_jobs_of_its_parent(ags_emulator):
     done = script(FORKING_SCRIPT, ags_emulator)
     assert done.stdout == "7 True\n", done.stderr

@@ -177,10 +177,10 @@ LIMITED = ("limited", "outer", "gathered", "limited_calls", "pooled")
 @pytest.mark.parametrize(
     "flow",
     [
-        *("counting", "mapped", "threads", "steps", "cells", "limited", "outer"),
+        *("counting", "threads", "steps", "limited"),
         *(
             pytest.param(name, marks=pytest.mark.long)
-            for name in ("blocked", "outlived", "gathered", "calls", "limited_calls", "pooled")
+            for name in ("mapped", "cells", "outer", "blocked", "outlived", "gathered", "calls", "limited_calls", "pooled")
         ),
     ],
 )
