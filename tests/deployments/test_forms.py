@@ -17,6 +17,9 @@ NAMES = [one["name"] for one in DEPLOYMENTS]
 WITH_CONFIG = [name for name in NAMES if name != "saved-job"]
 
 
+pytestmark = pytest.mark.xdist_group("forms")
+
+
 @pytest.fixture(scope="module")
 def deployed(prefect_server, serving):
     """The deployments of prefect.yaml on the server, by their names, and the ids of saved blocks."""

@@ -180,7 +180,17 @@ LIMITED = ("limited", "outer", "gathered", "limited_calls", "pooled")
         *("counting", "threads", "steps", "limited"),
         *(
             pytest.param(name, marks=pytest.mark.long)
-            for name in ("mapped", "cells", "outer", "blocked", "outlived", "gathered", "calls", "limited_calls", "pooled")
+            for name in (
+                "mapped",
+                "cells",
+                "outer",
+                "blocked",
+                "outlived",
+                "gathered",
+                "calls",
+                "limited_calls",
+                "pooled",
+            )
         ),
     ],
 )

@@ -212,7 +212,7 @@ def interpreter(ags_emulator_process):
     ags_emulator_process.reset()
 
 
-@pytest.fixture(params=PROFILES, scope="module")
+@pytest.fixture(params=[pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in PROFILES], scope="module")
 def outcomes(request, interpreter, tmp_path_factory):
     """The result of each check of each user under one profile, and how long the longest one took."""
     config, instance = interpreter
