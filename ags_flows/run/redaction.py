@@ -38,7 +38,7 @@ LONGEST_TOKEN = 4096
 SHORTEST_WRAPPED = 12
 """Characters of the shortest spelling that is searched across lines: the ends of shorter ones are ordinary words."""
 
-MOST_SEARCHED = 200
+MOST_SEARCHED = 1000
 """Number of spellings up to which a search for each of them is faster than one pass over the text."""
 
 _TOKEN_STARTS = ("sit_", "ark_", "e2b_", "AKID")

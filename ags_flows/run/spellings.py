@@ -27,6 +27,19 @@ _SHELL_SPECIAL = re.compile(r"([\s!\"$&'()*,;<>?\[\\\]^`{|}#~])")
 _CONTROLS = {"\a": "\\a", "\b": "\\b", "\t": "\\t", "\n": "\\n", "\v": "\\v", "\f": "\\f", "\r": "\\r", "\x1b": "\\E"}
 
 
+_ESCAPE = re.compile(
+    r"(?<=\\x)[0-9a-f]{2}|(?<=\\u)[0-9a-f]{4}|(?<=\\U)[0-9a-f]{8}|(?<=&#x)[0-9a-f]+(?=;)|(?<=%)[0-9A-F]{2}"
+)
+"""Digits of escapes, which programs write in upper or in lower case."""
+
+_ESCAPED_IN_JSON = ("", "<>&", "<>&='", "\"&'+<>`")
+"""Characters for which Go, Gson and .NET write escapes in JSON, although JSON does not need them."""
+
+_ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;"}
+_PLAIN_IN_HTML = tuple(map(re.compile, (r"[A-Za-z0-9]", r"[A-Za-z0-9 ,.\-_]", r"[^&<>\"'/`=]")))
+"""Characters that programs do not write as entities."""
+
+
 def spellings(secret: str) -> set[str]:
     """Return every text that stands for a secret in output.
 
@@ -93,6 +106,12 @@ def _strings(value: Any) -> Iterator[str]:
 
 
 def _spell(value: str) -> Iterator[str]:
+    for text in _spell_in_one_case(value):
+        yield text
+        yield _ESCAPE.sub(lambda found: found[0].swapcase(), text)
+
+
+def _spell_in_one_case(value: str) -> Iterator[str]:
     data = _bytes(value)
     yield value
     yield from _json(value)
@@ -109,15 +128,21 @@ def _spell(value: str) -> Iterator[str]:
 
 def _json(value: str) -> Iterator[str]:
     for ascii_only in (True, False):
-        text = json.dumps(value, ensure_ascii=ascii_only)[1:-1]
-        yield text
-        # PHP escapes slashes, Go the characters of HTML tags.
-        yield text.replace("/", "\\/")
-        yield text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+        one, *others = (_json_text(value, ascii_only, escaped) for escaped in _ESCAPED_IN_JSON)
+        yield from others
+        yield one
+        # PHP escapes slashes.
+        yield one.replace("/", "\\/")
         # The text of a JSON string inside of another one, such as a log record in JSON.
         for _ in range(2):
-            text = json.dumps(text, ensure_ascii=ascii_only)[1:-1]
-            yield text
+            one = json.dumps(one, ensure_ascii=ascii_only)[1:-1]
+            yield one
+
+
+def _json_text(value: str, ascii_only: bool, escaped: str) -> str:
+    return "".join(
+        f"\\u{ord(one):04x}" if one in escaped else json.dumps(one, ensure_ascii=ascii_only)[1:-1] for one in value
+    )
 
 
 def _url(data: bytes) -> Iterator[str]:
@@ -125,7 +150,6 @@ def _url(data: bytes) -> Iterator[str]:
     quoted = [quote_from_bytes(data, safe) for safe in ("", "/", "!'()*", ";,/?:@&=+$!'()*#")]
     for text in (*quoted, quote_plus(data)):
         yield text
-        yield re.sub("%[0-9A-F]{2}", lambda found: found[0].lower(), text)
         # A URL in a parameter of another one.
         yield quote_plus(text)
 
@@ -175,9 +199,16 @@ def _ansi_c(character: str) -> str:
 def _html(value: str) -> Iterator[str]:
     text = html.escape(value, quote=False)
     yield text
+    yield text.encode("ascii", "xmlcharrefreplace").decode()
     for quote in ("&quot;", "&#34;"):
         for apostrophe in ("&#x27;", "&#39;", "&apos;"):
-            yield text.replace('"', quote).replace("'", apostrophe)
+            quoted = text.replace('"', quote).replace("'", apostrophe)
+            yield quoted
+            yield quoted.encode("ascii", "xmlcharrefreplace").decode()
+    for plain in _PLAIN_IN_HTML:
+        for form in ("&#{};", "&#x{:x};"):
+            for named in (_ENTITIES, {}):
+                yield "".join(one if plain.match(one) else named.get(one) or form.format(ord(one)) for one in value)
 
 
 def _base64(data: bytes) -> Iterator[str]:
@@ -185,7 +216,7 @@ def _base64(data: bytes) -> Iterator[str]:
     yield from _with_both_alphabets([whole, whole.rstrip("=")])
     # In a URL.
     yield quote_plus(whole)
-    yield from _with_both_alphabets(_base64_cores(data))
+    yield from _with_both_alphabets(_base64_to_the_end(data))
 
 
 def _base64_cores(data: bytes) -> Iterator[str]:
@@ -197,7 +228,9 @@ def _base64_to_the_end(data: bytes) -> Iterator[str]:
     """Return the cores, and the same where the data is the end of the longer text."""
     yield from _base64_cores(data)
     for before in range(3):
-        yield base64.b64encode(b"\0" * before + data).decode()[(0, 2, 3)[before] :].rstrip("=")
+        padded = base64.b64encode(b"\0" * before + data).decode()[(0, 2, 3)[before] :]
+        yield padded
+        yield padded.rstrip("=")
 
 
 def _hex(data: bytes) -> Iterator[str]:

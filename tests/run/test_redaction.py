@@ -37,6 +37,20 @@ def bash_quoted(text, locale="C.UTF-8"):
     return done.stdout.decode()
 
 
+def in_capitals(spelled):
+    """A spelling whose escapes and entities have hexadecimal digits in upper case."""
+    return re.sub(r"(?<=\\u|\\x|#x)[0-9a-f]{2,}", lambda found: found[0][:4].upper() + found[0][4:], spelled)
+
+
+def escaped(text, characters, form):
+    """JSON of programs that escape more characters than needed."""
+    return "".join(form.format(ord(one)) if one in characters else json.dumps(one)[1:-1] for one in text)
+
+
+def in_entities(text, form, plain=str.isalnum):
+    return "".join(one if one.isascii() and plain(one) else form.format(ord(one)) for one in text)
+
+
 def in_base64(text, url_safe=False):
     return (base64.urlsafe_b64encode if url_safe else base64.b64encode)(text.encode()).decode()
 
@@ -45,6 +59,9 @@ SPELLINGS = {
     "raw": str,
     "JSON": json.dumps,
     "JSON with all characters": lambda text: json.dumps(text, ensure_ascii=False),
+    "JSON in capitals": lambda text: in_capitals(json.dumps(text)),
+    "JSON of .NET": lambda text: in_capitals(escaped(text, "\"&'+<>`", "\\u{:04x}")),
+    "JSON of Gson": lambda text: escaped(text, "<>&='", "\\u{:04x}"),
     "JSON in JSON": lambda text: json.dumps(json.dumps(text)),
     "JSON of Go": lambda text: json.dumps(text).replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"),
     "URL": lambda text: quote(text, safe=""),
@@ -54,12 +71,18 @@ SPELLINGS = {
     "repr": repr,
     "ascii": ascii,
     "repr of bytes": lambda text: repr(text.encode()),
+    "repr of bytes in capitals": lambda text: in_capitals(repr(text.encode())),
     "shlex": shlex.quote,
     "JSON in JSON in JSON": lambda text: json.dumps(json.dumps(json.dumps(text))),
     "URL in a URL": lambda text: quote_plus(quote(text, safe="")),
     "SQL": lambda text: "'" + text.replace("'", "''") + "'",
     "CSV": lambda text: '"' + text.replace('"', '""') + '"',
     "HTML": html.escape,
+    "HTML with decimal entities": lambda text: in_entities(text, "&#{};"),
+    "HTML with entities": lambda text: in_entities(text, "&#x{:x};"),
+    "HTML with entities in capitals": lambda text: in_entities(text, "&#x{:X};"),
+    "HTML of OWASP": lambda text: in_entities(text, "&#x{:x};", lambda one: one.isalnum() or one in " ,.-_"),
+    "HTML in ASCII": lambda text: html.escape(text).encode("ascii", "xmlcharrefreplace").decode(),
     "hex": lambda text: text.encode().hex(),
     "shlex of shlex": lambda text: shlex.quote(shlex.quote(text)),
     "shlex in double quotes": lambda text: '"' + re.sub(r"([\"\\$`])", r"\\\1", shlex.quote(text)) + '"',
@@ -77,7 +100,7 @@ def without_quotes(spelled, empty):
     """A spelling without the quotes around it, which are those of the spelling of an empty text, or of Python."""
     half = (len(empty) + 1) // 2
     if empty and spelled[:half] != empty[:half]:
-        return spelled.removeprefix("b").strip(chr(34)) if chr(34) in (spelled[0], spelled[1]) else spelled
+        return spelled.strip("b\\'\"")
     return spelled.removeprefix(empty[:half]).removesuffix(empty[half:])
 
 
@@ -260,6 +283,12 @@ def test_a_stream_masks_what_the_whole_text_would_have_masked(words, cuts):
     text = "".join(words)
     redactor = Redactor(["abab", "ababc", "cababab"])
     assert through_stream(redactor, text, cuts) == redactor.text(text)
+
+
+@given(st.integers(0, 6), st.text("abcXYZ19", min_size=8, max_size=12), st.lists(st.integers(0, 60), max_size=4))
+def test_a_stream_masks_base64_with_its_padding(before, secret, cuts):
+    text = f"is {in_base64('u' * before + secret)} so"
+    assert through_stream(Redactor([secret]), text, cuts).endswith(f"{MASK} so")
 
 
 def test_a_stream_holds_back_only_what_can_be_a_secret():
