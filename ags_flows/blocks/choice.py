@@ -9,6 +9,7 @@ from pydantic import BeforeValidator
 
 from ags_flows.blocks.config import AGSConfig
 from ags_flows.errors import ConfigurationError
+from ags_flows.models.checks import check_name
 
 
 def resolve_config(chosen: Any = None) -> AGSConfig:
@@ -35,6 +36,7 @@ def resolve_config(chosen: Any = None) -> AGSConfig:
         raise ConfigurationError(f"config must be an AGSConfig or the name of a block, got {type(chosen).__name__}.")
     if chosen is None or not chosen.strip():
         return AGSConfig()
+    check_name(chosen, "config")
     name = chosen.strip().removeprefix(f"{AGSConfig.get_block_type_slug()}/")
     loading: Any = AGSConfig.aload(name)
     try:

@@ -13,7 +13,6 @@ from ags_flows.cloud.head_and_tail import HeadAndTail
 from ags_flows.errors import (
     AGSFlowsError,
     CodeTimeoutError,
-    ConfigurationError,
     NotFoundError,
     OutcomeUnknownError,
     ServiceError,
@@ -21,10 +20,12 @@ from ags_flows.errors import (
     UnsupportedError,
 )
 from ags_flows.models import Chart, CodeContext, CodeError, CodeResult, RichResult
+from ags_flows.models.checks import choice
 
 R = TypeVar("R")
 
 LANGUAGES = ("bash", "java", "javascript", "python", "r", "typescript")
+check_language = choice(*LANGUAGES)
 DEFAULT_LIMIT = 1 << 20
 LONGEST_NAME = 1000
 """Bytes of the name of an error, which is kept whatever the limit."""
@@ -136,7 +137,7 @@ class CodeInterpreter:
 
     def _execute(self, cell: Cell, language: str, receive: Callable[[], Received]) -> Received:
         """Send a cell. Only an error that proves that it was not executed is one that may be retried."""
-        check_language(language)
+        check_language(language, "language")
         try:
             return self._call(RUN, lambda sandbox: send_cell(sandbox, cell, receive()))
         except (UnreachableError, ServiceError) as error:
@@ -161,7 +162,7 @@ class CodeInterpreter:
             language: One of `LANGUAGES`.
             cwd: Working directory, by default the user's home.
         """
-        check_language(language)
+        check_language(language, "language")
         made = self._call("create a context", lambda one: one.create_code_context(language=language, cwd=cwd))
         return _context(made)
 
@@ -221,16 +222,6 @@ class CodeInterpreter:
         except AGSFlowsError:
             return False
         return True
-
-
-def check_language(language: str) -> None:
-    """Refuse a language that no code interpreter has, before any request.
-
-    Raises:
-        ConfigurationError: Names it, and those that there are.
-    """
-    if language not in LANGUAGES:
-        raise ConfigurationError(f"language: {language!r} is unknown.", hint=f"It is one of {', '.join(LANGUAGES)}.")
 
 
 def _reader(where: HeadAndTail, tell: Callable[[str], object] | None) -> Callable[[Any], None]:

@@ -9,6 +9,7 @@ from pydantic import SecretStr
 
 from ags_flows.cloud.keys import KeySource
 from ags_flows.errors import ConfigurationError, CredentialsError
+from ags_flows.models.checks import check_count, check_instance_id
 
 DEFAULT_ENDPOINT = "ags.tencentcloudapi.com"
 DEFAULT_REGION = "ap-guangzhou"
@@ -64,8 +65,8 @@ class Connection:
         The real cloud gives every port a name, `https://{port}-{instance}.{domain}`. An emulator on an IP address
         has no names to give: it takes the path `/sandbox/{instance}/{port}`.
         """
-        if not 1 <= port <= 65535:
-            raise ConfigurationError(f"port={port} is out of range.", hint="Ports go from 1 to 65535.")
+        check_instance_id(instance_id)
+        check_count(port, "port", least=1, most=65535)
         if self.data_url is None:
             return f"https://{port}-{instance_id}.{self.domain}"
         return f"{self.data_url}/sandbox/{instance_id}/{port}"

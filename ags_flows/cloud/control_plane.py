@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 
 from ags_flows.cloud import wire
-from ags_flows.cloud.arguments import check_client_token, check_instance_id
+from ags_flows.cloud.arguments import check_client_token
 from ags_flows.cloud.connection import Connection
 from ags_flows.cloud.forks import reset_in_children
 from ags_flows.cloud.instances import Instances
@@ -16,6 +16,7 @@ from ags_flows.cloud.quotas import quota_overview
 from ags_flows.cloud.tools import Tools
 from ags_flows.errors import NotFoundError
 from ags_flows.models import QuotaOverview, Snapshot
+from ags_flows.models.checks import check_instance_id
 
 KEPT_CLIENTS = 32
 

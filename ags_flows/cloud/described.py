@@ -10,10 +10,10 @@ from typing import Any
 from tencentcloud.ags.v20250920 import models
 
 from ags_flows.cloud import wire
-from ags_flows.cloud.arguments import check_instance_id
 from ags_flows.cloud.control_plane import ControlPlane
 from ags_flows.cloud.paging import by_offset, by_token, chunks, take
 from ags_flows.errors import ConfigurationError
+from ags_flows.models.checks import check_instance_id
 
 
 def describe_tools(

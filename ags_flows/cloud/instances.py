@@ -6,13 +6,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ags_flows.cloud import wire
-from ags_flows.cloud.arguments import check_client_token, check_instance_id, check_metadata, is_tool_id
+from ags_flows.cloud.arguments import check_client_token, is_tool_id
 from ags_flows.cloud.calls import Calls
 from ags_flows.cloud.overrides import ignored_overrides, overrides_to_wire
 from ags_flows.cloud.paging import by_token, chunks, filtered, take
 from ags_flows.cloud.retry import persistently
 from ags_flows.errors import ConfigurationError, ConflictError, InvalidRequestError, NotFoundError, UnsupportedError
 from ags_flows.models import AccessToken, CustomConfiguration, Instance, MountOption
+from ags_flows.models.checks import check_instance_id, check_texts
 from ags_flows.ownership import ENDED
 
 AUTH_MODES = ("DEFAULT", "TOKEN", "PUBLIC", "NONE")
@@ -62,7 +63,7 @@ class Instances(Calls):
         parameters = wire.present(
             **named,
             Timeout=wire.timeout_to_wire(timeout),
-            Metadata=wire.pairs(check_metadata(metadata)),
+            Metadata=wire.pairs(check_texts(metadata or {}, "metadata")),
             ClientToken=check_client_token(client_token),
             MountOptions=[wire.mount_option_to_wire(option) for option in mount_options],
             SnapshotId=snapshot_id,
@@ -159,7 +160,9 @@ class Instances(Calls):
             ConfigurationError: Neither is given.
             ConflictError: The instance is not RUNNING.
         """
-        changes = wire.present(Timeout=wire.timeout_to_wire(timeout), Metadata=wire.pairs(check_metadata(metadata)))
+        changes = wire.present(
+            Timeout=wire.timeout_to_wire(timeout), Metadata=wire.pairs(check_texts(metadata or {}, "metadata"))
+        )
         if not changes:
             raise ConfigurationError("Nothing to update.", hint="Give a timeout, or metadata.")
         self.call("UpdateSandboxInstance", {"InstanceId": check_instance_id(instance_id), **changes})

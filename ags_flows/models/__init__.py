@@ -17,10 +17,10 @@ from ags_flows.models.answers import (
     Tool,
 )
 from ags_flows.models.batch import BatchOptions, BatchReport, ItemResult
+from ags_flows.models.checks import TOOL_NAME
 from ags_flows.models.code import Chart, CodeContext, CodeError, CodeResult, RichResult
 from ags_flows.models.containers import Computer, Dns, Logs, Network, Port, Probe, Resources, Security
 from ags_flows.models.fields import (
-    TOOL_NAME,
     Cpu,
     Image,
     ImageRegistryType,

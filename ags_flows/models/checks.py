@@ -11,10 +11,20 @@ from typing import Any
 from ags_flows.errors import ConfigurationError
 
 _USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,254}\$?", re.ASCII)
+_INSTANCE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", re.ASCII)
+TOOL_NAME = re.compile(r"[A-Za-z0-9_-]{1,50}")
 
+MOST_SECONDS = 9_999_999
+"""Seconds of the longest time limit: envd takes ten digits of milliseconds."""
 
-MOST_SECONDS = 10**9
 MOST_COUNT = (1 << 63) - 1
+LONGEST_NAME = 1024
+"""Characters of the longest name: names are parts of URLs."""
+
+LONGEST_PATH = 4096
+"""Bytes of the longest path: Linux has no longer ones."""
+
+_PATH = f"Give a text of at most {LONGEST_PATH:,} bytes that is not empty and has no zero byte"
 
 SET_BY_BASH = frozenset(
     "UID EUID PPID SHELLOPTS BASHOPTS BASH_VERSINFO BASH_ARGC BASH_ARGV BASH_LINENO BASH_SOURCE PIPESTATUS _".split()
@@ -42,31 +52,32 @@ def check_seconds(value: float | None, field: str = "timeout", *, positive: bool
         return None
     rule = "> 0" if positive else ">= 0"
     if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value or abs(value) == math.inf:
-        raise ConfigurationError(f"{field} must be a finite number of seconds {rule}, got {_shown(value)}.")
+        raise ConfigurationError(f"{field} must be a finite number of seconds {rule}, got {shown_value(value)}.")
     if value > MOST_SECONDS:
         raise ConfigurationError(f"{field} must be at most {MOST_SECONDS} seconds.", hint="None means no limit.")
     if value < 0 or (positive and value == 0):
-        raise ConfigurationError(f"{field} must be {rule} seconds, got {_shown(value)}.")
+        raise ConfigurationError(f"{field} must be {rule} seconds, got {shown_value(value)}.")
     return value
 
 
-def check_count(value: int | None, field: str = "limit", *, least: int = 0) -> int | None:
+def check_count(value: int | None, field: str = "limit", *, least: int = 0, most: int = MOST_COUNT) -> int | None:
     """Check an integer and return it. None is valid.
 
     Args:
         value: An integer, or None.
         field: Name of the argument, for the error message.
         least: The smallest valid number.
+        most: The largest valid number.
 
     Raises:
-        ConfigurationError: `value` is not an integer, or is too small.
+        ConfigurationError: `value` is not an integer, is too small, or is too large.
     """
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ConfigurationError(f"{field} must be an integer >= {least}, got {_shown(value)}.")
-    if value > MOST_COUNT:
-        raise ConfigurationError(f"{field} must be at most {MOST_COUNT}.")
+        raise ConfigurationError(f"{field} must be an integer >= {least}, got {shown_value(value)}.")
+    if value > most:
+        raise ConfigurationError(f"{field} must be at most {most}.")
     return value
 
 
@@ -74,29 +85,58 @@ def check_name(value: str | None, field: str) -> str | None:
     """Return a text that is not empty, such as the name of an image; None as it is.
 
     Raises:
-        ConfigurationError: `value` is not a text, is empty, is not valid UTF-8, or has a zero byte.
+        ConfigurationError: `value` is not a text, is empty, is too long, is not valid UTF-8, or has a zero byte.
     """
     if value is None:
         return None
-    if not isinstance(value, str) or not value.strip() or "\0" in value or not is_text(value):
+    is_name = isinstance(value, str) and value.strip() and "\0" not in value and is_text(value)
+    if not is_name or len(value) > LONGEST_NAME:
         raise ConfigurationError(
-            f"{field} must be a text that is not empty and has no zero byte, got {_shown(value)}.",
-            hint=f"Leave {field} out for the default.",
+            f"{field} must be a text that is not empty and has no zero byte, got {shown_value(value)}.",
+            hint=f"It has at most {LONGEST_NAME:,} characters.",
         )
     return value
+
+
+def check_instance_id(value: str, field: str = "instance") -> str:
+    """Return the id of an instance; AGS has had several forms, all of which fit into a host's name.
+
+    Raises:
+        ConfigurationError: It cannot be an id.
+    """
+    if isinstance(value, str) and _INSTANCE_ID.fullmatch(value):
+        return value
+    raise ConfigurationError(
+        f"{field} must be the id of an instance, got {shown_value(value)}.",
+        hint="Ids are letters, digits and '-', as AGS gives them.",
+    )
+
+
+def check_tool(value: str, field: str = "tool") -> str:
+    """Return the id or the name of a tool.
+
+    Raises:
+        ConfigurationError: It can be neither.
+    """
+    if isinstance(value, str) and TOOL_NAME.fullmatch(value):
+        return value
+    raise ConfigurationError(
+        f"{field} must be the id or the name of a tool, got {shown_value(value)}.",
+        hint="Names have 1 to 50 letters, digits, '_' or '-'; ids begin with 'sdt-'.",
+    )
 
 
 def check_path(value: str, field: str = "path") -> str:
     """Return a path in a sandbox: absolute, or relative to the user's home. It may have bytes that are not UTF-8.
 
     Raises:
-        ConfigurationError: `value` is not a text, is empty, or has a zero byte.
+        ConfigurationError: `value` is not a text, is empty, is too long, or has a zero byte.
     """
-    if isinstance(value, str) and value and "\0" not in value and _is_path(value):
+    if _is_path(value):
         return value
     raise ConfigurationError(
-        f"{field} must be a path in the sandbox, got {_shown(value)}.",
-        hint="Give a text that is not empty and has no zero byte: an absolute path, or one relative to the home.",
+        f"{field} must be a path in the sandbox, got {shown_value(value)}.",
+        hint=f"{_PATH}: an absolute path, or one relative to the home.",
     )
 
 
@@ -109,7 +149,7 @@ def check_text_path(value: str, field: str = "path") -> str:
     if is_text(check_path(value, field)):
         return value
     raise ConfigurationError(
-        f"{field} must be valid UTF-8, got {_shown(value)}.",
+        f"{field} must be valid UTF-8, got {shown_value(value)}.",
         hint="Transfer the directory that the file is in, or use a command.",
     )
 
@@ -118,14 +158,12 @@ def check_local(value: str | os.PathLike[str], field: str = "local") -> str | os
     """Return a path on this machine.
 
     Raises:
-        ConfigurationError: `value` is not a path, is empty, or has a zero byte.
+        ConfigurationError: `value` is not a path, is empty, is too long, or has a zero byte.
     """
-    text = os.fspath(value) if isinstance(value, (str, os.PathLike)) else None
-    if isinstance(text, str) and text and "\0" not in text and _is_path(text):
+    if isinstance(value, (str, os.PathLike)) and _is_path(os.fspath(value)):
         return value
     raise ConfigurationError(
-        f"{field} must be a path on this machine, got {_shown(value)}.",
-        hint="Give a text or a pathlib.Path that is not empty and has no zero byte.",
+        f"{field} must be a path on this machine, got {shown_value(value)}.", hint=f"{_PATH}, or a pathlib.Path."
     )
 
 
@@ -138,7 +176,7 @@ def check_user(value: str | None, field: str = "user") -> str | None:
     if value is None or (isinstance(value, str) and _USER.fullmatch(value)):
         return value
     raise ConfigurationError(
-        f"{field} must be the name of a user, got {_shown(value)}.",
+        f"{field} must be the name of a user, got {shown_value(value)}.",
         hint=f"Leave {field} out for the default user, or give 'root'.",
     )
 
@@ -151,7 +189,7 @@ def check_flag(value: bool, field: str) -> bool:
     """
     if isinstance(value, bool):
         return value
-    raise ConfigurationError(f"{field} must be True or False, got {_shown(value)}.")
+    raise ConfigurationError(f"{field} must be True or False, got {shown_value(value)}.")
 
 
 def check_content(value: str | bytes, field: str = "content") -> str | bytes:
@@ -175,9 +213,9 @@ def check_command(value: str | Sequence[str], field: str = "command") -> str | S
     """
     parts = [value] if isinstance(value, str) else list(value) if isinstance(value, Sequence) else [value]
     if isinstance(value, (bytes, bytearray)) or not all(isinstance(part, str) for part in parts):
-        raise ConfigurationError(f"{field} must be a text, or a list of texts, got {_shown(value)}.")
+        raise ConfigurationError(f"{field} must be a text, or a list of texts, got {shown_value(value)}.")
     if not "".join(parts).strip():
-        raise ConfigurationError(f"{field} is empty (got {_shown(value)}).")
+        raise ConfigurationError(f"{field} is empty (got {shown_value(value)}).")
     if any("\0" in part for part in parts):
         raise ConfigurationError(f"{field} has a zero byte, which no program can be given.")
     if not all(map(is_text, parts)):
@@ -192,10 +230,12 @@ def check_texts(values: Mapping[str, str], field: str) -> Mapping[str, str]:
         ConfigurationError: `values` is something else; the message has the name.
     """
     if not isinstance(values, Mapping):
-        raise ConfigurationError(f"{field} must be a mapping of names to texts, got {_shown(values)}.")
+        raise ConfigurationError(f"{field} must be a mapping of names to texts, got {shown_value(values)}.")
     for name, value in values.items():
-        if not name or not isinstance(name, str) or not isinstance(value, str):
-            raise ConfigurationError(f"{field}: {name!r} must be a name with a text, got {_shown(value)}.")
+        if not isinstance(name, str) or not name or not isinstance(value, str) or not is_text(name + value):
+            raise ConfigurationError(
+                f"{field}: {shown_value(name)} must be a name with a text, got {shown_value(value)}."
+            )
     return values
 
 
@@ -211,19 +251,25 @@ def check_secrets(values: Mapping[str, str], field: str = "secrets") -> Mapping[
     return values
 
 
-def one_of(*types: type) -> Callable[[Any, str], Any]:
-    """Return the rule of an argument that must be of one of some types; a text must not be empty.
+def one_of(*types: type, text: Callable[[Any, str], Any] | None = None) -> Callable[[Any, str], Any]:
+    """Return the rule of an argument that must be of one of some types.
+
+    Args:
+        *types: The types.
+        text: The rule of texts, where a text can stand for such a value.
 
     Example:
         ```python
-        assert one_of(int, str)("a", "port") == "a"
+        assert one_of(int, text=check_name)("a", "port") == "a"
         ```
     """
-    names = " or ".join("a text that is not empty" if one is str else f"a value of {one.__name__}" for one in types)
+    names = " or ".join([f"a value of {one.__name__}" for one in types] + ["a text"] * (text is not None))
 
     def check(value: Any, field: str) -> Any:
-        if not isinstance(value, types) or (isinstance(value, str) and not _is_name(value)):
-            raise ConfigurationError(f"{field} must be {names}, got {_shown(value)}.")
+        if text is not None and isinstance(value, str):
+            return text(value, field)
+        if not isinstance(value, types):
+            raise ConfigurationError(f"{field} must be {names}, got {shown_value(value)}.")
         return value
 
     return check
@@ -235,7 +281,7 @@ def choice(*allowed: str) -> Callable[[Any, str], Any]:
 
     def check(value: Any, field: str) -> Any:
         if not isinstance(value, str) or value not in allowed:
-            raise ConfigurationError(f"{field} must be {names}, got {_shown(value)}.")
+            raise ConfigurationError(f"{field} must be {names}, got {shown_value(value)}.")
         return value
 
     return check
@@ -246,7 +292,7 @@ def each(rule: Callable[[Any, str], Any]) -> Callable[[Any, str], Any]:
 
     def check(values: Any, field: str) -> Any:
         if isinstance(values, (str, bytes)) or not isinstance(values, Sequence):
-            raise ConfigurationError(f"{field} must be a list, got {_shown(values)}.")
+            raise ConfigurationError(f"{field} must be a list, got {shown_value(values)}.")
         return [rule(value, f"{field}[{number}]") for number, value in enumerate(values)]
 
     return check
@@ -259,7 +305,7 @@ def check_text(value: object, field: str) -> str:
         ConfigurationError: `value` is not a text, or is not valid UTF-8.
     """
     if not isinstance(value, str):
-        raise ConfigurationError(f"{field} must be a text, got {_shown(value)}.")
+        raise ConfigurationError(f"{field} must be a text, got {shown_value(value)}.")
     if not is_text(value):
         raise ConfigurationError(f"{field} is not valid UTF-8: it has half a pair of surrogates.")
     return value
@@ -283,14 +329,14 @@ def check_environment(values: Mapping[str, Any] | None, field: str = "env") -> d
     if values is None:
         return {}
     if not isinstance(values, Mapping):
-        raise ConfigurationError(f"{field} must be a mapping of names to values, got {values!r}.")
+        raise ConfigurationError(f"{field} must be a mapping of names to values, got {shown_value(values)}.")
     return {_variable(name, field): _text_of(name, value, field) for name, value in values.items()}
 
 
 def _variable(name: object, field: str) -> str:
     if not isinstance(name, str) or not name or "=" in name or "\0" in name or not is_text(name):
         raise ConfigurationError(
-            f"{field}: {name!r} is not a valid variable name.",
+            f"{field}: {shown_value(name)} is not a valid variable name.",
             hint="A name is a non-empty string without '=' and null characters.",
         )
     if name in SET_BY_BASH or name.startswith("AGS_FLOWS_"):
@@ -323,20 +369,17 @@ def is_text(text: str) -> bool:
     return True
 
 
-def _is_path(text: str) -> bool:
+def _is_path(value: object) -> bool:
     """Return True if a text stands for bytes: characters, and surrogate escapes of bytes that are not UTF-8."""
+    if not isinstance(value, str) or not value or "\0" in value:
+        return False
     try:
-        text.encode(errors="surrogateescape")
+        return len(value.encode(errors="surrogateescape")) <= LONGEST_PATH
     except UnicodeEncodeError:
         return False
-    return True
 
 
-def _is_name(text: str) -> bool:
-    return bool(text.strip()) and "\0" not in text and is_text(text)
-
-
-def _shown(value: object) -> str:
+def shown_value(value: object) -> str:
     """Return a value for a message, on one line and not long."""
     try:
         text = repr(value)

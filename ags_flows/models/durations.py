@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 from ags_flows.errors import ConfigurationError
+from ags_flows.models.checks import shown_value
 
 MINIMUM_SECONDS = 30
 MAXIMUM_SECONDS = 24 * 3600
@@ -34,7 +35,7 @@ def parse_duration(value: str | int | float | timedelta, *, field: str | None = 
         ```
     """
     seconds = _seconds(value)
-    given = f"{field}={value!r}" if field else repr(value)
+    given = f"{field}={shown_value(value)}" if field else shown_value(value)
     if seconds is None:
         raise ConfigurationError(
             f"{given} is not a duration.",
@@ -66,9 +67,9 @@ def format_duration(seconds: int) -> str:
 def _seconds(value: object) -> int | None:
     if isinstance(value, timedelta):
         return int(value.total_seconds())
-    if isinstance(value, bool):
-        return None
-    if isinstance(value, (int, float)):
+    if isinstance(value, int):
+        return None if isinstance(value, bool) else value
+    if isinstance(value, float):
         return int(value) if math.isfinite(value) else None
     if not isinstance(value, str):
         return None

@@ -7,11 +7,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
+from ags_flows.models.checks import TOOL_NAME
 from ags_flows.models.durations import parse_duration
 
 ImageRegistryType = Literal["enterprise", "personal", "custom", "system"]
 
-TOOL_NAME = re.compile(r"[A-Za-z0-9_-]{1,50}")
 _CPU = re.compile(r"(?:[1-9]\d*(?:\.\d+)?|0?\.\d*[1-9]\d*|[1-9]\d*m)")
 _MEMORY = re.compile(r"[1-9]\d*(?:Mi|Gi)")
 _REGION = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, ParamSpec, TypeVar
 
 from ags_flows.blocks import AGSConfig, resolve_config
+from ags_flows.cloud.code_interpreter import check_language
 from ags_flows.errors import ConfigurationError
 from ags_flows.models import (
     CodeContext,
@@ -28,6 +29,7 @@ from ags_flows.models.checks import (
     check_count,
     check_environment,
     check_flag,
+    check_instance_id,
     check_local,
     check_name,
     check_path,
@@ -36,6 +38,7 @@ from ags_flows.models.checks import (
     check_text,
     check_text_path,
     check_texts,
+    check_tool,
     check_user,
     each,
     one_of,
@@ -64,9 +67,7 @@ def _own_metadata(values: Any, field: str) -> Any:
 
 def _configuration(value: Any, field: str) -> AGSConfig:
     """Return the configuration that a block, or the name of a saved one, stands for."""
-    if not isinstance(value, (AGSConfig, str)):
-        raise ConfigurationError(f"{field} must be an AGSConfig or the name of a block, got {type(value).__name__}.")
-    return resolve_config(value)
+    return resolve_config(one_of(AGSConfig, text=check_name)(value, field))
 
 
 RULES: Mapping[str, Rule] = {
@@ -79,7 +80,7 @@ RULES: Mapping[str, Rule] = {
     "computer": one_of(Computer),
     "config": _configuration,
     "content": check_content,
-    "context": one_of(CodeContext, str),
+    "context": one_of(CodeContext, text=check_name),
     "custom": one_of(CustomConfiguration),
     "cwd": check_text_path,
     "depth": functools.partial(check_count, least=1),
@@ -88,9 +89,9 @@ RULES: Mapping[str, Rule] = {
     "durable": check_flag,
     "env": check_environment,
     "handle": one_of(CommandHandle),
-    "image": one_of(PrecachedImage, str),
-    "instance": one_of(Instance, str),
-    "language": check_text,
+    "image": one_of(PrecachedImage, text=check_name),
+    "instance": one_of(Instance, text=check_instance_id),
+    "language": check_language,
     "limit": check_count,
     "local": check_local,
     "local_path": check_local,
@@ -102,22 +103,22 @@ RULES: Mapping[str, Rule] = {
     "network": one_of(Network),
     "path": check_text_path,
     "pattern": check_path,
-    "port": functools.partial(check_count, least=1),
+    "port": functools.partial(check_count, least=1, most=65535),
     "registry_type": check_name,
     "remote": check_path,
     "remote_path": check_text_path,
     "replace": check_flag,
     "secrets": check_secrets,
-    "snapshot": one_of(Snapshot, str),
+    "snapshot": one_of(Snapshot, text=check_name),
     "snapshot_id": check_name,
-    "source_instance_id": check_name,
+    "source_instance_id": check_instance_id,
     "spec": one_of(ToolSpec),
     "status": check_name,
     "stdin": check_content,
     "step": check_text,
     "tags": check_texts,
     "timeout": check_seconds,
-    "tool": one_of(Tool, str),
+    "tool": one_of(Tool, text=check_tool),
     "type": check_name,
     "user": check_user,
     "wait": check_flag,
@@ -168,7 +169,8 @@ def checked(**rules: Rule) -> Callable[[Callable[P, R]], Callable[P, R]]:
                 if value is not None:
                     bound.arguments[name] = own[name](value, name)
                 elif default is not None:
-                    raise ConfigurationError(f"{name} must not be None.", hint=f"Give {name}, or leave it out.")
+                    rest = "." if default is inspect.Parameter.empty else ", or leave it out."
+                    raise ConfigurationError(f"{name} must not be None.", hint=f"Give {name}{rest}")
             return function(*bound.args, **bound.kwargs)
 
         return call

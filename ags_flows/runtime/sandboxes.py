@@ -181,7 +181,7 @@ class Sandboxes(Instances):
             sandbox.kill()
             ```
         """
-        check_language(language)
+        check_language(language, "language")
         return CodeInterpreter(self._plane(sandbox).plane).execute(
             code, language=language, on_stdout=on_stdout, on_stderr=on_stderr, timeout=timeout or CODE_TIMEOUT
         )

@@ -14,7 +14,7 @@ from typing import Literal
 from ags_flows.blocks import AGSConfig, resolve_config
 from ags_flows.errors import ConfigurationError, InstanceGoneError
 from ags_flows.models import CustomConfiguration, Step, Tool, ToolSpec
-from ags_flows.models.checks import check_flag, choice, one_of
+from ags_flows.models.checks import check_flag, check_tool, choice, one_of
 from ags_flows.models.durations import check_duration, parse_duration
 from ags_flows.run.awaitable import Call, is_in_event_loop
 from ags_flows.run.checked import checked
@@ -28,7 +28,7 @@ OnCrash = Literal["lease", "stop"]
 
 
 @checked(
-    tool=one_of(ToolSpec, Tool, str),
+    tool=one_of(ToolSpec, Tool, text=check_tool),
     lease=check_duration,
     on_failure=choice("stop", "keep", "pause"),
     on_crash=choice("lease", "stop"),

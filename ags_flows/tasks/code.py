@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ags_flows.blocks import AGSConfig
-from ags_flows.cloud.code_interpreter import CodeInterpreter, check_language
+from ags_flows.cloud.code_interpreter import CodeInterpreter
 from ags_flows.cloud.data_planes import open_plane
 from ags_flows.durable.cells import Once
 from ags_flows.durable.changes import change_once
@@ -82,7 +82,6 @@ def run_code(
     """
     if isinstance(context, CodeContext):
         language = context.language
-    check_language(language)
     env = env or {}
     environment, hidden = merged(env, secrets)
     redactor = Redactor(hidden.values())
@@ -157,7 +156,6 @@ def create_code_context(
         assert run_code(instance, "import os; os.getcwd()", context=context).text == "/tmp"
         ```
     """
-    check_language(language)
     plane = open_plane((config or AGSConfig()).connection(), instance_id(instance)).plane
     made = identify("create_code_context", {"language": language, "cwd": cwd}, step=step)
     # A context that an earlier attempt made and did not record is of no use to anything: another one is made.

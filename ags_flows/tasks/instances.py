@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 
 from ags_flows.blocks import AGSConfig
 from ags_flows.cloud.gone import telling_of_its_end
-from ags_flows.errors import ConfigurationError
 from ags_flows.lifecycle.changes import pause, resume
 from ags_flows.lifecycle.open_sandbox import Launch, take_over_or_start
 from ags_flows.lifecycle.waiting import wait_instance_running as _wait_instance_running
@@ -23,10 +22,7 @@ from ags_flows.tasks.tools import tool_id
 
 def instance_id(instance: Instance | str) -> str:
     """Return the id that a caller gave for an instance."""
-    reference = instance.id if isinstance(instance, Instance) else instance
-    if not reference:
-        raise ConfigurationError("The instance is empty.", hint="Give an Instance, or an instance's id.")
-    return reference
+    return instance.id if isinstance(instance, Instance) else instance
 
 
 @sandbox_task("start", "tool", timeout=check_duration)

@@ -52,7 +52,7 @@ def tool_id(tool: Tool | str) -> str:
     """Return the id, or the name, that a caller gave for a tool."""
     reference = tool.id if isinstance(tool, Tool) else tool
     if not reference:
-        raise ConfigurationError("The tool is empty.", hint="Give a Tool, or a tool's name or id.")
+        raise ConfigurationError("tool is empty.", hint="Give a Tool, or a tool's name or id.")
     return reference
 
 

@@ -9,7 +9,7 @@ from typing import Literal
 from pathspec import GitIgnoreSpec
 
 from ags_flows.errors import ConfigurationError
-from ags_flows.models.checks import choice
+from ags_flows.models.checks import choice, shown_value
 from ags_flows.transfer.paths import is_own
 
 Exclude = str | Sequence[str]
@@ -56,17 +56,21 @@ class Exclusion:
 
     def __init__(self, exclude: Exclude = (), field: str = "exclude") -> None:
         if isinstance(exclude, bytes) or not isinstance(exclude, (str, Sequence)):
-            raise ConfigurationError(f"{field} must be patterns as text, or a list of them, got {exclude!r}.")
+            raise ConfigurationError(
+                f"{field} must be patterns as text, or a list of them, got {shown_value(exclude)}."
+            )
         patterns = exclude.splitlines() if isinstance(exclude, str) else list(exclude)
         for pattern in patterns:
             if not isinstance(pattern, str):
-                raise ConfigurationError(f"{field} must be patterns as text, got {pattern!r}.")
+                raise ConfigurationError(f"{field} must be patterns as text, got {shown_value(pattern)}.")
         try:
             # For pathspec `a/**` also matches `a`, but for Git only what is in it.
             lines = [re.sub(r"/\*\*(/?)$", r"/**/*\1", _without_classes(line)) for line in patterns]
             known = GitIgnoreSpec.from_lines(lines).patterns
         except ValueError as error:
-            raise ConfigurationError(f"{field}={exclude!r} has a pattern that is not valid: {error}") from error
+            raise ConfigurationError(
+                f"{field}={shown_value(exclude)} has a pattern that is not valid: {error}"
+            ) from error
         # The last one decides.
         self._patterns = [
             (_without_slashes(one.regex), bool(one.include)) for one in reversed(known) if one.regex is not None

@@ -70,7 +70,7 @@ def test_what_an_instance_has_different_from_its_tool_is_applied(runtime):
         (lambda runtime: runtime.list_tools(limit=-1), "limit=-1"),
         (lambda runtime: runtime.list_tools(offset=-1), "offset=-1"),
         (lambda runtime: runtime.get_tool(), "tool_id or tool_name"),
-        (lambda runtime: runtime.get_instance_url("a", 70000), "port=70000"),
+        (lambda runtime: runtime.get_instance_url("a", 70000), "port must be at most 65535"),
     ],
 )
 def test_a_wrong_argument_is_named_before_anything_is_sent(runtime, ags_emulator, what, told):

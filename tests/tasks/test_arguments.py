@@ -27,21 +27,34 @@ GIVEN = {
     "content": "",
 }
 
+
+class Unshown:
+    """A value that cannot be shown."""
+
+    def __repr__(self):
+        raise RuntimeError("no text")
+
+
+HUGE = 10**5000  # Python makes no text of it.
+LONG = "x" * 1_000_000
 NO_TEXT = [b"bytes", 5, 1.5, True, ["a"], {"a": "b"}, object()]
-NO_NAME = ["", " ", "a\0b", "\udcff", *NO_TEXT]
-NO_SECONDS = ["5", "", -1, -0.001, math.inf, -math.inf, math.nan, True, b"5", [5], object()]
+NO_NAME = ["", " ", "\n", "a\0b", "\udcff", LONG, *NO_TEXT]
+NO_ID = ["../../etc", "/", "a/b?c#d", "x y", "~", *NO_NAME]
+NO_SECONDS = ["5", "", 10_000_000, -1, -0.001, math.inf, -math.inf, math.nan, True, b"5", [5], object()]
 NO_COUNT = [-1, 1.0, "5", True, math.nan, [1], object()]
 NO_FLAG = [1, 0, "yes", "", [], object()]
-NO_TEXTS = ["A=1", 5, ["A"], {"": "x"}, {5: "x"}, {"A": 5}, {"A": None}, object()]
+NO_MAPPING = [LONG, "A=1", 5, ["A"], {"": "x"}, {5: "x"}, {"A": None}, {"A": Unshown()}, {Unshown(): "x"}, object()]
+NO_TEXTS = [{"A": 5}, {"A": "\ud800"}, *NO_MAPPING]
 NO_CONTENT = [5, ["a"], "\ud800", "\udcff", bytearray(b"x"), object()]
-NO_COMMAND = ["", " ", [], [""], ["a", 5], [b"a"], b"true", 5, "a\0b", ["a\0b"], "\udcff", {"a": 1}, object()]
+NO_COMMAND = ["", " ", [], [""], ["a", 5], [b"a"], [Unshown()], b"true", 5, "a\0b", ["a\0b"], "\udcff", {"a": 1}]
 WRONG = {
-    "config": [5, b"x", ["x"], {"region": "x"}, object()],
+    "config": NO_NAME,
+    **dict.fromkeys(("instance", "tool", "source_instance_id"), NO_ID),
     "command": NO_COMMAND,
     "content": NO_CONTENT,
     "stdin": NO_CONTENT,
-    "env": ["A=1", 5, ["A"], {"": "x"}, {"A=B": "x"}, {5: "x"}, {"A": None}, {"A": b"x"}, {"A": math.nan}, object()],
-    "secrets": [*NO_TEXTS, {"A=B": "x"}, {"A": ""}, {"A": "\0"}],
+    "env": [{"A=B": "x"}, {"A": b"x"}, {"A": math.nan}, {"A": HUGE}, *NO_MAPPING],
+    "secrets": [*NO_TEXTS, {"A=B": "x"}, {"A": ""}, {"A": "\0"}, {"A": LONG}],
     "metadata": NO_TEXTS,
     "tags": NO_TEXTS,
     "timeout": NO_SECONDS,
@@ -49,14 +62,14 @@ WRONG = {
     "limit": NO_COUNT,
     "depth": [0, *NO_COUNT],
     "port": [0, 65536, *NO_COUNT],
-    "user": ["", "a b", "a:b", "../x", "-x", "a\n", 0, b"root", True, ["root"], object()],
-    "exclude": [5, b"x", [5], [b"*.py"], {"a": 1}, object()],
-    "links": ["", "follow", 5, True, ["keep"], object()],
-    "mount_options": ["x", 5, ["x"], [None], object()],
+    "user": [LONG, "", "a b", "a:b", "../x", "-x", "a\n", 0, b"root", True, ["root"], object()],
+    "exclude": [[Unshown()], 5, b"x", [5], [b"*.py"], {"a": 1}, object()],
+    "links": [LONG, "", "follow", 5, True, ["keep"], object()],
+    "mount_options": [[Unshown()], "x", 5, ["x"], [None], object()],
     **dict.fromkeys(("code", "step", "description"), ["\ud800", *NO_TEXT]),
-    **dict.fromkeys(("remote", "pattern"), ["", "a\0b", "\ud800", *NO_TEXT]),
-    **dict.fromkeys(("path", "cwd"), ["", "a\0b", "\ud800", "caf\udce9", *NO_TEXT]),
-    "local": ["", "a\0b", "\ud800", b"bytes", 5, True, ["a"], object()],
+    **dict.fromkeys(("remote", "pattern"), [LONG, "", "a\0b", "\ud800", *NO_TEXT]),
+    **dict.fromkeys(("path", "cwd"), [LONG, "", "a\0b", "\ud800", "caf\udce9", *NO_TEXT]),
+    "local": [LONG, "", "a\0b", "\ud800", b"bytes", 5, True, ["a"], object()],
     **{name: NO_FLAG for name, rule in RULES.items() if rule is RULES["check"]},
 }
 """Values that are invalid for an argument. All others take a text that is not empty, or a model."""
@@ -64,7 +77,7 @@ WRONG = {
 
 def wrong_of(parameter, annotation):
     if parameter == "timeout" and "str" in str(annotation):
-        return ["", "soon", -1, math.nan, "1s", "25h", b"5m", ["5m"], object()]
+        return [LONG, "", "soon", -1, math.nan, "1s", "25h", b"5m", ["5m"], object()]
     return WRONG.get(parameter, NO_NAME)
 
 
@@ -83,11 +96,12 @@ def test_other_values_are_refused_by_name_before_any_request(name, parameter, sa
     config, _ = sandbox
     before = ags_emulator_process.overview()["requests"]
     of = inspect.signature(PUBLIC[name].fn).parameters[parameter]
-    wrong = [*wrong_of(parameter, of.annotation), *([None] if of.default is not None else [])]
+    wrong = [*wrong_of(parameter, of.annotation), HUGE, 10**400, Unshown(), *([None] if of.default is not None else [])]
     for value in wrong:
         with pytest.raises(ConfigurationError) as caught:
             call(name, config, **{parameter: value})
-        assert str(caught.value).startswith(parameter), (value, str(caught.value))
+        assert str(caught.value).startswith(parameter), str(caught.value)[:500]
+        assert len(str(caught.value)) < 1000
         assert not caught.value.retryable
     assert ags_emulator_process.overview()["requests"] == before
 

@@ -96,7 +96,7 @@ def test_the_key_of_a_handle_is_the_name_of_a_directory(key):
 
 
 def test_an_id_that_is_not_one_is_named(ags_config):
-    with pytest.raises(ConfigurationError, match="^instance: '../x' is not an instance's id"):
+    with pytest.raises(ConfigurationError, match="^instance must be the id of an instance, got '../x'"):
         exec_command.fn("../x", "true", config=ags_config)
 
 

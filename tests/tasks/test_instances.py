@@ -176,7 +176,7 @@ def test_a_lease_that_is_over_is_reported_by_every_step(start, ags_config, ags_e
         ({"timeout": "5s"}, r"timeout='5s'.*30s to 24h"),
         ({"auth_mode": "OPEN"}, r"auth_mode='OPEN'.*TOKEN"),
         ({"metadata": {"": "x"}}, "metadata"),
-        ({"source_instance_id": "a b"}, "'a b' is not an instance's id"),
+        ({"source_instance_id": "a b"}, "^source_instance_id must be the id of an instance, got 'a b'"),
     ],
 )
 def test_a_wrong_argument_is_refused_before_any_request(start, ags_config, options, told):
