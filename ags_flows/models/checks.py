@@ -21,10 +21,13 @@ MOST_COUNT = (1 << 63) - 1
 LONGEST_NAME = 1024
 """Characters of the longest name: names are parts of URLs."""
 
-LONGEST_PATH = 4096
-"""Bytes of the longest path: Linux has no longer ones."""
+LONGEST_PATH = 4000
+"""Bytes of the longest path: Linux has 4,096 with the home, and with the name of a temporary file."""
 
-_PATH = f"Give a text of at most {LONGEST_PATH:,} bytes that is not empty and has no zero byte"
+LONGEST_PART = 255
+"""Bytes of the longest name in a path."""
+
+_PATH = f"Give a text without a zero byte, of 1 to {LONGEST_PATH:,} bytes, with at most {LONGEST_PART} in each name"
 
 SET_BY_BASH = frozenset(
     "UID EUID PPID SHELLOPTS BASHOPTS BASH_VERSINFO BASH_ARGC BASH_ARGV BASH_LINENO BASH_SOURCE PIPESTATUS _".split()
@@ -374,9 +377,10 @@ def _is_path(value: object) -> bool:
     if not isinstance(value, str) or not value or "\0" in value:
         return False
     try:
-        return len(value.encode(errors="surrogateescape")) <= LONGEST_PATH
+        path = value.encode(errors="surrogateescape")
     except UnicodeEncodeError:
         return False
+    return len(path) <= LONGEST_PATH and max(map(len, path.split(b"/"))) <= LONGEST_PART
 
 
 def shown_value(value: object) -> str:

@@ -216,15 +216,16 @@ class SandboxSession:
 
     def _how_to_download(self, remote: str, user: str | None) -> Task[..., Transfer]:
         check_user(user)
+        if has_magic(remote):
+            return tasks.download_files
         if not is_text(remote):
             # No request for a single file can carry this name.
-            return tasks.download_files if has_magic(remote) else tasks.download_directory
+            return tasks.download_directory
         plane = open_plane(self._config.connection(), self.instance.id).plane
         try:
             is_directory = persistently(lambda: plane.stat(remote, user=user)).type == "dir"
         except NotFoundError:
-            # A name that has these characters may also be a file's.
-            return tasks.download_files if has_magic(remote) else tasks.download_file
+            return tasks.download_file
         return tasks.download_directory if is_directory else tasks.download_file
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import posixpath
+import re
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ MOST_PATHS = 64 << 20
 """Bytes of memory for all paths of an archive together."""
 
 PIECE = 1 << 20
+_SECONDS = re.compile(r"(-?)(\d{1,18})(?:\.(\d*))?", re.ASCII)
 DIRECTORY_MODE = 0o755
 """Of directories that an archive has no entry for."""
 
@@ -37,7 +39,7 @@ class Packed:
         name: Relative to the directory, as `a/b`; empty for the directory itself.
         type: The type of the tar format.
         mode: Permission bits.
-        modified: Seconds since 1970, None where the archive has none.
+        modified: Nanoseconds since 1970, None where the archive has none.
         size: Bytes of content.
         offset: Where its content begins in the archive.
         link: What a link leads to.
@@ -46,7 +48,7 @@ class Packed:
     name: str
     type: bytes
     mode: int
-    modified: float | None
+    modified: int | None
     size: int = 0
     offset: int = 0
     link: str = ""
@@ -110,7 +112,8 @@ def contents(file: IO[bytes], remote: str) -> list[Packed]:
                 if entry.offset + entry.size > size:
                     raise TransferError(f"{remote} cannot be unpacked: an entry is longer than the archive.")
     except (tarfile.TarError, ValueError, EOFError, RecursionError) as error:
-        raise TransferError(f"{remote} cannot be unpacked: {error}.") from error
+        why = str(error) if isinstance(error, tarfile.TarError) else "a header is not valid"
+        raise TransferError(f"{remote} cannot be unpacked: {why}.") from error
     for name in list(found.entries):
         for parent in _parents(name):
             above = found.entries.get(parent) or found.add(Packed(parent, tarfile.DIRTYPE, DIRECTORY_MODE, None))
@@ -155,7 +158,7 @@ def _checked(header: tarfile.TarInfo, found: dict[str, Packed], remote: str) -> 
     name = "" if name == "." else name
     if name in found:
         raise _refused(name, "is there twice", remote)
-    mode, modified, link = header.mode & 0o777, header.mtime, ""
+    mode, modified, link = header.mode & 0o777, _nanoseconds(header), ""
     if header.isdir():
         return Packed(name, tarfile.DIRTYPE, mode | 0o700, modified)
     if not name:
@@ -177,6 +180,15 @@ def _checked(header: tarfile.TarInfo, found: dict[str, Packed], remote: str) -> 
     if header.size < 0:
         raise _refused(name, f"has the size {header.size}", remote)
     return Packed(name, tarfile.REGTYPE, mode, modified, header.size, header.offset_data)
+
+
+def _nanoseconds(header: tarfile.TarInfo) -> int | None:
+    """Return the date of an entry. The tarfile module has it as a float, which has no nanoseconds."""
+    found = _SECONDS.fullmatch(header.pax_headers.get("mtime", str(int(header.mtime))))
+    if found is None:
+        return None
+    sign, whole, fraction = found.groups(default="")
+    return int(f"{sign}{whole}{fraction:<09.9}")
 
 
 def _refused(name: str, why: str, remote: str) -> TransferError:
@@ -205,6 +217,7 @@ def write_entry(file: IO[bytes], entry: Packed, path: Path, linked: Path | None)
         path.mkdir(0o700)
     elif entry.type == tarfile.SYMTYPE:
         path.symlink_to(entry.link)
+        _set_date(path, entry)
     elif linked is not None:
         try:
             os.link(linked, path, follow_symlinks=False)
@@ -237,10 +250,14 @@ def _write(source: IO[bytes], size: int, path: Path) -> None:
 
 def _set_attributes(path: Path, entry: Packed) -> None:
     path.chmod(entry.mode)
+    _set_date(path, entry)
+
+
+def _set_date(path: Path, entry: Packed) -> None:
     if entry.modified is None:
         return
     try:
-        os.utime(path, (entry.modified, entry.modified))
+        os.utime(path, ns=(entry.modified, entry.modified), follow_symlinks=False)
     except (OSError, OverflowError, ValueError):
         # A date that this file system does not have: the file is whole without it.
         return

@@ -60,7 +60,7 @@ _ENTER = f"""
 needs tar find xargs sort grep sed
 is_there "$T" || refuse {NOTHING} "there is no directory ${{T#./}} in the sandbox"
 [ -d "$T" ] || refuse {IS_FILE} "${{T#./}} is a file"
-cd -- "$T" && mkdir -m 700 -- "$W" || exit 1
+enter "$T" && mkdir -m 700 -- "$W" || exit 1
 export FORMAT
 set -o pipefail
 """
@@ -141,7 +141,8 @@ once <"$W/found" >"$W/list"
 # had: what the archive has of it is compared with the file.
 _PACK = """
 [ -s "$W/list" ] || refuse NOTHING "nothing is left of it"
-tar --format=gnu --null --no-recursion --quoting-style=escape -cf "$W/archive" -T "$W/list" 2>"$W/errors"
+tar --format=posix --pax-option=delete=atime,delete=ctime --null --no-recursion --quoting-style=escape \
+  -cf "$W/archive" -T "$W/list" 2>"$W/errors"
 STATUS=$?
 [ "$STATUS" -le 1 ] && ! grep -q 'File shrank' "$W/errors" || failed
 if [ "$STATUS" = 1 ] && command -v sha256sum >/dev/null; then
@@ -282,7 +283,7 @@ class _Download:
             run_script(self._plane, f"{_FAILED}{find}", what, self._user, 1 << 30, FORMAT=r"%y%p\0", **values)
             names = _without(read_list(self._plane, f"{work}/list", self._user, what), exclusion)
             self._plane.write(f"{work}/list", joined(names), user=self._user)
-            script = f'cd -- "$T" || exit 1\n{_PACK}'
+            script = f'enter "$T"\n{_PACK}'
         else:
             script = f"{find}\n{_PACK}"
         result = run_script(self._plane, f"{_FAILED}{script}", what, self._user, 1 << 30, FORMAT=r"%p\0", **values)

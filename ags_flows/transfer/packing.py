@@ -98,12 +98,26 @@ def pack(local: Path, entries: Iterable[Local], names: Mapping[str, str], file: 
     ):
         for entry in entries:
             header = tarfile.TarInfo(f"./{names[entry.name]}")
-            header.mode, header.mtime = entry.mode, int(entry.status.st_mtime)
+            header.mode, header.mtime = entry.mode, entry.status.st_mtime_ns // 10**9
+            if entry.status.st_mtime_ns % 10**9:
+                archive.offset += file.write(_date(entry.status.st_mtime_ns))
             path = os.path.join(local, entry.name)
             try:
                 _add(archive, header, path, entry, file)
             except (FileNotFoundError, NotADirectoryError) as error:
                 raise _changed(path) from error
+            # The tarfile module keeps all headers otherwise.
+            archive.members = []  # type: ignore[attr-defined]
+
+
+def _date(nanoseconds: int) -> bytes:
+    """Return what an archive has before an entry for its date: the header of the entry itself has whole seconds."""
+    sign, (seconds, fraction) = "-" * (nanoseconds < 0), divmod(abs(nanoseconds), 10**9)
+    record = f" mtime={sign}{seconds}.{fraction:09}\n"
+    header = tarfile.TarInfo("./PaxHeaders")
+    # The size of a record counts its own two digits.
+    header.type, header.size = tarfile.XHDTYPE, len(record) + 2
+    return header.tobuf() + f"{header.size}{record}".encode().ljust(tarfile.BLOCKSIZE, b"\0")
 
 
 def _add(archive: tarfile.TarFile, header: tarfile.TarInfo, path: str, entry: Local, file: IO[bytes]) -> None:

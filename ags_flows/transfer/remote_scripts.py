@@ -53,6 +53,9 @@ needs() {{
   for P; do command -v "$P" >/dev/null || {{ echo "the image has no $P" >&2; exit {NO_PROGRAM}; }}; done
 }}
 refuse() {{ echo "$2" >&2; exit "$1"; }}
+enter() {{
+  cd -- "$1" 2>/dev/null || refuse {NOT_ALLOWED} "$(id -un) must not enter the directory ${{1#./}}"
+}}
 size_of() {{ stat -Lc %s -- "$1"; }}
 hash_of() {{ if command -v sha256sum >/dev/null; then sha256sum <"$1" | cut -d' ' -f1; fi; }}
 must_be_whole() {{

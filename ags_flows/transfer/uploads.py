@@ -34,14 +34,14 @@ must_be_writable "$P"
 
 # Status of what is listed, of those that are there. A name that ends with "/." stands for what a link leads to.
 _LOOK = """
-cd -- "$T" || exit 1
+enter "$T"
 xargs -0 -r stat --printf '%f %s %n\\0' -- <"$W/list" >"$W/found" 2>/dev/null
 exit 0
 """
 
 # Checksums of files that may be unchanged, and whether the directories that get entries can be written to.
 _CHECK = """
-cd -- "$T" || exit 1
+enter "$T"
 while IFS= read -r -d '' D; do must_be_writable "$D"; done <"$W/parents"
 xargs -0 -r sha256sum -z -- <"$W/list" >"$W/found" 2>/dev/null
 exit 0
@@ -49,7 +49,7 @@ exit 0
 
 _UNPACK = f"""
 must_be_whole "$W/archive"
-mkdir -p -- "$T" && cd -- "$T" || exit 1
+mkdir -p -- "$T" && enter "$T" || exit 1
 PARENTS=(.)
 [ ! -e "$W/parents" ] || mapfile -d '' PARENTS <"$W/parents"
 OWNS=("${{PARENTS[@]/%//$OWN}}")

@@ -122,6 +122,29 @@ def test_files_come_back_byte_by_byte(plane, tmp_path, name, content):
         assert os.listdir(os.fsencode(back / "m")) == [name]
 
 
+DATES = st.integers(-(10**18), 10**19 // 2)
+
+
+@QUICK
+@given(dates=st.lists(DATES, min_size=4, max_size=4))
+def test_dates_come_back_to_the_nanosecond_also_those_of_links(plane, tmp_path, dates):
+    local, back, remote = tmp_path / uuid.uuid4().hex, tmp_path / uuid.uuid4().hex, f"/tmp/{uuid.uuid4().hex}"
+    name = "n\xe9" * 60
+    (local / "sub").mkdir(parents=True)
+    (local / "file").write_text("x")
+    (local / name).symlink_to("nowhere" * 20)
+
+    def dates_of(directory):
+        return [(directory / one).lstat().st_mtime_ns for one in ("file", name, "sub", ".")]
+
+    for one, date in zip(("file", name, "sub", "."), dates, strict=True):
+        os.utime(local / one, ns=(0, date), follow_symlinks=False)
+    expected = dates_of(local)
+    upload_directory(plane, local, remote)
+    download_directory(plane, remote, back)
+    assert dates_of(back) == expected
+
+
 def test_names_that_are_not_utf8_do_not_hide_a_directory(plane, tmp_path):
     (tmp_path / "t").mkdir()
     (tmp_path / "t" / os.fsdecode(b"caf\xe9")).write_text("x")

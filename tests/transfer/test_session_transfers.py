@@ -72,3 +72,35 @@ def test_a_name_that_is_not_utf8_is_refused_for_one_file_and_transferred_with_it
         ):
             with pytest.raises((ConfigurationError, TransferError), match=r"valid UTF-8.*Transfer the directory"):
                 refused()
+
+
+def test_a_name_that_is_a_pattern_is_one_of_its_matches(ags_emulator, ags_config, tmp_path):
+    with sandbox_session("base", config=ags_config) as sandbox:
+        sandbox.run("mkdir out && cd out && touch '*.csv' a.csv b.csv c.txt")
+        assert sandbox.download("out/*.csv", tmp_path / "tables").files == 3
+        assert sorted(os.listdir(tmp_path / "tables")) == ["*.csv", "a.csv", "b.csv"]
+        assert sandbox.download(r"out/\*.csv", tmp_path / "one").files == 1
+
+
+@pytest.mark.parametrize("remote", ["b/" * 2200 + "c", "b/" * 1990 + "c" * 30, "nn/mm/" + "a" * 300, "nn/é" + "é" * 127])
+def test_a_path_that_is_too_long_leaves_no_directories(ags_emulator, ags_config, tmp_path, remote):
+    (tmp_path / "f").write_text("x")
+    with sandbox_session("base", config=ags_config) as sandbox:
+        for call in (
+            lambda: sandbox.upload(tmp_path / "f", remote),
+            lambda: sandbox.upload(tmp_path, remote),
+            lambda: sandbox.write(remote, "x"),
+        ):
+            with pytest.raises(ConfigurationError, match="^(remote|path) must be a path .* at most 255 in each name"):
+                call()
+        assert sandbox.run("ls").stdout == ""
+
+
+def test_a_file_is_not_replaced_by_a_download_into_it(ags_emulator, ags_config, tmp_path):
+    (tmp_path / "file").write_text("here")
+    with sandbox_session("base", config=ags_config) as sandbox:
+        sandbox.write("F", "there")
+        with pytest.raises(TransferError, match="file.*Not a directory"):
+            sandbox.download("F", f"{tmp_path}/file/")
+        sandbox.download("F", f"{tmp_path}/new/")
+    assert (tmp_path / "file").read_text() == "here" and (tmp_path / "new" / "F").read_text() == "there"
