@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from ags_flows.cloud.proxies import shown_proxy
 from ags_flows.errors import (
     AGSFlowsError,
     ConflictError,
@@ -153,7 +154,10 @@ def map_error(
     if request_id is None and (found := _REQUEST_IN_MESSAGE.search(message or "")):
         request_id = found[1]
     if meaning.error is UnreachableError:
-        cause = _cause(message)
+        cause, proxy = _cause(message), shown_proxy(url)
+        if proxy:
+            text = f"{action}: no response from {url} through the proxy {proxy} ({cause})."
+            return UnreachableError(text, hint="Check the proxy, and the variables that name it.", code=code)
         return UnreachableError(
             f"{action}: no response from {url} ({cause}).", hint=_network_hint(url, cause), code=code
         )

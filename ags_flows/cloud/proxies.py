@@ -54,6 +54,15 @@ def proxy_for(url: str) -> str | None:
     return proxy
 
 
+def shown_proxy(url: str) -> str | None:
+    """Return the proxy for a URL as messages name it: without a user and a password."""
+    proxy = proxy_for(url)
+    if proxy is None:
+        return None
+    parts = urlsplit(proxy)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+
+
 def is_loopback(host: str) -> bool:
     """Return True if a host is this machine's loopback interface, in any spelling that connects to it."""
     host = host.lower().rstrip(".")

@@ -9,6 +9,7 @@ import pytest
 
 from ags_flows import tasks
 from ags_flows.cli.doctor import examine
+from ags_flows.cloud.error_mapping import map_error
 from ags_flows.cloud.proxies import SOCKS_MODULES, proxy_for
 from ags_flows.errors import ConfigurationError
 from ags_flows.testing import config_for
@@ -183,6 +184,15 @@ def test_both_planes_use_the_proxy_for_other_names(ags_emulator, proxy, monkeypa
     use_both_planes(config, tmp_path)
     assert {one.split("/", 3)[2] for one in urls} == {"cloud.test:8600"}
     assert any("/process.Process/Start" in one for one in urls) and any(one.endswith("/execute") for one in urls)
+
+
+def test_a_proxy_that_does_not_respond_is_named_without_its_password(monkeypatch):
+    monkeypatch.setenv("ALL_PROXY", "http://me:secret@127.0.0.1:9")
+    error = map_error("list instances", "ClientNetworkError", "Connection refused", None, "http://cloud.example")
+    assert "no response from http://cloud.example through the proxy http://127.0.0.1:9 (Connection refused)" in str(
+        error
+    )
+    assert "secret" not in str(error) and "emulator" not in str(error)
 
 
 def test_doctor_reports_a_data_plane_that_does_not_respond(ags_emulator, monkeypatch):

@@ -5,7 +5,8 @@ import os
 import pytest
 
 from ags_flows import sandbox_session, tasks
-from ags_flows.errors import ConfigurationError, TransferError
+from ags_flows.cloud.data_planes import open_plane
+from ags_flows.errors import ConfigurationError, TransferError, UnreachableError
 
 FILES = {
     "missing": "no-such-file",
@@ -82,7 +83,9 @@ def test_a_name_that_is_a_pattern_is_one_of_its_matches(ags_emulator, ags_config
         assert sandbox.download(r"out/\*.csv", tmp_path / "one").files == 1
 
 
-@pytest.mark.parametrize("remote", ["b/" * 2200 + "c", "b/" * 1990 + "c" * 30, "nn/mm/" + "a" * 300, "nn/é" + "é" * 127])
+@pytest.mark.parametrize(
+    "remote", ["b/" * 2200 + "c", "b/" * 1990 + "c" * 30, "nn/mm/" + "a" * 300, "nn/é" + "é" * 127]
+)
 def test_a_path_that_is_too_long_leaves_no_directories(ags_emulator, ags_config, tmp_path, remote):
     (tmp_path / "f").write_text("x")
     with sandbox_session("base", config=ags_config) as sandbox:
@@ -104,3 +107,14 @@ def test_a_file_is_not_replaced_by_a_download_into_it(ags_emulator, ags_config, 
             sandbox.download("F", f"{tmp_path}/file/")
         sandbox.download("F", f"{tmp_path}/new/")
     assert (tmp_path / "file").read_text() == "here" and (tmp_path / "new" / "F").read_text() == "there"
+
+
+def test_a_file_that_becomes_shorter_while_it_is_read_ends_the_connection(ags_emulator, ags_config, caplog):
+    with sandbox_session("base", config=ags_config) as sandbox:
+        sandbox.run("head -c 50000000 /dev/zero >shorter")
+        pieces = open_plane(ags_config.connection(), sandbox.instance.id).plane.read_stream("shorter")
+        next(pieces)
+        sandbox.run("truncate -s 5 shorter")
+        with pytest.raises(UnreachableError):
+            list(pieces)
+    assert "Exception in ASGI application" not in caplog.text

@@ -212,10 +212,16 @@ async def _pieces(part: UploadFile) -> AsyncIterator[bytes]:
 
 
 async def _content(descriptor: int, size: int | None) -> AsyncIterator[bytes]:
-    """Yield as much as was announced, also of a file that grows, such as a log; None: all."""
+    """Yield as much as was announced, also of a file that grows, such as a log; None: all.
+
+    Raises:
+        ConnectionError: The file became shorter: the response cannot be completed.
+    """
     while size != 0 and (piece := await asyncio.to_thread(os.read, descriptor, min(size or PIECE, PIECE))):
         size = None if size is None else size - len(piece)
         yield piece
+    if size:
+        raise ConnectionError("the file became shorter")
 
 
 async def _compressed(descriptor: int) -> AsyncIterator[bytes]:
