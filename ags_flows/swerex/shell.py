@@ -111,7 +111,8 @@ def _result(runtime: GatewayRuntime, command: str, timeout: float, outcome: Outc
     if outcome["timed_out"]:
         raise CommandTimeoutError(
             f"Command ran into its limit of {timeout:g} s: {command}",
-            hint="Give it more time. A program that waits for input at the terminal gets none: pass it as options.",
+            hint="Give it more time, or redirect long output to a file: a terminal is slow. A program that waits for "
+            "input gets none: pass it as options.",
             result=result,
         )
     return result
@@ -127,9 +128,7 @@ async def _run(runtime: GatewayRuntime, command: str, session: str, timeout: flo
         return _outcome(await _interrupted(runtime, session), 124, began, timed_out=True)
     except (SwerexException, OSError) as error:
         await _close(runtime, session)
-        raise _unknown(
-            runtime, command, f"its shell ended without an exit code ({' '.join(str(error).split())[:200]})"
-        ) from error
+        raise _unknown(runtime, command, f"its shell ended without an exit code ({_reason(error)})") from error
     end = read_end(str(observed.output), mark)
     if end is None:
         await _close(runtime, session)
@@ -156,6 +155,11 @@ async def _run(runtime: GatewayRuntime, command: str, session: str, timeout: flo
             session,
         )
     return _outcome(end.output, end.exit_code, began)
+
+
+def _reason(error: Exception) -> str:
+    """Return an error of SWE-ReX without the object of its terminal, whose text follows in many lines."""
+    return " ".join(str(error).partition("<pexpect")[0].split())[:200].rstrip(".")
 
 
 def _unknown(runtime: GatewayRuntime, command: str, reason: str) -> OutcomeUnknownError:

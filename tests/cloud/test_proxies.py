@@ -189,9 +189,7 @@ def test_both_planes_use_the_proxy_for_other_names(ags_emulator, proxy, monkeypa
 def test_a_proxy_that_does_not_respond_is_named_without_its_password(monkeypatch):
     monkeypatch.setenv("ALL_PROXY", "http://me:secret@127.0.0.1:9")
     error = map_error("list instances", "ClientNetworkError", "Connection refused", None, "http://cloud.example")
-    assert "no response from http://cloud.example through the proxy http://127.0.0.1:9 (Connection refused)" in str(
-        error
-    )
+    assert "from http://cloud.example through the proxy http://127.0.0.1:9 (Connection refused)." in str(error)
     assert "secret" not in str(error) and "emulator" not in str(error)
 
 
