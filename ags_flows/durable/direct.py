@@ -63,9 +63,9 @@ def run_direct(
         SupersededError: A later attempt of the same run has the sandbox.
     """
     following = following or Following()
-    environment = start_environment(command.text, command.env, directory_of(command.cwd))
     if len(command.text.encode()) > LONGEST_VALUE:
         raise _too_long("command", len(command.text.encode()), LONGEST_VALUE)
+    environment = start_environment(command.text, command.env, directory_of(command.cwd))
     if command.stdin is not None:
         # Four characters a byte.
         if len(command.stdin) > LONGEST_VALUE // 4:
