@@ -81,6 +81,7 @@ class Command:
         linger: Seconds that the start waits for its end. A command that ends in time costs one request; the output of
             a longer one is read from then on.
         title: What stands for the text in errors and in the result, where it is not the caller's. Default: the text.
+        more_time: What to do about a time limit that was reached.
         runner: Name of a process in the sandbox that executes it, if that is alive: see `ags_flows.functions.runner`.
     """
 
@@ -93,6 +94,7 @@ class Command:
     most_output: int = MOST_OUTPUT
     linger: float = LINGER
     title: str = ""
+    more_time: str = "Give it more time with timeout=..., in a new sandbox, or with another step=..."
     runner: str = ""
 
     @property
@@ -307,15 +309,15 @@ class DurableCommand:
             # An earlier attempt may have set another limit.
             limit = why.partition(" ")[2] or f"{command.timeout or 0:g}"
             raise CommandTimeoutError(
-                f"Command ran into its limit of {limit} s and was killed: {command.shown}",
-                hint="Give it more time with timeout=..., in a new sandbox, or with another step=...",
+                f"Command ran into its limit of {limit} s and was killed: {command.shown}.",
+                hint=command.more_time,
                 result=result,
             )
         if why.startswith("output"):
             # The sandbox may have allowed less, because a part of its disk is kept free.
             allowed = int(why.split()[1]) if why.split()[1:] else command.most_output
             raise OutputTooLargeError(
-                f"Command wrote more than {allowed:,} bytes and was killed: {command.shown}",
+                f"Command wrote more than {allowed:,} bytes and was killed: {command.shown}.",
                 hint="Redirect its output to a file in the sandbox and download that.",
             )
         return result

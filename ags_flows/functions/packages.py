@@ -27,6 +27,7 @@ INSTALL_TIMEOUT = 1800.0
 SHOWN = 1_500
 
 _INSTALL = """\
+# pip install {packages}
 python=$(command -v python3 || command -v python) || exit 127
 "$python" -c 'import sys; sys.version_info < {oldest} and sys.exit("%d.%d.%d" % sys.version_info[:3])' || exit 124
 "$python" -m pip --version >/dev/null 2>&1 || exit 126

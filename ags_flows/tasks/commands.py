@@ -24,6 +24,7 @@ from ags_flows.run.task_options import sandbox_task
 from ags_flows.tasks.instances import instance_id
 
 DEFAULT_LIMIT = 1 << 20
+SHOWN_OF_A_COMMAND = 500
 SHOWN_OF_A_FAILURE = 2_000
 
 
@@ -310,5 +311,7 @@ def _masked(
 def _checked(result: ExecResult, check: bool) -> ExecResult:
     """Log a failure, and raise it with `check`."""
     if not result.ok:
-        run_logger().warning("Exit code %s: %s", result.exit_code, result.command)
+        run_logger().warning(
+            "Exit code %s: %s", result.exit_code, " ".join(result.command.split())[:SHOWN_OF_A_COMMAND]
+        )
     return require_success(result) if check else result
