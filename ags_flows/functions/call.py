@@ -30,7 +30,7 @@ from ags_flows.errors import (
 from ags_flows.functions import guest, runner, values
 from ags_flows.functions.included import Included, digest_of, included
 from ags_flows.functions.packages import install, packages_key, packages_path
-from ags_flows.functions.result import MOST, Destinations, Report, fetched, masked, value_of
+from ags_flows.functions.result import MOST, Destinations, Report, adapter_of, fetched, masked, value_of
 from ags_flows.functions.source import Source, source_of
 from ags_flows.functions.values import KIND, NotJSONError, encode
 from ags_flows.models import Instance
@@ -160,6 +160,8 @@ class Call:
             TypeError: They do not fit the function's signature.
             ConfigurationError: One is not JSON, or a file does not exist; the message has its path.
         """
+        # Before anything starts.
+        adapter_of(remote.function)
         signature = remote.source.signature
         bound = signature.bind(*args, **kwargs)
         bound.apply_defaults()
@@ -174,6 +176,11 @@ class Call:
             raise ConfigurationError(
                 f"{remote.name}: an argument cannot be sent: {error}.",
                 hint="Pass JSON, dataclasses, pydantic models, datetimes, bytes, or SandboxFile for files.",
+            ) from None
+        except FileNotFoundError as error:
+            raise ConfigurationError(
+                f"{remote.name}: an argument cannot be sent: {error}.",
+                hint="Pass the path of a file or a directory of this machine to SandboxFile.",
             ) from None
         if size > MOST:
             raise ConfigurationError(
@@ -288,6 +295,7 @@ def perform(call: Call, instance: Instance, step: Step, config: AGSConfig) -> An
         timeout=options.timeout,
         linger=LINGER,
         title=redactor.text(call.title),
+        more_time="Give it more time with timeout=...",
         # Calls with the same environment, also with the same values of secrets, share one.
         runner="" if stdin else digest(_BOOT, _RUNNER, *_GUEST, fingerprint(env)),
     )
@@ -374,7 +382,7 @@ def _sent(encoded: Any, path: str, uploads: dict[str, str]) -> Any:
         return {name: _sent(one, path, uploads) for name, one in encoded.items()}
     local = Path(encoded["value"][0])
     if not local.exists():
-        raise NotJSONError(path, f"there is no file {str(local)!r} on this machine")
+        raise FileNotFoundError(f"{path}: there is no file {str(local)!r} on this machine")
     # Equal calls have equal contents.
     target = f"{FILES}/{digest_of(local)}/{local.name}"
     uploads[target] = str(local)

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import dataclasses
-import enum
 import json
 import platform
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath, PurePosixPath
 from types import SimpleNamespace
 from typing import Any
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
-from pydantic.errors import PydanticUserError
+from pydantic import TypeAdapter, ValidationError
+from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError
 
 from ags_flows.blocks import AGSConfig
 from ags_flows.cloud.data_planes import open_plane
 from ags_flows.cloud.retry import persistently
 from ags_flows.errors import ConfigurationError, FunctionError, NotFoundError, OutputTooLargeError, UnsupportedError
 from ags_flows.functions.source import Source
-from ags_flows.functions.values import KIND, SandboxFile, decode
+from ags_flows.functions.values import KIND, LISTED, SandboxFile, decode
 from ags_flows.models import ExecResult, Instance
 from ags_flows.run.logs import OutputLog
 from ags_flows.run.redaction import Redactor
@@ -141,12 +139,10 @@ def masked(encoded: Any, redactor: Redactor) -> Any:
     kind = encoded.get(KIND)
     if kind is None:
         return {redactor.text(name): masked(one, redactor) for name, one in encoded.items()}
-    if kind not in ("dict", "record", "tuple"):
-        return encoded
     value = encoded["value"]
-    if kind == "tuple":
-        return {KIND: kind, "value": [masked(one, redactor) for one in value]}
-    return {KIND: kind, "value": {redactor.text(name): masked(one, redactor) for name, one in value.items()}}
+    if kind in ("dict", "record"):
+        return {KIND: kind, "value": {redactor.text(name): masked(one, redactor) for name, one in value.items()}}
+    return {KIND: kind, "value": masked(value, redactor)} if kind in LISTED or kind == "PurePath" else encoded
 
 
 @dataclass
@@ -216,37 +212,67 @@ def fetched(
             raise _bad_file(called, message, "Return a file that was written", "FileNotFoundError") from None
         return SandboxFile(str(path.resolve()))
 
-    found = _each_file(decode(value), fetch)
-    adapter = _adapter_of(function)
+    try:
+        found = decode(value)
+    except Exception as error:  # noqa: BLE001 - what comes out of a sandbox is not trusted
+        raise _bad_result(called, f"it cannot be read: {error!r}", "NotJSON") from None
+    return made(function, _each_file(found, fetch))
+
+
+def made(function: Callable[..., Any], found: Any) -> Any:
+    """Return what pydantic makes of a result for the annotation of its function.
+
+    Raises:
+        FunctionError: It does not fit.
+        ConfigurationError: Nothing can be made of the annotation.
+    """
+    adapter = adapter_of(function)
     if adapter is None:
         return found
     try:
         # A model arrives with the names of its fields, and a function may return their aliases.
-        return adapter.validate_python(found, by_alias=True, by_name=True)
+        value = adapter.validate_python(found, by_alias=True, by_name=True)
+        # Of `Iterable` pydantic makes an iterator.
+        return list(value) if isinstance(value, Iterator) else value
     except ValidationError as error:
-        raise FunctionError(
-            f"{called}: the result does not match its annotation: {error}",
-            function=called,
-            error_type="ValidationError",
-            error_message=str(error),
+        wrong = [f"{_path(one['loc'])}: {one['msg']}" for one in error.errors(include_url=False, include_input=False)]
+        raise _bad_result(
+            function.__name__, f"it does not match its annotation: {'; '.join(wrong)}", "ValidationError"
         ) from None
 
 
-def _adapter_of(function: Callable[..., Any]) -> TypeAdapter[Any] | None:
-    """Return what makes the annotated type of a result; None where its JSON form is the value."""
+def adapter_of(function: Callable[..., Any]) -> TypeAdapter[Any] | None:
+    """Return what makes the annotated type of a result; None if there is no annotation, or not in this process.
+
+    Raises:
+        ConfigurationError: Nothing can be made of the annotation.
+    """
     try:
         # Of the result alone: those of parameters may name what exists for type checkers alone, as this one may.
-        alone = SimpleNamespace(__annotations__={"return": function.__annotations__.get("return")})
-        hint: Any = typing.get_type_hints(alone, function.__globals__)["return"]
+        alone = SimpleNamespace(__annotations__={"return": function.__annotations__["return"]})
+        hint: Any = typing.get_type_hints(alone, function.__globals__, include_extras=True)["return"]
     except Exception:  # noqa: BLE001 - the name does not exist here
         return None
     try:
-        return TypeAdapter(hint) if _is_made_of_json(hint) else None
-    except PydanticUserError as error:
+        adapter = TypeAdapter(hint)
+        # Classes may name what does not exist.
+        adapter.rebuild()
+        return adapter
+    except (PydanticUserError, PydanticUndefinedAnnotation) as error:
         raise ConfigurationError(
             f"{function.__name__}: nothing can be made of the annotation of the result: {error}",
             hint="Annotate it with JSON types, dataclasses, pydantic models, or leave the annotation out.",
         ) from None
+
+
+def _bad_result(called: str, message: str, error_type: str) -> FunctionError:
+    return FunctionError(
+        f"{called}: the result: {message}.", function=called, error_type=error_type, error_message=message
+    )
+
+
+def _path(location: tuple[int | str, ...]) -> str:
+    return "result" + "".join(f"[{one}]" if isinstance(one, int) else f".{one}" for one in location)
 
 
 def _each_file(value: Any, change: Callable[[SandboxFile], SandboxFile]) -> Any:
@@ -255,14 +281,6 @@ def _each_file(value: Any, change: Callable[[SandboxFile], SandboxFile]) -> Any:
         return change(value)
     if isinstance(value, dict):
         return type(value)({name: _each_file(one, change) for name, one in dict.items(value)})
-    if isinstance(value, (list, tuple)):
+    if isinstance(value, (list, tuple, set, frozenset)):
         return type(value)([_each_file(one, change) for one in value])
     return value
-
-
-def _is_made_of_json(hint: Any) -> bool:
-    """Return True if values of a type are made of their JSON form: dataclasses, models, enumerations, named tuples."""
-    if isinstance(hint, type) and not typing.get_origin(hint):
-        is_tuple = issubclass(hint, tuple) and hasattr(hint, "_fields")
-        return is_tuple or issubclass(hint, (BaseModel, enum.Enum)) or dataclasses.is_dataclass(hint)
-    return any(_is_made_of_json(one) for one in typing.get_args(hint))

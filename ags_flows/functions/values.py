@@ -6,6 +6,7 @@ The text of this file is sent with each call, see `guest`: standard library alon
 from __future__ import annotations
 
 import binascii
+import json
 import os
 import sys
 
@@ -122,15 +123,21 @@ def encode(value: Any, path: str, depth: int = 0) -> Any:
         return float(value)
     if depth > DEEPEST:
         raise NotJSONError(path, f"it is nested deeper than {DEEPEST} levels, or contains itself")
-    if isinstance(value, (list, tuple)):
-        items = [encode(one, path + "[" + str(at) + "]", depth + 1) for at, one in enumerate(value)]
-        return items if isinstance(value, list) else {KIND: "tuple", "value": items}
     if isinstance(value, dict):
         return _encode_dict(value, path, depth)
-    simple = _encode_simple(value)
-    if simple is not None:
-        return {KIND: simple[0], "value": simple[1]}
-    return {KIND: "record", "value": _fields(value, path, depth)}
+    for kind in LISTED:
+        if isinstance(value, LISTED[kind]):
+            items = [encode(one, path + "[" + str(at) + "]", depth + 1) for at, one in enumerate(value)]
+            return items if kind == "list" else {KIND: kind, "value": _ordered(items, kind, path)}
+    if isinstance(value, (bytes, bytearray)):
+        return {KIND: "bytes", "value": binascii.b2a_base64(value, newline=False).decode()}
+    if isinstance(value, SandboxFile):
+        return {KIND: "file", "value": [os.path.abspath(value.path), value.to]}
+    for kind, (module, write) in WRITTEN.items():
+        # A value of a class that was not imported does not exist.
+        if module in sys.modules and isinstance(value, getattr(sys.modules[module], kind)):
+            return {KIND: kind, "value": write(value, path)}
+    return _data(value, path, depth)
 
 
 def _text(value: Any, path: str) -> str:
@@ -141,6 +148,19 @@ def _text(value: Any, path: str) -> str:
     except UnicodeEncodeError:
         raise NotJSONError(path, "the text has half a pair of surrogates, which is not valid Unicode") from None
     return text
+
+
+def _ordered(items: list[Any], kind: str, path: str) -> list[Any]:
+    """Return the elements of a set in an order that is the same in every process; those of a tuple as they are."""
+    if kind == "tuple":
+        return items
+    try:
+        LISTED[kind](decode(items))
+    except TypeError:
+        raise NotJSONError(
+            path, "elements of this set arrive as records, which a set cannot have: use a list"
+        ) from None
+    return sorted(items, key=json.dumps)
 
 
 def _encode_dict(value: Any, path: str, depth: int) -> Any:
@@ -155,32 +175,56 @@ def _encode_dict(value: Any, path: str, depth: int) -> Any:
     return {KIND: "dict", "value": encoded} if KIND in encoded else encoded
 
 
-def _encode_simple(value: Any) -> tuple[str, Any] | None:
-    times = sys.modules.get("datetime")
-    if times is not None:
-        for kind in ("datetime", "date", "time"):
-            if isinstance(value, getattr(times, kind)):
-                return kind, value.isoformat()
-        if isinstance(value, times.timedelta):
-            return "timedelta", [value.days, value.seconds, value.microseconds]
-    if isinstance(value, (bytes, bytearray)):
-        return "bytes", binascii.b2a_base64(value, newline=False).decode()
-    if isinstance(value, SandboxFile):
-        return "file", [os.path.abspath(value.path), value.to]
-    return None
+def _write_time(value: Any, path: str) -> list[Any]:
+    """Return a time or a moment as text, with what the text does not have: its fold, and the name of its zone."""
+    if value != value:
+        raise NotJSONError(path, "a missing time (" + type(value).__name__ + ") is not JSON: use None")
+    kind = sys.modules["datetime"].datetime if hasattr(value, "year") else sys.modules["datetime"].time
+    # A subclass may write more than `fromisoformat` reads.
+    return [kind.isoformat(value), value.fold, getattr(value.tzinfo, "key", None)]
 
 
-def _fields(value: Any, path: str, depth: int) -> Any:
-    """Return the fields of a dataclass or of a pydantic model."""
-    if not isinstance(value, type):
-        if hasattr(value, "__dataclass_fields__"):
-            names = list(value.__dataclass_fields__)
-            return {name: encode(getattr(value, name), path + "." + name, depth + 1) for name in names}
-        if hasattr(value, "model_dump") and hasattr(type(value), "model_fields"):
-            fields = {name: getattr(value, name) for name in type(value).model_fields}
-            fields.update(getattr(value, "__pydantic_extra__", None) or {})
-            return {name: encode(one, path + "." + name, depth + 1) for name, one in fields.items()}
+def _read_time(kind: Any, written: list[Any]) -> Any:
+    found = kind.fromisoformat(written[0]).replace(fold=written[1])
+    try:
+        import zoneinfo
+
+        return found.replace(tzinfo=zoneinfo.ZoneInfo(written[2])) if written[2] else found
+    except (ImportError, KeyError, ValueError, OSError):
+        # Python 3.8, or an image without time zones: the offset is right, for this moment.
+        return found
+
+
+LISTED = {"list": list, "tuple": tuple, "set": set, "frozenset": frozenset}
+WRITTEN = {
+    # Each datetime is a date.
+    "datetime": ("datetime", _write_time),
+    "date": ("datetime", lambda value, path: [value.year, value.month, value.day]),
+    "time": ("datetime", _write_time),
+    "timedelta": ("datetime", lambda value, path: [value.days, value.seconds, value.microseconds]),
+    "Decimal": ("decimal", lambda value, path: str(value)),
+    "UUID": ("uuid", lambda value, path: str(value)),
+    "PurePath": ("pathlib", lambda value, path: _text(str(value), path)),
+}
+"""How values of the standard library are written: the name of the class, its module, and a function."""
+
+
+def _data(value: Any, path: str, depth: int) -> Any:
+    """Return the data of an object whose class the other side does not have."""
     kind = type(value)
+    fields = None
+    if "enum" in sys.modules and isinstance(value, sys.modules["enum"].Enum):
+        return encode(value.value, path, depth + 1)
+    if getattr(kind, "__pydantic_root_model__", False):
+        return encode(value.root, path, depth + 1)
+    if hasattr(kind, "__dataclass_fields__"):
+        fields = {one.name: getattr(value, one.name) for one in sys.modules["dataclasses"].fields(value)}
+    elif hasattr(kind, "model_dump") and hasattr(kind, "model_fields"):
+        fields = {name: getattr(value, name) for name in kind.model_fields}
+        fields.update(getattr(value, "__pydantic_extra__", None) or {})
+    if fields is not None:
+        encoded = {name: encode(one, path + "." + name, depth + 1) for name, one in fields.items()}
+        return {KIND: "record", "value": encoded}
     name = kind.__qualname__ if kind.__module__ == "builtins" else kind.__module__ + "." + kind.__qualname__
     if hasattr(value, "get_secret_value"):
         raise NotJSONError(path, "it is a secret (" + name + "); name its Secret block with secrets=")
@@ -199,14 +243,16 @@ def decode(data: Any) -> Any:
     if kind in ("dict", "record"):
         fields = {key: decode(one) for key, one in value.items()}
         return fields if kind == "dict" else Record(fields)
-    if kind == "tuple":
-        return tuple(decode(one) for one in value)
+    if kind in LISTED:
+        return LISTED[kind](decode(value))
     if kind == "bytes":
         return binascii.a2b_base64(value)
     if kind == "file":
         return SandboxFile(os.path.expanduser(value[0]), value[1])
-    import datetime
+    import importlib
 
-    if kind == "timedelta":
-        return datetime.timedelta(*value)
-    return getattr(datetime, kind).fromisoformat(value)
+    module = importlib.import_module(WRITTEN[kind][0])
+    if kind in ("datetime", "time"):
+        return _read_time(getattr(module, kind), value)
+    found = getattr(module, "Path" if kind == "PurePath" else kind)
+    return found(*value) if isinstance(value, list) else found(value)

@@ -7,14 +7,17 @@ import enum
 import json
 import math
 import pickle
+import sys
 from datetime import date, datetime, time, timedelta, timezone
-from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
+from typing import ClassVar
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pydantic import BaseModel, SecretStr
+from pydantic import BaseModel, RootModel, SecretStr
 
 from ags_flows import SandboxFile
 from ags_flows.errors import ConfigurationError
@@ -42,10 +45,18 @@ class Colour(str, enum.Enum):
 
 
 plain = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary()
-times = st.datetimes(timezones=st.just(timezone.utc) | st.none()) | st.dates() | st.times() | st.timedeltas()
+moments = st.datetimes(timezones=st.timezones() | st.just(timezone.utc) | st.none())
+times = moments | st.dates() | st.times(timezones=st.timezones() | st.none()) | st.timedeltas()
+leaves = plain | times | st.decimals(allow_nan=False) | st.uuids() | st.text("ab/.", min_size=1).map(Path)
 values = st.recursive(
-    plain | times,
-    lambda inner: st.lists(inner) | st.dictionaries(st.text() | st.just(KIND), inner) | st.tuples(inner, inner),
+    leaves,
+    lambda inner: (
+        st.lists(inner)
+        | st.dictionaries(st.text() | st.just(KIND), inner)
+        | st.tuples(inner, inner)
+        | st.sets(leaves)
+        | st.frozensets(leaves | st.frozensets(leaves))
+    ),
     max_leaves=20,
 )
 
@@ -56,6 +67,60 @@ def test_what_arrives_is_what_was_sent(value):
     arrived = decode(json.loads(json.dumps(encode(value, "value"))))
     assert arrived == value
     assert type(arrived) is type(value)
+    # Zones and folds too, of which equality does not depend.
+    assert encode(arrived, "value") == encode(value, "value")
+
+
+def test_a_moment_keeps_its_zone_and_its_fold():
+    before = datetime(2026, 1, 25, 2, 30, tzinfo=ZoneInfo("Europe/Berlin"))
+    arrived = decode(json.loads(json.dumps(encode(before, "v"))))
+    assert (arrived + timedelta(days=200)).isoformat() == "2026-08-13T02:30:00+02:00"
+    assert decode(encode(before.replace(tzinfo=None, fold=1), "v")).fold == 1
+
+
+def test_a_moment_arrives_with_its_offset_where_there_are_no_zones(monkeypatch):
+    sent = encode(datetime(2026, 1, 25, 2, 30, tzinfo=ZoneInfo("Europe/Berlin")), "v")
+    monkeypatch.setitem(sys.modules, "zoneinfo", None)
+    assert decode(sent).isoformat() == "2026-01-25T02:30:00+01:00"
+
+
+def test_the_elements_of_a_set_are_in_the_same_order_in_every_process():
+    assert encode({"b", "a", "c"}, "v") == {KIND: "set", "value": ["a", "b", "c"]}
+
+
+class Missing(datetime):
+    """A missing time, as pandas has it."""
+
+    __hash__ = None
+
+    def __eq__(self, other):
+        return False
+
+    def __ne__(self, other):
+        return True
+
+
+@dataclasses.dataclass
+class Scaled:
+    known: ClassVar[object] = object()
+    scale: dataclasses.InitVar[int]
+    value: int = 0
+
+    def __post_init__(self, scale):
+        self.value *= scale
+
+
+class Root(RootModel[list[int]]):
+    pass
+
+
+class Level(enum.Enum):
+    LOW = (1, "low")
+
+
+def test_objects_arrive_as_their_data():
+    assert decode(encode(Scaled(3, 2), "v")) == {"value": 6}
+    assert decode(encode([Root([1]), Level.LOW], "v")) == [[1], (1, "low")]
 
 
 def test_fields_of_dataclasses_and_models_are_read_by_name_and_by_key():
@@ -100,13 +165,20 @@ def test_numbers_and_texts_of_subclasses_arrive_plain():
     assert math.isnan(decode(json.loads(json.dumps(encode(math.nan, "v")))))
 
 
+@dataclasses.dataclass(frozen=True)
+class Frozen:
+    number: int
+
+
 endless = []
 endless.append(endless)
 
 BAD = [
-    ({"days": [1, {"when": Decimal(1)}]}, "value.days[1].when", "decimal.Decimal"),
+    ({"days": [1, {"when": Fraction(1)}]}, "value.days[1].when", "fractions.Fraction"),
+    ([Missing(1, 1, 1)], "value[0]", "a missing time (Missing)"),
+    ({Frozen(1)}, "value", "arrive as records"),
     ([{1: 2}], "value[0]", "keys must be texts"),
-    ({"a b": {1}}, "value['a b']", "of type set"),
+    ({"a b": 1j}, "value['a b']", "of type complex"),
     (Login(password="x"), "value.password", "is a secret"),
     (object(), "value", "of type object"),
     (Order, "value", "of type type"),
@@ -133,16 +205,22 @@ def takes(first, /, *rest, day=date(2026, 11, 1), **more):
 def test_an_argument_is_named_by_its_parameter():
     remote = RemoteFunction.of(takes)
     for args, kwargs, path in (
-        (({1},), {}, "first: "),
-        ((1, 2, [{3}]), {}, "rest[1][0]: "),
-        ((1,), {"day": {4}}, "day: "),
-        ((1,), {"other": {"deep": {5}}}, "more.other.deep: "),
+        ((1j,), {}, "first: "),
+        ((1, 2, [3j]), {}, "rest[1][0]: "),
+        ((1,), {"day": 4j}, "day: "),
+        ((1,), {"other": {"deep": 5j}}, "more.other.deep: "),
         ((SandboxFile("/no/such/file"),), {}, "first: there is no file"),
         (("\ud800",), {}, "first: the text has half a pair of surrogates"),
     ):
         with pytest.raises(ConfigurationError) as caught:
             Call.of(remote, args, kwargs)
         assert f"takes: an argument cannot be sent: {path}" in str(caught.value)
+
+
+def test_a_missing_file_has_a_hint_about_files():
+    with pytest.raises(ConfigurationError, match="first: there is no file '/no/such/file'") as caught:
+        Call.of(RemoteFunction.of(takes), (SandboxFile("/no/such/file"),), {})
+    assert caught.value.hint == "Pass the path of a file or a directory of this machine to SandboxFile."
 
 
 def test_the_arguments_of_a_call_have_the_defaults_and_every_kind_of_parameter():
