@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, Optional
-from uuid import UUID
+from typing import TYPE_CHECKING, Any, Literal, Optional
 
 from prefect.workers.base import BaseJobConfiguration, BaseVariables
 from pydantic import Field
@@ -12,8 +11,7 @@ from ags_flows.blocks import AGSConfig
 from ags_flows.models.fields import Cpu, Image, Memory, Timeout
 
 if TYPE_CHECKING:
-    from prefect.client.schemas.objects import Flow, FlowRun, WorkPool
-    from prefect.client.schemas.responses import DeploymentResponse
+    from prefect.client.schemas.objects import FlowRun
 
 NEEDED = frozenset({"PREFECT_API_URL", "PREFECT_API_KEY", "PREFECT_API_AUTH_STRING", "PREFECT_CLIENT_CUSTOM_HEADERS"})
 """Settings of the worker that the flow in the sandbox needs to reach the Prefect server."""
@@ -91,22 +89,14 @@ class AGSWorkerJobConfiguration(BaseJobConfiguration):
     timeout: Optional[int] = Field(default=None, gt=0)  # noqa: UP045
     keep_on_failure: bool = False
 
-    def prepare_for_flow_run(
-        self,
-        flow_run: FlowRun,
-        deployment: DeploymentResponse | None = None,
-        flow: Flow | None = None,
-        work_pool: WorkPool | None = None,
-        worker_name: str | None = None,
-        worker_id: UUID | None = None,
-    ) -> None:
-        """Fill in what is known of the flow run.
+    def prepare_for_flow_run(self, flow_run: FlowRun, *known: Any, **options: Any) -> None:
+        """Fill in what is known of the flow run: releases of Prefect differ in what else they pass.
 
         The environment has what the template names, the ids of the flow run, and how it reaches the Prefect server.
         No other setting and no other variable of the worker gets into the sandbox.
         """
         named = {name: value for name, value in self.env.items() if value is not None}
-        super().prepare_for_flow_run(flow_run, deployment, flow, work_pool, worker_name, worker_id)
+        super().prepare_for_flow_run(flow_run, *known, **options)
         needed = {
             name: value
             for name, value in self.env.items()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import Any, cast
 
 from prefect.client.schemas.objects import FlowRun
 from prefect.exceptions import ObjectNotFound
@@ -22,6 +22,10 @@ async def configuration_of(run: FlowRun, worker: BaseWorker[Any, Any, Any]) -> A
         ValueError: The template is wrong.
         ObjectNotFound: The deployment, or a block that is named, does not exist.
     """
+    if not hasattr(AGSWorkerJobConfiguration, "resolve_for_flow_run"):
+        # Prefect 3.6
+        older: AGSWorkerJobConfiguration = await cast("Any", worker)._get_configuration(run)
+        return older
     return await AGSWorkerJobConfiguration.resolve_for_flow_run(
         run, client=worker.client, work_pool=worker.work_pool, worker_name=worker.name, worker_id=worker.backend_id
     )

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 from uuid import UUID
 
 from ags_flows.blocks import AGSConfig
@@ -45,8 +46,13 @@ from ags_flows.run.redaction import Redactor
 from ags_flows.run.secrets import load_secrets
 from ags_flows.tasks import ensure_tool
 from ags_flows.transfer import upload_directory, upload_file
+from ags_flows.worker import patience
 from ags_flows.worker.configuration import AGSWorkerJobConfiguration
 from ags_flows.worker.look import look
+from ags_flows.worker.patience import is_transient
+from ags_flows.worker.runs import is_due
+
+T = TypeVar("T")
 
 STEP = "flow run"
 WORK_POOL = "work-pool"
@@ -56,6 +62,10 @@ PATIENCE = Backoff(attempts=None, patience=900.0, first_pause=1.0, longest_pause
 """How long a submission is repeated while the quota, the rate limit or the cloud refuses it."""
 
 KEPT_OUTPUT = 16_384
+
+
+class OvertakenError(AGSFlowsError):
+    """Another worker has started the attempt: it is not this worker's."""
 
 
 @dataclass(frozen=True)
@@ -127,10 +137,11 @@ class FlowRunSandbox:
             ConfigurationError: The template is wrong, or the sandbox cannot reach the Prefect API.
             UnsupportedError: The image has no Prefect.
             WaitCancelledError: The flow run was cancelled.
+            OvertakenError: Another worker has started the attempt.
             AGSFlowsError: The cloud refused it permanently, or for too long.
         """
         try:
-            self._secrets = load_secrets(self.job.configuration.secrets)
+            self._secrets = self._asked(lambda: load_secrets(self.job.configuration.secrets))
             self._stop_earlier()
             self._leased = persistently(self._start, PATIENCE, on_failure=self._wait, sleep=self._sleep)
             self.instance = self._leased.instance
@@ -138,6 +149,8 @@ class FlowRunSandbox:
             # It may trust a certificate that is uploaded.
             self._upload(self._leased.plane.plane)
             look(self._leased.plane.plane, self._environment(), self._redactor())
+        except OvertakenError:
+            raise
         except BaseException:
             self.end()
             raise
@@ -178,6 +191,7 @@ class FlowRunSandbox:
             configuration.command or "prefect flow-run execute",
             env=self._environment(),
             timeout=configuration.timeout,
+            more_time="Give it more time with the variable timeout.",
         )
         following = Following(None, self._note, plane.cancelled, KEPT_OUTPUT)
         self._command = DurableCommand(plane.plane, command, following).start(self.job.step)
@@ -228,8 +242,22 @@ class FlowRunSandbox:
     def _redactor(self) -> Redactor:
         return Redactor([*self._secrets.values(), *self.job.configuration.credentials()])
 
+    def _asked(self, ask: Callable[[], T]) -> T:
+        """Ask the Prefect server until it responds."""
+        while True:
+            try:
+                return ask()
+            except Exception as error:
+                if not is_transient(error):
+                    raise
+                self._note(f"The Prefect server does not respond, and is asked again: {error}")
+            self._sleep(patience.FIRST_PAUSE)
+
     def _start(self) -> LeasedSandbox:
         config, job = self._config, self.job
+        # Also after a wait for the quota, and one for the Prefect server.
+        if not self._asked(lambda: is_due(job.flow_run_id, job.attempt)):
+            raise OvertakenError("Another worker has started the attempt.")
         seconds = self._lease_seconds()
         launch = Launch(
             step=job.step,
@@ -265,6 +293,8 @@ class FlowRunSandbox:
 
     def _upload(self, plane: DataPlane) -> None:
         for local, remote in self.job.configuration.uploads.items():
+            if not Path(local).exists():
+                raise ConfigurationError(f"uploads: there is no {local!r} on the machine of the worker.")
             upload = upload_directory if Path(local).is_dir() else upload_file
             upload(plane, Path(local), remote)
 

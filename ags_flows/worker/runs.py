@@ -20,10 +20,19 @@ from prefect.client.schemas.filters import (
     WorkPoolFilterName,
 )
 from prefect.client.schemas.objects import FlowRun, StateType
-from prefect.states import InfrastructurePending
+from prefect.exceptions import ObjectNotFound
+from prefect.states import Pending
 
+from ags_flows.blocks import AGSConfig
+from ags_flows.errors import NotFoundError
 from ags_flows.models import Instance
-from ags_flows.ownership import LEASE, OWNER_HOST, OWNER_PID, lease_is_kept
+from ags_flows.ownership import ENDED, KEPT, LEASE, OWNER_HOST, OWNER_PID, Owner, lease_is_kept
+
+NOT_STARTED = (StateType.PENDING, StateType.CANCELLING, StateType.CANCELLED)
+"""States in which a submission goes on. One that is cancelled is ended by the look for cancellations."""
+
+WAITING = "InfrastructurePending"
+"""Prefect's name of the state of a run that waits for infrastructure, which Prefect 3.6 has not."""
 
 PAGE = 200
 """Flow runs that one response of the Prefect server has at most."""
@@ -36,6 +45,18 @@ def attempt_of(run: FlowRun) -> int:
     run time has grown.
     """
     return (run.run_count or 0) + 1 + (run.total_run_time or timedelta()) // timedelta(microseconds=1)
+
+
+def owner_of(run: FlowRun) -> Owner:
+    """Return the flow run as the owner of a sandbox that this process starts."""
+    return Owner(
+        flow_run_id=str(run.id),
+        flow_run_name=run.name or "",
+        flow_id=str(run.flow_id),
+        deployment=str(run.deployment_id or ""),
+        host=socket.gethostname(),
+        pid=os.getpid(),
+    )
 
 
 async def runs_with_ids(client: PrefectClient, ids: Collection[UUID]) -> list[FlowRun]:
@@ -68,6 +89,15 @@ def is_followed(instance: Instance) -> bool:
     return int(pid) != os.getpid() and _is_alive(int(pid))
 
 
+def has_ended(config: AGSConfig, sandbox: str) -> bool:
+    """Return True if a sandbox has ended, or is kept after the end of its process."""
+    try:
+        instance = config.control_plane().get_instance(sandbox)
+    except NotFoundError:
+        return True
+    return instance.status in ENDED or bool(instance.metadata.get(KEPT))
+
+
 def _is_alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
@@ -82,10 +112,18 @@ def _is_alive(pid: int) -> bool:
         return True
 
 
+def is_due(run: UUID, attempt: int) -> bool:
+    """Return True if no other worker has started an attempt at a flow run. Called in a thread."""
+    with suppress(ObjectNotFound), get_client(sync_client=True) as client:
+        found = client.read_flow_run(run)
+        return attempt_of(found) == attempt and found.state is not None and found.state.type in NOT_STARTED
+    return False
+
+
 def show_waiting(run: UUID, reason: str) -> None:
     """Show in the state of a flow run why it waits for a sandbox. Called in a thread.
 
     The server refuses it where the flow run is not PENDING, as when it is being cancelled, or shows a reason already.
     """
     with suppress(Exception), get_client(sync_client=True) as client:
-        client.set_flow_run_state(run, InfrastructurePending(message=f"Waiting for a sandbox: {reason}"))
+        client.set_flow_run_state(run, Pending(name=WAITING, message=f"Waiting for a sandbox: {reason}"))

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import socket
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from functools import partial
-from typing import Any, Optional, TypeVar
+from typing import Any, Optional, TypeVar, cast
 from uuid import UUID
 
 import anyio
 import anyio.abc
+from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.exceptions import InfrastructureNotFound, ObjectNotFound
 from prefect.workers.base import BaseWorker, BaseWorkerResult
@@ -30,14 +29,22 @@ from ags_flows.ownership import (
     MANAGED_BY,
     MANAGED_BY_KEY,
     STEP_NAME,
-    Owner,
     flow_runs_of,
 )
 from ags_flows.worker.configuration import AGSWorkerJobConfiguration, AGSWorkerVariables
 from ags_flows.worker.configurations import config_of_pool, configuration_of, configuration_that_was
-from ags_flows.worker.job import STEP, WORK_POOL, FlowRunSandbox, Job, attempt_in, shown_end
+from ags_flows.worker.job import STEP, WORK_POOL, FlowRunSandbox, Job, OvertakenError, attempt_in, shown_end
+from ags_flows.worker.patience import PatientClient, is_transient
 from ags_flows.worker.reports import LEFT, report_cancelled, report_crashed, state_of
-from ags_flows.worker.runs import attempt_of, is_followed, runs_of_pool, runs_with_ids, show_waiting
+from ags_flows.worker.runs import (
+    attempt_of,
+    has_ended,
+    is_followed,
+    owner_of,
+    runs_of_pool,
+    runs_with_ids,
+    show_waiting,
+)
 
 T = TypeVar("T")
 
@@ -51,6 +58,9 @@ GRACE = 6.0
 
 PENDING_FOR = timedelta(seconds=60)
 """A flow run that is PENDING for so long, and has no sandbox, lost its worker before the submission."""
+
+LOOK_LIMIT = 60.0
+"""Seconds for one part of a look for what was left: a request that is repeated must not prevent the others."""
 
 
 class AGSWorkerResult(BaseWorkerResult):
@@ -85,6 +95,11 @@ class AGSWorker(BaseWorker[AGSWorkerJobConfiguration, AGSWorkerVariables, AGSWor
         # Most of a thread is waiting: the usual limit would make flow runs wait for one another.
         self._threads = anyio.CapacityLimiter(10_000)
 
+    @property
+    def client(self) -> PrefectClient:
+        """The client of the Prefect server: what a worker asks for, it asks for until the server responds."""
+        return cast("PrefectClient", PatientClient(super().client))
+
     async def run(
         self,
         flow_run: FlowRun,
@@ -96,7 +111,7 @@ class AGSWorker(BaseWorker[AGSWorkerJobConfiguration, AGSWorkerVariables, AGSWor
 
         def started(instance_id: str) -> None:
             if task_status is not None:
-                task_status.started(instance_id)
+                task_status.started(instance_id or RuntimeError("Another worker has the flow run."))
 
         return await self._carry_out(sandbox, sandbox.open, started)
 
@@ -122,7 +137,14 @@ class AGSWorker(BaseWorker[AGSWorkerJobConfiguration, AGSWorkerVariables, AGSWor
 
     async def sync_with_backend(self) -> None:
         """Synchronize with the Prefect server, and look for sandboxes and flow runs that lost their worker."""
-        await super().sync_with_backend()
+        try:
+            await super().sync_with_backend()
+        except Exception as error:
+            # Prefect ends a worker after some errors of this kind, and the leases of its sandboxes with it.
+            if not self.is_setup or not is_transient(error):
+                raise
+            self._logger.warning("The Prefect server does not respond to the heartbeat: %s", error)
+            return
         if self._recovering is None or self._recovering.done():
             self._recovering = asyncio.create_task(self._recover())
 
@@ -140,17 +162,22 @@ class AGSWorker(BaseWorker[AGSWorkerJobConfiguration, AGSWorkerVariables, AGSWor
                     if task is not None:
                         task.cancel()
 
+    async def _give_worker_labels_to_flow_run(self, flow_run_id: UUID) -> None:
+        """Label a flow run with its worker. Labels are for readers: no flow run waits for them, or fails without."""
+        self._beside(self._tried(super()._give_worker_labels_to_flow_run(flow_run_id), f"labels of {flow_run_id}"))
+
+    async def _propose_crashed_state(
+        self, flow_run: FlowRun, message: str, client: PrefectClient | None = None
+    ) -> None:
+        """Report a submission that failed. An error of the report must not end the worker."""
+        try:
+            await report_crashed(client or self.client, flow_run.id, message)
+        except Exception:
+            self._logger.exception("Flow run %s cannot be reported as crashed", flow_run.id)
+
     def _sandbox(self, flow_run: FlowRun, configuration: AGSWorkerJobConfiguration, attempt: int) -> FlowRunSandbox:
-        owner = Owner(
-            flow_run_id=str(flow_run.id),
-            flow_run_name=flow_run.name or "",
-            flow_id=str(flow_run.flow_id),
-            deployment=str(flow_run.deployment_id or ""),
-            host=socket.gethostname(),
-            pid=os.getpid(),
-        )
         logger = self.get_flow_run_logger(flow_run)
-        job = Job(flow_run.id, attempt, self.work_pool.name, owner, configuration)
+        job = Job(flow_run.id, attempt, self.work_pool.name, owner_of(flow_run), configuration)
         return FlowRunSandbox(job, partial(logger.info, "%s"), partial(show_waiting, flow_run.id))
 
     async def _carry_out(
@@ -167,6 +194,10 @@ class AGSWorker(BaseWorker[AGSWorkerJobConfiguration, AGSWorkerVariables, AGSWor
         try:
             try:
                 await self._in_thread(begin)
+            except OvertakenError as error:
+                self._logger.info("Flow run %s: %s", run, error)
+                started("")
+                return AGSWorkerResult(identifier="none", status_code=0)
             except Exception:
                 if sandbox.cancelled_at is None:
                     raise
@@ -175,18 +206,21 @@ class AGSWorker(BaseWorker[AGSWorkerJobConfiguration, AGSWorkerVariables, AGSWor
                 return AGSWorkerResult(identifier=sandbox.instance_id or "none", status_code=0)
             started(sandbox.instance_id)
             message, lines = await self._follow(sandbox)
-            with anyio.CancelScope(shield=True):
-                state = await state_of(self.client, run)
-                failed = state in (StateType.FAILED, StateType.CRASHED) or state not in LEFT
-                is_cancelled = state == StateType.CANCELLING or sandbox.cancelled_at is not None
-                if failed and not is_cancelled:
-                    self._logger.warning("Flow run %s failed. %s\n%s", run, message, lines)
-                keep = failed and sandbox.cancelled_at is None and sandbox.job.configuration.keep_on_failure
-                await self._in_thread(partial(sandbox.end, keep))
-                if is_cancelled:
-                    await report_cancelled(self.client, run)
-                elif state is not None and state not in LEFT:
-                    await report_crashed(self.client, run, f"{message}\n{lines}".strip())
+            keeps = sandbox.job.configuration.keep_on_failure
+            if not keeps:
+                await self._end(sandbox)
+            # A worker that is stopped before this is reported leaves it to the next one.
+            state = await state_of(self.client, run)
+            failed = state in (StateType.FAILED, StateType.CRASHED) or state not in LEFT
+            is_cancelled = state == StateType.CANCELLING or sandbox.cancelled_at is not None
+            if failed and not is_cancelled:
+                self._logger.warning("Flow run %s failed. %s\n%s", run, message, lines)
+            if keeps:
+                await self._end(sandbox, keep=failed and sandbox.cancelled_at is None)
+            if is_cancelled:
+                await report_cancelled(self.client, run)
+            elif state is not None and state not in LEFT:
+                await report_crashed(self.client, run, f"{message} The flow has reported no end.\n{lines}".strip())
             return AGSWorkerResult(identifier=sandbox.instance_id, status_code=0)
         except asyncio.CancelledError:
             # The worker is being stopped, and the flow goes on.
@@ -194,12 +228,15 @@ class AGSWorker(BaseWorker[AGSWorkerJobConfiguration, AGSWorkerVariables, AGSWor
             raise
         except Exception:
             # Also what is not known yet must leave no sandbox.
-            with anyio.CancelScope(shield=True):
-                await self._in_thread(sandbox.end)
+            await self._end(sandbox)
             raise
         finally:
             if self._active.get(run) is sandbox:
                 del self._active[run]
+
+    async def _end(self, sandbox: FlowRunSandbox, keep: bool = False) -> None:
+        with anyio.CancelScope(shield=True):
+            await self._in_thread(partial(sandbox.end, keep))
 
     async def _follow(self, sandbox: FlowRunSandbox) -> tuple[str, str]:
         """Wait for the end of the flow's process, and return a sentence about it, and its last lines."""
@@ -221,10 +258,9 @@ class AGSWorker(BaseWorker[AGSWorkerJobConfiguration, AGSWorkerVariables, AGSWor
             with suppress(Exception):
                 ids = set(self._active)
                 known = await runs_with_ids(self.client, ids)
-                await asyncio.gather(
-                    *(self._cancel(run) for run in known if run.state and run.state.type in CANCELLATIONS),
-                    *(self._end_deleted(run) for run in ids - {run.id for run in known}),
-                )
+                ending = [self._cancel(run) for run in known if run.state and run.state.type in CANCELLATIONS]
+                ending += [self._end_deleted(run) for run in ids - {run.id for run in known}]
+                await asyncio.gather(*(asyncio.wait_for(one, LOOK_LIMIT) for one in ending), return_exceptions=True)
             await asyncio.sleep(LOOK_EVERY)
 
     async def _cancel(self, run: FlowRun) -> None:
@@ -254,21 +290,34 @@ class AGSWorker(BaseWorker[AGSWorkerJobConfiguration, AGSWorkerVariables, AGSWor
         """Go on with what a worker of this pool left that has died, and report what it lost."""
         try:
             left = await self._left_sandboxes()
-            for instance in left:
-                await self._tried(self._recover_sandbox(instance), f"sandbox {instance.id}")
+            await self._all_tried((self._recover_sandbox(one), f"sandbox {one.id}") for one in left)
             with_sandbox = {run for one in left for run in flow_runs_of(one.metadata)}
-            for run in await runs_of_pool(self.client, self.work_pool.name):
-                if run.id not in self._active and str(run.id) not in with_sandbox:
-                    await self._tried(self._recover_run(run), f"flow run {run.name}")
+            found = await runs_of_pool(self.client, self.work_pool.name)
+            lost = [run for run in found if not self._has(run.id) and str(run.id) not in with_sandbox]
+            await self._all_tried((self._recover_run(run), f"flow run {run.name}") for run in lost)
         except Exception as error:  # noqa: BLE001 - the next synchronization looks again
             self._logger.warning("Sandboxes of earlier workers could not be looked for: %s", error)
 
     async def _tried(self, work: Coroutine[Any, Any, None], what: str) -> None:
-        """Do one part of the recovery: what is wrong with one flow run does not prevent that of the others."""
+        """Do what is not essential now: the next synchronization tries again."""
         try:
-            await work
-        except Exception as error:  # noqa: BLE001 - the next synchronization tries again
-            self._logger.warning("The %s of an earlier worker could not be recovered: %s", what, error)
+            await asyncio.wait_for(work, LOOK_LIMIT)
+        except Exception as error:  # noqa: BLE001 - whatever it is
+            self._logger.warning("The %s could not be brought up to date: %s: %s", what, type(error).__name__, error)
+
+    async def _all_tried(self, parts: Iterable[tuple[Coroutine[Any, Any, None], str]]) -> None:
+        """Recover what earlier workers left: what is wrong with one flow run does not prevent that of the others."""
+        await asyncio.gather(*(self._tried(work, f"{what} of an earlier worker") for work, what in parts))
+
+    def _has(self, run: UUID) -> bool:
+        """Return True if this worker carries out a flow run, or is submitting it."""
+        return run in self._active or run in self._submitting_flow_run_ids
+
+    def _beside(self, work: Coroutine[Any, Any, Any]) -> None:
+        """Start what the worker waits for before it ends."""
+        task = asyncio.create_task(work)
+        self._work.add(task)
+        task.add_done_callback(self._work.discard)
 
     async def _left_sandboxes(self) -> list[Instance]:
         control = (await config_of_pool(self)).control_plane()
@@ -278,7 +327,7 @@ class AGSWorker(BaseWorker[AGSWorkerJobConfiguration, AGSWorkerVariables, AGSWor
 
     async def _recover_sandbox(self, instance: Instance) -> None:
         run_id = UUID(flow_runs_of(instance.metadata)[0])
-        if run_id in self._active or is_followed(instance):
+        if self._has(run_id) or is_followed(instance):
             return
         try:
             run = await self.client.read_flow_run(run_id)
@@ -306,7 +355,10 @@ class AGSWorker(BaseWorker[AGSWorkerJobConfiguration, AGSWorkerVariables, AGSWor
         age = datetime.now(timezone.utc) - run.state.timestamp
         if run.state.type == StateType.PENDING and age > PENDING_FOR:
             await self._submit(run)
-        elif run.state.type != StateType.PENDING and run.infrastructure_pid and await self._has_ended(run):
+        elif run.state.type != StateType.PENDING and run.infrastructure_pid:
+            config = (await configuration_that_was(run, self)).config or await config_of_pool(self)
+            if not await self._in_thread(partial(has_ended, config, run.infrastructure_pid)):
+                return
             if run.state.type == StateType.CANCELLING:
                 await report_cancelled(self.client, run.id)
             else:
@@ -331,9 +383,8 @@ class AGSWorker(BaseWorker[AGSWorkerJobConfiguration, AGSWorkerVariables, AGSWor
             run = sandbox.job.flow_run_id
 
             def started(instance_id: str) -> None:
-                task = asyncio.create_task(self.client.update_flow_run(run, infrastructure_pid=instance_id))
-                self._work.add(task)
-                task.add_done_callback(self._work.discard)
+                if instance_id:
+                    self._beside(self.client.update_flow_run(run, infrastructure_pid=instance_id))
 
             try:
                 await self._carry_out(sandbox, begin, started)
@@ -343,23 +394,7 @@ class AGSWorker(BaseWorker[AGSWorkerJobConfiguration, AGSWorkerVariables, AGSWor
                 await report_crashed(self.client, run, f"The sandbox did not start: {type(error).__name__}: {error}")
 
         self._active[sandbox.job.flow_run_id] = sandbox
-        task = asyncio.create_task(carry_out())
-        self._work.add(task)
-        task.add_done_callback(self._work.discard)
-
-    async def _has_ended(self, run: FlowRun) -> bool:
-        config = (await configuration_that_was(run, self)).config or await config_of_pool(self)
-        pid = str(run.infrastructure_pid)
-
-        def look() -> bool:
-            try:
-                instance = config.control_plane().get_instance(pid)
-                # One is kept after the end of its process.
-                return instance.status in ENDED or bool(instance.metadata.get(KEPT))
-            except NotFoundError:
-                return True
-
-        return await self._in_thread(look)
+        self._beside(carry_out())
 
     async def _in_thread(self, action: Callable[[], T]) -> T:
         return await anyio.to_thread.run_sync(action, abandon_on_cancel=True, limiter=self._threads)

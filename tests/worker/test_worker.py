@@ -64,7 +64,7 @@ def test_the_last_lines_of_a_failed_flow_are_in_the_log_of_the_worker(pool, kind
         logger = logging.getLogger(worker._logger.name)
         logger.addHandler(handler)
         try:
-            return await soon(lambda: ended(pool, run))
+            return await soon(lambda: not worker._active and ended(pool, run))
         finally:
             logger.removeHandler(handler)
 
@@ -261,7 +261,7 @@ BAD = [
     ({"tool": "base"}, "image and tool"),
     ({"image": None, "tool": "missing"}, "missing"),
     ({"secrets": {"A": "no-such-block"}}, "no Secret block named 'no-such-block'"),
-    ({"uploads": {"/no/such/file": "x"}}, "/no/such/file"),
+    ({"uploads": {"/no/such/file": "x"}}, "uploads: there is no '/no/such/file'"),
 ]
 
 
@@ -284,7 +284,7 @@ def test_a_time_limit_ends_the_run(pool):
 
     found = pool.perform(scenario)
     assert found.state.type == StateType.CRASHED
-    assert "limit of 1 s" in found.state.message
+    assert "limit of 1 s" in found.state.message and "the variable timeout." in found.state.message
 
 
 def test_the_sandbox_of_a_failed_run_is_kept_where_that_is_asked_for(pool):
