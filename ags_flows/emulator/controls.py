@@ -33,7 +33,10 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, fields
 from typing import Any
 
+from starlette.requests import Request
+
 from .gateway import StreamFaults
+from .http import JsonResponse, raw_path, read
 from .journal import Journal
 from .world.clock import iso
 from .world.faults import Fault
@@ -179,25 +182,25 @@ class Controls:
         await self._world.reset()
         return {}
 
-    async def answer(self, method: str, path: str, headers: Mapping[str, str], raw: bytes) -> tuple[int, Json]:
-        """Return the status and the body for a request below ``/_emulator``."""
-        origin = headers.get("origin")
-        if origin is not None and origin.rpartition("//")[2] != headers.get("host"):
-            return 403, {"error": f"a page of {origin[:100]} may not control the emulator"}
+    async def answer(self, request: Request) -> JsonResponse:
+        """Return the response to a request below ``/_emulator``."""
+        raw = await read(request)
+        origin = request.headers.get("origin")
+        if origin is not None and origin.rpartition("//")[2] != request.headers.get("host"):
+            return JsonResponse({"error": f"a page of {origin[:100]} may not control the emulator"}, 403)
+        method, path = request.method, raw_path(request.scope)
         route = path[len("/_emulator") :].rstrip("/")
         match = re.fullmatch(r"/instances/([^/]+)/(die|disk)", route)
         handler = _ROUTES.get((method, f"/instances/{{id}}/{match[2]}" if match else route))
         if handler is None:
-            return 404, {"error": f"there is no {method} {path[:100]}; see ags_flows.emulator.controls"}
+            return JsonResponse({"error": f"there is no {method} {path[:100]}; see ags_flows.emulator.controls"}, 404)
         try:
-            body = _body(headers, raw)
+            body = _body(request.headers, raw)
             if match:
                 body["instance"] = match[1]
-            return 200, await handler(self, body)
-        except Refusal as refusal:
-            return 404, {"error": str(refusal)}
-        except ValueError as error:
-            return 400, {"error": str(error)}
+            return JsonResponse(await handler(self, body))
+        except (Refusal, ValueError) as error:
+            return JsonResponse({"error": str(error)}, 404 if isinstance(error, Refusal) else 400)
 
     def _instance(self, instance_id: Any) -> Instance:
         instance = self._world.find_instance(str(instance_id))

@@ -6,9 +6,10 @@ import base64
 import hashlib
 import hmac
 import time
-from collections.abc import MutableMapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 from urllib.parse import parse_qsl
+
+from starlette.types import Scope
 
 PATH = "/files"
 
@@ -17,7 +18,7 @@ class Expired(Exception):
     """The signature is valid but has expired."""
 
 
-def signed(scope: MutableMapping[str, Any], tokens: Sequence[str]) -> bool:
+def signed(scope: Scope, tokens: Sequence[str]) -> bool:
     """Return True if the URL of a request was signed with one of the tokens.
 
     Args:

@@ -9,9 +9,12 @@ import json
 import logging
 import re
 import uuid
-from collections.abc import Mapping
 from typing import Any
 
+from starlette.requests import Request
+
+from ..http import MOST_BYTES, Answer, JsonResponse, raw_query
+from ..world.faults import Fault
 from ..world.refusal import Refusal
 from ..world.world import World
 from . import schema, signature
@@ -22,36 +25,38 @@ Json = dict[str, Any]
 logger = logging.getLogger("ags_flows.emulator")
 
 VERSION = "2025-09-20"
-#: The most that the Cloud API takes of a request signed with TC3.
-MOST_BYTES = 10 * 1024 * 1024
 
 
 class CloudApi:
     """The Cloud API over one world."""
 
+    plane = "cloud"
+
     def __init__(self, world: World) -> None:
         self._world = world
 
-    async def answer(self, method: str, path: str, query: str, headers: Mapping[str, str], body: bytes) -> Json:
-        """Return the body of the response.
+    @staticmethod
+    def operation(request: Request) -> str:
+        """Return the action that a request names."""
+        return request.headers.get("x-tc-action") or f"{request.method} /"
 
-        Args:
-            method: The HTTP method.
-            path: The path, undecoded.
-            query: The query string.
-            headers: The headers, by lower-case names.
-            body: The whole body.
-        """
+    def failed(self, request: Request, fault: Fault) -> Answer:
+        """Return the error of a fault."""
+        return _answer({"Error": {"Code": fault.code, "Message": fault.message}}, f"fault-{fault.fault_id}")
+
+    async def answer(self, request: Request, body: bytes) -> Answer:
+        """Return the response to a request."""
         try:
-            response = await self._carry_out(method, path, query, headers, body)
+            response = await self._carry_out(request, body)
         except Refusal as refusal:
             response = {"Error": {"Code": self._world.profile.code(refusal.code), "Message": refusal.message}}
         except Exception:
-            logger.exception("the action %s failed", headers.get("x-tc-action"))
+            logger.exception("the action %s failed", self.operation(request))
             response = {"Error": {"Code": "InternalError", "Message": "Internal server error"}}
-        return {"Response": {**response, "RequestId": str(uuid.uuid4())}}
+        return _answer(response, str(uuid.uuid4()))
 
-    async def _carry_out(self, method: str, path: str, query: str, headers: Mapping[str, str], body: bytes) -> Json:
+    async def _carry_out(self, http: Request, body: bytes) -> Json:
+        method, headers = http.method, http.headers
         if method not in ("POST", "GET"):
             raise Refusal("UnsupportedProtocol", "The HTTP method must be POST or GET.")
         action = headers.get("x-tc-action", "")
@@ -60,15 +65,7 @@ class CloudApi:
         if len(body) > MOST_BYTES:
             raise Refusal("RequestSizeLimitExceeded", f"The request has more than {MOST_BYTES} bytes.")
         settings = self._world.settings
-        signature.check(
-            method=method,
-            path=path,
-            query=query,
-            headers=headers,
-            body=body,
-            secret_id=settings.secret_id,
-            secret_key=settings.secret_key,
-        )
+        signature.check(http, body, settings.secret_id, settings.secret_key)
         version = headers.get("x-tc-version", "")
         if not version:
             raise Refusal("MissingParameter", "The request is missing a required parameter `X-TC-Version`.")
@@ -84,7 +81,7 @@ class CloudApi:
             raise Refusal("MissingParameter", "The request is missing a required parameter `X-TC-Region`.")
         region = self._world.region(name or settings.region)
         if method == "GET":
-            request = schema.checked(action, parsed(action, query))
+            request = schema.checked(action, parsed(action, raw_query(http.scope)))
         else:
             request = schema.checked(action, _parsed(headers.get("content-type", ""), body))
         if not name and action == "AcquireSandboxInstanceToken":
@@ -92,6 +89,11 @@ class CloudApi:
             region = self._world.region(instance.region) if instance is not None else region
         self._world.limits.pass_request(action, region.name)
         return await carry_out(region, request)
+
+
+def _answer(response: Json, request_id: str) -> Answer:
+    outcome = response["Error"]["Code"] if "Error" in response else "ok"
+    return Answer(JsonResponse({"Response": {**response, "RequestId": request_id}}), outcome, request_id)
 
 
 def _parsed(content_type: str, body: bytes) -> Any:

@@ -6,9 +6,11 @@ import hashlib
 import hmac
 import re
 import time
-from collections.abc import Mapping
 from datetime import datetime, timezone
 
+from starlette.requests import Request
+
+from ..http import raw_path, raw_query
 from ..world.refusal import Refusal
 
 _AUTHORIZATION = re.compile(
@@ -19,32 +21,21 @@ _SERVICE = "ags"
 _SKEW = 300
 
 
-def check(
-    *,
-    method: str,
-    path: str,
-    query: str,
-    headers: Mapping[str, str],
-    body: bytes,
-    secret_id: str,
-    secret_key: str,
-) -> None:
+def check(request: Request, body: bytes, secret_id: str, secret_key: str) -> None:
     """Check a request's signature.
 
     The time is the machine's, not the emulator's: a client signs with its own clock, which tests do not advance.
 
     Args:
-        method: The HTTP method.
-        path: The path, undecoded.
-        query: The query string, undecoded.
-        headers: The headers, by lower-case names.
-        body: The whole body.
+        request: The request.
+        body: Its whole body.
         secret_id: The account's key id.
         secret_key: The account's secret.
 
     Raises:
         Refusal: ``AuthFailure.*`` or ``MissingParameter``, as the Cloud API has them.
     """
+    headers = request.headers
     authorization = headers.get("authorization", "")
     if not authorization:
         raise Refusal("MissingParameter", "The request is missing a required parameter `Authorization`.")
@@ -75,35 +66,20 @@ def check(
     if "content-type" not in names or "host" not in names:
         raise Refusal("AuthFailure.SignatureFailure", "SignedHeaders must hold content-type and host.")
     unsigned = headers.get("x-tc-content-sha256") == "UNSIGNED-PAYLOAD"
-    payload = b"UNSIGNED-PAYLOAD" if unsigned else (b"" if method == "GET" else body)
-    expected = _sign(
-        secret_key, date, stamp, method, path, query, [(name, headers.get(name, "")) for name in names], signed, payload
-    )
-    if not hmac.compare_digest(expected, signature.lower()):
+    payload = b"UNSIGNED-PAYLOAD" if unsigned else (b"" if request.method == "GET" else body)
+    # A content type is compared without regard to case; the SDK signs host and content type as sent.
+    lines = "".join(f"{name}:{headers.get(name, '').strip()}\n" for name in names)
+    digest = hashlib.sha256(payload).hexdigest()
+    path, query = raw_path(request.scope) or "/", raw_query(request.scope)
+    canonical = f"{request.method}\n{path}\n{query}\n{lines}\n{signed}\n{digest}"
+    if not hmac.compare_digest(_sign(secret_key, date, stamp, canonical), signature.lower()):
         raise Refusal(
             "AuthFailure.SignatureFailure",
             "The provided credentials could not be validated. Please check your signature is correct.",
         )
 
 
-def _sign(
-    secret_key: str,
-    date: str,
-    stamp: str,
-    method: str,
-    path: str,
-    query: str,
-    signed_headers: list[tuple[str, str]],
-    signed: str,
-    payload: bytes,
-) -> str:
-    lines = "".join(
-        # A content type is compared without regard to case; the SDK signs host and content type as sent.
-        f"{name}:{value.strip()}\n"
-        for name, value in signed_headers
-    )
-    digest = hashlib.sha256(payload).hexdigest()
-    canonical = f"{method}\n{path or '/'}\n{query}\n{lines}\n{signed}\n{digest}"
+def _sign(secret_key: str, date: str, stamp: str, canonical: str) -> str:
     scope = f"{date}/{_SERVICE}/tc3_request"
     to_sign = f"TC3-HMAC-SHA256\n{stamp}\n{scope}\n{hashlib.sha256(canonical.encode()).hexdigest()}"
     key = f"TC3{secret_key}".encode()

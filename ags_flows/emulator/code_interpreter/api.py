@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
-from collections.abc import Awaitable, Callable, MutableMapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route, Router
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from ..http import JsonResponse, disconnected, read
 from .context import Context, Restarted
 from .execution import Execution
 from .kernel import KernelFailed
@@ -17,26 +23,11 @@ from .results import KEEPALIVE, Line, error_line, line_of
 if TYPE_CHECKING:
     from .interpreter import CodeInterpreter
 
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-
 KEEPALIVE_SECONDS = 5.0
 MOST_AT_ONCE = 64
 """Messages of a kernel that are sent together."""
 
 MOST_BYTES = 64 * 1024 * 1024
-_CONTEXT = re.compile(r"/contexts/(?P<context>[^/]+)(?P<restart>/restart)?")
-
-
-class _Refusal(Exception):
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-
-
-class _Gone(Exception):
-    """The client has gone away."""
 
 
 class Api:
@@ -48,80 +39,90 @@ class Api:
 
     def __init__(self, interpreter: CodeInterpreter) -> None:
         self._interpreter = interpreter
+        self._router = Router(
+            [
+                Route("/health", self._health),
+                Route("/execute", self._execute, methods=["POST"]),
+                Route("/contexts", self._list),
+                Route("/contexts", self._create, methods=["POST"]),
+                Route("/contexts/{id}", self._remove, methods=["DELETE"]),
+                Route("/contexts/{id}/restart", self._restart, methods=["POST"]),
+            ],
+            redirect_slashes=False,
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
         if scope["type"] != "http":
             return
+        status = 500
         try:
             if self._interpreter.ended:
                 raise ConnectionError("the sandbox has ended")
-            await self._answer(scope, receive, send)
-        except _Refusal as refusal:
-            await _send(send, refusal.status, str(refusal), "text/plain; charset=utf-8")
+            return await self._router(scope, receive, send)
+        except ClientDisconnect:
+            return
+        except HTTPException as refusal:
+            status, message = refusal.status_code, refusal.detail
         except NoKernel as error:
-            await _send(send, 500, str(error), "text/plain; charset=utf-8")
-        except KernelFailed as error:
-            if self._interpreter.ended:
-                raise ConnectionError("the sandbox has ended") from error
-            await _send(send, 500, f"The kernel could not be started: {error}", "text/plain; charset=utf-8")
+            message = str(error)
         except ConnectionError:
             raise
-        except OSError as error:
+        except (KernelFailed, OSError) as error:
             if self._interpreter.ended:
                 raise ConnectionError("the sandbox has ended") from error
-            await _send(send, 507, f"The kernel could not be started: {error}", "text/plain; charset=utf-8")
-        except _Gone:
-            return
+            status = 507 if isinstance(error, OSError) else 500
+            message = f"The kernel could not be started: {error}"
+        await PlainTextResponse(message.encode("utf-8", "replace"), status)(scope, receive, send)
 
-    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        method, path = scope["method"], scope["path"]
-        if path == "/health" and method in ("GET", "HEAD"):
-            await _send(send, 200, json.dumps("OK"))
-        elif path == "/execute" and method == "POST":
-            await self._execute(await _read_object(receive), receive, send)
-        elif path == "/contexts" and method == "GET":
-            await _send(send, 200, json.dumps([each.describe() for each in self._interpreter.contexts]))
-        elif path == "/contexts" and method == "POST":
-            body = await _read_object(receive)
-            context = await self._interpreter.create(_text(body, "language"), _text(body, "cwd"))
-            await _send(send, 200, json.dumps(context.describe()))
-        elif match := _CONTEXT.fullmatch(path):
-            context = self._context(match["context"])
-            if match["restart"] and method == "POST":
-                await context.restart()
-            elif method == "DELETE" and not match["restart"]:
-                await self._interpreter.remove(context)
-            else:
-                raise _Refusal(405, f"{method} is not for {path}")
-            await _send(send, 200, "null")
-        elif path in ("/health", "/execute", "/contexts"):
-            raise _Refusal(405, f"{method} is not for {path}")
-        else:
-            raise _Refusal(404, f"Nothing is at {path}")
+    async def _health(self, request: Request) -> Response:
+        return JsonResponse("OK")
+
+    async def _list(self, request: Request) -> Response:
+        return JsonResponse([each.describe() for each in self._interpreter.contexts])
+
+    async def _create(self, request: Request) -> Response:
+        body = await _object(request)
+        context = await self._interpreter.create(_text(body, "language"), _text(body, "cwd"))
+        return JsonResponse(context.describe())
+
+    async def _remove(self, request: Request) -> Response:
+        await self._interpreter.remove(self._context(request.path_params["id"]))
+        return JsonResponse(None)
+
+    async def _restart(self, request: Request) -> Response:
+        await self._context(request.path_params["id"]).restart()
+        return JsonResponse(None)
 
     def _context(self, context_id: str) -> Context:
         context = self._interpreter.context(context_id)
         if context is None:
-            raise _Refusal(404, f"Context {context_id} not found")
+            raise HTTPException(404, f"Context {context_id} not found")
         return context
 
-    async def _execute(self, body: dict[str, Any], receive: Receive, send: Send) -> None:
+    async def _execute(self, request: Request) -> ASGIApp:
+        body = await _object(request)
         code = body.get("code")
         if not isinstance(code, str):
-            raise _Refusal(400, "code must be a string")
+            raise HTTPException(400, "code must be a string")
         context_id, language = _text(body, "context_id"), _text(body, "language")
         if context_id and language:
-            raise _Refusal(400, "Only one of context_id or language can be provided")
+            raise HTTPException(400, "Only one of context_id or language can be provided")
         variables = body.get("env_vars") or {}
         if not isinstance(variables, dict) or not all(isinstance(value, str) for value in variables.values()):
-            raise _Refusal(400, "env_vars must be an object of strings")
+            raise HTTPException(400, "env_vars must be an object of strings")
         context = self._context(context_id) if context_id else self._interpreter.default(language)
-        gone = asyncio.ensure_future(_disconnected(receive))
+        return partial(self._respond, context, code, variables)
+
+    async def _respond(
+        self, context: Context, code: str, variables: dict[str, str], scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        gone = asyncio.ensure_future(disconnected(receive))
         try:
             execution = await context.execute(code, variables)
             try:
-                await send({"type": "http.response.start", "status": 200, "headers": _headers("application/x-ndjson")})
+                headers = [(b"content-type", b"application/x-ndjson")]
+                await send({"type": "http.response.start", "status": 200, "headers": headers})
                 await self._stream(context, execution, gone, send)
             finally:
                 if not execution.ended and not self._interpreter.ended:
@@ -182,51 +183,27 @@ def _ended_early(reason: BaseException) -> Line:
     )
 
 
-async def _read_object(receive: Receive) -> dict[str, Any]:
-    parts, size = [], 0
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise _Gone
-        parts.append(message.get("body", b""))
-        size += len(parts[-1])
-        if size > MOST_BYTES:
-            raise _Refusal(413, f"The request is larger than {MOST_BYTES} bytes")
-        if not message.get("more_body", False):
-            break
+async def _object(request: Request) -> dict[str, Any]:
+    raw = await read(request, MOST_BYTES)
+    if len(raw) > MOST_BYTES:
+        raise HTTPException(413, f"The request is larger than {MOST_BYTES} bytes")
     try:
-        body = json.loads(b"".join(parts) or b"{}")
+        body = json.loads(raw or b"{}")
     except (ValueError, RecursionError) as error:
-        raise _Refusal(400, f"The request is not JSON: {error}") from error
+        raise HTTPException(400, f"The request is not JSON: {error}") from error
     if not isinstance(body, dict):
-        raise _Refusal(400, "The request is not a JSON object")
+        raise HTTPException(400, "The request is not a JSON object")
     return body
 
 
 def _text(body: dict[str, Any], name: str) -> str | None:
     value = body.get(name)
     if value is not None and not isinstance(value, str):
-        raise _Refusal(400, f"{name} must be a string")
+        raise HTTPException(400, f"{name} must be a string")
     return value
-
-
-async def _disconnected(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-
-
-def _headers(kind: str) -> list[tuple[bytes, bytes]]:
-    return [(b"content-type", kind.encode())]
 
 
 async def _send_lines(send: Send, lines: list[Line]) -> None:
     body = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode("utf-8", "replace")
     if body:
         await send({"type": "http.response.body", "body": body, "more_body": True})
-
-
-async def _send(send: Send, status: int, text: str, kind: str = "application/json") -> None:
-    body = text.encode("utf-8", "replace")
-    headers = [*_headers(kind), (b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})

@@ -5,14 +5,17 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
 from urllib.parse import unquote
 
+from starlette.requests import Request
+from starlette.responses import Response
+
+from ..http import Answer, JsonResponse, raw_path, raw_query
+from ..world.faults import Fault
 from ..world.refusal import Refusal
 from ..world.region import Region
 from ..world.world import World
-from .body import Body
-from .reply import Query, Reply
+from .body import Body, Query
 from .sandboxes import Sandboxes
 from .shapes import status_of
 from .templates import Templates
@@ -24,22 +27,15 @@ MOST_BYTES = 4 * 1024 * 1024
 
 
 class Call:
-    """One request, as a route reads it."""
+    """One request, as a route reads it. The body is parsed when a route reads it."""
 
     def __init__(
-        self,
-        world: World,
-        region: Region,
-        domain: str | None,
-        path: str,
-        query: str,
-        headers: Mapping[str, str],
-        raw: bytes,
+        self, world: World, region: Region, domain: str | None, request: Request, name: str, raw: bytes
     ) -> None:
-        """Parse the query and, when it is first asked for, the body."""
-        self.v2 = path.startswith("/v2/")
-        self.query = Query(query)
-        self.key = headers.get("idempotency-key") or None
+        self.v2 = raw_path(request.scope).startswith("/v2/")
+        self.name = name
+        self.query = Query(raw_query(request.scope))
+        self.key = request.headers.get("idempotency-key") or None
         self.sandboxes = Sandboxes(world, region, domain)
         self.templates = Templates(world, region)
         self._raw = raw
@@ -54,30 +50,31 @@ class Call:
         return Body(self._raw)
 
 
-Route = Callable[[Call, str], "Reply | Awaitable[Reply]"]
-
-_ROUTES: tuple[tuple[str, str, Route], ...] = (
-    ("POST", "/sandboxes", lambda call, _: call.sandboxes.create(call.body, call.key)),
-    ("GET", "/sandboxes", lambda call, _: call.sandboxes.list(call.query, paused=call.v2)),
-    ("GET", "/sandboxes/metrics", lambda call, _: call.sandboxes.all_metrics(call.query)),
-    ("GET", "/sandboxes/{id}", lambda call, name: call.sandboxes.get(name)),
-    ("DELETE", "/sandboxes/{id}", lambda call, name: call.sandboxes.kill(name)),
-    ("POST", "/sandboxes/{id}/timeout", lambda call, name: call.sandboxes.set_timeout(name, call.body)),
-    ("POST", "/sandboxes/{id}/refreshes", lambda call, name: call.sandboxes.refresh(name, call.body)),
-    ("POST", "/sandboxes/{id}/connect", lambda call, name: call.sandboxes.connect(name, call.body)),
-    ("POST", "/sandboxes/{id}/resume", lambda call, name: call.sandboxes.resume(name, call.body)),
-    ("POST", "/sandboxes/{id}/pause", lambda call, name: call.sandboxes.pause(name, call.body)),
-    ("POST", "/sandboxes/{id}/snapshots", lambda call, name: call.sandboxes.snapshot(name, call.body)),
-    ("POST", "/sandboxes/{id}/fork", lambda call, name: call.sandboxes.fork(name, call.body)),
-    ("GET", "/sandboxes/{id}/metrics", lambda call, name: call.sandboxes.metrics(name, call.query)),
-    ("GET", "/sandboxes/{id}/logs", lambda call, name: call.sandboxes.logs(name)),
-    ("PUT", "/sandboxes/{id}/network", lambda call, name: call.sandboxes.network(name, call.body)),
-    ("GET", "/snapshots", lambda call, _: call.templates.snapshots(call.query)),
-    ("GET", "/templates", lambda call, _: call.templates.list()),
-    ("GET", "/templates/aliases/{id}", lambda call, name: call.templates.alias(name)),
-    ("GET", "/templates/{id}", lambda call, name: call.templates.get(name)),
-    ("DELETE", "/templates/{id}", lambda call, name: call.templates.delete(name)),
-)
+# Not routes of Starlette: faults and limits need the route of a request before it is carried out, its name may hold
+# an encoded slash, and Starlette would carry out HEAD as GET.
+_ROUTES: dict[str, Callable[[Call], Response | Awaitable[Response]]] = {
+    "POST /sandboxes": lambda call: call.sandboxes.create(call.body, call.key),
+    "GET /sandboxes": lambda call: call.sandboxes.list(call.query, paused=call.v2),
+    "GET /sandboxes/metrics": lambda call: call.sandboxes.all_metrics(call.query),
+    "GET /sandboxes/{id}": lambda call: call.sandboxes.get(call.name),
+    "DELETE /sandboxes/{id}": lambda call: call.sandboxes.kill(call.name),
+    "POST /sandboxes/{id}/timeout": lambda call: call.sandboxes.set_timeout(call.name, call.body),
+    "POST /sandboxes/{id}/refreshes": lambda call: call.sandboxes.refresh(call.name, call.body),
+    "POST /sandboxes/{id}/connect": lambda call: call.sandboxes.connect(call.name, call.body),
+    "POST /sandboxes/{id}/resume": lambda call: call.sandboxes.resume(call.name, call.body),
+    "POST /sandboxes/{id}/pause": lambda call: call.sandboxes.pause(call.name, call.body),
+    "POST /sandboxes/{id}/snapshots": lambda call: call.sandboxes.snapshot(call.name, call.body),
+    "POST /sandboxes/{id}/fork": lambda call: call.sandboxes.fork(call.name, call.body),
+    "GET /sandboxes/{id}/metrics": lambda call: call.sandboxes.metrics(call.name, call.query),
+    "GET /sandboxes/{id}/logs": lambda call: call.sandboxes.logs(call.name),
+    "PUT /sandboxes/{id}/network": lambda call: call.sandboxes.network(call.name, call.body),
+    "GET /snapshots": lambda call: call.templates.snapshots(call.query),
+    "GET /templates": lambda call: call.templates.list(),
+    "GET /templates/aliases/{id}": lambda call: call.templates.alias(call.name),
+    "GET /templates/{id}": lambda call: call.templates.get(call.name),
+    "DELETE /templates/{id}": lambda call: call.templates.delete(call.name),
+}
+_PATTERNS = {route: re.compile(route.replace("{id}", "([^/]+)")) for route in _ROUTES}
 #: What only E2B has, and what to use with AGS instead.
 _ABSENT = (
     (re.compile(r"/volumes(/.*)?"), "volumes", "a tool's StorageMounts"),
@@ -85,10 +82,6 @@ _ABSENT = (
     (re.compile(r"/secrets(/.*)?"), "secrets", "variables of the environment"),
     (re.compile(r"/(teams|access-tokens|api-keys|nodes)(/.*)?"), "teams and their keys", "CreateAPIKey"),
 )
-_COMPILED = [
-    (method, re.compile(re.escape(route).replace(r"\{id\}", "([^/]+)")), f"{method} {route}", handle)
-    for method, route, handle in _ROUTES
-]
 
 
 class E2bApi:
@@ -99,42 +92,45 @@ class E2bApi:
         domain: Below which clients reach ports of sandboxes, ``{port}-{sandbox}.{domain}``.
     """
 
+    plane = "e2b"
+
     def __init__(self, world: World, domain: str | None) -> None:
         self._world = world
         self._domain = domain
 
     @staticmethod
-    def operation(method: str, path: str) -> str | None:
-        """Return the route that a request takes, such as ``POST /sandboxes``, or None."""
-        return _find(method, path)[0]
+    def operation(request: Request) -> str:
+        """Return the route that a request takes, such as ``POST /sandboxes``."""
+        path = raw_path(request.scope)
+        return _find(request.method, path)[0] or f"{request.method} {path[:100]}"
 
-    async def answer(self, method: str, path: str, query: str, headers: Mapping[str, str], raw: bytes) -> Reply:
-        """Return the response.
+    def failed(self, request: Request, fault: Fault) -> Answer:
+        """Return the error of a fault."""
+        return _answer(request, _error(429 if "LimitExceeded" in fault.code else 500, fault.message))
 
-        Args:
-            method: The HTTP method.
-            path: The path, undecoded.
-            query: The query string.
-            headers: The headers, by lower-case names.
-            raw: The whole body.
-        """
-        operation, name, handle = _find(method, path)
+    async def answer(self, request: Request, body: bytes) -> Answer:
+        """Return the response to a request."""
         try:
-            self._check_key(headers)
-            if handle is None:
-                return _unknown(method, path)
-            if len(raw) > MOST_BYTES:
-                return _error(413, f"the body has more than {MOST_BYTES} bytes")
-            region = self._region(headers.get("host", ""))
-            self._world.limits.pass_request(operation or "", region.name)
-            call = Call(self._world, region, self._domain, path, query, headers, raw)
-            reply = handle(call, name)
-            return reply if isinstance(reply, Reply) else await reply
+            response = await self._carry_out(request, body)
         except Refusal as refusal:
-            return _error(status_of(refusal), refusal.message)
+            response = _error(status_of(refusal), refusal.message)
         except Exception:
-            logger.exception("the request %s failed", operation)
-            return _error(500, "Internal server error")
+            logger.exception("the request %s failed", self.operation(request))
+            response = _error(500, "Internal server error")
+        return _answer(request, response)
+
+    async def _carry_out(self, request: Request, body: bytes) -> Response:
+        self._check_key(request.headers)
+        path = raw_path(request.scope)
+        route, name = _find(request.method, path)
+        if route is None:
+            return _unknown(request.method, path)
+        if len(body) > MOST_BYTES:
+            return _error(413, f"the body has more than {MOST_BYTES} bytes")
+        region = self._region(request.headers.get("host", ""))
+        self._world.limits.pass_request(route, region.name)
+        response = _ROUTES[route](Call(self._world, region, self._domain, request, name, body))
+        return response if isinstance(response, Response) else await response
 
     def _check_key(self, headers: Mapping[str, str]) -> None:
         key = headers.get("x-api-key", "")
@@ -155,25 +151,28 @@ def _plain(path: str) -> str:
     return re.sub(r"^/v[23](?=/)", "", path).rstrip("/") or "/"
 
 
-def _find(method: str, path: str) -> tuple[str | None, str, Route | None]:
-    plain = _plain(path)
-    for verb, pattern, operation, handle in _COMPILED:
-        match = pattern.fullmatch(plain)
-        if match is not None and verb == method:
-            return operation, unquote(match[1]) if match.groups() else "", handle
-    return None, "", None
+def _find(method: str, path: str) -> tuple[str | None, str]:
+    """Return the route of a request, and the name in its path."""
+    plain = f"{method} {_plain(path)}"
+    for route, pattern in _PATTERNS.items():
+        if match := pattern.fullmatch(plain):
+            return route, unquote(match[1]) if match.groups() else ""
+    return None, ""
 
 
-def _unknown(method: str, path: str) -> Reply:
+def _unknown(method: str, path: str) -> Response:
     plain = _plain(path)
     for pattern, what, instead in _ABSENT:
         if pattern.fullmatch(plain):
             return _error(404, f"AGS has no {what}; use {instead} ({method} {path[:200]})")
-    known = any(pattern.fullmatch(plain) for _, pattern, _, _ in _COMPILED)
+    known = any(_find(verb, path)[0] for verb in ("GET", "POST", "PUT", "DELETE"))
     status, what = (405, "method not allowed") if known else (404, "route not found")
     return _error(status, f"{what}: {method} {path[:200]}")
 
 
-def _error(status: int, message: str) -> Reply:
-    body: dict[str, Any] = {"code": status, "message": message}
-    return Reply(status, body)
+def _answer(request: Request, response: Response) -> Answer:
+    return Answer(response, str(response.status_code), raw_path(request.scope)[:100])
+
+
+def _error(status: int, message: str) -> Response:
+    return JsonResponse({"code": status, "message": message}, status)

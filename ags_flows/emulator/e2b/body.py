@@ -1,13 +1,35 @@
-"""A JSON body whose fields are read with their types."""
+"""A query and a JSON body whose fields are read with their types."""
 
 from __future__ import annotations
 
 import json
 from typing import Any
 
+from starlette.datastructures import QueryParams
+
 from ..world.refusal import Refusal
 
 Json = dict[str, Any]
+
+
+class Query(QueryParams):
+    """The query string of one request."""
+
+    def one(self, name: str) -> str | None:
+        """Return the first value of a name, or None when it is absent or empty."""
+        return next(iter(self.getlist(name)), None) or None
+
+    def number(self, name: str, default: int) -> int:
+        """Return a whole number.
+
+        Raises:
+            Refusal: ``InvalidParameter`` when it is not an integer.
+        """
+        text = self.one(name)
+        try:
+            return default if text is None else int(text[:20])
+        except ValueError:
+            raise Refusal("InvalidParameter", f"{name} must be an integer, not {(text or '')[:40]!r}.") from None
 
 
 class Body:

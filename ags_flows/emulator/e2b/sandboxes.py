@@ -7,6 +7,9 @@ from datetime import datetime, timezone
 from typing import Any
 from urllib.parse import parse_qsl, unquote_plus
 
+from starlette.responses import Response
+
+from ..http import JsonResponse
 from ..world.instance import Instance, Lifecycle
 from ..world.instances import Order
 from ..world.paging import by_token
@@ -15,9 +18,8 @@ from ..world.region import Region
 from ..world.tool import Tool
 from ..world.world import World
 from . import custom_config, egress
-from .body import Body
+from .body import Body, Query
 from .metrics import samples
-from .reply import Query, Reply
 from .shapes import connection, detailed, listed, snapshot_info, state_of, status_of
 
 Json = dict[str, Any]
@@ -39,7 +41,7 @@ class Sandboxes:
         self._region = region
         self._domain = domain
 
-    async def create(self, body: Body, key: str | None) -> Reply:
+    async def create(self, body: Body, key: str | None) -> Response:
         """POST /sandboxes."""
         template = body.text("templateID", needed=True)
         scope = "e2b/create"
@@ -49,11 +51,11 @@ class Sandboxes:
             instance = self._create(template, body)
             self._world.client_tokens.remember(scope, key, body.values, instance.instance_id)
         await self._running(instance)
-        return Reply(201, self._connection(instance))
+        return JsonResponse(self._connection(instance), 201)
 
-    def list(self, query: Query, *, paused: bool) -> Reply:
+    def list(self, query: Query, *, paused: bool) -> Response:
         """GET /sandboxes; ``paused`` is whether paused ones are shown when no state is asked for."""
-        states = {state for value in query.all("state") for state in value.split(",") if state}
+        states = {state for value in query.getlist("state") for state in value.split(",") if state}
         if states - {"running", "paused"}:
             raise Refusal("InvalidParameter", f"Unknown state {sorted(states - {'running', 'paused'})[0]!r}.")
         wanted = states or ({"running", "paused"} if paused else {"running"})
@@ -87,39 +89,39 @@ class Sandboxes:
         )
         headers = {"x-next-token": page.next_token} if page.next_token else {}
         shown = [listed(each, self._world.settings.envd_version) for each in page.items]
-        return Reply(200, shown, headers)
+        return JsonResponse(shown, headers=headers)
 
-    def get(self, sandbox_id: str) -> Reply:
+    def get(self, sandbox_id: str) -> Response:
         """GET /sandboxes/{id}."""
         instance = self._known(sandbox_id)
         if instance.pending is not None:
             instance.pending.read()
-        return Reply(200, detailed(instance, self._world.settings.envd_version, self._domain))
+        return JsonResponse(detailed(instance, self._world.settings.envd_version, self._domain))
 
-    async def kill(self, sandbox_id: str) -> Reply:
+    async def kill(self, sandbox_id: str) -> Response:
         """DELETE /sandboxes/{id}."""
         instance = self._known(sandbox_id)
         region = self._of(instance)
         region.instances.stop(instance)
         await region.instances.settle(instance)
-        return Reply(204)
+        return Response(status_code=204)
 
-    def set_timeout(self, sandbox_id: str, body: Body) -> Reply:
+    def set_timeout(self, sandbox_id: str, body: Body) -> Response:
         """POST /sandboxes/{id}/timeout: from now on, longer or shorter."""
         instance = self._known(sandbox_id)
         timeout = _seconds(body.number("timeout", needed=True))
         instances = self._of(instance).instances
         instances.need(instance, "RUNNING")
         instances.restart_countdown(instance, timeout)
-        return Reply(204)
+        return Response(status_code=204)
 
-    def refresh(self, sandbox_id: str, body: Body) -> Reply:
+    def refresh(self, sandbox_id: str, body: Body) -> Response:
         """POST /sandboxes/{id}/refreshes: longer, never shorter."""
         instance = self._known(sandbox_id)
         self._of(instance).instances.extend(instance, _seconds(body.number("duration") or 15))
-        return Reply(204)
+        return Response(status_code=204)
 
-    async def connect(self, sandbox_id: str, body: Body) -> Reply:
+    async def connect(self, sandbox_id: str, body: Body) -> Response:
         """POST /sandboxes/{id}/connect: a paused sandbox is resumed, a running one lives longer, never shorter."""
         instance = self._known(sandbox_id)
         timeout = _seconds(body.number("timeout") if body.has("timeout") else 300)
@@ -131,11 +133,11 @@ class Sandboxes:
         if instance.status == "PAUSED":
             region.instances.resume(instance, timeout, memory=memory)
             await self._running(instance)
-            return Reply(201, self._connection(instance))
+            return JsonResponse(self._connection(instance), 201)
         region.instances.extend(instance, timeout)
-        return Reply(200, self._connection(instance))
+        return JsonResponse(self._connection(instance))
 
-    async def resume(self, sandbox_id: str, body: Body) -> Reply:
+    async def resume(self, sandbox_id: str, body: Body) -> Response:
         """POST /sandboxes/{id}/resume."""
         instance = self._known(sandbox_id)
         timeout = _seconds(body.number("timeout") if body.has("timeout") else 15)
@@ -145,9 +147,9 @@ class Sandboxes:
         if body.has("autoPause"):
             instance.lifecycle.auto_pause = body.flag("autoPause", False)
         await self._running(instance)
-        return Reply(201, self._connection(instance))
+        return JsonResponse(self._connection(instance), 201)
 
-    async def pause(self, sandbox_id: str, body: Body) -> Reply:
+    async def pause(self, sandbox_id: str, body: Body) -> Response:
         """POST /sandboxes/{id}/pause."""
         instance = self._known(sandbox_id)
         region = self._of(instance)
@@ -160,18 +162,18 @@ class Sandboxes:
         await region.instances.settle(instance)
         if instance.status != "PAUSED":
             raise Refusal("InternalError", f"Sandbox {sandbox_id} could not be paused: {instance.status_reason}")
-        return Reply(204)
+        return Response(status_code=204)
 
-    async def snapshot(self, sandbox_id: str, body: Body) -> Reply:
+    async def snapshot(self, sandbox_id: str, body: Body) -> Response:
         """POST /sandboxes/{id}/snapshots."""
         instance = self._known(sandbox_id)
         region = self._of(instance)
         await region.instances.settle(instance)
         name = body.text("name") or None
         made = await region.snapshots.create(instance.instance_id, name, memory=body.flag("memory", True))
-        return Reply(201, snapshot_info(made))
+        return JsonResponse(snapshot_info(made), 201)
 
-    async def fork(self, sandbox_id: str, body: Body) -> Reply:
+    async def fork(self, sandbox_id: str, body: Body) -> Response:
         """POST /sandboxes/{id}/fork."""
         instance = self._known(sandbox_id)
         region = self._of(instance)
@@ -181,32 +183,32 @@ class Sandboxes:
         if count is None or not 1 <= count <= 100:
             raise Refusal("InvalidParameter", f"count must be 1 to 100, not {count}.")
         results = await asyncio.gather(*(self._fork(region, instance, timeout) for _ in range(count)))
-        return Reply(201, list(results))
+        return JsonResponse(list(results), 201)
 
-    async def metrics(self, sandbox_id: str, query: Query) -> Reply:
+    async def metrics(self, sandbox_id: str, query: Query) -> Response:
         """GET /sandboxes/{id}/metrics."""
         instance = self._known(sandbox_id)
         taken = await samples(instance, self._world.clock.now())
         start, end = query.number("start", 0), query.number("end", 2**53)
-        return Reply(200, [each for each in taken if start <= each["timestampUnix"] <= end])
+        return JsonResponse([each for each in taken if start <= each["timestampUnix"] <= end])
 
-    async def all_metrics(self, query: Query) -> Reply:
+    async def all_metrics(self, query: Query) -> Response:
         """GET /sandboxes/metrics?sandbox_ids=a,b."""
         latest = {}
-        for sandbox_id in {each for value in query.all("sandbox_ids") for each in value.split(",") if each}:
+        for sandbox_id in {each for value in query.getlist("sandbox_ids") for each in value.split(",") if each}:
             instance = self._world.find_instance(sandbox_id)
             if instance is not None and state_of(instance) is not None:
                 taken = await samples(instance, self._world.clock.now())
                 if taken:
                     latest[sandbox_id] = taken[-1]
-        return Reply(200, {"sandboxes": latest})
+        return JsonResponse({"sandboxes": latest})
 
-    def logs(self, sandbox_id: str) -> Reply:
+    def logs(self, sandbox_id: str) -> Response:
         """GET /sandboxes/{id}/logs: the emulator keeps none."""
         self._known(sandbox_id)
-        return Reply(200, {"logs": [], "logEntries": []})
+        return JsonResponse({"logs": [], "logEntries": []})
 
-    async def network(self, sandbox_id: str, body: Body) -> Reply:
+    async def network(self, sandbox_id: str, body: Body) -> Response:
         """PUT /sandboxes/{id}/network."""
         instance = self._known(sandbox_id)
         change = {key: value for key, value in body.values.items() if value is not None}
@@ -216,7 +218,7 @@ class Sandboxes:
         network = egress.updated(instance.e2b.get("network") or {}, change)
         instance.e2b = {**instance.e2b, "network": network, "allowInternetAccess": internet}
         instances.keep(instance)
-        return Reply(204)
+        return Response(status_code=204)
 
     def _create(self, template: str, body: Body) -> Instance:
         metadata = body.strings("metadata")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from starlette.responses import Response
+
+from ..http import JsonResponse
 from ..world.paging import by_token
 from ..world.refusal import Refusal
 from ..world.region import Region
 from ..world.world import World
-from .reply import Query, Reply
+from .body import Query
 from .shapes import snapshot_info, template_info
 
 
@@ -17,40 +20,40 @@ class Templates:
         self._world = world
         self._region = region
 
-    def list(self) -> Reply:
+    def list(self) -> Response:
         """GET /templates."""
         version = self._world.settings.envd_version
-        return Reply(200, [template_info(tool, version, self._spawned(tool.tool_id)) for tool in self._region.tools])
+        return JsonResponse([template_info(tool, version, self._spawned(tool.tool_id)) for tool in self._region.tools])
 
-    def get(self, name: str) -> Reply:
+    def get(self, name: str) -> Response:
         """GET /templates/{id}."""
         for tool in self._region.tools:
             if name in (tool.tool_id, tool.name):
                 shown = template_info(tool, self._world.settings.envd_version, self._spawned(tool.tool_id))
-                return Reply(200, {**shown, "builds": []})
+                return JsonResponse({**shown, "builds": []})
         raise Refusal("ResourceNotFound", f"template '{name[:80]}' not found")
 
-    def alias(self, name: str) -> Reply:
+    def alias(self, name: str) -> Response:
         """GET /templates/aliases/{alias}."""
         tool = self._region.tools.named(name)
         if tool is None:
             raise Refusal("ResourceNotFound", f"template alias '{name[:80]}' not found")
-        return Reply(200, {"templateID": tool.tool_id, "public": False})
+        return JsonResponse({"templateID": tool.tool_id, "public": False})
 
-    async def delete(self, name: str) -> Reply:
+    async def delete(self, name: str) -> Response:
         """DELETE /templates/{id}: a snapshot, or a tool that no sandbox uses."""
         for region in self._world.regions.values():
             snapshot = region.snapshots.find(name)
             if snapshot is not None:
                 await region.snapshots.delete(snapshot.snapshot_id)
-                return Reply(204)
+                return Response(status_code=204)
             for tool in region.tools:
                 if name in (tool.tool_id, tool.name):
                     region.tools.delete(tool.tool_id)
-                    return Reply(204)
+                    return Response(status_code=204)
         raise Refusal("ResourceNotFound", f"template '{name[:80]}' not found")
 
-    def snapshots(self, query: Query) -> Reply:
+    def snapshots(self, query: Query) -> Response:
         """GET /snapshots."""
         sandbox, name = query.one("sandboxID"), query.one("name")
         found = [
@@ -70,7 +73,7 @@ class Templates:
             count=False,
         )
         headers = {"x-next-token": page.next_token} if page.next_token else {}
-        return Reply(200, [snapshot_info(each) for each in page.items], headers)
+        return JsonResponse([snapshot_info(each) for each in page.items], headers=headers)
 
     def _spawned(self, tool_id: str) -> int:
         return sum(1 for instance in self._world.all_instances() if instance.tool_id == tool_id)

@@ -7,13 +7,14 @@ import json
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from e2b.envd.filesystem.filesystem_connect import FilesystemASGIApplication
 from e2b.envd.process.process_connect import ProcessASGIApplication
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
+from starlette.types import Receive, Scope, Send
 
 from ..connection import cut
 from ..sandbox import Sandbox
@@ -23,10 +24,6 @@ from .context import Context
 from .filesystem import Filesystem
 from .processes import Processes
 from .transfers import Refused, answer, download, upload
-
-Scope = dict[str, Any]
-Receive = Callable[[], Awaitable[dict[str, Any]]]
-Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 DRAINED = 256 << 10
 """Bytes of a request's body that are read before an error response, as by Go's server, which envd uses.
@@ -130,7 +127,7 @@ class Envd:
             response = answer(refused.status, refused.message)
         if response.status_code >= 400:
             await _drain(request)
-        await response(scope, receive, send)  # type: ignore[arg-type]
+        await response(scope, receive, send)
 
     def _may(self, request: Request, method: str, path: str) -> bool:
         if (method, path) in _OPEN:

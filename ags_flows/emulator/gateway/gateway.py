@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import socket
-from collections.abc import Awaitable, Callable, Container, MutableMapping
-from typing import Any, Literal, Protocol
+from collections.abc import Awaitable, Callable, Container
+from typing import Literal, Protocol
 from urllib.parse import unquote
 
-from ..connection import cut
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from ..connection import cut, noticed
+from ..http import JsonResponse, disconnected, first
 from ..signed_urls import PATH as SIGNED_PATH
 from .faults import Cut, FaultySend, StreamFaults, dropped, slow_receive
-from .proxy import BadAnswer, forward, forward_websocket, refuse_websocket
+from .proxy import BadAnswer, forward, forward_websocket
 from .routing import ENVD_PORT, INTERPRETER_PORT, Route, route_of, token_of
-
-Message = MutableMapping[str, Any]
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-Asgi = Callable[..., Awaitable[None]]
 
 _NAMES = {ENVD_PORT: "envd", INTERPRETER_PORT: "code"}
 _START_COMMAND = "/process.Process/Start"
@@ -58,12 +54,12 @@ class GatewayTarget(Protocol):
         ...
 
     @property
-    def envd_app(self) -> Asgi:
+    def envd_app(self) -> ASGIApp:
         """The application on port 49983. It checks tokens itself, since signed URLs need none."""
         ...
 
     @property
-    def code_app(self) -> Asgi | None:
+    def code_app(self) -> ASGIApp | None:
         """The application on port 49999, or None if that is an ordinary port."""
         ...
 
@@ -158,20 +154,11 @@ class Gateway:
                     return
             await self._answer(scope, receive, send, route)
         except Cut:
-            # The server notices that the connection is gone in the loop's next rounds.
-            await asyncio.sleep(0)
-            await asyncio.sleep(0)
+            await noticed()
 
     async def _held(self, receive: Receive, faulty: FaultySend) -> None:
         """Strike before there is a response; a client that gives up ends it."""
-        strike = asyncio.ensure_future(faulty.strike())
-        gone = asyncio.ensure_future(_disconnected(receive))
-        try:
-            await asyncio.wait({strike, gone}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in (strike, gone):
-                task.cancel()
-            await asyncio.gather(strike, gone, return_exceptions=True)
+        await first(faulty.strike(), disconnected(receive))
         raise Cut
 
     async def _within(self, seconds: float, faulty: FaultySend, answer: Awaitable[None]) -> None:
@@ -258,7 +245,7 @@ class Gateway:
             return True
         return target.accepts(token_of(scope))
 
-    def _built_in(self, route: Route, target: GatewayTarget) -> Asgi | None:
+    def _built_in(self, route: Route, target: GatewayTarget) -> ASGIApp | None:
         if route.port == ENVD_PORT:
             return target.envd_app
         return target.code_app if route.port == INTERPRETER_PORT else None
@@ -287,16 +274,6 @@ def _without(scope: Scope, header: bytes) -> Scope:
 
 
 async def _refuse(scope: Scope, receive: Receive, send: Send, status: int, message: str, **more: str | int) -> None:
-    body = json.dumps({"code": status, "message": message, **more}).encode()
     if scope["type"] == "websocket":
         await receive()
-        await refuse_websocket(scope, send, status, body)
-        return
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
-
-
-async def _disconnected(receive: Receive) -> None:
-    while (await receive())["type"] not in ("http.disconnect", "websocket.disconnect"):
-        pass
+    await JsonResponse({"code": status, "message": message, **more}, status)(scope, receive, send)

@@ -5,18 +5,16 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import suppress
 from typing import Any
 
 import h11
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 
-Message = MutableMapping[str, Any]
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
+from ..http import disconnected
 
 PIECE = 1 << 16
 _HOP_BY_HOP = frozenset(
@@ -93,8 +91,7 @@ async def _send_up(
     except (ConnectionError, h11.LocalProtocolError):
         # It responded early, or closed: the other task reads the response.
         pass
-    while (await receive())["type"] != "http.disconnect":
-        pass
+    await disconnected(receive)
     return True
 
 
@@ -189,7 +186,7 @@ async def forward_websocket(
         upstream.close()
         status = error.response.status_code if isinstance(error, InvalidStatus) else 502
         await receive()
-        await refuse_websocket(scope, send, status, b"")
+        await Response(b"", status, media_type="application/json")(scope, receive, send)
         return
     async with peer:
         await receive()
@@ -202,16 +199,6 @@ async def forward_websocket(
             for task in (down, up):
                 task.cancel()
             await asyncio.gather(down, up, return_exceptions=True)
-
-
-async def refuse_websocket(scope: Scope, send: Send, status: int, body: bytes) -> None:
-    """Respond to a handshake with an HTTP status if the server can, else close it."""
-    if "websocket.http.response" in scope.get("extensions", {}):
-        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-        await send({"type": "websocket.http.response.start", "status": status, "headers": headers})
-        await send({"type": "websocket.http.response.body", "body": body})
-    else:
-        await send({"type": "websocket.close", "code": 1008})
 
 
 async def _messages_down(peer: Any, send: Send) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import MutableMapping
-from http.cookies import CookieError, SimpleCookie
-from typing import Any, NamedTuple
-from urllib.parse import parse_qs
+from typing import NamedTuple
+
+from starlette.requests import HTTPConnection
+from starlette.types import Scope
+
+from ..http import raw_path
 
 ENVD_PORT = 49983
 INTERPRETER_PORT = 49999
@@ -36,18 +38,12 @@ class Route(NamedTuple):
     by_sdk: bool
 
 
-def headers_of(scope: MutableMapping[str, Any]) -> dict[str, str]:
-    """Return a request's headers, names in lower case, the last of several."""
-    return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope.get("headers", [])}
-
-
-def route_of(scope: MutableMapping[str, Any]) -> Route | None:
+def route_of(scope: Scope) -> Route | None:
     """Return where a request goes, None when it is not for a sandbox."""
     if scope["type"] not in ("http", "websocket"):
         return None
-    headers = headers_of(scope)
-    raw = scope.get("raw_path")
-    path = (raw.decode("latin-1") if raw else scope["path"]).partition("?")[0]
+    connection = HTTPConnection(scope)
+    headers, path = connection.headers, raw_path(scope)
     by_sdk = "e2b-sandbox-id" in headers
     if (match := _HOST.fullmatch(headers.get("host", ""))) and _is_port(match["port"]):
         return Route(match["instance"], int(match["port"]), path, by_sdk)
@@ -55,32 +51,26 @@ def route_of(scope: MutableMapping[str, Any]) -> Route | None:
         if instance := headers.get(id_name):
             port = headers.get(port_name, str(ENVD_PORT))
             return Route(instance, int(port) if _is_port(port) else 0, path, by_sdk)
-    if route := _by_cookie(headers, scope, path):
+    if route := _by_cookie(connection, path):
         return route
     if (match := _PATH.fullmatch(path)) and _is_port(match["port"]):
         return Route(match["instance"], int(match["port"]), match["rest"] or "/", by_sdk)
     return None
 
 
-def token_of(scope: MutableMapping[str, Any]) -> str | None:
+def token_of(scope: Scope) -> str | None:
     """Return the access token of a request: a header, or the query for links in a browser."""
-    headers = headers_of(scope)
+    connection = HTTPConnection(scope)
     for name in ("x-access-token", "e2b-traffic-access-token"):
-        if headers.get(name):
-            return headers[name]
-    query = parse_qs(scope.get("query_string", b"").decode("latin-1"))
-    return query["access_token"][0] if query.get("access_token") else None
+        if token := connection.headers.get(name):
+            return token
+    return connection.query_params.get("access_token") or None
 
 
-def _by_cookie(headers: dict[str, str], scope: MutableMapping[str, Any], path: str) -> Route | None:
-    query = parse_qs(scope.get("query_string", b"").decode("latin-1"))
-    found = {name: query[name][0] for name in ("x-sandbox-id", "x-sandbox-port") if query.get(name)}
-    if "x-sandbox-id" not in found and "x-sandbox-id" in headers.get("cookie", ""):
-        try:
-            cookies = SimpleCookie(headers["cookie"])
-        except CookieError:
-            return None
-        found = {name: cookies[name].value for name in ("x-sandbox-id", "x-sandbox-port") if name in cookies}
+def _by_cookie(connection: HTTPConnection, path: str) -> Route | None:
+    """Return where a request goes by its query or its cookies."""
+    query = connection.query_params
+    found = query if query.get("x-sandbox-id") else connection.cookies
     instance, port = found.get("x-sandbox-id"), found.get("x-sandbox-port", str(ENVD_PORT))
     return Route(instance, int(port), path, False) if instance and _is_port(port) else None
 
