@@ -30,7 +30,7 @@ from .listening import BACKLOG, Doorman, is_loopback, listen
 from .removal import remove_tree
 from .target import signer_of, targets_of
 from .tls import Authority
-from .world.machine import Launch, SandboxMachine
+from .world.machine import Launch, Machine
 from .world.profile import read_profile
 from .world.settings import HIGHEST_PORT, Settings
 from .world.world import World
@@ -75,7 +75,7 @@ class Emulator(Levers):
         host: str = "127.0.0.1",
         state: Path | str | None = None,
         volumes: Path | str | None = None,
-        launch: Launch = SandboxMachine.launch,
+        launch: Launch = Machine.launch,
         **settings: Any,
     ) -> None:
         if not is_loopback(host):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, MutableMapping
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Literal
+
+from starlette.types import ASGIApp, Scope
 
 from .signed_urls import Expired, signed
 from .world.instance import Instance
-from .world.machine import Asgi
 from .world.world import World
 
 
@@ -32,13 +33,13 @@ class InstanceTarget:
 
     @property
     def auth_mode(self) -> Literal["TOKEN", "PUBLIC", "NONE"]:
-        """Which ports need a token."""
+        """Which ports need a token: all, envd's alone, or none."""
         mode = self._instance.auth_mode
         return "PUBLIC" if mode == "PUBLIC" else "NONE" if mode == "NONE" else "TOKEN"
 
     @property
     def by_e2b(self) -> bool:
-        """Whether an E2B client made it."""
+        """Whether an E2B client made it: then responses are as E2B's."""
         return bool(self._instance.e2b)
 
     @property
@@ -56,14 +57,14 @@ class InstanceTarget:
         return self._instance.tokens.accepts_traffic(token)
 
     @property
-    def envd_app(self) -> Asgi:
-        """The application on port 49983."""
+    def envd_app(self) -> ASGIApp:
+        """The application on port 49983. It checks tokens itself, since signed URLs need none."""
         machine = self._instance.machine
         assert machine is not None
         return machine.envd_app
 
     @property
-    def code_app(self) -> Asgi | None:
+    def code_app(self) -> ASGIApp | None:
         """The application on port 49999, or None if that is an ordinary port."""
         machine = self._instance.machine
         return machine.code_app if machine is not None else None
@@ -90,10 +91,10 @@ def targets_of(world: World) -> Callable[[str], InstanceTarget | None]:
     return lookup
 
 
-def signer_of(world: World) -> Callable[[MutableMapping[str, Any]], str | None]:
+def signer_of(world: World) -> Callable[[Scope], str | None]:
     """Return a function that finds the instance that signed a request's URL, also if one of them has expired."""
 
-    def find(scope: MutableMapping[str, Any]) -> str | None:
+    def find(scope: Scope) -> str | None:
         for instance in world.all_instances():
             try:
                 if signed(scope, instance.tokens.signing_tokens()):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import Any
 
 from ..sandbox.plain import PlainSandbox
 from .api import Api
@@ -17,32 +17,23 @@ from .places import Places, host_places, isolated_places
 PORT = 49999
 
 
-class Access(Protocol):
-    """Checks the tokens of a sandbox."""
-
-    def accepts(self, token: str | None) -> bool:
-        """Return True if the token is valid."""
-        ...
-
-
 class CodeInterpreter:
     """Contexts, executions and their kernels, of one sandbox.
 
-    Kernels start with the first use of their context, and keep its state. Made on the event loop that serves `app`.
+    Kernels start with the first use of their context, and keep its state. Tokens are not checked here: the gateway
+    does that where AuthMode requires it. Made on the event loop that serves `app`.
 
     Args:
         sandbox: Where the kernels run; it has been given `interpreter_binds()`.
-        access: Checks tokens. The gateway does that where AuthMode requires it; nothing is checked here.
         env: The environment of all kernels.
 
     Attributes:
         app: The ASGI application.
     """
 
-    def __init__(self, sandbox: Any, *, access: Access, env: Mapping[str, str] | None = None) -> None:
+    def __init__(self, sandbox: Any, *, env: Mapping[str, str] | None = None) -> None:
         """Start to listen inside of the sandbox; start no kernel."""
         self._sandbox = sandbox
-        self._access = access
         self._env = {"E2B_SANDBOX": "true", "E2B_SANDBOX_ID": sandbox.spec.sandbox_id, **(env or {})}
         plain = isinstance(sandbox, PlainSandbox)
         self._places: Places = host_places() if plain else isolated_places()

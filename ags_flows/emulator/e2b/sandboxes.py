@@ -208,13 +208,13 @@ class Sandboxes:
         self._known(sandbox_id)
         return JsonResponse({"logs": [], "logEntries": []})
 
-    async def network(self, sandbox_id: str, body: Body) -> Response:
+    def network(self, sandbox_id: str, body: Body) -> Response:
         """PUT /sandboxes/{id}/network."""
         instance = self._known(sandbox_id)
         change = {key: value for key, value in body.values.items() if value is not None}
         internet = body.maybe_flag("allow_internet_access")
         instances = self._of(instance).instances
-        await instances.set_network(instance, egress.reach_of(change, internet))
+        instances.set_network(instance, egress.reach_of(change, internet))
         network = egress.updated(instance.e2b.get("network") or {}, change)
         instance.e2b = {**instance.e2b, "network": network, "allowInternetAccess": internet}
         instances.keep(instance)

@@ -7,11 +7,12 @@ import json
 import logging
 import os
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Mapping
+from typing import Any
 
 from e2b.envd.filesystem.filesystem_connect import FilesystemASGIApplication
 from e2b.envd.process.process_connect import ProcessASGIApplication
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
@@ -19,11 +20,12 @@ from starlette.types import Receive, Scope, Send
 from ..connection import cut
 from ..sandbox import Sandbox
 from ..signed_urls import Expired, signed
+from ..world.tokens import Tokens
 from .codecs import codecs
 from .context import Context
 from .filesystem import Filesystem
 from .processes import Processes
-from .transfers import Refused, answer, download, upload
+from .transfers import answer, download, upload
 
 DRAINED = 256 << 10
 """Bytes of a request's body that are read before an error response, as by Go's server, which envd uses.
@@ -36,18 +38,6 @@ LARGEST_MESSAGE = 256 << 20
 
 _OPEN = {("GET", "/health"), ("POST", "/init")}
 _logger = logging.getLogger(__name__)
-
-
-class Access(Protocol):
-    """Checks the tokens of a sandbox."""
-
-    def accepts(self, token: str | None) -> bool:
-        """Return True if the token is valid."""
-        ...
-
-    def signing_tokens(self) -> Sequence[str]:
-        """Return the tokens that URLs may be signed with."""
-        ...
 
 
 class Envd:
@@ -66,7 +56,7 @@ class Envd:
         self,
         sandbox: Sandbox,
         *,
-        access: Access,
+        access: Tokens,
         version: str = "0.6.13",
         env: Mapping[str, str] | None = None,
         default_user: str = "user",
@@ -123,8 +113,8 @@ class Envd:
                 return await _call(self._filesystem_app, scope, receive, send)
             else:
                 response = await self._route(request, method, path)
-        except Refused as refused:
-            response = answer(refused.status, refused.message)
+        except HTTPException as refused:
+            response = answer(refused.status_code, refused.detail)
         if response.status_code >= 400:
             await _drain(request)
         await response(scope, receive, send)
@@ -137,7 +127,7 @@ class Envd:
             try:
                 return signed(request.scope, self._access.signing_tokens()) or self._access.accepts(token)
             except Expired as error:
-                raise Refused(401, "signature is already expired") from error
+                raise HTTPException(401, "signature is already expired") from error
         return self._access.accepts(token)
 
     async def _route(self, request: Request, method: str, path: str) -> Response:
@@ -164,7 +154,7 @@ class Envd:
             given = json.loads(await request.body() or b"{}")
             env = {str(name): str(value) for name, value in (given.get("envVars") or {}).items()}
         except (ValueError, AttributeError) as error:
-            raise Refused(400, f"the body is not JSON of the expected form: {error}") from error
+            raise HTTPException(400, f"the body is not JSON of the expected form: {error}") from error
         self._context.env.update(env)
         if isinstance(given.get("defaultUser"), str) and given["defaultUser"]:
             self._context.default_user = given["defaultUser"]

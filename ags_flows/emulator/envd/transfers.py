@@ -13,11 +13,13 @@ import zlib
 from collections.abc import AsyncGenerator, AsyncIterator
 from email.utils import formatdate, parsedate_to_datetime
 from typing import Any
+from urllib.parse import quote
 
 from connectrpc.errors import ConnectError
 from python_multipart.exceptions import MultipartParseError
 from starlette.background import BackgroundTask
 from starlette.datastructures import FormData, UploadFile
+from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
@@ -33,15 +35,6 @@ LARGEST_TEXT = 64 << 20
 LONGEST_KEY = 246
 MOST_METADATA = 4096
 _KEY = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-
-
-class Refused(Exception):
-    """A request that gets an error response."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-        self.message = message
 
 
 def answer(status: int, message: str) -> Response:
@@ -60,17 +53,17 @@ async def download(context: Context, request: Request) -> Response:
     status = os.fstat(descriptor)
     try:
         if stat.S_ISDIR(status.st_mode):
-            raise Refused(400, f"path '{path}' is a directory")
+            raise HTTPException(400, f"path '{path}' is a directory")
         if not stat.S_ISREG(status.st_mode):
-            raise Refused(400, f"path '{path}' is not a regular file")
+            raise HTTPException(400, f"path '{path}' is not a regular file")
         accepted = request.headers.get("accept-encoding", "").strip().lower()
         if re.search(r"identity\s*;\s*q=0(\.0+)?\b", accepted) and "gzip" not in accepted:
-            raise Refused(406, f"no acceptable encoding: {accepted}")
+            raise HTTPException(406, f"no acceptable encoding: {accepted}")
         tag = f'"{status.st_mtime_ns:x}-{status.st_size:x}"'
         headers = {
             "ETag": tag,
             "Last-Modified": formatdate(status.st_mtime, usegmt=True),
-            "Content-Disposition": f"inline; filename*=UTF-8''{_quoted(posixpath.basename(path))}",
+            "Content-Disposition": f"inline; filename*=UTF-8''{quote(posixpath.basename(path))}",
         }
         if _unchanged(request, tag, status):
             os.close(descriptor)
@@ -92,9 +85,9 @@ async def download(context: Context, request: Request) -> Response:
             stat_result=status,
             background=close,
         )
-    except (Refused, OSError) as error:
+    except (HTTPException, OSError) as error:
         os.close(descriptor)
-        raise error if isinstance(error, Refused) else _refusal(error, path) from error
+        raise error if isinstance(error, HTTPException) else _refusal(error, path) from error
 
 
 async def upload(context: Context, request: Request) -> Response:
@@ -105,7 +98,7 @@ async def upload(context: Context, request: Request) -> Response:
     written: list[dict[str, Any]] = []
     if kind == "application/octet-stream":
         if not request.query_params.get("path"):
-            raise Refused(400, "path query parameter is required for an octet-stream upload")
+            raise HTTPException(400, "path query parameter is required for an octet-stream upload")
         path = _path(context, request)
         await _write(context, path, user, _decoded(request, request.stream()), metadata)
         written.append(_written(path, metadata))
@@ -120,7 +113,7 @@ async def upload(context: Context, request: Request) -> Response:
         finally:
             await form.close()
     else:
-        raise Refused(400, f"unsupported content type: {kind or 'none'}")
+        raise HTTPException(400, f"unsupported content type: {kind or 'none'}")
     return JSONResponse(written)
 
 
@@ -130,11 +123,11 @@ def _targets(context: Context, request: Request, files: list[UploadFile], user: 
     if query and len(files) == 1:
         return [context.resolve(query, user)]
     if query and len(files) > 1:
-        raise Refused(400, "path query parameter is allowed with one file only")
+        raise HTTPException(400, "path query parameter is allowed with one file only")
     paths = [context.resolve(part.filename or "", user) for part in files]
     twice = {path for path in paths if paths.count(path) > 1} if len(paths) < 1000 else set()
     if twice or len(set(paths)) < len(paths):
-        raise Refused(400, f"you cannot upload multiple files to the same path '{min(twice, default=paths[0])}'")
+        raise HTTPException(400, f"you cannot upload multiple files to the same path '{min(twice, default=paths[0])}'")
     return paths
 
 
@@ -146,7 +139,7 @@ async def _write(
     def begin() -> int:
         try:
             if stat.S_ISDIR(files.stat(path).st_mode):
-                raise Refused(400, f"path is a directory: {path}")
+                raise HTTPException(400, f"path is a directory: {path}")
         except FileNotFoundError:
             pass
         files.make_directories(posixpath.dirname(path), owner)
@@ -163,7 +156,7 @@ async def _write(
         finally:
             os.close(descriptor)
     except ClientDisconnect as error:
-        raise Refused(400, "the upload was broken off") from error
+        raise HTTPException(400, "the upload was broken off") from error
     except OSError as error:
         raise _refusal(error, path) from error
 
@@ -181,7 +174,7 @@ async def _decoded(request: Request, pieces: AsyncIterator[bytes]) -> AsyncGener
             yield piece
         return
     if encoding != "gzip":
-        raise Refused(400, f"unsupported content encoding: {encoding}")
+        raise HTTPException(400, f"unsupported content encoding: {encoding}")
     unzip = zlib.decompressobj(16 + zlib.MAX_WBITS)
     try:
         async for piece in pieces:
@@ -191,7 +184,7 @@ async def _decoded(request: Request, pieces: AsyncIterator[bytes]) -> AsyncGener
                 rest = unzip.unconsumed_tail
         yield unzip.flush()
     except zlib.error as error:
-        raise Refused(400, f"the content is not gzip: {error}") from error
+        raise HTTPException(400, f"the content is not gzip: {error}") from error
 
 
 async def _form(request: Request) -> FormData:
@@ -201,9 +194,9 @@ async def _form(request: Request) -> FormData:
         limits = {"max_files": MOST_FILES, "max_fields": MOST_FILES, "max_part_size": LARGEST_TEXT}
         return await MultiPartParser(request.headers, body, **limits).parse()
     except (MultiPartException, MultipartParseError, KeyError) as error:
-        raise Refused(400, f"the body is not multipart: {error}") from error
+        raise HTTPException(400, f"the body is not multipart: {error}") from error
     except ClientDisconnect as error:
-        raise Refused(400, "the upload was broken off") from error
+        raise HTTPException(400, "the upload was broken off") from error
 
 
 async def _pieces(part: UploadFile) -> AsyncIterator[bytes]:
@@ -238,10 +231,10 @@ def _metadata(request: Request) -> dict[str, str]:
         if name.startswith("x-metadata-"):
             key = name[len("x-metadata-") :]
             if not _KEY.fullmatch(key) or len(key) > LONGEST_KEY:
-                raise Refused(400, f"invalid metadata key: {key}")
+                raise HTTPException(400, f"invalid metadata key: {key}")
             metadata[key.lower()] = value
     if sum(len(key) + len(value.encode()) for key, value in metadata.items()) > MOST_METADATA:
-        raise Refused(400, f"metadata is larger than {MOST_METADATA} bytes")
+        raise HTTPException(400, f"metadata is larger than {MOST_METADATA} bytes")
     return metadata
 
 
@@ -259,14 +252,14 @@ def _path(context: Context, request: Request) -> str:
     try:
         return context.resolve(request.query_params.get("path", ""), _user(context, request))
     except ConnectError as error:
-        raise Refused(400, error.message) from error
+        raise HTTPException(400, error.message) from error
 
 
 def _user(context: Context, request: Request) -> str:
     try:
         return context.check_user(request.query_params.get("username") or context.default_user)
     except ConnectError as error:
-        raise Refused(401, error.message) from error
+        raise HTTPException(401, error.message) from error
 
 
 def _unchanged(request: Request, tag: str, status: os.stat_result) -> bool:
@@ -282,13 +275,7 @@ def _unchanged(request: Request, tag: str, status: os.stat_result) -> bool:
         return False
 
 
-def _quoted(name: str) -> str:
-    from urllib.parse import quote
-
-    return quote(name)
-
-
-def _refusal(error: OSError, path: str) -> Refused:
+def _refusal(error: OSError, path: str) -> HTTPException:
     known = {
         errno.ENOENT: (404, f"path '{path}' does not exist"),
         errno.ENOSPC: (507, "not enough disk space available"),
@@ -304,4 +291,4 @@ def _refusal(error: OSError, path: str) -> Refused:
         errno.ESTALE: (502, "the sandbox was not found"),
     }
     status, message = known.get(error.errno or 0, (500, f"{path}: {error.strerror or error}"))
-    return Refused(status, message)
+    return HTTPException(status, message)

@@ -1,6 +1,6 @@
 """The gateway: any port of any sandbox, by HTTP and WebSocket."""
 
 from .faults import StreamFaults
-from .gateway import Gateway, GatewayTarget
+from .gateway import Gateway
 
-__all__ = ["Gateway", "GatewayTarget", "StreamFaults"]
+__all__ = ["Gateway", "StreamFaults"]

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import Awaitable, Callable, Container
-from typing import Literal, Protocol
 from urllib.parse import unquote
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -13,6 +11,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ..connection import cut, noticed
 from ..http import JsonResponse, disconnected, first
 from ..signed_urls import PATH as SIGNED_PATH
+from ..target import InstanceTarget
+from ..world.profile import Profile
 from .faults import Cut, FaultySend, StreamFaults, dropped, slow_receive
 from .proxy import BadAnswer, forward, forward_websocket
 from .routing import ENVD_PORT, INTERPRETER_PORT, Route, route_of, token_of
@@ -21,81 +21,12 @@ _NAMES = {ENVD_PORT: "envd", INTERPRETER_PORT: "code"}
 _START_COMMAND = "/process.Process/Start"
 
 
-class GatewayTarget(Protocol):
-    """A sandbox as the gateway sees it at the moment of a request."""
-
-    @property
-    def instance_id(self) -> str:
-        """Its id."""
-        ...
-
-    @property
-    def state(self) -> Literal["running", "paused", "gone"]:
-        """Whether it can be reached."""
-        ...
-
-    @property
-    def auth_mode(self) -> Literal["TOKEN", "PUBLIC", "NONE"]:
-        """Which ports need a token: all, envd's alone, or none."""
-        ...
-
-    @property
-    def by_e2b(self) -> bool:
-        """Whether an E2B client made it: then responses are as E2B's."""
-        ...
-
-    @property
-    def masked_host(self) -> str | None:
-        """The host that servers in it see in place of the real one; ``${PORT}`` stands for the port."""
-        ...
-
-    def speaks_tls(self, port: int) -> bool:
-        """Return True if what listens on a port speaks HTTPS."""
-        ...
-
-    @property
-    def envd_app(self) -> ASGIApp:
-        """The application on port 49983. It checks tokens itself, since signed URLs need none."""
-        ...
-
-    @property
-    def code_app(self) -> ASGIApp | None:
-        """The application on port 49999, or None if that is an ordinary port."""
-        ...
-
-    def accepts(self, token: str | None) -> bool:
-        """Return True if a token opens its ports."""
-        ...
-
-    def connect(self, port: int) -> socket.socket:
-        """Return a connection to a port inside; blocking; ConnectionRefusedError when nothing listens."""
-        ...
-
-
-class Habits(Protocol):
-    """How sandboxes respond, see `world.profile`."""
-
-    @property
-    def serves_ranges(self) -> bool:
-        """Whether envd serves ranges of files."""
-        ...
-
-    @property
-    def command_delay(self) -> float:
-        """Seconds that the start of every command takes longer."""
-        ...
-
-    def status(self, name: str, default: int) -> int:
-        """Return an HTTP status by its name, such as ``gone.port``."""
-        ...
-
-
 class Gateway:
     """Reaches every port of every sandbox.
 
     Args:
         lookup: Finds a sandbox by id.
-        habits: How sandboxes respond.
+        profile: How sandboxes respond.
         faults: Faults of connections.
         signer: Finds the id of the sandbox that signed a request's URL.
         of_e2b: Ids of sandboxes that `lookup` does not find any more and that E2B clients made.
@@ -103,18 +34,18 @@ class Gateway:
 
     def __init__(
         self,
-        lookup: Callable[[str], GatewayTarget | None],
-        habits: Habits,
+        lookup: Callable[[str], InstanceTarget | None],
+        profile: Profile,
         faults: StreamFaults | None = None,
         signer: Callable[[Scope], str | None] = lambda scope: None,
         of_e2b: Container[str] = (),
     ) -> None:
         self._lookup = lookup
-        self._habits = habits
+        self._profile = profile
         self._faults = faults or StreamFaults()
         self._signer = signer
         self._of_e2b = of_e2b
-        self._status = habits.status
+        self._status = profile.status
 
     def route(self, scope: Scope) -> Route | None:
         """Return where a request goes, None when it is not for a sandbox.
@@ -190,10 +121,10 @@ class Gateway:
             unauthorized = self._status("unauthorized.envd", 401)
             if unauthorized != 401:
                 send = _with_status(send, unauthorized)
-            if route.port == ENVD_PORT and not self._habits.serves_ranges:
+            if route.port == ENVD_PORT and not self._profile.serves_ranges:
                 scope = _without(scope, b"range")
             if path == _START_COMMAND:
-                await asyncio.sleep(self._habits.command_delay)
+                await asyncio.sleep(self._profile.command_delay)
             try:
                 await app({**scope, "path": unquote(path), "raw_path": path.encode("latin-1")}, receive, send)
             except ConnectionError:
@@ -223,7 +154,7 @@ class Gateway:
             raise Cut from None
 
     async def _absent(
-        self, scope: Scope, receive: Receive, send: Send, route: Route, target: GatewayTarget | None
+        self, scope: Scope, receive: Receive, send: Send, route: Route, target: InstanceTarget | None
     ) -> None:
         """Respond that a sandbox is gone: to E2B's SDKs with E2B's text, to other clients with AGS's."""
         paused = target is not None and target.state == "paused"
@@ -235,7 +166,7 @@ class Gateway:
             message = message.replace("The sandbox", f"instance {route.instance_id}")
         await _refuse(scope, receive, send, status, message, sandboxId=route.instance_id)
 
-    def _may(self, scope: Scope, route: Route, target: GatewayTarget) -> bool:
+    def _may(self, scope: Scope, route: Route, target: InstanceTarget) -> bool:
         if target.auth_mode == "NONE" or (target.auth_mode == "PUBLIC" and route.port != ENVD_PORT):
             return True
         if route.port == ENVD_PORT:
@@ -245,7 +176,7 @@ class Gateway:
             return True
         return target.accepts(token_of(scope))
 
-    def _built_in(self, route: Route, target: GatewayTarget) -> ASGIApp | None:
+    def _built_in(self, route: Route, target: InstanceTarget) -> ASGIApp | None:
         if route.port == ENVD_PORT:
             return target.envd_app
         return target.code_app if route.port == INTERPRETER_PORT else None

@@ -8,7 +8,9 @@ import socket
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
+
+from starlette.types import ASGIApp
 
 from ..reach import EVERYWHERE, Reach
 from .mounts import Mount
@@ -16,8 +18,6 @@ from .tokens import Tokens
 
 if TYPE_CHECKING:
     from ..agent_server import AgentServer
-
-Asgi = Callable[..., Awaitable[None]]
 
 
 @dataclass(frozen=True)
@@ -63,80 +63,11 @@ class Plan:
     adopted: bool = False
 
 
-class MainProcess(Protocol):
-    """The command that an image's configuration asks for."""
-
-    async def wait(self) -> int:
-        """Return its exit code, negative for a signal."""
-        ...
-
-    def tail(self) -> str:
-        """Return the end of its output."""
-        ...
-
-
-class Machine(Protocol):
-    """A live sandbox, as the instances use it."""
-
-    envd_app: Asgi
-    code_app: Asgi | None
-
-    def connect(self, port: int) -> socket.socket:
-        """Return a connection to a port inside; blocking; ConnectionRefusedError when nothing listens."""
-        ...
-
-    async def run_main(self, argv: list[str], env: Mapping[str, str]) -> MainProcess:
-        """Start the image's command as root, in the background."""
-        ...
-
-    async def freeze(self) -> None:
-        """Freeze all processes."""
-        ...
-
-    async def thaw(self) -> None:
-        """Continue them."""
-        ...
-
-    async def save(self, target: Path) -> None:
-        """Copy the writable file system to a directory that a `Plan.seed` can name."""
-        ...
-
-    async def stop(self) -> None:
-        """End everything and remove the directory; idempotent."""
-        ...
-
-    async def leave(self) -> None:
-        """Let go of everything and let it run, for an emulator with a `Plan` that is ``adopted``."""
-        ...
-
-    async def wait_dead(self) -> None:
-        """Return when the sandbox has ended."""
-        ...
-
-    def processes(self) -> list[dict[str, Any]]:
-        """Return the processes that clients started: pid and command."""
-        ...
-
-    async def usage(self) -> dict[str, float]:
-        """Return cpu_percent, memory_used, memory_total, disk_used, disk_total; sizes in bytes."""
-        ...
-
-    async def set_network(self, network: Reach) -> bool:
-        """Let it reach other machines, or not; return whether that could be done."""
-        ...
-
-    async def fill_disk(self, full: bool) -> None:
-        """Make the file system full, or as it was."""
-        ...
-
-
-Launch = Callable[[Plan], Awaitable[Machine]]
-
 _TAIL = 8192
 
 
-class _Main:
-    """A main process whose output is drained, and whose end is kept."""
+class MainProcess:
+    """The command that an image's configuration asks for. Its output is drained, and the end of it is kept."""
 
     def __init__(self, process: Any) -> None:
         self._process = process
@@ -148,15 +79,18 @@ class _Main:
         ]
 
     async def wait(self) -> int:
+        """Return its exit code, negative for a signal."""
         code = int(await self._process.wait())
         if self._readers:
             await asyncio.wait(self._readers, timeout=0.2)
         return code
 
     def tail(self) -> str:
+        """Return the end of its output."""
         return self._kept[-_TAIL:].decode(errors="replace").strip()
 
     def close(self) -> None:
+        """Stop to read its output."""
         for reader in self._readers:
             reader.cancel()
 
@@ -169,8 +103,8 @@ class _Main:
             del self._kept[: -2 * _TAIL]
 
 
-class SandboxMachine:
-    """A real machine: a sandbox of this host with envd and, if asked, a code interpreter."""
+class Machine:
+    """A live sandbox, as the instances use it: a sandbox of this host with envd and, if asked, a code interpreter."""
 
     def __init__(self, plan: Plan, sandbox: Any, envd: Any, code: Any, agents: AgentServer | None) -> None:
         """Use `launch` instead."""
@@ -179,13 +113,13 @@ class SandboxMachine:
         self._sandbox = sandbox
         self._envd = envd
         self._code = code
-        self._main: _Main | None = None
+        self._main: MainProcess | None = None
         self._stopped = False
-        self.envd_app: Asgi = envd.app
-        self.code_app: Asgi | None = code.app if code is not None else None
+        self.envd_app: ASGIApp = envd.app
+        self.code_app: ASGIApp | None = code.app if code is not None else None
 
     @classmethod
-    async def launch(cls, plan: Plan) -> SandboxMachine:
+    async def launch(cls, plan: Plan) -> Machine:
         """Start a machine.
 
         Raises:
@@ -229,7 +163,7 @@ class SandboxMachine:
             if plan.interprets:
                 from ..code_interpreter import CodeInterpreter
 
-                code = CodeInterpreter(sandbox, access=plan.tokens, env=dict(plan.env))
+                code = CodeInterpreter(sandbox, env=dict(plan.env))
             envd = Envd(sandbox, access=plan.tokens, version=plan.envd_version, env=dict(plan.env))
             return cls(plan, sandbox, envd, code, agents)
         except BaseException:
@@ -237,7 +171,7 @@ class SandboxMachine:
             raise
 
     def connect(self, port: int) -> socket.socket:
-        """Return a connection to a port inside; blocking."""
+        """Return a connection to a port inside; blocking; ConnectionRefusedError when nothing listens."""
         try:
             connection: socket.socket = self._sandbox.connect(port)
         except ConnectionRefusedError:
@@ -251,7 +185,7 @@ class SandboxMachine:
         process = await self._sandbox.spawn(
             argv, user="root", env={**self._plan.env, **env}, cwd="/", stdin="null", pty=None
         )
-        self._main = _Main(process)
+        self._main = MainProcess(process)
         return self._main
 
     async def freeze(self) -> None:
@@ -263,7 +197,7 @@ class SandboxMachine:
         await self._sandbox.thaw()
 
     async def save(self, target: Path) -> None:
-        """Copy the writable file system."""
+        """Copy the writable file system to a directory that a `Plan.seed` can name."""
         await self._sandbox.save(target)
 
     async def stop(self) -> None:
@@ -271,7 +205,7 @@ class SandboxMachine:
         await self._let_go(self._sandbox.stop)
 
     async def leave(self) -> None:
-        """Let go of everything; its processes go on."""
+        """Let go of everything and let it run, for an emulator with a `Plan` that is ``adopted``."""
         await self._let_go(self._sandbox.leave)
 
     async def _let_go(self, last: Callable[[], Awaitable[None]]) -> None:
@@ -292,21 +226,19 @@ class SandboxMachine:
         await self._sandbox.wait_dead()
 
     def processes(self) -> list[dict[str, Any]]:
-        """Return the processes that clients started."""
-        return [_process(each) for each in self._envd.processes]
+        """Return the processes that clients started: pid and command."""
+        processes: list[dict[str, Any]] = self._envd.processes
+        return processes
 
     async def usage(self) -> dict[str, float]:
-        """Return what is used of CPU, memory and disk."""
+        """Return cpu_percent, memory_used, memory_total, disk_used, disk_total; sizes in bytes."""
         usage = await asyncio.to_thread(self._sandbox.usage)
         names = ("cpu_percent", "memory_used", "memory_total", "disk_used", "disk_total")
-        return {name: float(getattr(usage, name, 0) or 0) for name in names}
+        return {name: float(getattr(usage, name)) for name in names}
 
-    async def set_network(self, network: Reach) -> bool:
-        """Let it reach other machines, or not; return whether that could be done."""
-        change = getattr(self._sandbox, "set_network", None)
-        if change is not None:
-            change(network)
-        return change is not None or network == self._plan.network
+    def set_network(self, network: Reach) -> None:
+        """Let it reach other machines, or not."""
+        self._sandbox.set_network(network)
 
     async def fill_disk(self, full: bool) -> None:
         """Make the file system full, or as it was."""
@@ -321,8 +253,4 @@ def _import_parts(interprets: bool, serves_agents: bool) -> None:
         importlib.import_module("..agent_server", __package__)
 
 
-def _process(process: Any) -> dict[str, Any]:
-    if isinstance(process, dict):
-        return process
-    argv = getattr(process, "argv", None) or [str(getattr(process, "cmd", process))]
-    return {"pid": getattr(process, "pid", 0), "command": " ".join(argv)}
+Launch = Callable[[Plan], Awaitable[Machine]]

@@ -21,7 +21,7 @@ from .faults import Faults
 from .instance import Instance
 from .instances import Instances
 from .limits import Limits
-from .machine import Launch, SandboxMachine
+from .machine import Launch, Machine
 from .profile import Profile
 from .refusal import Refusal
 from .region import Region
@@ -44,7 +44,7 @@ class World:
         launch: Starts a machine; replaced in tests only.
     """
 
-    def __init__(self, settings: Settings, launch: Launch = SandboxMachine.launch) -> None:
+    def __init__(self, settings: Settings, launch: Launch = Machine.launch) -> None:
         """Take up what the state directory holds; `open` starts it."""
         self.settings = settings
         self.launch = launch
