@@ -15,8 +15,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .process import serve
-    from .server import Emulator
+    from ags_flows.emulator.process import serve
+    from ags_flows.emulator.server import Emulator
 
 __all__ = ["Emulator", "serve"]
 
@@ -24,11 +24,11 @@ __all__ = ["Emulator", "serve"]
 def __getattr__(name: str) -> Any:
     """Import what is asked for on its first use: the server's packages take a while."""
     if name == "Emulator":
-        from .server import Emulator
+        from ags_flows.emulator.server import Emulator
 
         return Emulator
     if name == "serve":
-        from .process import serve
+        from ags_flows.emulator.process import serve
 
         return serve
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -12,8 +12,8 @@ import os
 from concurrent.futures import Future
 from typing import Any
 
-from .code_interpreter.places import isolated_places
-from .sandbox.plain import PlainSandbox
+from ags_flows.emulator.code_interpreter.places import isolated_places
+from ags_flows.emulator.sandbox.plain import PlainSandbox
 
 LOG = "/var/log/swerex.log"
 

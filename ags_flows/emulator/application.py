@@ -14,19 +14,19 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.types import Message, Receive, Scope, Send
 
-from .cloudapi.api import CloudApi
-from .connection import abort, lend, noticed
-from .controls import Controls
-from .e2b.api import E2bApi
-from .gateway import Gateway
-from .gateway.routing import Route
-from .http import JsonResponse, disconnected, first, raw_path, raw_query, read
-from .journal import Journal
-from .signed_urls import PATH as SIGNED_PATH
-from .status.page import page
-from .world.faults import Fault
-from .world.refusal import Refusal
-from .world.world import World
+from ags_flows.emulator.cloudapi.api import CloudApi
+from ags_flows.emulator.connection import abort, lend, noticed
+from ags_flows.emulator.controls import Controls
+from ags_flows.emulator.e2b.api import E2bApi
+from ags_flows.emulator.gateway import Gateway
+from ags_flows.emulator.gateway.routing import Route
+from ags_flows.emulator.http import JsonResponse, disconnected, first, raw_path, raw_query, read
+from ags_flows.emulator.journal import Journal
+from ags_flows.emulator.signed_urls import PATH as SIGNED_PATH
+from ags_flows.emulator.status.page import page
+from ags_flows.emulator.world.faults import Fault
+from ags_flows.emulator.world.refusal import Refusal
+from ags_flows.emulator.world.world import World
 
 NAMING = "by the header E2b-Sandbox-Id or the host {port}-{sandbox}.localhost"
 

@@ -35,15 +35,15 @@ from typing import Any
 
 from starlette.requests import Request
 
-from .gateway import StreamFaults
-from .http import JsonResponse, raw_path, read
-from .journal import Journal
-from .world.clock import iso
-from .world.faults import Fault
-from .world.instance import Instance
-from .world.refusal import Refusal
-from .world.transitions import Transition
-from .world.world import World
+from ags_flows.emulator.gateway import StreamFaults
+from ags_flows.emulator.http import JsonResponse, raw_path, read
+from ags_flows.emulator.journal import Journal
+from ags_flows.emulator.world.clock import iso
+from ags_flows.emulator.world.faults import Fault
+from ags_flows.emulator.world.instance import Instance
+from ags_flows.emulator.world.refusal import Refusal
+from ags_flows.emulator.world.transitions import Transition
+from ags_flows.emulator.world.world import World
 
 Json = dict[str, Any]
 

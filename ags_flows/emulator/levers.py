@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from .controls import Controls
+from ags_flows.emulator.controls import Controls
 
 Json = dict[str, Any]
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from .server import DEFAULT_PORT, Emulator
+from ags_flows.emulator.server import DEFAULT_PORT, Emulator
 
 _MANY = 65536
 
@@ -144,7 +144,7 @@ def _farewell(emulator: Emulator) -> str:
 
 
 def _missing_isolation() -> tuple[str, ...]:
-    from .sandbox import isolation
+    from ags_flows.emulator.sandbox import isolation
 
     return isolation().limits
 

@@ -20,25 +20,26 @@ from typing import Any
 
 import uvicorn
 
-from .application import Application
-from .connection import end
-from .controls import Controls
-from .gateway import Gateway, StreamFaults
-from .journal import Journal
-from .levers import Levers
-from .listening import BACKLOG, Doorman, is_loopback, listen
-from .removal import remove_tree
-from .target import signer_of, targets_of
-from .tls import Authority
-from .world.machine import Launch, Machine
-from .world.profile import read_profile
-from .world.settings import HIGHEST_PORT, Settings
-from .world.world import World
+from ags_flows.emulator.application import Application
+from ags_flows.emulator.connection import end
+from ags_flows.emulator.controls import Controls
+from ags_flows.emulator.gateway import Gateway, StreamFaults
+from ags_flows.emulator.journal import Journal
+from ags_flows.emulator.levers import Levers
+from ags_flows.emulator.listening import BACKLOG, Doorman, is_loopback, listen
+from ags_flows.emulator.removal import remove_tree
+from ags_flows.emulator.target import signer_of, targets_of
+from ags_flows.emulator.tls import Authority
+from ags_flows.emulator.world.machine import Launch, Machine
+from ags_flows.emulator.world.profile import read_profile
+from ags_flows.emulator.world.settings import HIGHEST_PORT, Settings
+from ags_flows.emulator.world.world import World
 
 logger = logging.getLogger("ags_flows.emulator")
 
-#: The default port of the command line.
 DEFAULT_PORT = 8600
+"""The default port of the command line."""
+
 _PREFIX = "ags-emulator-"
 _YOUNG = 60.0
 

@@ -8,9 +8,9 @@ from typing import Literal
 
 from starlette.types import ASGIApp, Scope
 
-from .signed_urls import Expired, signed
-from .world.instance import Instance
-from .world.world import World
+from ags_flows.emulator.signed_urls import Expired, signed
+from ags_flows.emulator.world.instance import Instance
+from ags_flows.emulator.world.world import World
 
 
 class InstanceTarget:

@@ -169,7 +169,6 @@ def test_the_next_run_deletes_what_a_killed_one_left_behind(ags_config, monkeypa
     living.close()
 
 
-#: Unlike the emulator in everything that a profile can contain.
 OTHER = {
     "start.status": "RUNNING",
     "start.repeat": "refuse",
@@ -198,6 +197,8 @@ OTHER = {
         0.1,
     ),
 }
+"""Unlike the emulator in everything that a profile can contain."""
+
 NOT_PLAYED = {"metadata.seconds", "start.repeat.lasts"}
 CODES = {"InvalidParameter.Filters": "InvalidParameterValue", "ResourceNotFound.SandboxTool": "ResourceNotFound"}
 

@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from ..world.clock import iso
-from ..world.configuration import detail, kibibytes, milli_cpus
-from ..world.durations import seconds_of
-from ..world.instance import STATUSES, Instance
-from ..world.instances import Order
-from ..world.paging import by_offset, by_token
-from ..world.precache import PrecachedImage
-from ..world.refusal import Refusal
-from ..world.region import Region
-from ..world.snapshots import Snapshot
-from ..world.tool import Tool
-from .filters import chosen, matching
+from ags_flows.emulator.cloudapi.filters import chosen, matching
+from ags_flows.emulator.world.clock import iso
+from ags_flows.emulator.world.configuration import detail, kibibytes, milli_cpus
+from ags_flows.emulator.world.durations import seconds_of
+from ags_flows.emulator.world.instance import STATUSES, Instance
+from ags_flows.emulator.world.instances import Order
+from ags_flows.emulator.world.paging import by_offset, by_token
+from ags_flows.emulator.world.precache import PrecachedImage
+from ags_flows.emulator.world.refusal import Refusal
+from ags_flows.emulator.world.region import Region
+from ags_flows.emulator.world.snapshots import Snapshot
+from ags_flows.emulator.world.tool import Tool
 
 Json = dict[str, Any]
 Action = Callable[[Region, Json], Awaitable[Json]]
@@ -318,8 +318,8 @@ ACTIONS: dict[str, Action] = {
     "UpdateSandboxTool": update_sandbox_tool,
 }
 
-#: Actions that need no region.
 WITHOUT_REGION = frozenset({"AcquireSandboxInstanceToken", "CreateAPIKey", "DeleteAPIKey", "DescribeAPIKeyList"})
+"""Actions that need no region."""
 
 
 def _tags(tags: list[Json]) -> list[str]:

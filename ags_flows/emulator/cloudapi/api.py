@@ -13,13 +13,13 @@ from typing import Any
 
 from starlette.requests import Request
 
-from ..http import MOST_BYTES, Answer, JsonResponse, raw_query
-from ..world.faults import Fault
-from ..world.refusal import Refusal
-from ..world.world import World
-from . import schema, signature
-from .actions import ACTIONS, WITHOUT_REGION
-from .query import parsed
+from ags_flows.emulator.cloudapi import schema, signature
+from ags_flows.emulator.cloudapi.actions import ACTIONS, WITHOUT_REGION
+from ags_flows.emulator.cloudapi.query import parsed
+from ags_flows.emulator.http import MOST_BYTES, Answer, JsonResponse, raw_query
+from ags_flows.emulator.world.faults import Fault
+from ags_flows.emulator.world.refusal import Refusal
+from ags_flows.emulator.world.world import World
 
 Json = dict[str, Any]
 logger = logging.getLogger("ags_flows.emulator")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
-from ..world.refusal import Refusal
+from ags_flows.emulator.world.refusal import Refusal
 
 T = TypeVar("T")
 Read = Callable[[T], Iterable[str]]

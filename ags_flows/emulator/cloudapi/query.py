@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import parse_qsl
 
-from ..world.refusal import Refusal
-from . import schema
+from ags_flows.emulator.cloudapi import schema
+from ags_flows.emulator.world.refusal import Refusal
 
 Json = dict[str, Any]
 

@@ -12,12 +12,12 @@ import re
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..world.refusal import Refusal
+from ags_flows.emulator.world.refusal import Refusal
 
 Json = dict[str, Any]
 
-#: How deep a request may be nested; the deepest model has 6 levels.
 _DEPTH = 12
+"""How deep a request may be nested; the deepest model has 6 levels."""
 
 _TYPE = re.compile(r":type (\w+):\s*(.+)")
 _MODEL = re.compile(r":class:`(?:[\w.]*\.)?(\w+)`|(\w+)")

@@ -10,8 +10,8 @@ from datetime import datetime, timezone
 
 from starlette.requests import Request
 
-from ..http import raw_path, raw_query
-from ..world.refusal import Refusal
+from ags_flows.emulator.http import raw_path, raw_query
+from ags_flows.emulator.world.refusal import Refusal
 
 _AUTHORIZATION = re.compile(
     r"TC3-HMAC-SHA256\s+Credential=([^/\s,]*)/([^/\s,]*)/([^/\s,]*)/tc3_request\s*,"

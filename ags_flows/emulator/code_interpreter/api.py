@@ -13,15 +13,15 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from ..http import JsonResponse, disconnected, read
-from .context import Context, Restarted
-from .execution import Execution
-from .kernel import KernelFailed
-from .languages import NoKernel
-from .results import KEEPALIVE, Line, error_line, line_of
+from ags_flows.emulator.code_interpreter.context import Context, Restarted
+from ags_flows.emulator.code_interpreter.execution import Execution
+from ags_flows.emulator.code_interpreter.kernel import KernelFailed
+from ags_flows.emulator.code_interpreter.languages import NoKernel
+from ags_flows.emulator.code_interpreter.results import KEEPALIVE, Line, error_line, line_of
+from ags_flows.emulator.http import JsonResponse, disconnected, read
 
 if TYPE_CHECKING:
-    from .interpreter import CodeInterpreter
+    from ags_flows.emulator.code_interpreter.interpreter import CodeInterpreter
 
 KEEPALIVE_SECONDS = 5.0
 MOST_AT_ONCE = 64

@@ -7,10 +7,10 @@ import uuid
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from .execution import Execution
-from .kernel import Kernel, KernelFailed
-from .languages import NoKernel, prepare, recipe_for, reset_variables, set_variables
-from .places import Places
+from ags_flows.emulator.code_interpreter.execution import Execution
+from ags_flows.emulator.code_interpreter.kernel import Kernel, KernelFailed
+from ags_flows.emulator.code_interpreter.languages import NoKernel, prepare, recipe_for, reset_variables, set_variables
+from ags_flows.emulator.code_interpreter.places import Places
 
 HOME = "/home/user"
 

@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from .backlog import Backlog
+from ags_flows.emulator.code_interpreter.backlog import Backlog
 
 if TYPE_CHECKING:
-    from .kernel import Kernel
+    from ags_flows.emulator.code_interpreter.kernel import Kernel
 
 QUIET = 5.0
 """Seconds without a message after which an execution ends that the kernel replied to but never reported as idle."""

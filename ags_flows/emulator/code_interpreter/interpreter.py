@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-from ..sandbox.plain import PlainSandbox
-from .api import Api
-from .context import Context
-from .inner import InnerServer
-from .languages import DEFAULTS, language_named
-from .places import Places, host_places, isolated_places
+from ags_flows.emulator.code_interpreter.api import Api
+from ags_flows.emulator.code_interpreter.context import Context
+from ags_flows.emulator.code_interpreter.inner import InnerServer
+from ags_flows.emulator.code_interpreter.languages import DEFAULTS, language_named
+from ags_flows.emulator.code_interpreter.places import Places, host_places, isolated_places
+from ags_flows.emulator.sandbox.plain import PlainSandbox
 
 PORT = 49999
 

@@ -12,10 +12,10 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-from ..sandbox.plain import PlainSandbox
-from .execution import Execution
-from .languages import CONNECTION_FILE, MARK, Recipe
-from .relay import Relay
+from ags_flows.emulator.code_interpreter.execution import Execution
+from ags_flows.emulator.code_interpreter.languages import CONNECTION_FILE, MARK, Recipe
+from ags_flows.emulator.code_interpreter.relay import Relay
+from ags_flows.emulator.sandbox.plain import PlainSandbox
 
 START_TIMEOUT = 60.0
 USER = "user"
@@ -49,7 +49,7 @@ class Kernel:
         self._relays: list[Relay] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._running: dict[str, Execution] = {}
-        #: Executions whose output comes in their order: messages may name another request.
+        # Executions whose output comes in their order: messages may name another request.
         self._marked: list[Execution] = []
         self._markers: dict[str, Execution] = {}
         self._said = bytearray()

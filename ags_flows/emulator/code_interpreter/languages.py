@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from .places import Places, has_package
+from ags_flows.emulator.code_interpreter.places import Places, has_package
 
 ALIASES = {"js": "javascript", "ts": "typescript", "python3": "python", "py": "python", "sh": "bash"}
 DEFAULTS = ("python", "javascript")

@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
-from ..sandbox import Bind, isolation
-from .kernelspecs import KernelSpec, installed_kernels
+from ags_flows.emulator.code_interpreter.kernelspecs import KernelSpec, installed_kernels
+from ags_flows.emulator.sandbox import Bind, isolation
 
 _ROOT = "/opt/ags"
 _VISIBLE = ("/usr", "/bin", "/lib", "/lib64")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from .languages import text_of
+from ags_flows.emulator.code_interpreter.languages import text_of
 
 Line = dict[str, Any]
 

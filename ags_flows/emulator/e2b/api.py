@@ -10,20 +10,20 @@ from urllib.parse import unquote
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ..http import Answer, JsonResponse, raw_path, raw_query
-from ..world.faults import Fault
-from ..world.refusal import Refusal
-from ..world.region import Region
-from ..world.world import World
-from .body import Body, Query
-from .sandboxes import Sandboxes
-from .shapes import status_of
-from .templates import Templates
+from ags_flows.emulator.e2b.body import Body, Query
+from ags_flows.emulator.e2b.sandboxes import Sandboxes
+from ags_flows.emulator.e2b.shapes import status_of
+from ags_flows.emulator.e2b.templates import Templates
+from ags_flows.emulator.http import Answer, JsonResponse, raw_path, raw_query
+from ags_flows.emulator.world.faults import Fault
+from ags_flows.emulator.world.refusal import Refusal
+from ags_flows.emulator.world.region import Region
+from ags_flows.emulator.world.world import World
 
 logger = logging.getLogger("ags_flows.emulator")
 
-#: More than any request of E2B's API needs.
 MOST_BYTES = 4 * 1024 * 1024
+"""More than any request of E2B's API needs."""
 
 
 class Call:
@@ -75,13 +75,13 @@ _ROUTES: dict[str, Callable[[Call], Response | Awaitable[Response]]] = {
     "DELETE /templates/{id}": lambda call: call.templates.delete(call.name),
 }
 _PATTERNS = {route: re.compile(route.replace("{id}", "([^/]+)")) for route in _ROUTES}
-#: What only E2B has, and what to use with AGS instead.
 _ABSENT = (
     (re.compile(r"/volumes(/.*)?"), "volumes", "a tool's StorageMounts"),
     (re.compile(r"/templates(/.*)?|/default-templates"), "builds and tags of templates", "CreateSandboxTool"),
     (re.compile(r"/secrets(/.*)?"), "secrets", "variables of the environment"),
     (re.compile(r"/(teams|access-tokens|api-keys|nodes)(/.*)?"), "teams and their keys", "CreateAPIKey"),
 )
+"""What only E2B has, and what to use with AGS instead."""
 
 
 class E2bApi:

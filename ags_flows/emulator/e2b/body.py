@@ -7,7 +7,7 @@ from typing import Any
 
 from starlette.datastructures import QueryParams
 
-from ..world.refusal import Refusal
+from ags_flows.emulator.world.refusal import Refusal
 
 Json = dict[str, Any]
 

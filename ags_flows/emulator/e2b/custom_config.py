@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from ..cloudapi import schema
-from ..world.configuration import detail
-from ..world.instance import Instance
-from ..world.refusal import Refusal
+from ags_flows.emulator.cloudapi import schema
+from ags_flows.emulator.world.configuration import detail
+from ags_flows.emulator.world.instance import Instance
+from ags_flows.emulator.world.refusal import Refusal
 
 Json = dict[str, Any]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..reach import EVERYWHERE, Reach
-from ..sandbox.isolation import isolation
-from ..world.refusal import Refusal
+from ags_flows.emulator.reach import EVERYWHERE, Reach
+from ags_flows.emulator.sandbox.isolation import isolation
+from ags_flows.emulator.world.refusal import Refusal
 
 Json = dict[str, Any]
 

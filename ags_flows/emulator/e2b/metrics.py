@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..world.clock import iso
-from ..world.configuration import detail, milli_cpus
-from ..world.instance import Instance
+from ags_flows.emulator.world.clock import iso
+from ags_flows.emulator.world.configuration import detail, milli_cpus
+from ags_flows.emulator.world.instance import Instance
 
 Json = dict[str, Any]
 

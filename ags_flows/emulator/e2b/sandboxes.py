@@ -9,18 +9,18 @@ from urllib.parse import parse_qsl, unquote_plus
 
 from starlette.responses import Response
 
-from ..http import JsonResponse
-from ..world.instance import Instance, Lifecycle
-from ..world.instances import Order
-from ..world.paging import by_token
-from ..world.refusal import Refusal
-from ..world.region import Region
-from ..world.tool import Tool
-from ..world.world import World
-from . import custom_config, egress
-from .body import Body, Query
-from .metrics import samples
-from .shapes import connection, detailed, listed, snapshot_info, state_of, status_of
+from ags_flows.emulator.e2b import custom_config, egress
+from ags_flows.emulator.e2b.body import Body, Query
+from ags_flows.emulator.e2b.metrics import samples
+from ags_flows.emulator.e2b.shapes import connection, detailed, listed, snapshot_info, state_of, status_of
+from ags_flows.emulator.http import JsonResponse
+from ags_flows.emulator.world.instance import Instance, Lifecycle
+from ags_flows.emulator.world.instances import Order
+from ags_flows.emulator.world.paging import by_token
+from ags_flows.emulator.world.refusal import Refusal
+from ags_flows.emulator.world.region import Region
+from ags_flows.emulator.world.tool import Tool
+from ags_flows.emulator.world.world import World
 
 Json = dict[str, Any]
 

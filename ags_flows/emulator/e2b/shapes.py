@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..world.clock import iso
-from ..world.configuration import detail, kibibytes, milli_cpus
-from ..world.instance import Instance
-from ..world.refusal import Refusal
-from ..world.snapshots import Snapshot
-from ..world.tool import Tool
-from .custom_config import shown_metadata
+from ags_flows.emulator.e2b.custom_config import shown_metadata
+from ags_flows.emulator.world.clock import iso
+from ags_flows.emulator.world.configuration import detail, kibibytes, milli_cpus
+from ags_flows.emulator.world.instance import Instance
+from ags_flows.emulator.world.refusal import Refusal
+from ags_flows.emulator.world.snapshots import Snapshot
+from ags_flows.emulator.world.tool import Tool
 
 Json = dict[str, Any]
 
-#: The statuses in which E2B's API knows a sandbox; in all others it is gone.
 _STATES = {
     "STARTING": "running",
     "RUNNING": "running",
@@ -23,6 +22,7 @@ _STATES = {
     "PAUSED": "paused",
     "RESUMING": "paused",
 }
+"""The statuses in which E2B's API knows a sandbox; in all others it is gone."""
 
 _STATUS_OF = (
     ("ResourceNotFound", 404),

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from starlette.responses import Response
 
-from ..http import JsonResponse
-from ..world.paging import by_token
-from ..world.refusal import Refusal
-from ..world.region import Region
-from ..world.world import World
-from .body import Query
-from .shapes import snapshot_info, template_info
+from ags_flows.emulator.e2b.body import Query
+from ags_flows.emulator.e2b.shapes import snapshot_info, template_info
+from ags_flows.emulator.http import JsonResponse
+from ags_flows.emulator.world.paging import by_token
+from ags_flows.emulator.world.refusal import Refusal
+from ags_flows.emulator.world.region import Region
+from ags_flows.emulator.world.world import World
 
 
 class Templates:

@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from connectrpc.code import Code
 from connectrpc.errors import ConnectError
 
-from ..sandbox import Sandbox
-from ..sandbox.tree import Tree
+from ags_flows.emulator.sandbox import Sandbox
+from ags_flows.emulator.sandbox.tree import Tree
 
 
 class Context:

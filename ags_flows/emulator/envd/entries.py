@@ -10,7 +10,7 @@ from datetime import datetime, timezone
 from e2b.envd.filesystem.filesystem_pb import EntryInfo, FileType
 from protobuf.wkt import Timestamp
 
-from .context import Context
+from ags_flows.emulator.envd.context import Context
 
 XATTR = "user.e2b."
 

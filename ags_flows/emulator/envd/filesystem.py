@@ -37,10 +37,10 @@ from e2b.envd.filesystem.filesystem_pb import (
 )
 from protobuf import Oneof
 
-from .context import Context, refusal
-from .entries import as_text, entry_of, type_of
-from .running import CUT_OFF
-from .watching import Watch
+from ags_flows.emulator.envd.context import Context, refusal
+from ags_flows.emulator.envd.entries import as_text, entry_of, type_of
+from ags_flows.emulator.envd.running import CUT_OFF
+from ags_flows.emulator.envd.watching import Watch
 
 R = TypeVar("R")
 

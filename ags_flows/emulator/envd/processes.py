@@ -37,9 +37,9 @@ from e2b.envd.process.process_pb import (
 )
 from protobuf import Oneof
 
-from .context import Context
-from .events import started
-from .running import GONE, Running
+from ags_flows.emulator.envd.context import Context
+from ags_flows.emulator.envd.events import started
+from ags_flows.emulator.envd.running import GONE, Running
 
 KEEPALIVE = 90.0
 RETENTION = 30.0

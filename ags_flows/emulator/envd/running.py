@@ -12,8 +12,8 @@ from connectrpc.code import Code
 from connectrpc.errors import ConnectError
 from e2b.envd.process.process_pb import ProcessConfig, ProcessEvent
 
-from ..sandbox import Process
-from . import events
+from ags_flows.emulator.envd import events
+from ags_flows.emulator.sandbox import Process
 
 CHUNK = 32 * 1024
 TERMINAL_CHUNK = 16 * 1024

@@ -17,15 +17,15 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from ..connection import cut
-from ..sandbox import Sandbox
-from ..signed_urls import Expired, signed
-from ..world.tokens import Tokens
-from .codecs import codecs
-from .context import Context
-from .filesystem import Filesystem
-from .processes import Processes
-from .transfers import answer, download, upload
+from ags_flows.emulator.connection import cut
+from ags_flows.emulator.envd.codecs import codecs
+from ags_flows.emulator.envd.context import Context
+from ags_flows.emulator.envd.filesystem import Filesystem
+from ags_flows.emulator.envd.processes import Processes
+from ags_flows.emulator.envd.transfers import answer, download, upload
+from ags_flows.emulator.sandbox import Sandbox
+from ags_flows.emulator.signed_urls import Expired, signed
+from ags_flows.emulator.world.tokens import Tokens
 
 DRAINED = 256 << 10
 """Bytes of a request's body that are read before an error response, as by Go's server, which envd uses.

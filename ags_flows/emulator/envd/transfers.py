@@ -24,8 +24,8 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
 
-from .context import Context
-from .entries import set_metadata
+from ags_flows.emulator.envd.context import Context
+from ags_flows.emulator.envd.entries import set_metadata
 
 PIECE = 1 << 18
 MOST_FILES = 10_000

@@ -14,8 +14,8 @@ from contextlib import suppress
 
 from e2b.envd.filesystem.filesystem_pb import EntryInfo, EventType, FilesystemEvent
 
-from ..sandbox.tree import Tree
-from .entries import as_text
+from ags_flows.emulator.envd.entries import as_text
+from ags_flows.emulator.sandbox.tree import Tree
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _MODIFY, _ATTRIB, _MOVED_FROM, _MOVED_TO, _CREATE, _DELETE = 0x02, 0x04, 0x40, 0x80, 0x100, 0x200

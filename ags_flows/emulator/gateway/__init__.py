@@ -1,6 +1,6 @@
 """The gateway: any port of any sandbox, by HTTP and WebSocket."""
 
-from .faults import StreamFaults
-from .gateway import Gateway
+from ags_flows.emulator.gateway.faults import StreamFaults
+from ags_flows.emulator.gateway.gateway import Gateway
 
 __all__ = ["Gateway", "StreamFaults"]

@@ -8,14 +8,14 @@ from urllib.parse import unquote
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ..connection import cut, noticed
-from ..http import JsonResponse, disconnected, first
-from ..signed_urls import PATH as SIGNED_PATH
-from ..target import InstanceTarget
-from ..world.profile import Profile
-from .faults import Cut, FaultySend, StreamFaults, dropped, slow_receive
-from .proxy import BadAnswer, forward, forward_websocket
-from .routing import ENVD_PORT, INTERPRETER_PORT, Route, route_of, token_of
+from ags_flows.emulator.connection import cut, noticed
+from ags_flows.emulator.gateway.faults import Cut, FaultySend, StreamFaults, dropped, slow_receive
+from ags_flows.emulator.gateway.proxy import BadAnswer, forward, forward_websocket
+from ags_flows.emulator.gateway.routing import ENVD_PORT, INTERPRETER_PORT, Route, route_of, token_of
+from ags_flows.emulator.http import JsonResponse, disconnected, first
+from ags_flows.emulator.signed_urls import PATH as SIGNED_PATH
+from ags_flows.emulator.target import InstanceTarget
+from ags_flows.emulator.world.profile import Profile
 
 _NAMES = {ENVD_PORT: "envd", INTERPRETER_PORT: "code"}
 _START_COMMAND = "/process.Process/Start"

@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 
-from ..http import disconnected
+from ags_flows.emulator.http import disconnected
 
 PIECE = 1 << 16
 _HOP_BY_HOP = frozenset(

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
-from ..http import raw_path
+from ags_flows.emulator.http import raw_path
 
 ENVD_PORT = 49983
 INTERPRETER_PORT = 49999

@@ -10,7 +10,7 @@ from collections.abc import Coroutine
 from typing import Any
 from urllib.parse import urlsplit
 
-from ..reach import EVERYWHERE, Reach
+from ags_flows.emulator.reach import EVERYWHERE, Reach
 
 HEAD_LIMIT = 64 * 1024
 HEAD_TIMEOUT = 30.0

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from .isolation import isolation
+from ags_flows.emulator.sandbox.isolation import isolation
 
 R = TypeVar("R")
 

@@ -8,7 +8,7 @@ import socket
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
-from .egress import pass_on
+from ags_flows.emulator.sandbox.egress import pass_on
 
 
 class HostPorts:

@@ -9,8 +9,8 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from .cgroup import limits as group_limits
-from .user_namespace import UserNamespaces, user_namespaces
+from ags_flows.emulator.sandbox.cgroup import limits as group_limits
+from ags_flows.emulator.sandbox.user_namespace import UserNamespaces, user_namespaces
 
 PROBE_TIMEOUT = 10.0
 

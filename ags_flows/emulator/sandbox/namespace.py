@@ -16,14 +16,23 @@ import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
-from .cgroup import Cgroup
-from .entering import connect_inside, listen_inside, open_low_ports, remount_inside
-from .isolation import isolation
-from .outliving import Elder, Life, began, mark
-from .sandbox import Sandbox
-from .skeleton import ETC_DIRECTORIES, PATH, PYTHON, READ_ONLY, UID, build_skeleton, make_mount_points, python_prefix
-from .spec import SandboxSpec
-from .tree import Tree, copy_tree
+from ags_flows.emulator.sandbox.cgroup import Cgroup
+from ags_flows.emulator.sandbox.entering import connect_inside, listen_inside, open_low_ports, remount_inside
+from ags_flows.emulator.sandbox.isolation import isolation
+from ags_flows.emulator.sandbox.outliving import Elder, Life, began, mark
+from ags_flows.emulator.sandbox.sandbox import Sandbox
+from ags_flows.emulator.sandbox.skeleton import (
+    ETC_DIRECTORIES,
+    PATH,
+    PYTHON,
+    READ_ONLY,
+    UID,
+    build_skeleton,
+    make_mount_points,
+    python_prefix,
+)
+from ags_flows.emulator.sandbox.spec import SandboxSpec
+from ags_flows.emulator.sandbox.tree import Tree, copy_tree
 
 START_TIMEOUT = 15.0
 CAPABILITIES = (

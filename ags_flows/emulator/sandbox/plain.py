@@ -12,11 +12,11 @@ import socket
 import time
 from pathlib import Path
 
-from ..reach import Reach
-from .sandbox import Sandbox
-from .skeleton import HOME, PATH, build_skeleton
-from .spec import SandboxSpec
-from .tree import Tree, copy_tree
+from ags_flows.emulator.reach import Reach
+from ags_flows.emulator.sandbox.sandbox import Sandbox
+from ags_flows.emulator.sandbox.skeleton import HOME, PATH, build_skeleton
+from ags_flows.emulator.sandbox.spec import SandboxSpec
+from ags_flows.emulator.sandbox.tree import Tree, copy_tree
 
 END_TIMEOUT = 5.0
 MARK = "AGS_FLOWS_SANDBOX"

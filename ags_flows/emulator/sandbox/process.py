@@ -13,7 +13,7 @@ import termios
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from .leftover import with_own_reader
+from ags_flows.emulator.sandbox.leftover import with_own_reader
 
 READ_LIMIT = 1 << 17
 

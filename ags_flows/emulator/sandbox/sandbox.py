@@ -13,17 +13,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from ..reach import Reach
-from ..removal import remove_tree
-from .egress import Egress
-from .halting import Halt, is_at_rest
-from .host_ports import HostPorts
-from .isolation import isolation
-from .leftover import Leftover
-from .process import Process, spawn
-from .skeleton import HOME, UID
-from .spec import SandboxSpec, Usage
-from .tree import Tree, copy_tree
+from ags_flows.emulator.reach import Reach
+from ags_flows.emulator.removal import remove_tree
+from ags_flows.emulator.sandbox.egress import Egress
+from ags_flows.emulator.sandbox.halting import Halt, is_at_rest
+from ags_flows.emulator.sandbox.host_ports import HostPorts
+from ags_flows.emulator.sandbox.isolation import isolation
+from ags_flows.emulator.sandbox.leftover import Leftover
+from ags_flows.emulator.sandbox.process import Process, spawn
+from ags_flows.emulator.sandbox.skeleton import HOME, UID
+from ags_flows.emulator.sandbox.spec import SandboxSpec, Usage
+from ags_flows.emulator.sandbox.tree import Tree, copy_tree
 
 IDENTITY = "/run/e2b"
 """The directory with files from which programs read the sandbox's id."""
@@ -59,8 +59,8 @@ class Sandbox(ABC):
         Raises:
             OSError: It could not be made.
         """
-        from .namespace import NamespaceSandbox
-        from .plain import PlainSandbox
+        from ags_flows.emulator.sandbox.namespace import NamespaceSandbox
+        from ags_flows.emulator.sandbox.plain import PlainSandbox
 
         kind = cls
         if cls is Sandbox:
@@ -83,7 +83,7 @@ class Sandbox(ABC):
         Raises:
             OSError: It is not there any more.
         """
-        from .namespace import NamespaceSandbox
+        from ags_flows.emulator.sandbox.namespace import NamespaceSandbox
 
         sandbox = NamespaceSandbox(spec)
         await asyncio.to_thread(sandbox.take_over)

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from ..removal import remove_tree
+from ags_flows.emulator.removal import remove_tree
 
 UID = {"root": 0, "user": 1000}
 """The users of a sandbox and their ids; homes are /root and /home/user."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..reach import EVERYWHERE, Reach
+from ags_flows.emulator.reach import EVERYWHERE, Reach
 
 
 @dataclass(frozen=True)

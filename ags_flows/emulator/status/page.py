@@ -12,11 +12,11 @@ from html import escape
 from typing import Any
 from urllib.parse import parse_qs
 
-from ..journal import Journal
-from ..world.instance import Instance
-from ..world.tool import Tool
-from ..world.world import World
-from .look import SCRIPT, SECONDS, STYLE
+from ags_flows.emulator.journal import Journal
+from ags_flows.emulator.status.look import SCRIPT, SECONDS, STYLE
+from ags_flows.emulator.world.instance import Instance
+from ags_flows.emulator.world.tool import Tool
+from ags_flows.emulator.world.world import World
 
 MOST_LIVE = 500
 MOST_ENDED = 200

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from .clock import iso
-from .refusal import Refusal
+from ags_flows.emulator.world.clock import iso
+from ags_flows.emulator.world.refusal import Refusal
 
 if TYPE_CHECKING:
-    from .world import World
+    from ags_flows.emulator.world.world import World
 
 Json = dict[str, Any]
 

@@ -7,8 +7,8 @@ import json
 from collections.abc import Callable
 from typing import Any, Literal
 
-from .refusal import Refusal
-from .store import Store
+from ags_flows.emulator.world.refusal import Refusal
+from ags_flows.emulator.world.store import Store
 
 Repeat = Literal["replay", "refuse"]
 _DAY = 24 * 3600.0

@@ -8,7 +8,7 @@ import re
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
-from .refusal import Refusal
+from ags_flows.emulator.world.refusal import Refusal
 
 Json = dict[str, Any]
 

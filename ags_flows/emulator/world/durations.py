@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from .refusal import Refusal
+from ags_flows.emulator.world.refusal import Refusal
 
 _PART = re.compile(r"([0-9]+)(h|m|s)")
 _WHOLE = re.compile(r"([0-9]+h)?([0-9]+m)?([0-9]+s)?")

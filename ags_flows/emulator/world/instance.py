@@ -7,18 +7,19 @@ from collections import deque
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
-from .clock import Alarm, iso
-from .configuration import detail
-from .tokens import Tokens
-from .transitions import Pending
+from ags_flows.emulator.world.clock import Alarm, iso
+from ags_flows.emulator.world.configuration import detail
+from ags_flows.emulator.world.tokens import Tokens
+from ags_flows.emulator.world.transitions import Pending
 
 if TYPE_CHECKING:
-    from .machine import Machine
+    from ags_flows.emulator.world.machine import Machine
 
 Json = dict[str, Any]
 
-#: Statuses of instances that have ended.
 ENDED = frozenset({"STOPPED", "FAILED", "STARTING_FAILED", "RESUME_FAILED", "FORK_FAILED"})
+"""Statuses of instances that have ended."""
+
 STATUSES = (
     "STARTING",
     "STARTING_FAILED",
@@ -78,10 +79,11 @@ class Instance:
     computer: Json | None = None
     source: str | None = None
     lifecycle: Lifecycle = field(default_factory=Lifecycle)
-    #: What only the E2B API knows: envVars, network, alias, volumeMounts and the like.
     e2b: Json = field(default_factory=dict)
-    #: How the latest pause went: with memory or only the files.
+    """What only the E2B API knows: envVars, network, alias, volumeMounts and the like."""
+
     paused_memory: bool = True
+    """How the latest pause went: with memory or only the files."""
 
     # Of this process only.
     machine: Machine | None = None

@@ -8,17 +8,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import configuration, mounts
-from .durations import seconds_of
-from .instance import Instance, Lifecycle
-from .lifecycle import Course
-from .power import copied
-from .refusal import Refusal
-from .tokens import Tokens
-from .tool import Tool
+from ags_flows.emulator.world import configuration, mounts
+from ags_flows.emulator.world.durations import seconds_of
+from ags_flows.emulator.world.instance import Instance, Lifecycle
+from ags_flows.emulator.world.lifecycle import Course
+from ags_flows.emulator.world.power import copied
+from ags_flows.emulator.world.refusal import Refusal
+from ags_flows.emulator.world.tokens import Tokens
+from ags_flows.emulator.world.tool import Tool
 
 if TYPE_CHECKING:
-    from .region import Region
+    from ags_flows.emulator.world.region import Region
 
 Json = dict[str, Any]
 

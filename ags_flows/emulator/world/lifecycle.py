@@ -8,20 +8,20 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..reach import Reach
-from ..removal import remove_tree
-from . import configuration
-from .instance import ENDED, Instance
-from .machine import Machine
-from .power import Power
-from .readiness import NotReady
-from .refusal import Refusal
-from .snapshots import Snapshot
-from .steps import cancelled, let_go
-from .transitions import StepFailed
+from ags_flows.emulator.reach import Reach
+from ags_flows.emulator.removal import remove_tree
+from ags_flows.emulator.world import configuration
+from ags_flows.emulator.world.instance import ENDED, Instance
+from ags_flows.emulator.world.machine import Machine
+from ags_flows.emulator.world.power import Power
+from ags_flows.emulator.world.readiness import NotReady
+from ags_flows.emulator.world.refusal import Refusal
+from ags_flows.emulator.world.snapshots import Snapshot
+from ags_flows.emulator.world.steps import cancelled, let_go
+from ags_flows.emulator.world.transitions import StepFailed
 
 if TYPE_CHECKING:
-    from .world import World
+    from ags_flows.emulator.world.world import World
 
 logger = logging.getLogger("ags_flows.emulator")
 

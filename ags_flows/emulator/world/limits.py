@@ -6,10 +6,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from .refusal import Refusal
+from ags_flows.emulator.world.refusal import Refusal
 
-#: Requests a second for each action, region and account, as AGS documents them.
 _RATES = {"StartSandboxInstance": 100, "StopSandboxInstance": 100, "AcquireSandboxInstanceToken": 100}
+"""Requests a second for each action, region and account, as AGS documents them."""
+
 _OTHER_RATE = 20
 _WITHOUT = 100_000
 

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.types import ASGIApp
 
-from ..reach import EVERYWHERE, Reach
-from .mounts import Mount
-from .tokens import Tokens
+from ags_flows.emulator.reach import EVERYWHERE, Reach
+from ags_flows.emulator.world.mounts import Mount
+from ags_flows.emulator.world.tokens import Tokens
 
 if TYPE_CHECKING:
-    from ..agent_server import AgentServer
+    from ags_flows.emulator.agent_server import AgentServer
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ _TAIL = 8192
 
 
 class MainProcess:
-    """The command that an image's configuration asks for. Its output is drained, and the end of it is kept."""
+    """The command that an image's configuration asks for. Its output is drained, and the last of it is kept."""
 
     def __init__(self, process: Any) -> None:
         self._process = process
@@ -127,16 +127,16 @@ class Machine:
         """
         # In a thread: these packages take half a second to import, once.
         await asyncio.to_thread(_import_parts, plan.interprets, plan.serves_agents)
-        from ..envd import Envd
-        from ..sandbox import Bind, Sandbox, SandboxSpec
+        from ags_flows.emulator.envd import Envd
+        from ags_flows.emulator.sandbox import Bind, Sandbox, SandboxSpec
 
         binds = tuple(Bind(mount.source, mount.target, mount.readonly) for mount in plan.mounts)
         if plan.interprets or plan.serves_agents or plan.has_prefect:
-            from ..code_interpreter import interpreter_binds
+            from ags_flows.emulator.code_interpreter import interpreter_binds
 
             binds += interpreter_binds()
         if plan.has_prefect:
-            from ..code_interpreter import prefect_binds
+            from ags_flows.emulator.code_interpreter import prefect_binds
 
             binds += prefect_binds(plan.directory)
         sandbox: Any = await (Sandbox.adopt if plan.adopted else Sandbox.start)(
@@ -157,11 +157,11 @@ class Machine:
         try:
             code = agents = None
             if plan.serves_agents:
-                from ..agent_server import AgentServer, has_agent_server
+                from ags_flows.emulator.agent_server import AgentServer, has_agent_server
 
                 agents = AgentServer(sandbox) if has_agent_server() else None
             if plan.interprets:
-                from ..code_interpreter import CodeInterpreter
+                from ags_flows.emulator.code_interpreter import CodeInterpreter
 
                 code = CodeInterpreter(sandbox, env=dict(plan.env))
             envd = Envd(sandbox, access=plan.tokens, version=plan.envd_version, env=dict(plan.env))
@@ -246,11 +246,11 @@ class Machine:
 
 
 def _import_parts(interprets: bool, serves_agents: bool) -> None:
-    importlib.import_module("..envd", __package__)
+    importlib.import_module("ags_flows.emulator.envd")
     if interprets:
-        importlib.import_module("..code_interpreter", __package__)
+        importlib.import_module("ags_flows.emulator.code_interpreter")
     if serves_agents:
-        importlib.import_module("..agent_server", __package__)
+        importlib.import_module("ags_flows.emulator.agent_server")
 
 
 Launch = Callable[[Plan], Awaitable[Machine]]

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .refusal import Refusal
+from ags_flows.emulator.world.refusal import Refusal
 
 Json = dict[str, Any]
 

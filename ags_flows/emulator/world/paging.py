@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from .refusal import Refusal
+from ags_flows.emulator.world.refusal import Refusal
 
 T = TypeVar("T")
 _DAY = 24 * 3600.0

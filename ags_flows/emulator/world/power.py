@@ -10,18 +10,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from ..reach import NOWHERE, Reach
-from ..removal import remove_tree
-from ..sandbox.outliving import Life
-from . import configuration, mounts
-from .instance import Instance
-from .machine import Launch, Machine, Plan
-from .readiness import get_ready
-from .refusal import Refusal
-from .settings import Settings
+from ags_flows.emulator.reach import NOWHERE, Reach
+from ags_flows.emulator.removal import remove_tree
+from ags_flows.emulator.sandbox.outliving import Life
+from ags_flows.emulator.world import configuration, mounts
+from ags_flows.emulator.world.instance import Instance
+from ags_flows.emulator.world.machine import Launch, Machine, Plan
+from ags_flows.emulator.world.readiness import get_ready
+from ags_flows.emulator.world.refusal import Refusal
+from ags_flows.emulator.world.settings import Settings
 
 if TYPE_CHECKING:
-    from .world import World
+    from ags_flows.emulator.world.world import World
 
 logger = logging.getLogger("ags_flows.emulator")
 

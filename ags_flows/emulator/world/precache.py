@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from .clock import iso
-from .configuration import REGISTRIES, digest_of, unpullable
-from .refusal import Refusal
-from .transitions import Pending, StepFailed
+from ags_flows.emulator.world.clock import iso
+from ags_flows.emulator.world.configuration import REGISTRIES, digest_of, unpullable
+from ags_flows.emulator.world.refusal import Refusal
+from ags_flows.emulator.world.transitions import Pending, StepFailed
 
 if TYPE_CHECKING:
-    from .region import Region
+    from ags_flows.emulator.world.region import Region
 
 Json = dict[str, Any]
 

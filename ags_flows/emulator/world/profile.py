@@ -11,9 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 from typing_extensions import TypedDict
 
-from .client_tokens import Repeat
-from .instance import Instance
-from .transitions import Transition
+from ags_flows.emulator.world.client_tokens import Repeat
+from ags_flows.emulator.world.instance import Instance
+from ags_flows.emulator.world.transitions import Transition
 
 FORMAT: Literal[1] = 1
 NOTICEABLE = 0.02

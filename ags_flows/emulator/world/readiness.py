@@ -10,12 +10,13 @@ import ssl
 import time
 from typing import Any
 
-from .machine import Machine, MainProcess
+from ags_flows.emulator.world.machine import Machine, MainProcess
 
 Json = dict[str, Any]
 
-#: Ports that the emulator itself serves in every sandbox.
 _SERVED = {49983}
+"""Ports that the emulator itself serves in every sandbox."""
+
 _WORDS = {"exec", "sudo", "nohup", "setsid", "env"}
 
 

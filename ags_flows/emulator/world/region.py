@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .instances import Instances
-from .precache import PrecachedImages
-from .snapshots import Snapshots
-from .tools import Tools
+from ags_flows.emulator.world.instances import Instances
+from ags_flows.emulator.world.precache import PrecachedImages
+from ags_flows.emulator.world.snapshots import Snapshots
+from ags_flows.emulator.world.tools import Tools
 
 if TYPE_CHECKING:
-    from .world import World
+    from ags_flows.emulator.world.world import World
 
 
 class Region:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from .clock import Alarm, Clock
+from ags_flows.emulator.world.clock import Alarm, Clock
 
 MOST = 1_000
 """Ended instances that are listed; of more, those that ended first are forgotten early."""

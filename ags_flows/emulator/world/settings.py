@@ -6,11 +6,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-#: The development keys: the same in every emulator, so that a shell or a config file can keep them. They are
-#: worth nothing anywhere else, and the emulator listens on loopback only.
 SECRET_ID = "AKIDemulatorofags000000000000000000"
 SECRET_KEY = "emulatorofags0000000000000000000"
 API_KEY = "e2b_a95e0000000000000000000000000000000a95e0"
+"""The development keys, the same in every emulator, so that a shell or a config file can keep them.
+
+They are worth nothing anywhere else, and the emulator listens on loopback only.
+"""
+
 DEFAULT_REGION = "ap-guangzhou"
 HIGHEST_PORT = 65535
 

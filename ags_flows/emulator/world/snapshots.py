@@ -9,14 +9,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..removal import remove_tree
-from .clock import iso
-from .configuration import check_tags
-from .refusal import Refusal
-from .transitions import StepFailed
+from ags_flows.emulator.removal import remove_tree
+from ags_flows.emulator.world.clock import iso
+from ags_flows.emulator.world.configuration import check_tags
+from ags_flows.emulator.world.refusal import Refusal
+from ags_flows.emulator.world.transitions import StepFailed
 
 if TYPE_CHECKING:
-    from .region import Region
+    from ags_flows.emulator.world.region import Region
 
 Json = dict[str, Any]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from .instance import Instance
-from .power import unshaken
+from ags_flows.emulator.world.instance import Instance
+from ags_flows.emulator.world.power import unshaken
 
 
 def let_go(instance: Instance, task: asyncio.Task[None]) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from .clock import iso
-from .configuration import detail
-from .transitions import Pending
+from ags_flows.emulator.world.clock import iso
+from ags_flows.emulator.world.configuration import detail
+from ags_flows.emulator.world.transitions import Pending
 
 Json = dict[str, Any]
 

@@ -7,23 +7,23 @@ import re
 import secrets
 from typing import TYPE_CHECKING, Any
 
-from . import configuration
-from .durations import seconds_of
-from .mounts import check_mounts
-from .refusal import Refusal
-from .tool import Tool
-from .transitions import StepFailed
+from ags_flows.emulator.world import configuration
+from ags_flows.emulator.world.durations import seconds_of
+from ags_flows.emulator.world.mounts import check_mounts
+from ags_flows.emulator.world.refusal import Refusal
+from ags_flows.emulator.world.tool import Tool
+from ags_flows.emulator.world.transitions import StepFailed
 
 if TYPE_CHECKING:
-    from .region import Region
+    from ags_flows.emulator.world.region import Region
 
 Json = dict[str, Any]
 
-#: The tools that exist from the start: name, type, description.
 BUILT_IN = (
     ("base", "custom", "The plain sandbox that E2B clients start by default."),
     ("code-interpreter-v1", "code-interpreter", "Runs code in Jupyter kernels, on port 49999."),
 )
+"""The tools that exist from the start: name, type, description."""
 
 
 class Tools:

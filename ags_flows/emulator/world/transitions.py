@@ -24,7 +24,7 @@ import asyncio
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
-from .clock import Clock
+from ags_flows.emulator.world.clock import Clock
 
 Mode = Literal["at_once", "reads", "seconds", "never", "fail"]
 

@@ -12,28 +12,28 @@ from collections import deque
 from collections.abc import Coroutine, Iterator
 from typing import Any
 
-from ..removal import remove_tree
-from ..sandbox.outliving import Life, Warden, deadlines
-from .api_keys import ApiKeys
-from .client_tokens import ClientTokens
-from .clock import Clock
-from .faults import Faults
-from .instance import Instance
-from .instances import Instances
-from .limits import Limits
-from .machine import Launch, Machine
-from .profile import Profile
-from .refusal import Refusal
-from .region import Region
-from .retention import Retention
-from .settings import Settings
-from .store import Store
-from .transitions import Transitions
+from ags_flows.emulator.removal import remove_tree
+from ags_flows.emulator.sandbox.outliving import Life, Warden, deadlines
+from ags_flows.emulator.world.api_keys import ApiKeys
+from ags_flows.emulator.world.client_tokens import ClientTokens
+from ags_flows.emulator.world.clock import Clock
+from ags_flows.emulator.world.faults import Faults
+from ags_flows.emulator.world.instance import Instance
+from ags_flows.emulator.world.instances import Instances
+from ags_flows.emulator.world.limits import Limits
+from ags_flows.emulator.world.machine import Launch, Machine
+from ags_flows.emulator.world.profile import Profile
+from ags_flows.emulator.world.refusal import Refusal
+from ags_flows.emulator.world.region import Region
+from ags_flows.emulator.world.retention import Retention
+from ags_flows.emulator.world.settings import Settings
+from ags_flows.emulator.world.store import Store
+from ags_flows.emulator.world.transitions import Transitions
 
 logger = logging.getLogger("ags_flows.emulator")
 
-#: How long the start of the emulator waits at most for sandboxes that are started again, in seconds.
 _REVIVAL = 30.0
+"""How long the start of the emulator waits at most for sandboxes that are started again, in seconds."""
 
 
 class World:
@@ -56,7 +56,7 @@ class World:
         for step, how in self.profile.transitions().items():
             self.transitions.declare(step, how, baseline=True)
         self.retention = Retention(self.clock, 0.0 if self.profile.forgets_stopped else settings.retention)
-        #: Ids of the latest ones that E2B clients made: the response for them stays that of E2B.
+        # Ids of the latest ones that E2B clients made: the response for them stays that of E2B.
         self.forgotten_of_e2b: deque[str] = deque(maxlen=10_000)
         self.faults = Faults()
         self.limits = Limits()
@@ -65,7 +65,7 @@ class World:
         self.regions: dict[str, Region] = {}
         self._numbers = itertools.count(1)
         self._tasks: set[asyncio.Task[Any]] = set()
-        #: The id of this emulator in the notes of sandboxes that outlive it; None if they end with it.
+        # The id of this emulator in the notes of sandboxes that outlive it; None if they end with it.
         self.keeper = uuid.uuid4().hex if settings.keep else None
         self._warden: Warden | None = None
 
