@@ -26,8 +26,6 @@ ETC_DIRECTORIES = (
     *sorted(map(str, Path("/etc").glob("java-*-openjdk"))),
 )
 ETC_FILES = ("ld.so.cache", "ld.so.conf", "localtime", "ca-certificates.conf", "mime.types", "services", "protocols")
-SUDO = "/opt/sandbox/bin"
-"""Where `sudo` is: /usr belongs to the host."""
 
 _DIRECTORIES = {
     "dev": 0o755,
@@ -178,6 +176,7 @@ def _files(root: bool) -> list[tuple[str, bytes | str, int]]:
     files: list[tuple[str, bytes | str, int]] = [
         (name, text.rstrip("\n").encode() + b"\n", 0o644) for name, text in texts.items()
     ]
+    # /usr belongs to the host.
     files.append(("opt/sandbox/bin/sudo", _SUDO.encode(), 0o755))
     if Path("/usr/bin/python3").exists():
         # Distributions leave this name to the user; images of sandboxes have it.

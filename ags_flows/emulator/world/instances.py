@@ -5,14 +5,12 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ags_flows.emulator.world import configuration, mounts
 from ags_flows.emulator.world.durations import seconds_of
 from ags_flows.emulator.world.instance import Instance, Lifecycle
 from ags_flows.emulator.world.lifecycle import Course
-from ags_flows.emulator.world.power import copied
 from ags_flows.emulator.world.refusal import Refusal
 from ags_flows.emulator.world.tokens import Tokens
 from ags_flows.emulator.world.tool import Tool
@@ -46,7 +44,6 @@ class Instances(Course):
     def __init__(self, region: Region) -> None:
         super().__init__(region.world)
         self._region = region
-        self._instances: dict[str, Instance] = {}
 
     def __iter__(self) -> Iterator[Instance]:
         """Iterate over the instances, newest first."""
@@ -64,10 +61,6 @@ class Instances(Course):
         if instance is None:
             raise Refusal("ResourceNotFound.SandboxInstance", f"Sandbox instance {instance_id} does not exist.")
         return instance
-
-    def find(self, instance_id: str) -> Instance | None:
-        """Return an instance by its id, or None."""
-        return self._instances.get(instance_id)
 
     def start(self, order: Order) -> Instance:
         """Start an instance; it becomes RUNNING or STARTING_FAILED later.
@@ -152,31 +145,6 @@ class Instances(Course):
         instance.updated = self._world.clock.now()
         self.keep(instance)
 
-    async def save(self, instance: Instance, target: Path) -> None:
-        """Copy an instance's files to a directory, while it stands still.
-
-        Raises:
-            Refusal: ``FailedOperation`` when it ended during the copy, or the copy failed.
-        """
-        if instance.machine is None:
-            kept = self.power.parking_of(instance)
-            if not kept.exists():
-                raise Refusal("FailedOperation", f"Instance {instance.instance_id} has no file system any more.")
-            await copied(kept, target)
-            return
-        target.parent.mkdir(parents=True, exist_ok=True)
-        machine, frozen = instance.machine, instance.status == "PAUSED"
-        try:
-            if not frozen:
-                await machine.freeze()
-            try:
-                await machine.save(target)
-            finally:
-                if not frozen and instance.machine is machine and instance.status == "RUNNING":
-                    await machine.thaw()
-        except OSError as error:
-            raise Refusal("FailedOperation", f"The files could not be saved: {error}.") from error
-
     def load(self, document: Json) -> None:
         """Take an instance from the state directory; one that was alive is started again, with its files."""
         data = dict(document)
@@ -186,18 +154,6 @@ class Instances(Course):
         instance = Instance(tokens=tokens, lifecycle=lifecycle, **data)
         self._instances[instance.instance_id] = instance
         self.revive(instance)
-
-    def forget(self, instance: Instance) -> None:
-        """Remove an instance that has ended from all lists."""
-        self._instances.pop(instance.instance_id, None)
-        if instance.e2b:
-            self._world.forgotten_of_e2b.append(instance.instance_id)
-        self._world.store.drop("instances", instance.instance_id)
-
-    def keep(self, instance: Instance) -> None:
-        """Note an instance in the state directory."""
-        if instance.instance_id in self._instances:
-            self._world.store.put("instances", instance.instance_id, instance.dump())
 
     def _origin(self, request: Json) -> tuple[Any, Tool]:
         """Return the snapshot or instance to copy (or None), and the tool."""

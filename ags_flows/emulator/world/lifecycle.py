@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Coroutine
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ags_flows.emulator.reach import Reach
@@ -29,27 +28,26 @@ logger = logging.getLogger("ags_flows.emulator")
 class Course:
     """What happens to the instances of one region. Statuses change only here."""
 
-    _world: World
-
     def __init__(self, world: World) -> None:
         self._world = world
         self.power = Power(world)
+        self._instances: dict[str, Instance] = {}
 
     def find(self, instance_id: str) -> Instance | None:
         """Return an instance by its id, or None."""
-        raise NotImplementedError
+        return self._instances.get(instance_id)
 
     def keep(self, instance: Instance) -> None:
         """Note an instance in the state directory."""
-        raise NotImplementedError
+        if instance.instance_id in self._instances:
+            self._world.store.put("instances", instance.instance_id, instance.dump())
 
     def forget(self, instance: Instance) -> None:
-        """Remove an instance from all lists."""
-        raise NotImplementedError
-
-    async def save(self, instance: Instance, target: Path) -> None:
-        """Copy an instance's files to a directory."""
-        raise NotImplementedError
+        """Remove an instance that has ended from all lists."""
+        self._instances.pop(instance.instance_id, None)
+        if instance.e2b:
+            self._world.forgotten_of_e2b.append(instance.instance_id)
+        self._world.store.drop("instances", instance.instance_id)
 
     # Steps that requests ask for.
 
@@ -189,7 +187,7 @@ class Course:
         await cancelled(task)
         if instance.machine is not None and self._world.settings.keep:
             try:
-                await self.save(instance, self.power.parking_of(instance))
+                await self.power.save(instance, self.power.parking_of(instance))
             except (Refusal, OSError) as error:
                 logger.warning("instance %s: its files are lost: %s", instance.instance_id, error)
         await self._end_machine(instance)
@@ -247,7 +245,7 @@ class Course:
             elif origin is not None:
                 failed = "FORK_FAILED"
                 seed, temporary = self._world.settings.directory / "forks" / instance.instance_id, True
-                await self.save(origin, seed)
+                await self.power.save(origin, seed)
                 failed = "STARTING_FAILED"
             try:
                 await self.power.on(instance, seed)

@@ -54,6 +54,31 @@ class Power:
             except Exception as error:
                 logger.error("instance %s: its sandbox did not stop cleanly", instance.instance_id, exc_info=error)
 
+    async def save(self, instance: Instance, target: Path) -> None:
+        """Copy an instance's files to a directory, while it stands still.
+
+        Raises:
+            Refusal: ``FailedOperation`` when it ended during the copy, or the copy failed.
+        """
+        if instance.machine is None:
+            kept = self.parking_of(instance)
+            if not kept.exists():
+                raise Refusal("FailedOperation", f"Instance {instance.instance_id} has no file system any more.")
+            await copied(kept, target)
+            return
+        target.parent.mkdir(parents=True, exist_ok=True)
+        machine, frozen = instance.machine, instance.status == "PAUSED"
+        try:
+            if not frozen:
+                await machine.freeze()
+            try:
+                await machine.save(target)
+            finally:
+                if not frozen and instance.machine is machine and instance.status == "RUNNING":
+                    await machine.thaw()
+        except OSError as error:
+            raise Refusal("FailedOperation", f"The files could not be saved: {error}.") from error
+
     async def park(self, instance: Instance) -> None:
         """Keep the files of the machine for the next one."""
         assert instance.machine is not None

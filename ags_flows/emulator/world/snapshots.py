@@ -89,7 +89,7 @@ class Snapshots:
             await self._world.transitions.begin("snapshot.create").wait()
         except StepFailed as failed:
             raise Refusal("FailedOperation", str(failed)) from failed
-        await self._region.instances.save(instance, self.directory(snapshot_id))
+        await self._region.instances.power.save(instance, self.directory(snapshot_id))
         snapshot = Snapshot(
             snapshot_id,
             self._world.next_number(),
