@@ -220,3 +220,10 @@ def test_nothing_is_left_of_killed_interpreters(options, ags_emulator):
     while kernels() - before and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not kernels() - before
+
+
+def test_a_wrong_method_is_refused_with_the_right_ones(sandbox, ags_emulator):
+    headers = {"E2b-Sandbox-Id": sandbox.sandbox_id, "E2b-Sandbox-Port": "49999"}
+    response = httpx.put(f"{ags_emulator.url}/execute", headers=headers)
+    assert (response.status_code, response.headers["allow"]) == (405, "POST")
+    assert httpx.get(f"{ags_emulator.url}/execute/x", headers=headers).status_code == 404
