@@ -9,6 +9,8 @@ READY := $(VENV)/.ready
 PIP_FLAGS := --disable-pip-version-check --quiet
 # One more than cores: much of a test is waiting.
 WORKERS ?= 3
+# Prose is wrapped by mdformat, which does not know where Chinese lines end.
+PAGES := README.md CONTRIBUTING.md deployments/README.md docs
 
 .PHONY: demo demo-worker test retest check lint types bench chaos deployed network notebooks languages clean
 
@@ -32,6 +34,7 @@ check: lint types test
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mdformat --check $(PAGES)
 
 # The package, and what its signatures promise.
 types: $(READY)
