@@ -179,9 +179,11 @@ def send_cell(sandbox: Any, cell: Cell, received: Received, request_timeout: flo
     from ags_flows.cloud.e2b_internals import post_cell, raise_if_gone
 
     body = {"code": cell.code, "context_id": cell.context, "language": cell.language, "env_vars": cell.env}
-    # The transport takes the longest of these limits for the whole request: only the connection has another one.
     connect = request_timeout or sandbox.connection_config.request_timeout
-    limit = httpx.Timeout(cell.timeout or None, connect=connect)
+    limit = httpx.Timeout(None, connect=connect)
+    if cell.timeout:
+        # The transport takes the sum of the limits for reading and for writing as that of the whole request.
+        limit = httpx.Timeout(connect, read=0.9 * cell.timeout, write=0.1 * cell.timeout)
     deadline = time.monotonic() + cell.timeout if cell.timeout else float("inf")
     try:
         with post_cell(sandbox, body, limit) as response:

@@ -18,6 +18,8 @@ LARGEST_READ = 1 << 30
 """Bytes of a file that are taken into memory, unless another limit is given: a sandbox is not trusted."""
 
 SANDBOX = "AGS_FLOWS_SANDBOX"
+SYSTEM_PATH = "PATH=${PATH:+$PATH:}/usr/local/bin:/usr/bin:/bin; "
+"""Before scripts of this package: a tool's PATH may have none of the programs that they use."""
 """The variable with the id of the sandbox."""
 
 
@@ -80,7 +82,7 @@ class DataPlane(Attachment):
             try:
                 return int(
                     commands.run(
-                        command,
+                        command if profile else SYSTEM_PATH + command,
                         envs=dict(env or {}) if profile else {SANDBOX: self.instance_id, **(env or {})},
                         user=user,
                         cwd=cwd,

@@ -7,6 +7,7 @@ import pytest
 from prefect import flow
 from prefect.blocks.system import Secret
 
+from ags_flows import sandbox_session
 from ags_flows.errors import (
     CommandFailedError,
     CommandTimeoutError,
@@ -14,7 +15,7 @@ from ags_flows.errors import (
     InvalidRequestError,
     OutcomeUnknownError,
 )
-from ags_flows.models import CommandHandle
+from ags_flows.models import CommandHandle, ToolSpec
 from ags_flows.tasks import (
     exec_command,
     kill_command,
@@ -189,3 +190,11 @@ def test_a_background_command_does_not_hold_the_task(instance, ags_config):
     handle = start_command.fn(instance, "sleep 30", config=ags_config)
     assert time.monotonic() - started < 10
     kill_command.fn(handle, config=ags_config)
+
+
+@pytest.mark.parametrize("durable", [True, False])
+def test_a_tool_may_have_any_path(ags_config, durable):
+    tool = ToolSpec(name="elsewhere", image="python:3.11", env={"PATH": "/opt/elsewhere"})
+    with sandbox_session(tool, config=ags_config) as sandbox:
+        sandbox.write("given", "given")
+        assert sandbox.run("echo done; cat given", durable=durable).stdout == "done\ngiven"

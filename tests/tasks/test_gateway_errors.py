@@ -1,8 +1,10 @@
 """Responses of a gateway with status 500 and above, in the place of those of a sandbox."""
 
+import time
+
 import pytest
 
-from ags_flows.errors import AGSFlowsError, OutcomeUnknownError
+from ags_flows.errors import AGSFlowsError, CodeTimeoutError, OutcomeUnknownError
 from ags_flows.tasks import (
     create_code_context,
     exec_command,
@@ -52,3 +54,12 @@ def test_what_may_be_repeated_is_retried(ags_emulator, instance, ags_config, tmp
             call()
     ags_emulator.stream_fault("status", status=status, port=49983, times=1)
     assert exec_command.fn(instance, "echo ran", config=ags_config).stdout == "ran\n"
+
+
+def test_a_cell_without_a_response_takes_its_time_limit_and_no_longer(ags_emulator, instance, ags_config):
+    run_code.fn(instance, "1", config=ags_config)
+    ags_emulator.stream_fault("blackhole", path="/execute")
+    began = time.monotonic()
+    with pytest.raises(CodeTimeoutError):
+        run_code.fn(instance, "1", timeout=12, config=ags_config)
+    assert 11 < time.monotonic() - began < 22

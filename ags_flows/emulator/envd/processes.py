@@ -194,8 +194,9 @@ class Processes(ProcessService):
         except OSError as error:
             if error.errno == errno.ESRCH:
                 raise ConnectError(Code.UNAVAILABLE, GONE) from error
-            # The caller can fix arguments that are too long, but not a lack of processes or descriptors.
-            code = Code.INVALID_ARGUMENT if error.errno == errno.E2BIG else Code.RESOURCE_EXHAUSTED
+            # The caller can change a command, but not a lack of processes, memory or descriptors.
+            lacking = error.errno in (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
+            code = Code.RESOURCE_EXHAUSTED if lacking else Code.INVALID_ARGUMENT
             raise ConnectError(code, f"error starting process: {error.strerror or error}") from error
         return Running(process, config, request.tag if request.has_field("tag") else None)
 

@@ -7,7 +7,6 @@ import contextlib
 import errno
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -29,6 +28,7 @@ from ags_flows.emulator.sandbox.skeleton import (
     UID,
     build_skeleton,
     make_mount_points,
+    program,
     python_prefix,
 )
 from ags_flows.emulator.sandbox.spec import SandboxSpec
@@ -275,7 +275,7 @@ class NamespaceSandbox(Sandbox):
         # A resume without memory is a boot: programs see it by a new boot id.
         yield from ("--perms", "0444", "--ro-bind-data", str(boot), "/proc/sys/kernel/random/boot_id")
         # With a special name: `pkill sleep` inside must not end the sandbox.
-        yield from ("--symlink", shutil.which("sleep", path=PATH) or "/bin/sleep", f"/dev/{_READY}", "--chdir", "/")
+        yield from ("--symlink", program("sleep"), f"/dev/{_READY}", "--chdir", "/")
 
     def _wait_ready(self) -> int:
         """Wait until the namespaces are whole: bubblewrap writes the id before it has mounted everything.
@@ -300,14 +300,14 @@ class NamespaceSandbox(Sandbox):
         raise OSError(errno.ETIMEDOUT, "bubblewrap did not become ready")
 
     def _enter(self, user: str) -> list[str]:
-        target = ["nsenter", "--target", str(self._init)]
+        target = [program("nsenter"), "--target", str(self._init)]
         kept = ["--bounding-set", "-all," + ",".join(f"+{name}" for name in CAPABILITIES.split(","))]
         if not isolation().root:
             # What is mounted read-only may be this user's own.
-            drop = ["setpriv", *kept, "--inh-caps", "-all"]
+            drop = [program("setpriv"), *kept, "--inh-caps", "-all"]
             return [*target, "-U", "--preserve-credentials", "-m", "-p", "-i", "-u", "-n", "--", *drop, "--"]
         number = str(UID[user])
-        drop = ["setpriv", "--reuid", number, "--regid", number, "--init-groups", "--pdeathsig", "KILL"]
+        drop = [program("setpriv"), "--reuid", number, "--regid", number, "--init-groups", "--pdeathsig", "KILL"]
         # What is executed from here on has the sandbox's loader and libraries: it must have no rights outside.
         users = ["-U", "--preserve-credentials"] if isolation().users is not None else []
         return [*target, *users, "-m", "-p", "-i", "-u", "-n", "--", *drop, *kept, "--"]
@@ -360,7 +360,7 @@ class NamespaceSandbox(Sandbox):
 
 def _init_command() -> list[str]:
     """Return the command that keeps the namespaces."""
-    sleep = os.path.realpath(shutil.which("sleep", path=PATH) or "/bin/sleep")
+    sleep = os.path.realpath(program("sleep"))
     # If all tools are one program, its name selects the tool.
     name = f"/dev/{_READY}" if os.path.basename(sleep) == "sleep" else "sleep"
     return [name, "2147483647"]

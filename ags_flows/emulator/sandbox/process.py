@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from ags_flows.emulator.sandbox.leftover import with_own_reader
+from ags_flows.emulator.sandbox.skeleton import program
 
 READ_LIMIT = 1 << 17
 
@@ -161,7 +162,7 @@ async def spawn(
         counted = "".join(_COUNTED.format(entry=entry) for entry in cgroup)
         inner = ["/bin/bash", "-p", "-c", _ENTER.format(number=pid_write, counted=counted), "bash", cwd, *argv]
         popen = subprocess.Popen(
-            [*enter, *(["setsid", "--ctty"] if pty is not None else []), *inner],
+            [*enter, *([program("setsid"), "--ctty"] if pty is not None else []), *inner],
             stdin=given[0],
             stdout=given[1],
             stderr=given[2],

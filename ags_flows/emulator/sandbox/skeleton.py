@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import shutil
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -81,6 +82,12 @@ if [ "$(id -un)" = "$user" ] && [ -z "$login" ] || [ ! -e /opt/sandbox/bin/su ];
 exec /opt/sandbox/bin/su $login -s /bin/bash "$user" -c 'exec "$0" "$@"' -- "$@"
 """
 _PAM = "auth sufficient pam_permit.so\naccount sufficient pam_permit.so\nsession sufficient pam_permit.so"
+
+
+@functools.cache
+def program(name: str) -> str:
+    """Return the path of a program that starts processes in sandboxes: the sandbox's own PATH may be any."""
+    return shutil.which(name, path=PATH) or name
 
 
 def build_skeleton(target: Path, hostname: str, root: bool) -> None:
