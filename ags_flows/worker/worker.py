@@ -349,12 +349,14 @@ class AGSWorker(BaseWorker[AGSWorkerJobConfiguration, AGSWorkerVariables, AGSWor
             await self._in_thread(sandbox.end)
 
     async def _recover_run(self, run: FlowRun) -> None:
-        """Submit a PENDING flow run whose worker died before its sandbox, or report a RUNNING one that lost it."""
+        """Bring a flow run up to date whose worker died before it had a sandbox, or whose sandbox has ended."""
         if run.state is None:
             return
         age = datetime.now(timezone.utc) - run.state.timestamp
         if run.state.type == StateType.PENDING and age > PENDING_FOR:
             await self._submit(run)
+        elif run.state.type == StateType.CANCELLING and not run.infrastructure_pid and age > PENDING_FOR:
+            await report_cancelled(self.client, run.id)
         elif run.state.type != StateType.PENDING and run.infrastructure_pid:
             config = (await configuration_that_was(run, self)).config or await config_of_pool(self)
             if not await self._in_thread(partial(has_ended, config, run.infrastructure_pid)):

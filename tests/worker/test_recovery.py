@@ -8,7 +8,7 @@ from prefect.blocks.system import Secret
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import DeploymentUpdate
 from prefect.client.schemas.objects import StateType
-from prefect.states import Pending
+from prefect.states import Cancelling, Pending
 
 from ags_flows.cloud.data_planes import open_plane
 from ags_flows.worker.configurations import configuration_of
@@ -197,6 +197,20 @@ def test_a_pending_run_whose_worker_died_before_its_sandbox_is_submitted(pool):
     found = pool.perform(scenario)
     assert found.state.type == StateType.COMPLETED
     assert found.infrastructure_pid == pool.instances(run)[0].id
+
+
+@pytest.mark.usefixtures("taken_for_lost")
+def test_a_run_that_was_cancelled_before_its_worker_died_without_a_sandbox_is_cancelled(pool):
+    run = pool.submit(state("RUNNING"), state("COMPLETED"))
+    pool.set_state(run, Pending())
+    pool.set_state(run, Cancelling())
+
+    async def scenario(worker):
+        await worker.sync_with_backend()
+        return await soon(lambda: ended(pool, run))
+
+    assert pool.perform(scenario).state.type == StateType.CANCELLED
+    assert pool.instances(run) == []
 
 
 def test_two_workers_that_submit_the_same_attempt_start_one_sandbox_and_one_process(pool):
