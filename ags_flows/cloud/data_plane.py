@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from typing import IO, Any
 
 from ags_flows.cloud.attachment import Attachment
@@ -191,7 +191,9 @@ class DataPlane(Attachment):
             pieces.append(piece)
         return b"".join(pieces)
 
-    def read_stream(self, path: str, *, user: str | None = None, timeout: float | None = None) -> Iterator[bytes]:
+    def read_stream(
+        self, path: str, *, user: str | None = None, timeout: float | None = None
+    ) -> Generator[bytes, None, None]:
         """Yield a file's content in pieces. A minute without one is an error, which is the SDK's own limit.
 
         Args:

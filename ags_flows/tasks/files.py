@@ -57,7 +57,8 @@ def _logged(moved: Transfer) -> Transfer:
     run_logger().info("%s -> %s: %s", moved.source, moved.destination, ", ".join(told))
     if moved.left_out:
         names = ", ".join(moved.left_out)
-        run_logger().warning("%s: left out, since devices, pipes and sockets have no content: %s", moved.source, names)
+        reason = "since devices, pipes, sockets and files of the kernel have no content of a certain size"
+        run_logger().warning("%s: left out, %s: %s", moved.source, reason, names)
     return moved
 
 

@@ -61,12 +61,15 @@ needs tar find xargs sort grep sed
 is_there "$T" || refuse {NOTHING} "there is no directory ${{T#./}} in the sandbox"
 [ -d "$T" ] || refuse {IS_FILE} "${{T#./}} is a file"
 enter "$T" && mkdir -m 700 -- "$W" || exit 1
-export FORMAT
+OF_KERNEL=-false
+[ ! -r /proc/self/mountinfo ] || OF_KERNEL='( -fstype proc -o -fstype sysfs )'
+export FORMAT OF_KERNEL
 set -o pipefail
 """
 
-# What has no content. It is left out, and reported by its name.
-_SPECIAL = r"\( -type b -o -type c -o -type p -o -type s \)"
+# What has no content, or one that the kernel makes while it is read: then its size is not known before, and an archive
+# has none of it. It is left out, and reported by its name.
+_SPECIAL = r"\( -type b -o -type c -o -type p -o -type s -o -type f $OF_KERNEL \)"
 
 _FIND = f"""
 {_ENTER}
@@ -140,7 +143,10 @@ once <"$W/found" >"$W/list"
 # GNU tar ends with 1 when a file was changed while it was read. One that only grows is whole up to the size that it
 # had: what the archive has of it is compared with the file.
 _PACK = """
-[ -s "$W/list" ] || refuse NOTHING "nothing is left of it"
+if [ ! -s "$W/list" ]; then
+  ! IFS= read -r -d '' F <"$W/special" || refuse NOTHING "${F#./} has no content, or the kernel makes it while read"
+  refuse NOTHING "nothing is left of it"
+fi
 tar --format=posix --pax-option=delete=atime,delete=ctime --null --no-recursion --quoting-style=escape \
   -cf "$W/archive" -T "$W/list" 2>"$W/errors"
 STATUS=$?
@@ -235,10 +241,9 @@ class _Download:
                 # The content comes beside the archive.
                 must_fit(base, 2 * size, self._remote)
                 with tempfile.TemporaryFile(dir=base, prefix=f"{OWN}-", buffering=0) as file:
-                    arrived, got = fetch(
-                        self._plane, f"{work}/archive", file, self._user, size, most=size, progress=progress
-                    )
-                    if arrived != size or (checksum and checksum != got):
+                    what = f"download {shown(self._remote)}"
+                    got = fetch(self._plane, f"{work}/archive", file, self._user, size, what, progress)
+                    if checksum and checksum != got:
                         raise TransferIncompleteError(
                             f"{shown(self._remote)} did not arrive whole.", hint="It is retried whole."
                         )

@@ -7,13 +7,18 @@ import os
 import posixpath
 import stat
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from ags_flows.cloud.data_plane import DataPlane
-from ags_flows.errors import TransferError, UnreachableError
+from ags_flows.errors import OutputTooLargeError, TransferError, UnreachableError
 from ags_flows.models import Transfer
 from ags_flows.transfer.local_errors import local_errors
 from ags_flows.transfer.local_targets import must_be_replaceable
+from ags_flows.transfer.of_kernel import LARGEST_SIZE, MOST_CONTENT, readable
 from ags_flows.transfer.packing import must_be_unchanged
 from ags_flows.transfer.paths import argument, from_home, local_path, must_be_text, own_name, shown
 from ags_flows.transfer.remote_scripts import (
@@ -67,14 +72,30 @@ is_there "$T" || refuse {NOTHING} "${{T#./}} is not there"
 [ -e "$T" ] || refuse {NOTHING} "${{T#./}} is a link that leads to nothing"
 [ -f "$T" ] || refuse 1 "${{T#./}} is a device, a pipe or a socket"
 [ -r "$T" ] || refuse {NOT_ALLOWED} "$(id -un) must not read ${{T#./}}"
-stat -Lc '%s %a' -- "$T"
+read -r S B M <<<"$(stat -Lc '%s %b %a' -- "$T")"
+K=-
+# What the kernel makes while it is read, as in /proc and /sys, has no blocks, and another size than its content. It is
+# kept in a file, whose size and checksum are certain.
+N=$S
+if [ "$B" = 0 ] && [ "$S" -le {LARGEST_SIZE} ]; then
+  N=$(set -o pipefail; head -c "$((S + 1))" -- "$T" | wc -c) || exit 1
+fi
+if [ "$N" != "$S" ]; then
+  trap 'rm -rf -- "$W"' EXIT
+  mkdir -m 700 -- "$W" && head -c {MOST_CONTENT + 1} -- "$T" >"$W/content" || exit 1
+  S=$(size_of "$W/content")
+  [ "$S" -le {MOST_CONTENT} ] || refuse 1 "${{T#./}} is made by the kernel, and has more than {MOST_CONTENT} bytes"
+  K=+
+  trap - EXIT
+fi
+echo "$S $M $K"
 """
 
-# A file that only grows, such as a log, is whole up to what was read.
+# A file that only grows, such as a log, is whole up to the size that it had.
 _COMPARE = f"""
 command -v sha256sum >/dev/null || exit 0
 [ "$(head -c "$SIZE" -- "$T" | sha256sum | cut -d' ' -f1)" = "$SHA" ] ||
-  refuse {INCOMPLETE} "it did not arrive whole, or was changed while it was read ($SIZE bytes came)"
+  refuse {INCOMPLETE} "it did not arrive whole, or was changed while it was read"
 """
 
 
@@ -89,19 +110,27 @@ def upload_file(
         TransferError: The file cannot be read, or its target is a directory or must not be written.
         TransferIncompleteError: It did not arrive whole, or was changed while it was read.
     """
+    with readable(local_path(local)) as content:
+        return _upload(plane, local, content, remote, user, progress)
+
+
+def _upload(
+    plane: DataPlane, local: Path, content: Path, remote: str, user: str | None, progress: Progress | None
+) -> Transfer:
+    """Copy the file `content` into a sandbox, by the name of `local`."""
     started = time.monotonic()
-    status = _readable(local_path(local))
+    status = content.stat()
     mode, size = _mode_of(status), status.st_size
     target = from_home(posixpath.join(remote, local.name) if remote.endswith("/") else remote)
     must_be_text(target)
     what = f"upload {shown(local)}"
     known = run_script(plane, _PREPARE, what, user, size, T=argument(target), MODE=mode, SIZE=str(size)).stdout.strip()
-    if known and known == hash_of(local):
+    if known and known == hash_of(content):
         return _moved(shown(local), target, size, started, unchanged=1)
     beside = posixpath.join(posixpath.dirname(target), own_name())
     try:
         with local_errors(local, "cannot be read"):
-            file = local.open("rb")
+            file = content.open("rb")
         with file:
             before = os.fstat(file.fileno())
             size, mode = before.st_size, _mode_of(before)
@@ -112,7 +141,7 @@ def upload_file(
                 # A file that became shorter also ends the request.
                 must_be_unchanged(local, before, file, lambda: True)
                 raise
-            must_be_unchanged(local, before, file, lambda: hash_of(local, size) == outgoing.sha256)
+            must_be_unchanged(local, before, file, lambda: hash_of(content, size) == outgoing.sha256)
         values = {"N": argument(beside), "T": argument(target), "SIZE": str(size), "SHA": outgoing.sha256}
         run_script(plane, _PUT_IN_PLACE, what, user, size, MODE=mode, **values)
     except BaseException:
@@ -153,32 +182,26 @@ def download_file(
         TransferIncompleteError: It did not arrive whole, or was changed while it was read.
     """
     started = time.monotonic()
-    path = from_home(remote)
-    must_be_text(path)
-    what = f"download {remote}"
-    known, mode = words_of(run_script(plane, _LOOK, what, user, T=argument(path)), what, r"\d{1,18}", "[0-7]{1,5}")
-    with local_errors(local, "cannot be written"):
-        target = local / posixpath.basename(path) if local_path(local).is_dir() else local
-        if target.is_dir() and not target.is_symlink():
-            raise TransferError(f"{shown(target)} is a directory.", hint="Remove it, or give another path.")
-        if target.exists() and not target.is_file():
-            raise TransferError(f"{shown(target)} is a device, a pipe or a socket.", hint="Give another path.")
-        must_be_replaceable(target)
-        beside = temporary_file_in(target.parent)
-    try:
-        must_fit(target.parent, int(known), remote)
-        with local_errors(target, "cannot be written"), beside.open("wb", buffering=0) as file:
-            size, checksum = fetch(plane, path, file, user, int(known), progress=progress)
-        # A file of /proc has no size and changes with each read.
-        if int(known):
-            run_script(plane, _COMPARE, what, user, size, T=argument(path), SIZE=str(size), SHA=checksum)
-        with local_errors(target, "cannot be written"):
-            beside.chmod(int(mode, 8) & 0o777)
-            os.replace(beside, target)
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise
-    return _moved(remote, shown(target), size, started)
+    with _known(plane, remote, "download", user) as source:
+        with local_errors(local, "cannot be written"):
+            target = local / posixpath.basename(from_home(remote)) if local_path(local).is_dir() else local
+            if target.is_dir() and not target.is_symlink():
+                raise TransferError(f"{shown(target)} is a directory.", hint="Remove it, or give another path.")
+            if target.exists() and not target.is_file():
+                raise TransferError(f"{shown(target)} is a device, a pipe or a socket.", hint="Give another path.")
+            must_be_replaceable(target)
+            beside = temporary_file_in(target.parent)
+        try:
+            must_fit(target.parent, source.size, remote)
+            with local_errors(target, "cannot be written"), beside.open("wb", buffering=0) as file:
+                source.fetch(file, progress)
+            with local_errors(target, "cannot be written"):
+                beside.chmod(source.mode)
+                os.replace(beside, target)
+        except BaseException:
+            beside.unlink(missing_ok=True)
+            raise
+    return _moved(remote, shown(target), source.size, started)
 
 
 def read_file(plane: DataPlane, path: str, limit: int, *, user: str | None = None) -> bytes:
@@ -187,8 +210,63 @@ def read_file(plane: DataPlane, path: str, limit: int, *, user: str | None = Non
     Raises:
         NotFoundError: There is no such file.
         OutputTooLargeError: It has more than `limit` bytes.
+        TransferIncompleteError: It did not arrive whole, or was changed while it was read.
     """
-    return plane.read(from_home(path), user=user, limit=limit, timeout=deadline(limit))
+    with _known(plane, path, "read", user) as source:
+        if source.size > limit:
+            raise OutputTooLargeError(
+                f"{path} has more than {limit:,} bytes.", hint="Download it, or read it with a higher limit=..."
+            )
+        content = io.BytesIO()
+        source.fetch(content)
+        return content.getvalue()
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A file of a sandbox whose size is known: no response is whole that has less.
+
+    Attributes:
+        plane: The sandbox.
+        path: The file, or what is kept of one that the kernel makes.
+        user: The user that reads it.
+        what: What is being done, for messages.
+        size: Its bytes when it was looked at.
+        mode: Its permission bits.
+    """
+
+    plane: DataPlane
+    path: str
+    user: str | None
+    what: str
+    size: int
+    mode: int
+
+    def fetch(self, file: IO[bytes], progress: Progress | None = None) -> None:
+        """Write its content to a local file, and compare it.
+
+        Raises:
+            TransferIncompleteError: It did not arrive whole, or was changed while it was read.
+        """
+        checksum = fetch(self.plane, self.path, file, self.user, self.size, self.what, progress)
+        values = {"T": argument(self.path), "SIZE": str(self.size), "SHA": checksum}
+        run_script(self.plane, _COMPARE, self.what, self.user, self.size, **values)
+
+
+@contextmanager
+def _known(plane: DataPlane, remote: str, verb: str, user: str | None) -> Iterator[_Source]:
+    """Look at a file of a sandbox; what is kept of it there is removed afterwards."""
+    path, what, work = from_home(remote), f"{verb} {shown(remote)}", f"/tmp/{own_name()}"
+    must_be_text(path)
+    looked = run_script(plane, _LOOK, what, user, T=argument(path), W=work)
+    size, mode, kept = words_of(looked, what, r"\d{1,18}", "[0-7]{1,5}", "[-+]")
+    is_kept = kept == "+"
+    try:
+        source = f"{work}/content" if is_kept else path
+        yield _Source(plane, source, user, what, int(size), int(mode, 8) & 0o777)
+    finally:
+        if is_kept:
+            discard(plane, work, user)
 
 
 def _moved(source: str, destination: str, size: int, started: float, unchanged: int = 0) -> Transfer:
@@ -199,12 +277,3 @@ def _moved(source: str, destination: str, size: int, started: float, unchanged: 
 
 def _mode_of(status: os.stat_result) -> str:
     return f"{stat.S_IMODE(status.st_mode) & 0o777:o}"
-
-
-def _readable(local: Path) -> os.stat_result:
-    with local_errors(local, "cannot be read"):
-        status = local.stat()
-        if not stat.S_ISREG(status.st_mode):
-            raise TransferError(f"{shown(local)} is not a file.", hint="Use upload_directory for directories.")
-        with local.open("rb"):
-            return status

@@ -13,6 +13,7 @@ from typing import IO
 from ags_flows.errors import TransferIncompleteError
 from ags_flows.transfer.exclusion import Exclusion, Links
 from ags_flows.transfer.local_errors import local_errors
+from ags_flows.transfer.of_kernel import is_of_kernel
 from ags_flows.transfer.paths import leads_outside, shown
 
 PIECE = 1 << 20
@@ -50,8 +51,8 @@ def scan(local: Path, exclusion: Exclusion, links: Links) -> tuple[list[Local], 
         links: Whether links that lead outside of the directory are kept.
 
     Returns:
-        The entries, a directory before what is in it; and the names of devices, pipes and sockets, which have no
-        content.
+        The entries, a directory before what is in it; and the names of devices, pipes, sockets, and files that the
+        kernel makes while they are read.
 
     Raises:
         TransferError: It cannot be read.
@@ -70,7 +71,7 @@ def scan(local: Path, exclusion: Exclusion, links: Links) -> tuple[list[Local], 
                     if stat.S_ISLNK(one.status.st_mode):
                         if links == "skip" and leads_outside(name, os.readlink(entry.path)):
                             continue
-                    elif not (one.is_directory or one.is_file):
+                    elif not one.is_directory and (not one.is_file or is_of_kernel(entry.path, one.status)):
                         special.append(name)
                         continue
                     found.append(one)

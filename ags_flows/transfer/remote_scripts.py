@@ -7,6 +7,7 @@ They run by a bash that reads no profile, in the user's home, with LC_ALL=C. Eve
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,6 +40,7 @@ LARGEST_LIST = 256 << 20
 
 _OF_DIRECTORIES = {
     "download": "Use download_directory.",
+    "read": "Give the path of a file in it.",
     "upload": "End it with '/' to put the file in it.",
     "write": "Give the path of a file in it.",
 }
@@ -165,13 +167,17 @@ def read_list(plane: DataPlane, path: str, user: str | None, what: str) -> list[
 
     Raises:
         TransferError: It has too many names.
+        TransferIncompleteError: It did not arrive whole.
     """
+    refusal = TransferError(f"{what}: there are more than {MOST_ENTRIES:,} entries.", hint="Use an archive.")
     try:
         listing = plane.read(path, user=user, limit=LARGEST_LIST)
     except OutputTooLargeError:
-        listing = None
-    if listing is None or listing.count(0) > 2 * MOST_ENTRIES:
-        raise TransferError(f"{what}: there are more than {MOST_ENTRIES:,} entries.", hint="Use an archive.")
+        raise refusal from None
+    if listing.count(0) > 2 * MOST_ENTRIES:
+        raise refusal
+    size, checksum = len(listing), hashlib.sha256(listing).hexdigest()
+    run_script(plane, 'must_be_whole "$F"', what, user, size, F=path, SIZE=str(size), SHA=checksum)
     return split(listing)
 
 

@@ -9,6 +9,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import IO
 
@@ -84,37 +85,43 @@ def fetch(
     file: IO[bytes],
     user: str | None,
     size: int,
-    *,
-    most: int | None = None,
+    what: str,
     progress: Progress | None = None,
-) -> tuple[int, str]:
-    """Stream a remote file into a local one; return its bytes and its checksum.
+) -> str:
+    """Stream the first `size` bytes of a remote file into a local one; return their checksum.
 
     Args:
         plane: The sandbox.
         remote: The file.
         file: Open for writing, without a buffer.
         user: The user that reads it.
-        size: Its bytes, if they are known.
-        most: The most bytes that are accepted.
+        size: What is known of it. What the sandbox sends beyond is not taken.
+        what: What is being done, for messages.
         progress: Called for each piece.
 
     Raises:
-        TransferIncompleteError: More than `most` bytes came.
+        TransferIncompleteError: Fewer bytes came, also where the response ends as a whole one does.
     """
     checksum = hashlib.sha256()
-    arrived = 0
-    for piece in plane.read_stream(remote, user=user, timeout=deadline(size)):
-        rest = memoryview(piece)
-        while rest:
-            rest = rest[file.write(rest) :]
-        checksum.update(piece)
-        arrived += len(piece)
-        if most is not None and arrived > most:
-            raise TransferIncompleteError(f"{shown(remote)} is larger than it was.", hint="It is retried whole.")
-        if progress is not None:
-            progress(arrived, max(size, arrived))
-    return arrived, checksum.hexdigest()
+    left = size
+    with closing(plane.read_stream(remote, user=user, timeout=deadline(size))) as pieces:
+        for piece in pieces:
+            rest = taken = memoryview(piece)[:left]
+            while rest:
+                rest = rest[file.write(rest) :]
+            checksum.update(taken)
+            left -= len(taken)
+            if progress is not None:
+                progress(size - left, size)
+            if not left:
+                break
+    if left:
+        raise TransferIncompleteError(
+            f"{what}: it did not arrive whole, or became shorter while it was read ({size - left:,} of {size:,} bytes "
+            "came).",
+            hint="It is retried whole.",
+        )
+    return checksum.hexdigest()
 
 
 def must_fit(directory: Path, size: int, remote: str) -> None:
