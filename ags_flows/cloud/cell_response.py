@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from threading import Event
 from typing import Any
 
+from ags_flows.cloud.responses import INVALID, parsed
 from ags_flows.errors import OutcomeUnknownError
 
 KEPT_LOGS = 64 << 20
@@ -220,7 +221,7 @@ def _read(pieces: Iterable[bytes], received: Received) -> None:
             continue
         try:
             received.take(line)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except INVALID as error:
             raise OutcomeUnknownError(
                 f"The response to a cell has a line that is not of the code interpreter: {line[:100]!r}.",
                 hint="The code was sent and may have run. Check which program listens on port 49999.",
@@ -256,14 +257,10 @@ def lines_of(pieces: Iterable[bytes], longest: int = LONGEST_LINE) -> Iterator[b
 
 
 def _parsed(line: bytes) -> dict[str, Any]:
-    data = json.loads(line.decode("utf-8", "replace"), parse_constant=_no_number)
+    data = parsed(line.decode("utf-8", "replace"))
     if b"\\ud" in line.lower():
         # Half a pair of surrogates is not text: nothing could store it.
-        data = json.loads(json.dumps(data, ensure_ascii=False).encode("utf-8", "replace"))
+        data = parsed(json.dumps(data, ensure_ascii=False).encode("utf-8", "replace"))
     if not isinstance(data, dict):
         raise ValueError("not a JSON object")
     return data
-
-
-def _no_number(name: str) -> None:
-    """Stand for NaN and infinity, which JSON does not have."""

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from ags_flows.cloud.cell_response import Cell, Received, send_cell
 from ags_flows.cloud.data_plane import DataPlane
 from ags_flows.cloud.head_and_tail import HeadAndTail
+from ags_flows.cloud.responses import INVALID
 from ags_flows.errors import (
     AGSFlowsError,
     CodeTimeoutError,
@@ -23,6 +24,7 @@ from ags_flows.models import Chart, CodeContext, CodeError, CodeResult, RichResu
 from ags_flows.models.checks import choice
 
 R = TypeVar("R")
+S = TypeVar("S")
 
 LANGUAGES = ("bash", "java", "javascript", "python", "r", "typescript")
 check_language = choice(*LANGUAGES)
@@ -107,7 +109,7 @@ class CodeInterpreter:
                 execution_count=execution.execution_count,
                 instance_id=self.plane.instance_id,
             )
-        except (AGSFlowsError, AttributeError, KeyError, TypeError, ValueError) as error:
+        except (AGSFlowsError, *INVALID) as error:
             raise OutcomeUnknownError(
                 f"The code ran in {self.plane.instance_id}, but a result cannot be read: {error}",
                 hint="Look into the sandbox, or display something else.",
@@ -163,12 +165,11 @@ class CodeInterpreter:
             cwd: Working directory, by default the user's home.
         """
         check_language(language, "language")
-        made = self._call("create a context", lambda one: one.create_code_context(language=language, cwd=cwd))
-        return _context(made)
+        return self._read("create a context", lambda one: one.create_code_context(language=language, cwd=cwd), _context)
 
     def list_contexts(self) -> list[CodeContext]:
         """Return all contexts, the default ones of languages too."""
-        return [_context(one) for one in self._call("list contexts", lambda one: one.list_code_contexts())]
+        return self._read("list contexts", lambda one: one.list_code_contexts(), lambda found: [*map(_context, found)])
 
     def restart_context(self, context: str) -> None:
         """Forget all variables of a context."""
@@ -177,6 +178,27 @@ class CodeInterpreter:
     def remove_context(self, context: str) -> None:
         """End a context."""
         self._call("remove a context", lambda one: one.remove_code_context(context))
+
+    def _read(self, what: str, action: Callable[[Any], S], convert: Callable[[S], R]) -> R:
+        """Call something whose response is JSON.
+
+        Raises:
+            ServiceError: It is not JSON of the code interpreter.
+        """
+        invalid = ServiceError(
+            f"{what} in {self.plane.instance_id}: the response is not JSON of the code interpreter.",
+            hint="It is retried. Check which program listens on port 49999.",
+        )
+        try:
+            answer = self._call(what, action)
+        except AGSFlowsError:
+            raise
+        except INVALID as error:
+            raise invalid from error
+        try:
+            return convert(answer)
+        except (AGSFlowsError, *INVALID) as error:
+            raise invalid from error
 
     def _call(self, what: str, action: Callable[[Any], R]) -> R:
         from ags_flows.cloud.e2b_internals import interpreter_class
@@ -219,7 +241,7 @@ class CodeInterpreter:
 
         try:
             self.plane.call("look", lambda _: self.plane.attached(interpreter_class()).list_code_contexts())
-        except AGSFlowsError:
+        except (AGSFlowsError, *INVALID):
             return False
         return True
 

@@ -18,6 +18,7 @@ from e2b import ConnectionConfig
 from packaging.version import Version
 
 from ags_flows.cloud.proxies import proxy_for
+from ags_flows.cloud.responses import TooLarge, bounded, is_nested_deeply
 from ags_flows.errors import UnsupportedError
 
 TOKEN_HEADER = "X-Access-Token"
@@ -97,7 +98,7 @@ def attach(
         live["E2B-Traffic-Access-Token"] = traffic_token
     proxy = _proxy_option(sandbox_url or f"https://49983-{instance_id}.{domain}")
     config = LiveConfig(live=live, sandbox_url=sandbox_url, domain=domain, request_timeout=request_timeout, proxy=proxy)
-    return sandbox_class(
+    sandbox = sandbox_class(
         sandbox_id=instance_id,
         sandbox_domain=domain,
         envd_version=Version(envd_version),
@@ -105,6 +106,53 @@ def attach(
         traffic_access_token=traffic_token,
         connection_config=config,
     )
+    for part in ("_filesystem", "_commands", "_pty"):
+        rpc = private(private(sandbox, part), "_rpc")
+        rpc._codec = _CheckedCodec(private(rpc, "_codec"))
+    _bound(sandbox._filesystem._rpc, config)
+    return sandbox
+
+
+class _CheckedCodec:
+    """The SDK's codec, whose parser overflows the stack with JSON that is nested too deeply."""
+
+    def __init__(self, codec: Any) -> None:
+        self._codec = codec
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._codec, name)
+
+    def decode(self, data: Any, message_class: Any) -> Any:
+        """Decode a message."""
+        from connectrpc.code import Code
+        from connectrpc.errors import ConnectError
+
+        if is_nested_deeply(data):
+            raise ConnectError(Code.INTERNAL, "The response is JSON that is nested too deeply")
+        return self._codec.decode(data, message_class)
+
+
+def _bound(rpc: Any, config: ConnectionConfig) -> None:
+    """Limit the responses of the SDK's client of the file system, which it takes into memory whatever their size."""
+    from connectrpc.code import Code
+    from connectrpc.errors import ConnectError
+    from e2b.api import proxy_to_config
+    from e2b.api.client_sync import get_pyqwest_transport
+    from e2b.envd.client_sync import PlainHTTPErrorTransport
+    from pyqwest import SyncClient, SyncResponse
+
+    class Bounded:
+        def execute_sync(self, request: Any) -> SyncResponse:
+            with inner.execute_sync(request) as response:
+                try:
+                    content = bounded(response.content)
+                except TooLarge as error:
+                    raise ConnectError(Code.OUT_OF_RANGE, str(error)) from error
+                return SyncResponse(status=response.status, headers=response.headers, content=content)
+
+    private(rpc, "_http_client")
+    inner = get_pyqwest_transport(proxy_to_config(config.proxy), http_version=config.http_version)
+    rpc._http_client = SyncClient(PlainHTTPErrorTransport(Bounded()))
 
 
 def swap_token(sandbox: Any, token: str) -> None:
@@ -192,7 +240,15 @@ class TokenWithContexts:
         """The client of the code interpreter."""
         client = private(super(), "_client")
         client.headers[TOKEN_HEADER] = token_of(self)
+        client.event_hooks["response"].append(_read_bounded)
         return client
+
+
+def _read_bounded(response: Any) -> None:
+    """Read a response of the code interpreter in bounded memory, but for that of a cell, which is a stream."""
+    if not response.request.url.path.endswith("/execute"):
+        # The attribute in which httpx keeps a response that was read.
+        response._content = bounded(response.iter_bytes())
 
 
 @functools.cache

@@ -7,12 +7,14 @@ import re
 import e2b.exceptions as e2b
 import httpx
 
+from ags_flows.cloud.responses import TooLarge
 from ags_flows.errors import (
     AGSFlowsError,
     ConflictError,
     InstanceGoneError,
     InvalidRequestError,
     NotFoundError,
+    OutputTooLargeError,
     ServiceError,
     ThrottledError,
     TokenExpiredError,
@@ -73,6 +75,7 @@ MEANINGS: tuple[tuple[type[BaseException], type[AGSFlowsError], str | None], ...
     (e2b.BuildException, UnsupportedError, None),
     (e2b.VolumeException, UnsupportedError, None),
     (_theirs("SecretException"), UnsupportedError, None),
+    (TooLarge, OutputTooLargeError, "Use a command that lists less."),
     (httpx.TimeoutException, UnreachableError, "It is retried; runtime_timeout gives one request more time."),
     (httpx.TransportError, UnreachableError, "It is retried."),
 )
@@ -138,7 +141,9 @@ def _by_status(told: str, text: str) -> AGSFlowsError:
         return ThrottledError(text, hint="It is retried; fewer concurrent calls avoid it.")
     if reason == "unimplemented":
         return UnsupportedError(text, hint="The envd in this image does not have it.")
-    if reason in ("already_exists", "failed_precondition", "out_of_range") or reason.startswith("4"):
+    if reason == "out_of_range":
+        return OutputTooLargeError(text.replace("Code.OUT_OF_RANGE: ", ""), hint="Use a command, such as find.")
+    if reason in ("already_exists", "failed_precondition") or reason.startswith("4"):
         return InvalidRequestError(text)
     if reason in ("500", "internal") and _BY_SYSTEM.search(told):
         return InvalidRequestError(text, hint="The system of the sandbox does not allow it.")
