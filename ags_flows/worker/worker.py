@@ -22,15 +22,7 @@ from ags_flows.blocks import AGSConfig
 from ags_flows.cloud.retry import persistently
 from ags_flows.errors import AGSFlowsError, CommandTimeoutError, NotFoundError
 from ags_flows.models import Instance
-from ags_flows.ownership import (
-    ENDED,
-    KEPT,
-    LIVE,
-    MANAGED_BY,
-    MANAGED_BY_KEY,
-    STEP_NAME,
-    flow_runs_of,
-)
+from ags_flows.ownership import ENDED, KEPT, LIVE, MANAGED_BY, MANAGED_BY_KEY, STEP_NAME, flow_runs_of
 from ags_flows.worker.configuration import AGSWorkerJobConfiguration, AGSWorkerVariables
 from ags_flows.worker.configurations import config_of_pool, configuration_of, configuration_that_was
 from ags_flows.worker.job import STEP, WORK_POOL, FlowRunSandbox, Job, OvertakenError, attempt_in, shown_end
