@@ -53,7 +53,10 @@ def check(request: Request, body: bytes, secret_id: str, secret_key: str) -> Non
             "AuthFailure.SignatureExpire",
             f"The signature has expired: X-TC-Timestamp {stamp} and the server's time differ by more than 5 minutes.",
         )
-    if date != datetime.fromtimestamp(int(stamp), timezone.utc).strftime("%Y-%m-%d") or service != _SERVICE:
+    host = headers.get("host", "")
+    # Tencent's SDK for Node.js takes the service from the endpoint, whatever that is.
+    services = (_SERVICE, host.split(".")[0])
+    if date != datetime.fromtimestamp(int(stamp), timezone.utc).strftime("%Y-%m-%d") or service not in services:
         raise Refusal(
             "AuthFailure.SignatureFailure",
             f"The credential scope must be the date of X-TC-Timestamp and {_SERVICE}/tc3_request.",
@@ -68,21 +71,27 @@ def check(request: Request, body: bytes, secret_id: str, secret_key: str) -> Non
     unsigned = headers.get("x-tc-content-sha256") == "UNSIGNED-PAYLOAD"
     payload = b"UNSIGNED-PAYLOAD" if unsigned else (b"" if request.method == "GET" else body)
     # A content type is compared without regard to case; the SDK signs host and content type as sent.
-    lines = "".join(f"{name}:{headers.get(name, '').strip()}\n" for name in names)
-    digest = hashlib.sha256(payload).hexdigest()
+    # The one for Node.js signs the host without the port.
     path, query = raw_path(request.scope) or "/", raw_query(request.scope)
-    canonical = f"{request.method}\n{path}\n{query}\n{lines}\n{signed}\n{digest}"
-    if not hmac.compare_digest(_sign(secret_key, date, stamp, canonical), signature.lower()):
+    start, digest = f"{request.method}\n{path}\n{query}\n", hashlib.sha256(payload).hexdigest()
+
+    def signs(as_host: str) -> bool:
+        values = {**headers, "host": as_host}
+        lines = "".join(f"{name}:{values.get(name, '').strip()}\n" for name in names)
+        expected = _sign(secret_key, f"{date}/{service}", stamp, f"{start}{lines}\n{signed}\n{digest}")
+        return hmac.compare_digest(expected, signature.lower())
+
+    if not any([signs(host), signs(re.sub(r":\d+$", "", host))]):
         raise Refusal(
             "AuthFailure.SignatureFailure",
             "The provided credentials could not be validated. Please check your signature is correct.",
         )
 
 
-def _sign(secret_key: str, date: str, stamp: str, canonical: str) -> str:
-    scope = f"{date}/{_SERVICE}/tc3_request"
+def _sign(secret_key: str, date_and_service: str, stamp: str, canonical: str) -> str:
+    scope = f"{date_and_service}/tc3_request"
     to_sign = f"TC3-HMAC-SHA256\n{stamp}\n{scope}\n{hashlib.sha256(canonical.encode()).hexdigest()}"
     key = f"TC3{secret_key}".encode()
-    for part in (date, _SERVICE, "tc3_request"):
+    for part in scope.split("/"):
         key = hmac.new(key, part.encode(), hashlib.sha256).digest()
     return hmac.new(key, to_sign.encode(), hashlib.sha256).hexdigest()

@@ -52,21 +52,43 @@ def test_a_request_that_was_changed_on_its_way_is_refused(emulator):
     assert "Error" not in httpx.post(emulator.url, content=body, headers=headers).json()["Response"]
 
 
+def test_a_signature_of_the_sdk_for_node_is_accepted(emulator):
+    """It signs the host without the port, and takes the service from the first label of the endpoint."""
+    port = emulator.url.rpartition(":")[2]
+    for endpoint, service in ((f"127.0.0.1:{port}", "127"), (f"ags.localhost:{port}", "ags")):
+        headers = signed(
+            emulator, "DescribeSandboxToolList", b"{}", host=endpoint.removesuffix(f":{port}"), service=service
+        )
+        answer = httpx.post(emulator.url, content=b"{}", headers={**headers, "Host": endpoint}).json()["Response"]
+        assert "Error" not in answer
+    headers = signed(emulator, "DescribeSandboxToolList", b"{}", service="cvm")
+    answer = httpx.post(emulator.url, content=b"{}", headers=headers).json()["Response"]
+    assert answer["Error"]["Code"] == "AuthFailure.SignatureFailure"
+
+
 def signed(
-    emulator, action, body, region="ap-guangzhou", version="2025-09-20", content_type="application/json", skew=0
+    emulator,
+    action,
+    body,
+    region="ap-guangzhou",
+    version="2025-09-20",
+    content_type="application/json",
+    skew=0,
+    host=None,
+    service="ags",
 ):
     import hashlib
     from datetime import datetime, timezone
 
     stamp = int(time.time()) + skew
     date = datetime.fromtimestamp(stamp, timezone.utc).strftime("%Y-%m-%d")
-    host = emulator.url.removeprefix("http://")
+    host = host or emulator.url.removeprefix("http://")
     canonical = (
         f"POST\n/\n\ncontent-type:{content_type}\nhost:{host}\n\ncontent-type;host\n{hashlib.sha256(body).hexdigest()}"
     )
-    scope = f"{date}/ags/tc3_request"
+    scope = f"{date}/{service}/tc3_request"
     text = f"TC3-HMAC-SHA256\n{stamp}\n{scope}\n{hashlib.sha256(canonical.encode()).hexdigest()}"
-    signature = sign.Sign.sign_tc3(emulator.secret_key, date, "ags", text)
+    signature = sign.Sign.sign_tc3(emulator.secret_key, date, service, text)
     headers = {
         "Authorization": f"TC3-HMAC-SHA256 Credential={emulator.secret_id}/{scope}, "
         f"SignedHeaders=content-type;host, Signature={signature}",
