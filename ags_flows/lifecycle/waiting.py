@@ -73,18 +73,24 @@ def wait_tool_active(
             until then.
         WaitCancelledError: `cancelled` was set.
     """
+    return _watch(control, "tool", lambda ids: control.list_tools(ids=ids)).wait(tool_id, is_active, timeout, cancelled)
 
-    def settled(tool: Tool) -> bool:
-        if tool.status == "FAILED":
-            raise ToolFailedError(
-                f"Tool {tool.name!r} ({tool.id}) failed: {tool.status_reason or 'AGS gives no reason'}.",
-                hint=f"{IMAGE_CAUSES} Delete the tool and create it again; ensure_tool does both.",
-            )
-        if tool.status == "DELETING":
-            raise NotFoundError(f"Tool {tool.name!r} ({tool.id}) is being deleted.", hint="Create it again.")
-        return tool.ready
 
-    return _watch(control, "tool", lambda ids: control.list_tools(ids=ids)).wait(tool_id, settled, timeout, cancelled)
+def is_active(tool: Tool) -> bool:
+    """Return whether a tool is ACTIVE.
+
+    Raises:
+        ToolFailedError: The tool is FAILED.
+        NotFoundError: It is being deleted.
+    """
+    if tool.status == "FAILED":
+        raise ToolFailedError(
+            f"Tool {tool.name!r} ({tool.id}) failed: {tool.status_reason or 'AGS gives no reason'}.",
+            hint=f"{IMAGE_CAUSES} Delete the tool and create it again; ensure_tool does both.",
+        )
+    if tool.status == "DELETING":
+        raise NotFoundError(f"Tool {tool.name!r} ({tool.id}) is being deleted.", hint="Create it again.")
+    return tool.ready
 
 
 def wait_instance_running(
@@ -129,6 +135,23 @@ def wait_instance_status(
         WaitTimeoutError: The goal was not reached in time.
         WaitCancelledError: `cancelled` was set.
     """
+    settled = reaches(goal)
+    watch = _watch(control, "instance", lambda ids: control.list_instances(ids=ids))
+    try:
+        return watch.wait(instance_id, settled, timeout, cancelled, known=goal == "STOPPED")
+    except InstanceGoneError:
+        if goal != "STOPPED":
+            raise
+        return Instance(id=instance_id, tool_id="", status="STOPPED")
+
+
+def reaches(goal: str) -> Callable[[Instance], bool]:
+    """Return a function for one wait: whether an instance, as it is listed at one time after the other, has the goal.
+
+    Raises:
+        ConfigurationError: `goal` is not one of the three statuses. The function raises `InstanceFailedError` and
+            `InstanceGoneError`, as `wait_instance_status` does.
+    """
     if goal not in _REACHED:
         raise ConfigurationError(f"goal must be one of {', '.join(_REACHED)}, got {goal!r}.")
     began = False
@@ -159,13 +182,7 @@ def wait_instance_status(
         began = began or status in underway
         return False
 
-    watch = _watch(control, "instance", lambda ids: control.list_instances(ids=ids))
-    try:
-        return watch.wait(instance_id, settled, timeout, cancelled, known=goal == "STOPPED")
-    except InstanceGoneError:
-        if goal != "STOPPED":
-            raise
-        return Instance(id=instance_id, tool_id="", status="STOPPED")
+    return settled
 
 
 _START = "Check the tool's image, command and probe: the start fails if the probe fails."

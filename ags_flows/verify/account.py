@@ -22,11 +22,12 @@ from ags_flows.cloud.certificates import verification
 from ags_flows.cloud.data_plane import DataPlane
 from ags_flows.cloud.data_planes import close_plane, open_plane
 from ags_flows.cloud.proxies import proxy_for
-from ags_flows.errors import AGSFlowsError, NotFoundError
-from ags_flows.lifecycle.waiting import wait_instance_running, wait_instance_status, wait_tool_active
+from ags_flows.errors import AGSFlowsError, InstanceFailedError, InstanceGoneError, NotFoundError
+from ags_flows.lifecycle.waiting import UNKNOWN_FOR, is_active, reaches
 from ags_flows.models import Instance, Tool, ToolSpec
 from ags_flows.ownership import ENDED
 from ags_flows.verify.check import Different, expect
+from ags_flows.verify.watch import watch
 
 PREFIX = "ags-flows-verify-"
 TIMEOUT = "10m"
@@ -37,6 +38,9 @@ STALE = timedelta(minutes=30)
 
 LOOKS = 5
 """Lists that have to leave out an instance until it is taken for gone."""
+
+PAUSES_WITHIN = 5.0
+"""Seconds after which an instance that is still RUNNING will not be PAUSED."""
 
 R = TypeVar("R")
 
@@ -87,8 +91,8 @@ class Account:
         return self.once(f"instance {name}", lambda: self.running(self.started(name)))
 
     def started(self, name: str) -> Instance:
-        """Return an instance of this run by a name, as its start returned it."""
-        return self.once(f"started {name}", lambda: self.start(name))
+        """Return an instance of this run by a name, as its start returned it, and note how long that took."""
+        return self.once(f"started {name}", lambda: self._timed_start(name))
 
     def plane(self, name: str = "main") -> DataPlane:
         """Return the data plane of an instance."""
@@ -105,8 +109,13 @@ class Account:
         began = time.monotonic()
         tool_id = self.control.create_tool(spec, client_token=f"{self.run}-{name}")
         self._tools.append(tool_id)
-        tool = wait_tool_active(self.control, tool_id, timeout=self.config.startup_timeout)
-        self.sample("tool.create.seconds", time.monotonic() - began)
+
+        def look() -> Tool | None:
+            found = self.control.list_tools(ids=[tool_id])
+            return found[0] if found and is_active(found[0]) else None
+
+        tool, seen = watch(look, self.config.startup_timeout, f"the tool {tool_id} is not ACTIVE")
+        self.sample("tool.create.seconds", seen - began)
         return tool
 
     def start(self, name: str, **options: Any) -> Instance:
@@ -124,14 +133,47 @@ class Account:
 
     def running(self, instance: Instance) -> Instance:
         """Wait until an instance is RUNNING, and note how long that took."""
-        began = time.monotonic()
-        running = wait_instance_running(self.control, instance.id, timeout=self.config.startup_timeout)
-        self.sample("start.seconds", time.monotonic() - began)
-        return running
+        return self.until(instance, "RUNNING", "start.seconds", time.monotonic())
 
-    def until(self, instance: Instance, goal: str) -> Instance:
-        """Wait until an instance is PAUSED, RUNNING or STOPPED."""
-        return wait_instance_status(self.control, instance.id, goal=goal, timeout=self.config.startup_timeout)
+    def until(self, instance: Instance, goal: str, step: str = "", began: float = 0.0) -> Instance:
+        """Wait until an instance is PAUSED, RUNNING or STOPPED.
+
+        Args:
+            instance: The instance.
+            goal: The status.
+            step: The duration to note: until the request was sent that saw the goal for the first time.
+            began: When the step began.
+        """
+        reached, first, missed = reaches(goal), time.monotonic(), list[float]()
+
+        def look() -> Instance | None:
+            looked = time.monotonic()
+            listed = self.control.list_instances(ids=[instance.id])
+            if listed:
+                missed.clear()
+                if reached(listed[0]):
+                    return listed[0]
+                if goal == "PAUSED" and listed[0].status == "RUNNING" and looked - first > PAUSES_WITHIN:
+                    raise InstanceFailedError(f"The pause failed: instance {instance.id} is RUNNING again.")
+                return None
+            missed.append(looked)
+            if len(missed) < LOOKS or (goal != "STOPPED" and looked - first < UNKNOWN_FOR):
+                return None
+            if goal != "STOPPED":
+                raise InstanceGoneError(f"AGS does not list the instance {instance.id}, or no longer lists it.")
+            return Instance(id=instance.id, tool_id="", status="STOPPED")
+
+        found, seen = watch(look, self.config.startup_timeout, f"the instance {instance.id} is not {goal}")
+        if step:
+            self.sample(step, (missed[0] if missed else seen) - began)
+        return found
+
+    def stop(self, instance: Instance) -> None:
+        """Stop an instance, and note how long that took."""
+        close_plane(self.connection, instance.id)
+        began = time.monotonic()
+        self.control.stop_instance(instance.id)
+        self.until(instance, "STOPPED", "stop.seconds", began)
 
     def look(self, instance_id: str) -> Instance:
         """Return an instance as it is listed; one that a list leaves out is looked for several times.
@@ -217,6 +259,13 @@ class Account:
         """Note one duration; the result is the median of all."""
         self._samples.setdefault(name, []).append(seconds)
         self.answers[name] = round(statistics.median(self._samples[name]), 3)
+
+    def _timed_start(self, name: str) -> Instance:
+        assert self.tool  # its creation is not part of the start
+        began = time.monotonic()
+        instance = self.start(name)
+        self.sample("start.call.seconds", time.monotonic() - began)
+        return instance
 
     # The end.
 

@@ -229,8 +229,9 @@ class Course:
     ) -> None:
         failed = "STARTING_FAILED"
         try:
-            await self._pass(instance)
             broken = configuration.unpullable((instance.custom or {}).get("Image"))
+            if broken or revived or instance.pending is None or not instance.pending.timed:
+                await self._pass(instance)
             if broken:
                 raise StepFailed(broken)
             if revived and self.power.was_left(instance):
@@ -252,6 +253,7 @@ class Course:
             finally:
                 if temporary and seed is not None:
                     await asyncio.to_thread(remove_tree, seed)
+            await self._pass(instance)
         except asyncio.CancelledError:
             await self._end_machine(instance)
             raise

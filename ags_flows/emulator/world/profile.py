@@ -177,10 +177,12 @@ class Profile:
         return "refuse" if self._answers.get(name) == "refuse" else "replay"
 
     def transitions(self) -> dict[str, Transition]:
-        """Return how the steps go that were timed."""
+        """Return how the steps go that were timed; a recorded duration begins with the request itself."""
         at_once = {step for step, (name, status) in _AT_ONCE.items() if self._answers.get(name) == status}
         seconds = {
-            step: self._seconds(name) for step, name in _STEPS.items() if step in at_once or name in self._answers
+            step: max(0.0, self._seconds(name) - self.delay)
+            for step, name in _STEPS.items()
+            if step in at_once or name in self._answers
         }
         seconds["instance.start"] = self.start_delay
         if "instance.start" not in at_once:
@@ -204,6 +206,7 @@ class Profile:
             by_id: Whether the request names ids.
         """
         late = 0.0 if by_id else self._seconds("list.seconds")
+        late += self.start_delay if late else 0.0
         shown = [each for each in instances if each.created + late <= now]
         misses = float(self._answers.get("list.misses") or 0.0)
         if misses > 0:

@@ -72,6 +72,7 @@ class Pending:
         self._owner = owner
         self.step = step
         self.how = how
+        self._began = owner.clock.now()
         self._reads = 0
         self._released = asyncio.Event()
 
@@ -79,6 +80,11 @@ class Pending:
     def at_once(self) -> bool:
         """Whether the request that began the step is to wait for it."""
         return self.how.mode == "at_once"
+
+    @property
+    def timed(self) -> bool:
+        """Whether it ends some time after its beginning; work that is done within that time makes it no longer."""
+        return self.how.mode in ("seconds", "at_once")
 
     def read(self) -> None:
         """Note that a request has read the resource."""
@@ -101,8 +107,8 @@ class Pending:
                 return
             if self.how.mode in ("never", "reads"):
                 await self._released.wait()
-            elif self.how.mode in ("seconds", "fail", "at_once") and self.how.value > 0:
-                await self._owner.clock.sleep(self.how.value)
+            elif (left := self._began + self.how.value - self._owner.clock.now()) > 0:
+                await self._owner.clock.sleep(left)
             if self.how.mode == "fail":
                 raise StepFailed(self.how.reason or f"{self.step} was declared to fail")
         finally:

@@ -88,8 +88,7 @@ def gone_sandbox_is_told(account: Account) -> str:
     """A sandbox that is gone responds with status 404 on every port."""
     instance = account.instance("gone")
     token = account.token("gone")
-    account.control.stop_instance(instance.id)
-    account.until(instance, "STOPPED")
+    account.stop(instance)
     seen = {
         name: account.http("GET", instance.id, port, path, token).status_code
         for name, port, path in (("envd", ENVD, "/health"), ("code", CODE, "/health"), ("port", PORT, "/"))

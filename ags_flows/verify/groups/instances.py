@@ -7,6 +7,7 @@ import time
 from ags_flows.errors import AGSFlowsError, NotFoundError
 from ags_flows.verify.account import Account
 from ags_flows.verify.check import Different, Group, expect
+from ags_flows.verify.watch import watch
 
 GROUP = Group("instances", instances=3)
 LOOKS = 10
@@ -15,9 +16,7 @@ LOOKS = 10
 @GROUP.check
 def start_returns_a_status(account: Account) -> str:
     """A start returns an instance that is STARTING or RUNNING."""
-    began = time.monotonic()
     instance = account.started("second")
-    account.sample("start.call.seconds", time.monotonic() - began)
     account.answers["start.status"] = instance.status
     expect(instance.status in ("STARTING", "RUNNING"), instance.status)
     return instance.status
@@ -34,14 +33,15 @@ def instance_becomes_running(account: Account) -> str:
 @GROUP.check
 def new_instance_is_listed(account: Account) -> str:
     """A new instance is listed within five seconds."""
-    instance = account.start("listed")
+    instance = account.started("listed")
     began = time.monotonic()
-    while instance.id not in {one.id for one in account.control.list_instances(tool=account.tool.id)}:
-        expect(time.monotonic() - began < 60, "not listed after 60 s")
-        time.sleep(0.2)
-    seconds = time.monotonic() - began
+
+    def look() -> bool | None:
+        return instance.id in {one.id for one in account.control.list_instances(tool=account.tool.id)} or None
+
+    seconds = watch(look, 60, f"the instance {instance.id} is not listed")[1] - began
     account.sample("list.seconds", seconds)
-    account.release(instance.id)
+    account.stop(instance)
     expect(seconds < 5, f"after {seconds:.1f} s")
     return f"after {seconds:.1f} s"
 
@@ -135,10 +135,7 @@ def token_of_another_request_is_refused(account: Account) -> str:
 def stopped_instance_ends(account: Account) -> str:
     """An instance that is stopped becomes STOPPED, and stays listed for a while."""
     instance = account.instance("second")
-    account.control.stop_instance(instance.id)
-    began = time.monotonic()
-    account.until(instance, "STOPPED")
-    account.sample("stop.seconds", time.monotonic() - began)
+    account.stop(instance)
     try:
         found = account.look(instance.id)
     except NotFoundError:

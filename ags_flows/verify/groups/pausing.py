@@ -20,8 +20,7 @@ def _paused(account: Account) -> str:
     began = time.monotonic()
     answer = account.control.call("PauseSandboxInstance", {"InstanceId": instance.id, "Memory": True})
     account.answers["pause.status"] = answer.get("InstanceStatus") or ""
-    account.until(instance, "PAUSED")
-    account.sample("pause.seconds", time.monotonic() - began)
+    account.until(instance, "PAUSED", "pause.seconds", began)
     return instance.id
 
 
@@ -29,8 +28,7 @@ def _resumed(account: Account) -> str:
     instance_id = account.once("paused", lambda: _paused(account))
     began = time.monotonic()
     account.control.resume_instance(instance_id, timeout="7m")
-    account.until(account.instance("paused"), "RUNNING")
-    account.sample("resume.seconds", time.monotonic() - began)
+    account.until(account.instance("paused"), "RUNNING", "resume.seconds", began)
     return instance_id
 
 

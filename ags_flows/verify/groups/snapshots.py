@@ -8,6 +8,7 @@ from ags_flows.cloud.data_planes import open_plane
 from ags_flows.models import Snapshot
 from ags_flows.verify.account import PREFIX, Account
 from ags_flows.verify.check import Group, expect
+from ags_flows.verify.watch import watch
 
 GROUP = Group("snapshots", instances=2)
 
@@ -18,10 +19,13 @@ def _snapshot(account: Account) -> Snapshot:
     name = f"{PREFIX}{account.run}"
     snapshot = account.control.create_snapshot(account.instance().id, name=name, client_token=f"{account.run}-snap")
     account.keep_snapshot(snapshot.id)
-    while (found := _found(account, snapshot.id)) is None or found.status != "ACTIVE":
-        expect(time.monotonic() - began < 120, "not ACTIVE after 120 s")
-        time.sleep(0.3)
-    account.sample("snapshot.seconds", time.monotonic() - began)
+
+    def look() -> Snapshot | None:
+        found = _found(account, snapshot.id)
+        return found if found and found.status == "ACTIVE" else None
+
+    found, seen = watch(look, 120, f"the snapshot {snapshot.id} is not ACTIVE")
+    account.sample("snapshot.seconds", seen - began)
     return found
 
 
