@@ -35,6 +35,8 @@ from typing import Any
 
 from starlette.requests import Request
 
+from ags_flows.emulator.cloudapi import schema
+from ags_flows.emulator.e2b.api import ROUTES
 from ags_flows.emulator.gateway import StreamFaults
 from ags_flows.emulator.http import JsonResponse, raw_path, read
 from ags_flows.emulator.journal import Journal
@@ -95,7 +97,17 @@ class Controls:
         return {"requests": self._journal.latest()}
 
     async def add_fault(self, body: Json) -> Json:
-        """Declare a fault of the control planes."""
+        """Declare a fault of the control planes.
+
+        Raises:
+            ValueError: No control plane has the operation.
+        """
+        operation = body.get("operation", "*")
+        if operation not in ("*", *ROUTES, *schema.actions()):
+            raise ValueError(
+                f"unknown operation {operation!r}; known: *, actions of the Cloud API such as StartSandboxInstance, "
+                "and routes of the E2B API such as `DELETE /sandboxes/{id}`"
+            )
         return {"fault": self._world.faults.add(_made(Fault, body, hidden=("fault_id", "hits")))}
 
     async def clear_faults(self, body: Json) -> Json:

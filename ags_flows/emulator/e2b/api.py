@@ -52,7 +52,7 @@ class Call:
 
 # Not routes of Starlette: faults and limits need the route of a request before it is carried out, its name may hold
 # an encoded slash, and Starlette would carry out HEAD as GET.
-_ROUTES: dict[str, Callable[[Call], Response | Awaitable[Response]]] = {
+ROUTES: dict[str, Callable[[Call], Response | Awaitable[Response]]] = {
     "POST /sandboxes": lambda call: call.sandboxes.create(call.body, call.key),
     "GET /sandboxes": lambda call: call.sandboxes.list(call.query, paused=call.v2),
     "GET /sandboxes/metrics": lambda call: call.sandboxes.all_metrics(call.query),
@@ -74,7 +74,7 @@ _ROUTES: dict[str, Callable[[Call], Response | Awaitable[Response]]] = {
     "GET /templates/{id}": lambda call: call.templates.get(call.name),
     "DELETE /templates/{id}": lambda call: call.templates.delete(call.name),
 }
-_PATTERNS = {route: re.compile(route.replace("{id}", "([^/]+)")) for route in _ROUTES}
+_PATTERNS = {route: re.compile(route.replace("{id}", "([^/]+)")) for route in ROUTES}
 _ABSENT = (
     (re.compile(r"/volumes(/.*)?"), "volumes", "a tool's StorageMounts"),
     (re.compile(r"/templates(/.*)?|/default-templates"), "builds and tags of templates", "CreateSandboxTool"),
@@ -129,7 +129,7 @@ class E2bApi:
             return _error(413, f"the body has more than {MOST_BYTES} bytes")
         region = self._region(request.headers.get("host", ""))
         self._world.limits.pass_request(route, region.name)
-        response = _ROUTES[route](Call(self._world, region, self._domain, request, name, body))
+        response = ROUTES[route](Call(self._world, region, self._domain, request, name, body))
         return response if isinstance(response, Response) else await response
 
     def _check_key(self, headers: Mapping[str, str]) -> None:

@@ -177,6 +177,13 @@ def test_errors_statuses_and_cuts_come_as_often_as_they_were_asked_for(cloud, em
     assert cloud("DescribeQuotaOverview")["AccountQuotaOverview"]["Usage"]["SandboxTools"] == 2
 
 
+def test_a_fault_of_an_operation_that_does_not_exist_is_refused(emulator):
+    for operation in ("StratSandboxInstance", "GET /sandbox", 5):
+        answer = httpx.post(f"{emulator.url}/_emulator/faults", json={"kind": "cut", "operation": operation})
+        assert answer.status_code == 400 and repr(operation) in answer.json()["error"]
+    assert emulator.overview()["faults"] == []
+
+
 def test_slow_late_and_hanging_responses(cloud, emulator):
     emulator.fault("slow", "DescribeSandboxToolList", seconds=0.2)
     emulator.fault("late", "DescribeSandboxToolList", seconds=0.2)
