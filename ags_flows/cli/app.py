@@ -6,6 +6,7 @@ the SDKs.
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import signal
@@ -53,42 +54,79 @@ def configuration(name: str | None, region: str | None) -> AGSConfig:
 
     chosen = None
     if name:
+        _require_blocks(name)
         with answering():
             chosen = resolve_config(name)
     return with_fields(chosen, region=region) if region else with_fields(chosen)
 
 
+def _require_blocks(name: str) -> None:
+    """Check that there may be blocks: on a server, or in Prefect's local database.
+
+    Raises:
+        ConfigurationError: There are none, so that starting Prefect's own server is of no use.
+    """
+    from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL, PREFECT_API_URL, PREFECT_HOME
+
+    from ags_flows.errors import ConfigurationError
+
+    url = str(PREFECT_API_DATABASE_CONNECTION_URL.value() or "")
+    file = PREFECT_HOME.value() / "prefect.db"
+    if not PREFECT_API_URL.value() and url.endswith(str(file)) and not file.exists():
+        raise ConfigurationError(
+            f"--config: there is no AGS Config block named {name!r}: PREFECT_API_URL is not set, and there is no "
+            "local database of Prefect.",
+            hint="Set PREFECT_API_URL to the server that has the block, or leave out --config and set the keys.",
+        )
+
+
 @contextmanager
 def signals_as_interrupt() -> Iterator[None]:
-    """Treat SIGTERM and the end of the terminal as Ctrl-C, so that all of them clean up. What is ignored stays so."""
+    """Treat SIGTERM and the end of the terminal as Ctrl-C, so that all of them clean up. What is ignored stays so.
+
+    The exit code is then 128 and the number of the signal, such as 143 for SIGTERM.
+    """
+    received: list[int] = []
 
     def interrupt(number: int, frame: FrameType | None) -> None:
+        received.append(number)
         raise KeyboardInterrupt
 
     numbers = [each for each in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(each) != signal.SIG_IGN]
     before = {number: signal.signal(number, interrupt) for number in numbers}
     try:
         yield
+    except KeyboardInterrupt:
+        if received:
+            sys.exit(128 + received[0])
+        raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
 @contextmanager
-def errors_as_text() -> Iterator[None]:
-    """Print an error of this package in one line instead of a traceback, and exit with 1."""
+def errors_as_text(*, exit_code: int = 1, as_json: bool = False) -> Iterator[None]:
+    """Print an error of this package in one line instead of a traceback, and exit.
+
+    Args:
+        exit_code: The exit code.
+        as_json: Whether to print a JSON object on standard output too: ``{"error": {"type", "message"}}``.
+    """
     from ags_flows.errors import AGSFlowsError
 
     try:
         yield
     except AGSFlowsError as error:
-        fail(str(error))
+        if as_json:
+            sys.stdout.write(json.dumps({"error": {"type": type(error).__name__, "message": str(error)}}) + "\n")
+        fail(str(error), exit_code)
 
 
-def fail(message: str) -> NoReturn:
-    """Print an error, and exit with 1."""
+def fail(message: str, exit_code: int = 1) -> NoReturn:
+    """Print an error, and exit."""
     print_error(message)
-    sys.exit(1)
+    sys.exit(exit_code)
 
 
 def print_error(message: str, style: str = "red") -> None:

@@ -78,17 +78,27 @@ def verify(
     """Check what the account really does: tools, instances, files, commands, code, and how each fails.
 
     Creates a few instances for some minutes and deletes them. Exit code 1: a check failed, or found a difference;
-    with --against: something has changed.
+    with --against: something has changed. 2: nothing was checked, because of an option, the keys, no response, or a no.
     """
+    from ags_flows.errors import ConfigurationError
     from ags_flows.verify.command import Options, announcement
     from ags_flows.verify.command import verify as verify_account
 
-    with errors_as_text(), signals_as_interrupt():
+    with errors_as_text(exit_code=2, as_json=as_json), signals_as_interrupt():
         chosen = configuration(config, region)
 
         def agree() -> None:
             Console(stderr=True).print(announcement(chosen, only or ()), highlight=False, markup=False)
-            if not yes:
-                typer.confirm("Go on?", abort=True, err=True)
+            if not yes and not _confirmed():
+                raise ConfigurationError("Nothing was created.", hint="--yes does not ask.")
 
         sys.exit(verify_account(chosen, Options(only or (), quick, keep, as_json, record, against), agree))
+
+
+def _confirmed() -> bool:
+    try:
+        return typer.confirm("Go on?", err=True)
+    except typer.Abort:
+        if sys.stdin.isatty():
+            raise
+        return False

@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from ags_flows.blocks import AGSConfig
+from ags_flows.errors import CredentialsError
 from ags_flows.verify.account import TIMEOUT, Account
 from ags_flows.verify.check import Check, Result
 from ags_flows.verify.groups import creates
@@ -90,7 +91,8 @@ def verify(config: AGSConfig, options: Options, agree: Callable[[], object] = la
         agree: Called once the options are found right, before anything is created; it may raise to end the run.
 
     Returns:
-        0 when all is as expected (or not available), or as it is in the profile to compare with; else 1.
+        0 when all is as expected (or not available), or as it is in the profile to compare with; 2 when the account
+        refuses the keys; else 1.
 
     Raises:
         ConfigurationError: An option is wrong; nothing was created.
@@ -109,7 +111,12 @@ def verify(config: AGSConfig, options: Options, agree: Callable[[], object] = la
         console.width = _WIDEST
     results: list[Result] = []
     with _cleaned_up(account, keep=options.keep):
-        swept = account.sweep()
+        swept, refused = 0, False
+        try:
+            swept = account.sweep()
+        except CredentialsError:
+            # The checks of the keys have more to report than this.
+            refused = True
         if swept:
             console.print(f"Deleted {_count(swept, 'tool')} that an earlier run left behind.", highlight=False)
         with _shown(console, len(checks)) as (starts, shows):
@@ -123,7 +130,7 @@ def verify(config: AGSConfig, options: Options, agree: Callable[[], object] = la
     _report(console, options, results, profile, differences)
     known = before.checks if before else {}
     bad = any(one.status in ("different", "failed") and known.get(one.key) != one.status for one in results)
-    return 1 if bad or differences else 0
+    return 2 if refused else 1 if bad or differences else 0
 
 
 @contextmanager

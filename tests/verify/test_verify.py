@@ -146,7 +146,7 @@ def test_a_run_that_a_signal_ends_leaves_nothing_for_longer_than_the_next_run(se
             time.sleep(0.05)
         process.send_signal(signal.Signals[sent])
         _, errors = process.communicate(timeout=60)
-        assert process.returncode != 0
+        assert process.returncode == {"SIGINT": 130, "SIGTERM": 143, "SIGHUP": 129, "SIGKILL": -9}[sent]
     ended = "Interrupted. What this run created was deleted.\n"
     assert errors.count(ended) == (0 if sent == "SIGKILL" else 1), errors
     if sent == "SIGKILL":
@@ -223,7 +223,7 @@ def test_an_emulator_with_a_profile_is_seen_as_the_account_was(tmp_path):
     assert CODES.items() <= seen.codes.items()
 
 
-def test_the_creation_of_the_tool_is_no_part_of_the_first_start(ags_emulator, ags_config):
+def test_the_first_start_does_not_include_the_creation_of_the_tool(ags_emulator, ags_config):
     ags_emulator.transition("tool.create", "seconds", 2)
     account = Account(ags_config)
     try:
@@ -298,8 +298,10 @@ def cli(ags_emulator, monkeypatch):
 
 
 def test_the_command_asks_and_creates_nothing_without_consent(cli, ags_config):
-    asked = cli.invoke(app, ["verify", "--only", "tools"], input="n\n")
-    assert asked.exit_code == 1 and "It creates" in " ".join(asked.output.split())
+    for answer in ("n\n", ""):
+        asked = cli.invoke(app, ["verify", "--only", "tools"], input=answer)
+        output = " ".join(asked.output.split())
+        assert asked.exit_code == 2 and "It creates" in output and "--yes" in output
     assert left(ags_config) == ([], [])
 
 
@@ -329,14 +331,41 @@ def test_a_wrong_option_is_refused_before_it_asks(cli, ags_emulator, options, re
     before = ags_emulator.overview()["requests"]
     done = cli.invoke(app, ["verify", *options])
     output = " ".join(done.output.split())
-    assert done.exit_code == 1 and reason in output and "It creates" not in output
+    assert done.exit_code == 2 and reason in output and "It creates" not in output
     assert ags_emulator.overview()["requests"] == before
 
 
 def test_missing_keys_are_refused_before_it_asks(cli, monkeypatch):
     monkeypatch.delenv("TENCENTCLOUD_SECRET_ID")
     done = cli.invoke(app, ["verify"])
-    assert done.exit_code == 1 and "TENCENTCLOUD_SECRET_ID" in done.output and "It creates" not in done.output
+    assert done.exit_code == 2 and "TENCENTCLOUD_SECRET_ID" in done.output and "It creates" not in done.output
+    error = json.loads(cli.invoke(app, ["verify", "--json"]).stdout)["error"]
+    assert error["type"] == "CredentialsError" and "TENCENTCLOUD_SECRET_ID" in error["message"]
+
+
+def test_wrong_keys_fail_the_checks_of_the_keys(cli, monkeypatch):
+    monkeypatch.setenv("TENCENTCLOUD_SECRET_KEY", "wrong")
+    done = cli.invoke(app, ["verify", "--yes", "--only", "credentials", "--json"])
+    statuses = {one["check"]: one["status"] for one in json.loads(done.stdout)["checks"]}
+    assert (done.exit_code, statuses["The keys are accepted"]) == (2, "failed")
+
+
+def test_nothing_at_the_endpoint_ends_with_2(cli, monkeypatch):
+    monkeypatch.setenv("AGS_ENDPOINT", "http://127.0.0.1:1")
+    done = cli.invoke(app, ["verify", "--yes", "--only", "errors", "--json"])
+    assert (done.exit_code, json.loads(done.stdout)["error"]["type"]) == (2, "UnreachableError")
+
+
+def test_a_block_without_a_server_and_a_database_is_refused_immediately(cli, tmp_path):
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    done = subprocess.run(
+        [sys.executable, "-m", "ags_flows.cli", "verify", "--config", "production"],
+        env={**environment, "HOME": str(tmp_path), "PREFECT_HOME": str(tmp_path / "prefect")},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 2 and "PREFECT_API_URL is not set" in done.stderr, done.stderr
 
 
 @pytest.mark.live
