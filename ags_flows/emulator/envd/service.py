@@ -23,6 +23,7 @@ from ags_flows.emulator.envd.context import Context
 from ags_flows.emulator.envd.filesystem import Filesystem
 from ags_flows.emulator.envd.processes import Processes
 from ags_flows.emulator.envd.transfers import answer, download, upload
+from ags_flows.emulator.gateway.faults import Cut
 from ags_flows.emulator.sandbox import Sandbox
 from ags_flows.emulator.signed_urls import Expired, signed
 from ags_flows.emulator.world.tokens import Tokens
@@ -180,6 +181,8 @@ class Envd:
 async def _call(service: Any, scope: Scope, receive: Receive, send: Send) -> None:
     try:
         await service(scope, receive, send)
+    except Cut:
+        raise
     except Exception:
         # The response has been sent. The error would close the client's connection if it were raised.
         _logger.exception("%s failed", scope["path"])
