@@ -367,7 +367,8 @@ class Runner:
 
     def _again(self, turn: Turn, why: str) -> None:
         pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2**turn.tries) * random.uniform(0.75, 1.25)
-        self._logger.info("Item %s again in %.0f s: %s", turn.item.key, pause, why.splitlines()[0] if why else "")
+        key, why = self._plan.work.masked((turn.item.key, why))
+        self._logger.info("Item %s again in %.0f s: %s", key, pause, why.splitlines()[0] if why else "")
         self._queue.give_back(Turn(turn.item, turn.attempt + 1, turn.tries + 1), pause)
 
     def _finish(self, turn: Turn, result: ItemResult) -> None:

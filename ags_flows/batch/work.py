@@ -15,7 +15,7 @@ from datetime import date
 from decimal import Decimal
 from pathlib import PurePath
 from types import CodeType
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from ags_flows.batch.items import Item
 from ags_flows.durable.command import Command
@@ -56,6 +56,9 @@ _QUEUED_OPTIONS = {"timeout", "cwd", "user", "env", "secrets"}
 
 LOST_SANDBOX = (InstanceGoneError, InstanceFailedError, WaitCancelledError, WaitTimeoutError)
 """Errors after which the sandbox is of no use any more, and the item gets another one."""
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -103,6 +106,10 @@ class Work:
             return f"function {_name_of(self.function)}"
         first, *more = Redactor(self.hidden.values()).text(str(self.command).strip()).splitlines()
         return f"command {first[:100]}{' ...' if more or len(first) > 100 else ''}"
+
+    def masked(self, shown: T) -> T:
+        """Return what is shown of an item, without secrets: a key may have some."""
+        return Redactor(self.hidden.values()).data(shown)
 
     @property
     def does(self) -> str:

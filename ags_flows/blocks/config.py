@@ -25,6 +25,7 @@ from ags_flows.models import (
     StorageMount,
     Timeout,
 )
+from ags_flows.models.checks import MOST_SECONDS
 from ags_flows.models.durations import parse_duration
 
 if TYPE_CHECKING:
@@ -107,10 +108,18 @@ class AGSConfig(Explained, Block):
     )
     port: PortNumber = Field(default=8000, title="Instance: port", description="Port of URLs that name none.")
     startup_timeout: float = Field(
-        default=180.0, gt=0, title="Wait for start", description="Seconds to wait for a tool or an instance."
+        default=180.0,
+        gt=0,
+        le=MOST_SECONDS,
+        title="Wait for start",
+        description="Seconds to wait for a tool or an instance.",
     )
     runtime_timeout: float = Field(
-        default=60.0, gt=0, title="Request timeout", description="Seconds for one request to a sandbox."
+        default=60.0,
+        gt=0,
+        le=MOST_SECONDS,
+        title="Request timeout",
+        description="Seconds for one request to a sandbox.",
     )
     image: Image = Field(default="python:3.11", title="New tools: image", description="Where a tool names none.")
     image_registry_type: ImageRegistryType = Field(

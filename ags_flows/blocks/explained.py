@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from contextvars import ContextVar
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from prefect.client.orchestration import get_client
@@ -13,13 +16,21 @@ from typing_extensions import Self
 
 from ags_flows.errors import BlockError, ConfigurationError
 from ags_flows.models import explain
+from ags_flows.models.checks import shown_value
 from ags_flows.models.constant import Constant
+from ags_flows.models.value import check_fields
 
 if TYPE_CHECKING:
     from prefect.blocks.core import Block as _Mixin
 else:
     # Prefect would take another subclass of its `Block` for a block type.
     _Mixin = object
+
+
+_OF_PREFECT = frozenset({"block_type_slug", "_block_document_id", "_block_document_name", "_is_anonymous"})
+"""What Prefect adds to the fields of a block."""
+
+_loading: ContextVar[bool] = ContextVar("loading", default=False)
 
 
 class Explained(Constant, _Mixin):
@@ -30,6 +41,9 @@ class Explained(Constant, _Mixin):
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
+        if not _loading.get():
+            _refuse_unknown(type(self), kwargs)
+        check_fields(type(self), kwargs)
         try:
             super().__init__(*args, **kwargs)
         except ValidationError as error:
@@ -37,17 +51,20 @@ class Explained(Constant, _Mixin):
 
     @classmethod
     def model_validate(cls, obj: Any, **options: Any) -> Self:
-        """Validate the fields of a saved block.
+        """Validate the fields of a saved block. Fields that only older versions have are left out.
 
         Raises:
             BlockError: A field is invalid.
         """
+        loading = _loading.set(True)
         try:
             return super().model_validate(obj, **options)
         except ValidationError as error:
             subject = f"The {cls.get_block_type_name()} block{_name_of(cls, obj)}"
             wrong = explain(cls.__name__, error).removeprefix(cls.__name__)
             raise BlockError(f"{subject}{wrong}", hint="Correct it under Blocks in the Prefect UI.") from None
+        finally:
+            _loading.reset(loading)
 
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
@@ -63,6 +80,15 @@ class Explained(Constant, _Mixin):
         definition = handler.resolve_ref_schema(fields)
         definition.setdefault("required", [next(iter(definition["properties"]))])
         return fields
+
+
+def _refuse_unknown(kind: type[Explained], fields: Iterable[str]) -> None:
+    known = kind.model_fields
+    for name in fields:
+        if name not in known and name not in _OF_PREFECT:
+            close = get_close_matches(name[:100], known, 1)
+            hint = f"Did you mean {close[0]!r}?" if close else f"Its fields: {', '.join(sorted(known))}."
+            raise ConfigurationError(f"{kind.__name__} has no field {shown_value(name)}.", hint=hint)
 
 
 def _name_of(kind: type[Explained], data: Any) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from typing import Any, Literal, TypedDict
 
 from pydantic import SecretStr
@@ -10,7 +9,6 @@ from typing_extensions import Unpack
 
 from ags_flows.blocks.config import AGSConfig
 from ags_flows.blocks.credentials import TencentCloudCredentials
-from ags_flows.errors import ConfigurationError
 from ags_flows.models import ImageRegistryType
 
 
@@ -54,17 +52,11 @@ def with_fields(config: AGSConfig | None = None, **fields: Unpack[ConfigFields])
     Raises:
         ConfigurationError: There is no field of this name, or a value breaks the rule of its field.
     """
-    known = AGSConfig.model_fields
-    for name in fields:
-        if name not in known:
-            close = get_close_matches(name, known, 1)
-            hint = f"Did you mean {close[0]!r}?" if close else f"Its fields: {', '.join(sorted(known))}."
-            raise ConfigurationError(f"AGSConfig has no field {name!r}.", hint=hint)
     values: dict[str, Any] = {}
     if config is not None:
         if not fields:
             return config
-        values = {name: getattr(config, name) for name in known}
+        values = {name: getattr(config, name) for name in AGSConfig.model_fields}
         # Empty if it only follows the region, as it is saved.
         values["domain"] = config.model_dump(include={"domain"})["domain"]
     return AGSConfig(**{**values, **fields})

@@ -50,14 +50,16 @@ def line_of(command: list[str]) -> str:
 def configuration(name: str | None, region: str | None) -> AGSConfig:
     """Return the configuration that the options `--config` and `--region` choose."""
     from ags_flows.blocks import resolve_config, with_fields
+    from ags_flows.models.checks import check_name
     from ags_flows.run.automations import answering
 
     chosen = None
-    if name:
+    if name is not None:
+        check_name(name, "config")
         _require_blocks(name)
         with answering():
             chosen = resolve_config(name)
-    return with_fields(chosen, region=region) if region else with_fields(chosen)
+    return with_fields(chosen) if region is None else with_fields(chosen, region=region)
 
 
 def _require_blocks(name: str) -> None:
@@ -110,17 +112,17 @@ def errors_as_text(*, exit_code: int = 1, as_json: bool = False) -> Iterator[Non
     """Print an error of this package in one line instead of a traceback, and exit.
 
     Args:
-        exit_code: The exit code.
+        exit_code: The exit code. It is always 2 if an option or a setting is wrong.
         as_json: Whether to print a JSON object on standard output too: ``{"error": {"type", "message"}}``.
     """
-    from ags_flows.errors import AGSFlowsError
+    from ags_flows.errors import AGSFlowsError, ConfigurationError
 
     try:
         yield
     except AGSFlowsError as error:
         if as_json:
             sys.stdout.write(json.dumps({"error": {"type": type(error).__name__, "message": str(error)}}) + "\n")
-        fail(str(error), exit_code)
+        fail(str(error), 2 if isinstance(error, ConfigurationError) else exit_code)
 
 
 def fail(message: str, exit_code: int = 1) -> NoReturn:

@@ -15,6 +15,7 @@ from ags_flows.cli.steps import steps_on_stderr
 from ags_flows.errors import ConfigurationError
 from ags_flows.flows import provision_and_run
 from ags_flows.models import Resources, RunReport, ToolSpec
+from ags_flows.models.checks import check_name
 from ags_flows.run.automations import require_server
 from ags_flows.run.logs import copied_output
 
@@ -48,8 +49,9 @@ def tool_for(
     Raises:
         ConfigurationError: A tool is named, and also what it would be made from.
     """
+    check_name(tool, "tool")
     for name, value in (("image", image), ("cpu", cpu), ("memory", memory)):
-        if tool and value:
+        if check_name(value, name) and tool:
             raise ConfigurationError(f"tool and {name}: give one of them.", hint=f"A tool has its {name} already.")
     if tool or (config.tool_id and not image and not cpu and not memory):
         return tool or config.tool_id

@@ -53,6 +53,8 @@ def run(
     """
     from ags_flows.cli.job import files_and_variables, run_job, tool_for
     from ags_flows.cli.listing import print_json
+    from ags_flows.models.checks import check_text_path
+    from ags_flows.models.durations import check_duration
 
     with errors_as_text():
         options = files_and_variables(upload or [], download or [], env or [], secret or [])
@@ -62,10 +64,10 @@ def run(
             quiet,
             echo=not as_json,
             tool=tool_for(chosen, tool, image, cpu, memory),
-            cwd=cwd or "",
-            user=user or "user",
+            cwd="" if cwd is None else check_text_path(cwd, "cwd"),
+            user="user" if user is None else user,
             timeout=timeout,
-            lease=lease or "",
+            lease="" if lease is None else check_duration(lease, "lease"),
             on_failure=on_failure,
             config=chosen,
             **options,

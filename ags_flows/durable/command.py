@@ -19,7 +19,7 @@ from typing import Any
 
 from ags_flows.cloud.data_plane import DataPlane
 from ags_flows.durable.claims import NEEDS, remember, request_for, superseded
-from ags_flows.durable.environment import LONGEST_VALUE, directory_of, start_environment, unusable_directory
+from ags_flows.durable.environment import directory_of, start_environment, unusable_directory
 from ags_flows.durable.journal_output import JournalOutput
 from ags_flows.durable.output import OnLine
 from ags_flows.durable.scripts import (
@@ -44,6 +44,7 @@ from ags_flows.errors import (
     UnsupportedError,
 )
 from ags_flows.models import ExecResult
+from ags_flows.models.checks import LONGEST_VALUE
 from ags_flows.ownership import Holder, Step
 
 FIRST_INTERVAL = 0.25

@@ -13,7 +13,7 @@ from ags_flows.cloud.data_plane import DataPlane
 from ags_flows.durable.claims import CALL_TIMEOUT, superseded
 from ags_flows.durable.command import INTERRUPTIONS, Command, Following
 from ags_flows.durable.direct_scripts import direct_script, kill_script
-from ags_flows.durable.environment import LONGEST_VALUE, directory_of, start_environment, unusable_directory
+from ags_flows.durable.environment import directory_of, start_environment, unusable_directory
 from ags_flows.durable.waiting import Waiting
 from ags_flows.errors import (
     AGSFlowsError,
@@ -24,6 +24,7 @@ from ags_flows.errors import (
     UnreachableError,
 )
 from ags_flows.models import ExecResult
+from ags_flows.models.checks import LONGEST_VALUE
 from ags_flows.ownership import Holder
 
 DEFAULT_TIMEOUT = 60.0

@@ -13,17 +13,10 @@ from collections.abc import Mapping
 
 from ags_flows.cloud.data_plane import DataPlane
 from ags_flows.errors import ConfigurationError, InvalidRequestError
-from ags_flows.models.checks import SET_BY_BASH
+from ags_flows.models.checks import LONGEST_VALUE, MOST_VALUES, SET_BY_BASH, check_size
 
 NOT_STARTED = 125
 """Exit code of a command that was not reached: its input is lost, or its profile does not allow it."""
-
-LONGEST_VALUE = 100_000
-"""Longest value in bytes. Linux limits one argument or environment variable to 128 KiB."""
-
-MOST_VALUES = 1_000_000
-"""Most bytes of all values together. Linux limits arguments and environment of a program to a quarter of its stack
-limit, usually 2 MiB."""
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -128,13 +121,7 @@ def start_environment(command: str | None, env: Mapping[str, str], cwd: str | No
         carried["AGS_FLOWS_CWD"] = cwd
     pieces = [""]
     for name, value in env.items():
-        plain, quoted = len(value.encode()), len(shlex.quote(value).encode())
-        if max(plain, quoted) > LONGEST_VALUE:
-            size = f"{plain:,} bytes" if plain > LONGEST_VALUE else f"{quoted:,} bytes as the shell quotes it"
-            raise ConfigurationError(
-                f"env: {name} has {size}, more than {LONGEST_VALUE:,}.",
-                hint="Upload it as a file, or pass it as stdin.",
-            )
+        check_size(name, value)
         if not _NAME.fullmatch(name) or name in SET_BY_BASH:
             # A shell cannot set this name, and does not use it.
             carried[name] = value

@@ -15,7 +15,7 @@ from ags_flows.cloud.head_and_tail import HeadAndTail
 from ags_flows.cloud.retry import Backoff, persistently
 from ags_flows.durable.claims import NEEDS, superseded
 from ags_flows.durable.command import Command
-from ags_flows.durable.environment import LONGEST_VALUE, directory_of, start_environment, unusable_directory
+from ags_flows.durable.environment import directory_of, start_environment, unusable_directory
 from ags_flows.durable.journal_output import PIECE
 from ags_flows.durable.queue_scripts import MARK, revoke_script, start_script
 from ags_flows.durable.scripts import Limits
@@ -28,6 +28,7 @@ from ags_flows.errors import (
     UnsupportedError,
 )
 from ags_flows.models import ExecResult
+from ags_flows.models.checks import LONGEST_VALUE
 from ags_flows.ownership import Holder
 
 CALL_TIMEOUT = 30.0

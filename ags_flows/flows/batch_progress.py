@@ -208,8 +208,15 @@ for _internal in (_chunk_task, _one_item):
     setattr(_internal.fn, INTERNAL, True)
 
 
-def item_task(turn: Turn, do: Callable[[], ItemResult]) -> ItemResult:
-    """Do one item as a task run, which fails when the item does."""
+def item_task(masked: Callable[[str], str], turn: Turn, do: Callable[[], ItemResult]) -> ItemResult:
+    """Do one item as a task run, which fails when the item does.
+
+    Args:
+        masked: Masks what is secret in the key.
+        turn: The item.
+        do: Does it.
+    """
+    key = masked(turn.item.key)
     results: list[ItemResult] = []
 
     def noted() -> State[None]:
@@ -217,9 +224,7 @@ def item_task(turn: Turn, do: Callable[[], ItemResult]) -> ItemResult:
         result = results[0]
         return Completed(message="ok") if result.status == "ok" else Failed(message=result.error)
 
-    state = _one_item.with_options(task_run_name=f"item: {turn.item.key}"[:200])(
-        turn.item.key, noted, return_state=True
-    )
+    state = _one_item.with_options(task_run_name=f"item: {key}"[:200])(key, noted, return_state=True)
     if not results:
         state.result()
     return results[0]

@@ -7,6 +7,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -170,7 +171,7 @@ def do_batch(
             claim.check()
             runner.start()
             observer.watch(runner)
-            report = batch.report(ledger, pool)
+            report = work.masked(batch.report(ledger, pool))
         except BaseException as error:
             lost = claim.lost
             ending = interruption.ending_by(lost or error)
@@ -189,7 +190,7 @@ def do_batch(
             raise
         _end(pool, made, "completed")
     failed = report.failed > plan.failures or report.succeeded + report.failed < report.items
-    observer.report(report, [*ledger.shown("failed"), *ledger.shown("ok")], failed)
+    observer.report(report, work.masked([*ledger.shown("failed"), *ledger.shown("ok")]), failed)
     if failed:
         raise failure_of(report, options.fail_above, plan.failures)
     return report
@@ -228,6 +229,7 @@ class _Batch:
         options = self._options
         free, limit = pool.free_quota(), options.concurrency_limit
         size = options.sandboxes or (MOST_SANDBOXES if free is None else max(1, min(free, MOST_SANDBOXES)))
+        by_item = options.task_runs == "items" and FlowRunContext.get() is not None
         gate, most = limited_by(limit) if limit else (open_gate, size)
         return Plan(
             items=self._read.all,
@@ -238,7 +240,7 @@ class _Batch:
             failures=may_fail(self._read, options),
             execution=self._place.execution,
             gate=paced_by(options.rate_limit, gate) if options.rate_limit else gate,
-            attempt=item_task if options.task_runs == "items" and FlowRunContext.get() else plainly,
+            attempt=partial(item_task, self._work.masked) if by_item else plainly,
         )
 
     def report(self, ledger: Ledger, pool: Pool) -> BatchReport:

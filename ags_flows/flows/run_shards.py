@@ -21,7 +21,7 @@ from ags_flows.batch.work import Work
 from ags_flows.blocks import AGSConfig
 from ags_flows.cloud.pace import PacedControlPlane
 from ags_flows.errors import ConfigurationError
-from ags_flows.flows.batch_progress import Observer
+from ags_flows.flows.batch_progress import MOST_ROWS, Observer
 from ags_flows.flows.run_items import (
     MOST_SANDBOXES,
     SHOWN_FAILURES,
@@ -173,7 +173,8 @@ def _merge(
         failures=tuple(failures[:SHOWN_FAILURES]),
         results=storage.where(RESULTS),
     )
-    return report, [*failures, *(result for result in ordered if result.status == "ok")]
+    shown = [*failures, *(result for result in ordered if result.status == "ok")][:MOST_ROWS]
+    return work.masked((report, shown))
 
 
 def _ledger(part: Slice, work: Work, options: BatchOptions) -> Ledger:

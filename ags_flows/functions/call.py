@@ -34,7 +34,8 @@ from ags_flows.functions.result import MOST, Destinations, Report, adapter_of, f
 from ags_flows.functions.source import Source, source_of
 from ags_flows.functions.values import KIND, NotJSONError, encode
 from ags_flows.models import Instance
-from ags_flows.models.checks import check_environment, check_seconds, one_of
+from ags_flows.models.checks import check_environment, check_seconds
+from ags_flows.models.rules import one_of
 from ags_flows.ownership import Step, digest, fingerprint
 from ags_flows.run.awaitable import flag_of_wait
 from ags_flows.run.holder import identify

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import os
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from ags_flows.models.value import Value
+from ags_flows.errors import ConfigurationError
+from ags_flows.models.checks import check_local, shown_value
+from ags_flows.models.fields import Name, Timeout, by
+from ags_flows.models.value import Given, Value
 
 TaskRuns = Literal["chunks", "items", "none"]
 OnCrash = Literal["lease", "stop"]
 
 
-class BatchOptions(Value):
+def _check_results(value: Any, field: str) -> Any:
+    if value is None or callable(getattr(value, "write", None)):
+        return value
+    if not isinstance(value, (str, os.PathLike)):
+        raise ConfigurationError(f"{field} must be a path or a URL, got {shown_value(value)}.")
+    return check_local(value, field)
+
+
+class BatchOptions(Given):
     """How the items of a batch are done.
 
     Attributes:
@@ -37,14 +49,14 @@ class BatchOptions(Value):
 
     sandboxes: int | None = Field(default=None, ge=1)
     items_per_sandbox: int | None = Field(default=None, ge=1)
-    concurrency_limit: str | None = None
-    rate_limit: str | None = None
-    results: Any = None
+    concurrency_limit: Name | None = None
+    rate_limit: Name | None = None
+    results: Annotated[Any, by(_check_results)] = None
     retries: int = Field(default=2, ge=0)
     retries_of_failed: int = Field(default=0, ge=0)
     fail_above: float = Field(default=0.1, ge=0, le=1)
     task_runs: TaskRuns = "chunks"
-    lease: str | None = None
+    lease: Timeout | None = None
     on_crash: OnCrash = "lease"
     delete_tool: bool | None = None
     step: str = ""

@@ -1,10 +1,11 @@
-"""Checks for arguments of public tasks, one for each kind of value. They run before any request."""
+"""Checks for arguments and fields, one for each kind of value. They run before any request."""
 
 from __future__ import annotations
 
 import math
 import os
 import re
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -26,6 +27,13 @@ LONGEST_PATH = 4000
 
 LONGEST_PART = 255
 """Bytes of the longest name in a path."""
+
+LONGEST_VALUE = 100_000
+"""Longest value of a variable in bytes. Linux limits one argument or environment variable to 128 KiB."""
+
+MOST_VALUES = 1_000_000
+"""Most bytes of all values together. Linux limits arguments and environment of a program to a quarter of its stack
+limit, usually 2 MiB."""
 
 _PATH = f"Give a text without a zero byte, of 1 to {LONGEST_PATH:,} bytes, with at most {LONGEST_PART} in each name"
 
@@ -112,6 +120,20 @@ def check_instance_id(value: str, field: str = "instance") -> str:
     raise ConfigurationError(
         f"{field} must be the id of an instance, got {shown_value(value)}.",
         hint="Ids are letters, digits and '-', as AGS gives them.",
+    )
+
+
+def check_context_id(value: str, field: str = "context") -> str:
+    """Return the id of a context of the code interpreter, which is a part of URLs.
+
+    Raises:
+        ConfigurationError: It cannot be an id.
+    """
+    if isinstance(value, str) and _INSTANCE_ID.fullmatch(value):
+        return value
+    raise ConfigurationError(
+        f"{field} must be a CodeContext or its id, got {shown_value(value)}.",
+        hint="Ids are letters, digits and '-', as `create_code_context` returns them.",
     )
 
 
@@ -254,30 +276,6 @@ def check_secrets(values: Mapping[str, str], field: str = "secrets") -> Mapping[
     return values
 
 
-def one_of(*types: type, text: Callable[[Any, str], Any] | None = None) -> Callable[[Any, str], Any]:
-    """Return the rule of an argument that must be of one of some types.
-
-    Args:
-        *types: The types.
-        text: The rule of texts, where a text can stand for such a value.
-
-    Example:
-        ```python
-        assert one_of(int, text=check_name)("a", "port") == "a"
-        ```
-    """
-    names = " or ".join([f"a value of {one.__name__}" for one in types] + ["a text"] * (text is not None))
-
-    def check(value: Any, field: str) -> Any:
-        if text is not None and isinstance(value, str):
-            return text(value, field)
-        if not isinstance(value, types):
-            raise ConfigurationError(f"{field} must be {names}, got {shown_value(value)}.")
-        return value
-
-    return check
-
-
 def choice(*allowed: str) -> Callable[[Any, str], Any]:
     """Return the rule of an argument that is one of some texts."""
     names = ", ".join(map(repr, allowed[:-1])) + f" or {allowed[-1]!r}"
@@ -286,17 +284,6 @@ def choice(*allowed: str) -> Callable[[Any, str], Any]:
         if not isinstance(value, str) or value not in allowed:
             raise ConfigurationError(f"{field} must be {names}, got {shown_value(value)}.")
         return value
-
-    return check
-
-
-def each(rule: Callable[[Any, str], Any]) -> Callable[[Any, str], Any]:
-    """Return the rule of a list, each of whose elements has a rule."""
-
-    def check(values: Any, field: str) -> Any:
-        if isinstance(values, (str, bytes)) or not isinstance(values, Sequence):
-            raise ConfigurationError(f"{field} must be a list, got {shown_value(values)}.")
-        return [rule(value, f"{field}[{number}]") for number, value in enumerate(values)]
 
     return check
 
@@ -333,7 +320,26 @@ def check_environment(values: Mapping[str, Any] | None, field: str = "env") -> d
         return {}
     if not isinstance(values, Mapping):
         raise ConfigurationError(f"{field} must be a mapping of names to values, got {shown_value(values)}.")
-    return {_variable(name, field): _text_of(name, value, field) for name, value in values.items()}
+    texts = {_variable(name, field): _text_of(name, value, field) for name, value in values.items()}
+    if (total := sum(check_size(name, text, field) for name, text in texts.items())) > MOST_VALUES:
+        raise ConfigurationError(f"{field}: the variables have {total:,} bytes together, more than {MOST_VALUES:,}.")
+    return texts
+
+
+def check_size(name: str, value: str, field: str = "env") -> int:
+    """Return the bytes of a variable's value.
+
+    Raises:
+        ConfigurationError: It is longer than Linux allows, as it is or as the shell quotes it.
+    """
+    plain, quoted = len(value.encode()), len(shlex.quote(value).encode())
+    if max(plain, quoted) > LONGEST_VALUE:
+        size = f"{plain:,} bytes" if plain > LONGEST_VALUE else f"{quoted:,} bytes as the shell quotes it"
+        raise ConfigurationError(
+            f"{field}: {shown_value(name)[1:-1]} has {size}, more than {LONGEST_VALUE:,}.",
+            hint="Upload it as a file, or pass it as stdin.",
+        )
+    return plain
 
 
 def _variable(name: object, field: str) -> str:

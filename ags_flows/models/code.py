@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import base64
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field
 
+from ags_flows.models.checks import check_context_id
+from ags_flows.models.fields import by
 from ags_flows.models.value import Value
 
 
@@ -16,7 +18,7 @@ class CodeContext(Value):
     `key` is the name of its claim in the sandbox, if `create_code_context` created the context.
     """
 
-    id: str
+    id: Annotated[str, by(check_context_id)]
     language: str = "python"
     cwd: str = ""
     key: str = ""

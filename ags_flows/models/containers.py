@@ -7,19 +7,19 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 from typing_extensions import Self
 
-from ags_flows.models.fields import Cpu, Memory, PortNumber
-from ags_flows.models.value import Value
+from ags_flows.models.fields import Cpu, Memory, Name, PortNumber
+from ags_flows.models.value import Given
 
 
-class Port(Value):
+class Port(Given):
     """A port that the tool declares."""
 
-    name: str = Field(min_length=1, description="Such as http.")
+    name: Name = Field(description="Such as http.")
     port: PortNumber = Field(description="1 to 65535.")
     protocol: Literal["TCP", "UDP"] = Field(default="TCP", description="TCP or UDP.")
 
 
-class Probe(Value):
+class Probe(Given):
     """The HTTP readiness probe that gates the start of an instance."""
 
     path: str = Field(default="/", pattern="^/", description="Path of the request, from /.")
@@ -34,7 +34,7 @@ class Probe(Value):
     failure_threshold: int = Field(default=100, ge=1, description="Failures in a row that make it failed.")
 
 
-class Resources(Value):
+class Resources(Given):
     """Resource limits of one instance."""
 
     cpu: Cpu = Field(default="1", title="CPU", description="Cores, such as 2, 0.5 or 500m.")
@@ -44,14 +44,14 @@ class Resources(Value):
     )
 
 
-class Network(Value):
+class Network(Given):
     """Outgoing network access of an instance: `PUBLIC`, `VPC`, or `SANDBOX` (none)."""
 
     mode: Literal["PUBLIC", "VPC", "SANDBOX"] = Field(
         default="PUBLIC", description="PUBLIC: the internet. VPC: a private network. SANDBOX: nothing."
     )
-    subnet_ids: tuple[str, ...] = Field(default=(), title="Subnet ids", description="Of the VPC, such as subnet-abc.")
-    security_group_ids: tuple[str, ...] = Field(
+    subnet_ids: tuple[Name, ...] = Field(default=(), title="Subnet ids", description="Of the VPC, such as subnet-abc.")
+    security_group_ids: tuple[Name, ...] = Field(
         default=(), title="Security group ids", description="Of the VPC, such as sg-abc."
     )
 
@@ -65,33 +65,35 @@ class Network(Value):
         return self
 
 
-class Dns(Value):
+class Dns(Given):
     """Name resolution in a container, as in `resolv.conf`."""
 
-    servers: tuple[str, ...] = Field(default=(), description="IP addresses of name servers.")
-    searches: tuple[str, ...] = Field(default=(), description="Domains that are appended to short names.")
-    options: tuple[str, ...] = Field(default=(), description="Such as ndots:2.")
+    servers: tuple[Name, ...] = Field(default=(), description="IP addresses of name servers.")
+    searches: tuple[Name, ...] = Field(default=(), description="Domains that are appended to short names.")
+    options: tuple[Name, ...] = Field(default=(), description="Such as ndots:2.")
 
 
-class Security(Value):
+class Security(Given):
     """Privileges of a container's root user. AGS runs containers privileged unless `privileged` is False."""
 
     privileged: bool | None = Field(default=None, description="None is true, the default of AGS.")
-    add_capabilities: tuple[str, ...] = Field(default=(), description="Of Linux, such as NET_ADMIN.")
-    drop_capabilities: tuple[str, ...] = Field(default=(), description="Of Linux, such as SYS_ADMIN.")
+    add_capabilities: tuple[Name, ...] = Field(default=(), description="Of Linux, such as NET_ADMIN.")
+    drop_capabilities: tuple[Name, ...] = Field(default=(), description="Of Linux, such as SYS_ADMIN.")
 
 
-class Logs(Value):
+class Logs(Given):
     """Files under `/logs` to collect, and the CLS topic to send them to. A topic requires a role."""
 
     files: tuple[Annotated[str, Field(pattern=r"^/logs/[^/\x00]+$")], ...] = Field(
         default=(), max_length=10, description="Paths of the form /logs/NAME, at most 10."
     )
-    topic_id: str | None = Field(default=None, title="Topic id", description="Of CLS; needs a role.")
+    topic_id: Name | None = Field(default=None, title="Topic id", description="Of CLS; needs a role.")
 
 
-class Computer(Value):
+class Computer(Given):
     """Software of a tool of type `osworld` or `waa`."""
 
-    osworld_version: str | None = Field(default=None, title="OSWorld version", description="For tools of type osworld.")
-    waa_image_id: str | None = Field(default=None, title="WAA image id", description="For tools of type waa.")
+    osworld_version: Name | None = Field(
+        default=None, title="OSWorld version", description="For tools of type osworld."
+    )
+    waa_image_id: Name | None = Field(default=None, title="WAA image id", description="For tools of type waa.")

@@ -5,10 +5,20 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, ValidationInfo
 
-from ags_flows.models.checks import TOOL_NAME
+from ags_flows.models.checks import (
+    LONGEST_NAME,
+    MOST_COUNT,
+    TOOL_NAME,
+    check_environment,
+    check_name,
+    check_path,
+    check_texts,
+    shown_value,
+)
 from ags_flows.models.durations import parse_duration
+from ags_flows.models.rules import Rule
 
 ImageRegistryType = Literal["enterprise", "personal", "custom", "system"]
 
@@ -19,27 +29,41 @@ _ROLE = re.compile(r"qcs::cam::uin/\d+:role(Name|Id)/[\w.@+=,-]+", re.ASCII)
 _IMAGE = re.compile(r"[A-Za-z0-9][\w.\-/:@]*", re.ASCII)
 
 
-def check_tool_name(name: str) -> str:
+def _matches(rule: re.Pattern[str], value: object) -> bool:
+    return isinstance(value, str) and len(value) <= LONGEST_NAME and rule.fullmatch(value) is not None
+
+
+def by(rule: Rule) -> BeforeValidator:
+    """Return the validator of fields whose rule is that of an argument."""
+
+    def validate(value: Any, info: ValidationInfo) -> Any:
+        return rule(value, info.field_name or "value")
+
+    return BeforeValidator(validate)
+
+
+def check_tool_name(name: Any) -> str:
     """Return `name`. Raise ValueError if it breaks the rule of AGS for tool names."""
-    if not TOOL_NAME.fullmatch(name):
-        raise ValueError(f"{name!r} is not a tool name: 1 to 50 letters, digits, '_' or '-'")
-    return name
+    if not _matches(TOOL_NAME, name):
+        raise ValueError(f"{shown_value(name)} is not a tool name: 1 to 50 letters, digits, '_' or '-'")
+    return str(name)
 
 
-def _check_image(image: str) -> str:
-    if not image.strip():
+def _check_image(image: Any) -> str:
+    if isinstance(image, str) and not image.strip():
         raise ValueError("the image name is empty: use a reference such as 'python:3.11'")
-    if not _IMAGE.fullmatch(image):
-        raise ValueError(f"{image!r} is not an image reference such as 'registry.example.com/team/name:tag'")
-    return image
+    if not _matches(_IMAGE, image):
+        raise ValueError(f"{shown_value(image)} is not an image reference such as 'registry.example.com/team/name:tag'")
+    return str(image)
 
 
-def check_image_of_mount(image: str) -> str:
+def check_image_of_mount(image: Any) -> str:
     """Return `image`. Raise ValueError if it has neither a tag nor a digest."""
-    last = _check_image(image).rsplit("/", 1)[-1]
+    reference = _check_image(image)
+    last = reference.rsplit("/", 1)[-1]
     if ":" not in last and "@" not in last:
-        raise ValueError(f"{image!r} needs a tag or a digest: AGS does not mount images without one")
-    return image
+        raise ValueError(f"{shown_value(image)} needs a tag or a digest: AGS does not mount images without one")
+    return reference
 
 
 def registry_type_of(image: str) -> str | None:
@@ -62,36 +86,39 @@ def check_registry_type(image: str | None, registry_type: str | None) -> None:
         )
 
 
-def _check_role(role: str) -> str:
-    if role and not _ROLE.fullmatch(role):
-        raise ValueError(f"{role!r} is not a role: write 'qcs::cam::uin/<uin>:roleName/<name>'")
-    return role
+def _check_role(role: Any) -> str:
+    if role != "" and not _matches(_ROLE, role):
+        raise ValueError(f"{shown_value(role)} is not a role: write 'qcs::cam::uin/<uin>:roleName/<name>'")
+    return str(role)
 
 
 def _check_region(region: Any) -> str:
-    if not isinstance(region, str) or not _REGION.fullmatch(region):
-        raise ValueError(f"{region!r} is not a region: lower-case letters and digits, joined by '-', as 'ap-guangzhou'")
-    return region
+    if not _matches(_REGION, region):
+        raise ValueError(
+            f"{shown_value(region)} is not a region: lower-case letters and digits, joined by '-', as 'ap-guangzhou'"
+        )
+    return str(region)
 
 
 def _check_cpu(cpu: Any) -> str:
-    text = str(cpu)
-    if not _CPU.fullmatch(text):
-        raise ValueError(f"{cpu!r} is not an amount of CPU: write cores ('2', '0.5') or millicores ('500m')")
-    return text
+    text = str(cpu) if isinstance(cpu, (int, float)) and abs(cpu) <= MOST_COUNT else cpu
+    if not _matches(_CPU, text):
+        raise ValueError(f"{shown_value(cpu)} is not an amount of CPU: write cores ('2', '0.5') or millicores ('500m')")
+    return str(text)
 
 
-def _check_memory(memory: str) -> str:
-    if not _MEMORY.fullmatch(memory):
-        raise ValueError(f"{memory!r} is not an amount of memory: write '512Mi' or '2Gi'")
-    return memory
+def _check_memory(memory: Any) -> str:
+    if not _matches(_MEMORY, memory):
+        raise ValueError(f"{shown_value(memory)} is not an amount of memory: write '512Mi' or '2Gi'")
+    return str(memory)
 
 
-def check_mount_path(path: str) -> str:
+def check_mount_path(path: Any) -> str:
     """Return `path`. Raise ValueError if it is not an absolute path below `/`."""
-    if not path.startswith("/") or "\0" in path or ".." in path.split("/") or path.rstrip("/") == "":
-        raise ValueError(f"{path!r} is not a mount path: an absolute path below '/', without '..'")
-    return path
+    check_path(path, "mount_path")
+    if not path.startswith("/") or ".." in path.split("/") or path.rstrip("/") == "":
+        raise ValueError(f"{shown_value(path)} is not a mount path: an absolute path below '/', without '..'")
+    return str(path)
 
 
 def _check_timeout(value: Any) -> str:
@@ -106,5 +133,9 @@ Memory = Annotated[str, BeforeValidator(_check_memory)]
 MountPath = Annotated[str, BeforeValidator(check_mount_path)]
 Region = Annotated[str, BeforeValidator(_check_region)]
 RoleArn = Annotated[str, BeforeValidator(_check_role)]
+Name = Annotated[str, by(check_name)]
+PathInside = Annotated[str, by(check_path)]
+Environment = Annotated[dict[str, str], by(check_environment)]
+Tags = Annotated[dict[str, str], by(check_texts)]
 PortNumber = Annotated[int, Field(ge=1, le=65535)]
 Timeout = Annotated[str, BeforeValidator(_check_timeout)]

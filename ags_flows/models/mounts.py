@@ -7,11 +7,11 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, model_validator
 from typing_extensions import Self
 
-from ags_flows.models.fields import ImageRegistryType, MountPath, check_image_of_mount
-from ags_flows.models.value import Value
+from ags_flows.models.fields import ImageRegistryType, MountPath, Name, PathInside, check_image_of_mount
+from ags_flows.models.value import Given
 
 
-class ImageSource(Value):
+class ImageSource(Given):
     """A directory of an image as storage, for example to add envd to a custom image."""
 
     kind: Literal["image"] = Field(default="image", description="Constant.")
@@ -19,41 +19,41 @@ class ImageSource(Value):
     image_registry_type: ImageRegistryType = Field(
         default="enterprise", description="enterprise (TCR), personal (CCR), custom or system."
     )
-    subpath: str = Field(default="/", description="The directory of the image.")
+    subpath: PathInside = Field(default="/", description="The directory of the image.")
 
 
-class CosSource(Value):
+class CosSource(Given):
     """A directory of a COS bucket."""
 
     kind: Literal["cos"] = Field(default="cos", description="Constant.")
-    bucket: str = Field(min_length=1, description="Name of the bucket.")
-    path: str = Field(default="/", pattern="^/", description="The directory, from /.")
-    endpoint: str | None = Field(default=None, description="Of COS. None: that of the region.")
+    bucket: Name = Field(description="Name of the bucket.")
+    path: PathInside = Field(default="/", pattern="^/", description="The directory, from /.")
+    endpoint: Name | None = Field(default=None, description="Of COS. None: that of the region.")
 
 
-class CfsSource(Value):
+class CfsSource(Given):
     """A directory of a CFS file system."""
 
     kind: Literal["cfs"] = Field(default="cfs", description="Constant.")
-    file_system_id: str = Field(min_length=1, description="Of CFS, such as cfs-abc.")
-    path: str = Field(default="/", pattern="^/", description="The directory, from /.")
+    file_system_id: Name = Field(description="Of CFS, such as cfs-abc.")
+    path: PathInside = Field(default="/", pattern="^/", description="The directory, from /.")
 
 
-class AgentBucketSource(Value):
+class AgentBucketSource(Given):
     """A space of an AgentBucket library."""
 
     kind: Literal["agent-bucket"] = Field(default="agent-bucket", description="Constant.")
-    library_id: str = Field(min_length=1, description="Of the library.")
-    space_id: str = Field(min_length=1, description="Of the space in it.")
-    access_domain: str | None = Field(default=None, description="None: the domain of the library.")
+    library_id: Name = Field(description="Of the library.")
+    space_id: Name = Field(description="Of the space in it.")
+    access_domain: Name | None = Field(default=None, description="None: the domain of the library.")
 
 
-class VolumeSource(Value):
+class VolumeSource(Given):
     """A volume of AGS, identified by its id (`vol-...`) or its name."""
 
     kind: Literal["volume"] = Field(default="volume", description="Constant.")
-    volume_id: str | None = Field(default=None, description="Such as vol-abc; excludes the name.")
-    name: str | None = Field(default=None, description="Of the volume; excludes the id.")
+    volume_id: Name | None = Field(default=None, description="Such as vol-abc; excludes the name.")
+    name: Name | None = Field(default=None, description="Of the volume; excludes the id.")
 
     @model_validator(mode="after")
     def _named_once(self) -> Self:
@@ -62,12 +62,12 @@ class VolumeSource(Value):
         return self
 
 
-class VolumeTemplateSource(Value):
+class VolumeTemplateSource(Given):
     """A volume that is created from a template. Instances with an equal `reuse_key` share one volume."""
 
     kind: Literal["volume-template"] = Field(default="volume-template", description="Constant.")
-    name: str = Field(min_length=1, description="Of the template.")
-    reuse_key: str | None = Field(default=None, description="Instances with an equal key share one volume.")
+    name: Name = Field(description="Of the template.")
+    reuse_key: Name | None = Field(default=None, description="Instances with an equal key share one volume.")
 
 
 MountSource = Annotated[
@@ -76,19 +76,19 @@ MountSource = Annotated[
 ]
 
 
-class StorageMount(Value):
+class StorageMount(Given):
     """Storage that is mounted at `mount_path` in every instance of the tool."""
 
-    name: str = Field(min_length=1, description="Distinct among the mounts of the tool.")
+    name: Name = Field(description="Distinct among the mounts of the tool.")
     mount_path: MountPath = Field(description="Absolute path in the sandbox.")
     source: MountSource = Field(description="Where the storage comes from.")
     readonly: bool = Field(default=False, description="Whether sandboxes may only read it.")
 
 
-class MountOption(Value):
+class MountOption(Given):
     """A change to one of the tool's mounts for one instance. `readonly` can only be changed to True."""
 
-    name: str = Field(min_length=1)
+    name: Name
     mount_path: MountPath | None = None
-    subpath: str | None = None
+    subpath: PathInside | None = None
     readonly: bool | None = None

@@ -6,13 +6,14 @@ from typing import Literal
 
 from pydantic import Field
 
-from ags_flows.models.value import Value
+from ags_flows.models.fields import Tags
+from ags_flows.models.value import Given, Value
 
 PROTECTED = {"ags-flows-protected": "true"}
 """Metadata of an instance, or tag of a tool or a snapshot, that the reaper never stops or deletes."""
 
 
-class ReapRules(Value):
+class ReapRules(Given):
     """The rules that the reaper applies. Each rule can be switched off."""
 
     orphans: bool = Field(
@@ -46,7 +47,7 @@ class ReapRules(Value):
         description="Treat runs that this Prefect server does not know as ended. Use it only if no other Prefect "
         "server or workspace uses this account and region.",
     )
-    protect: dict[str, str] = Field(
+    protect: Tags = Field(
         default_factory=lambda: dict(PROTECTED),
         description="Resources with one of these metadata entries or tags are kept. The value * matches any value.",
     )

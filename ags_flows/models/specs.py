@@ -6,9 +6,19 @@ from pydantic import Field, model_validator
 from typing_extensions import Self
 
 from ags_flows.models.containers import Computer, Dns, Logs, Network, Port, Probe, Resources, Security
-from ags_flows.models.fields import Image, ImageRegistryType, RoleArn, Timeout, ToolName, check_registry_type
+from ags_flows.models.fields import (
+    Environment,
+    Image,
+    ImageRegistryType,
+    Name,
+    RoleArn,
+    Tags,
+    Timeout,
+    ToolName,
+    check_registry_type,
+)
 from ags_flows.models.mounts import StorageMount
-from ags_flows.models.value import Value
+from ags_flows.models.value import Given
 
 CONTAINER_FIELDS = ("image", "image_registry_type", "command", "args", "env", "ports", "probe", "dns", "security")
 """Fields of a `ToolSpec` that describe its container."""
@@ -17,7 +27,7 @@ CONTAINER_TYPES = ("custom", "swebench")
 """Types of tools for which the user specifies the container."""
 
 
-class ToolSpec(Value):
+class ToolSpec(Given):
     """A sandbox tool to create: all parameters of CreateSandboxTool.
 
     For tools of type `custom`, `image=None` means the default image of the configuration, and `resources=None` means
@@ -41,7 +51,7 @@ class ToolSpec(Value):
     resources: Resources | None = Field(
         default=None, title="CPU and memory", description="Of each sandbox. None: 1 core and 2Gi."
     )
-    env: dict[str, str] = Field(
+    env: Environment = Field(
         default_factory=dict,
         title="Environment",
         description='Variables of every sandbox, as {"STAGE": "test"}. Not for secrets.',
@@ -73,13 +83,13 @@ class ToolSpec(Value):
     persistent: bool = Field(
         default=False, title="Persistent", description="Sandboxes have no timeout; excludes a default timeout."
     )
-    tags: dict[str, str] = Field(
+    tags: Tags = Field(
         default_factory=dict, title="Tags", description='Of the tool in Tencent Cloud, as {"team": "data"}.'
     )
     description: str = Field(
         default="", max_length=200, title="Description", description="For people, at most 200 characters."
     )
-    type: str = Field(
+    type: Name = Field(
         default="custom",
         title="Type",
         description="custom (an image of yours), code-interpreter, browser, mobile, swebench, osworld, waa, aio, ...",
@@ -113,14 +123,14 @@ class ToolSpec(Value):
         return self
 
 
-class CustomConfiguration(Value):
+class CustomConfiguration(Given):
     """Overrides of the tool's configuration for one instance (StartSandboxInstance's CustomConfiguration)."""
 
     image: Image | None = None
     image_registry_type: ImageRegistryType | None = None
     command: tuple[str, ...] = ()
     args: tuple[str, ...] = ()
-    env: dict[str, str] = Field(default_factory=dict)
+    env: Environment = Field(default_factory=dict)
     ports: tuple[Port, ...] = ()
     resources: Resources | None = None
     probe: Probe | None = None

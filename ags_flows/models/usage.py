@@ -7,18 +7,19 @@ from typing import Literal
 
 from pydantic import Field
 
-from ags_flows.models.value import Value
+from ags_flows.models.fields import Name
+from ags_flows.models.value import Given, Value
 
 Grouping = Literal["tool", "flow", "deployment"]
 
 
-class Prices(Value):
+class Prices(Given):
     """Prices per hour, from your contract. AGS does not report prices."""
 
     cpu_hour: float = Field(default=0.0, ge=0, description="Price of one CPU core for one hour.")
     memory_gib_hour: float = Field(default=0.0, ge=0, description="Price of one GiB of memory for one hour.")
     sandbox_hour: float = Field(default=0.0, ge=0, description="Price of one sandbox of any size for one hour.")
-    currency: str = Field(default="CNY", description="Currency, for display only.")
+    currency: Name = Field(default="CNY", description="Currency, for display only.")
 
     @property
     def known(self) -> bool:

@@ -26,6 +26,7 @@ from ags_flows.models import (
 from ags_flows.models.checks import (
     check_command,
     check_content,
+    check_context_id,
     check_count,
     check_environment,
     check_flag,
@@ -40,19 +41,12 @@ from ags_flows.models.checks import (
     check_texts,
     check_tool,
     check_user,
-    each,
-    one_of,
 )
+from ags_flows.models.rules import Rule, check_callable, each, one_of
 from ags_flows.ownership import RESERVED
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-Rule = Callable[[Any, str], Any]
-"""Gets a value and the name of its argument. Returns the value, converted where the kind of value has a conversion.
-
-Raises `ConfigurationError`, whose message begins with the name.
-"""
 
 
 def _own_metadata(values: Any, field: str) -> Any:
@@ -71,6 +65,7 @@ def _configuration(value: Any, field: str) -> AGSConfig:
 
 
 RULES: Mapping[str, Rule] = {
+    "api_key": check_name,
     "artifacts": check_flag,
     "auth_mode": check_name,
     "background": check_flag,
@@ -80,7 +75,7 @@ RULES: Mapping[str, Rule] = {
     "computer": one_of(Computer),
     "config": _configuration,
     "content": check_content,
-    "context": one_of(CodeContext, text=check_name),
+    "context": one_of(CodeContext, text=check_context_id),
     "custom": one_of(CustomConfiguration),
     "cwd": check_text_path,
     "depth": functools.partial(check_count, least=1),
@@ -91,6 +86,8 @@ RULES: Mapping[str, Rule] = {
     "handle": one_of(CommandHandle),
     "image": one_of(PrecachedImage, text=check_name),
     "instance": one_of(Instance, text=check_instance_id),
+    "instance_id": check_instance_id,
+    "instance_ids": each(check_instance_id),
     "language": check_language,
     "limit": check_count,
     "local": check_local,
@@ -101,6 +98,9 @@ RULES: Mapping[str, Rule] = {
     "mount_options": each(one_of(MountOption)),
     "name": check_name,
     "network": one_of(Network),
+    "offset": check_count,
+    "on_stderr": check_callable,
+    "on_stdout": check_callable,
     "path": check_text_path,
     "pattern": check_path,
     "port": functools.partial(check_count, least=1, most=65535),
@@ -119,9 +119,14 @@ RULES: Mapping[str, Rule] = {
     "tags": check_texts,
     "timeout": check_seconds,
     "tool": one_of(Tool, text=check_tool),
+    "tool_id": check_tool,
+    "tool_ids": each(check_tool),
+    "tool_name": check_tool,
+    "tool_type": check_name,
     "type": check_name,
     "user": check_user,
     "wait": check_flag,
+    "wait_for_active": check_flag,
 }
 """The rule of each argument, by its name. A function whose argument of this name is of another kind has its own rule.
 
@@ -138,6 +143,15 @@ def check(**values: Any) -> None:
     for name, value in values.items():
         if value is not None:
             RULES[name](value, name)
+
+
+def _ruled(rule: Rule, value: Any, name: str) -> Any:
+    try:
+        return rule(value, name)
+    except ConfigurationError as error:
+        if error.message.startswith(name):
+            raise
+        raise ConfigurationError(f"{name}: {error.message}", hint=error.hint) from None
 
 
 def checked(**rules: Rule) -> Callable[[Callable[P, R]], Callable[P, R]]:
@@ -167,7 +181,7 @@ def checked(**rules: Rule) -> Callable[[Callable[P, R]], Callable[P, R]]:
             for name in [name for name in bound.arguments if name in own]:
                 value, default = bound.arguments[name], signature.parameters[name].default
                 if value is not None:
-                    bound.arguments[name] = own[name](value, name)
+                    bound.arguments[name] = _ruled(own[name], value, name)
                 elif default is not None:
                     rest = "." if default is inspect.Parameter.empty else ", or leave it out."
                     raise ConfigurationError(f"{name} must not be None.", hint=f"Give {name}{rest}")

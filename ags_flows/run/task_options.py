@@ -16,8 +16,9 @@ from prefect.tasks import exponential_backoff
 
 from ags_flows.cloud.retry import LONGEST_RETRY_AFTER, Backoff, persistently
 from ags_flows.errors import AGSFlowsError
+from ags_flows.models.rules import Rule
 from ags_flows.run.awaitable import awaitable
-from ags_flows.run.checked import Rule, checked
+from ags_flows.run.checked import checked
 from ags_flows.run.holder import STEP, one_call
 from ags_flows.run.redaction import Redactor
 from ags_flows.run.secrets import load_secrets

@@ -6,6 +6,8 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from ags_flows.run.checked import checked
+
 
 class BackgroundCommand:
     """A running command. It belongs to the sandbox: it goes on when this process ends, and ends with the sandbox."""
@@ -25,6 +27,7 @@ class BackgroundCommand:
         """Whether it has ended, and all of its output has arrived."""
         return not self._thread.is_alive()
 
+    @checked()
     def wait(self, timeout: float | None = None) -> Any:
         """Wait for its end and return its outcome, an `e2b.CommandResult`.
 

@@ -10,15 +10,17 @@ from ags_flows.cloud.retry import persistently
 from ags_flows.errors import ConfigurationError
 from ags_flows.lifecycle.open_sandbox import Launch, open_sandbox
 from ags_flows.models import CustomConfiguration
-from ags_flows.models.durations import parse_duration
+from ags_flows.models.durations import check_duration
+from ags_flows.run.checked import checked
 from ags_flows.run.holder import identify, owner
 from ags_flows.runtime.account import Account
-from ags_flows.runtime.plain import custom_of
+from ags_flows.runtime.plain import check_custom
 
 
 class Instances(Account):
     """The part of `AGSRuntime` that is about instances."""
 
+    @checked(timeout=check_duration, custom_config=check_custom)
     def start_instance(
         self,
         tool_id: str | None = None,
@@ -57,8 +59,9 @@ class Instances(Account):
         reference = tool_id or tool_name or self.config.tool_id
         if not reference:
             raise ConfigurationError("No tool is given.", hint="Give tool_id or tool_name, or AGSConfig(tool_id=...).")
-        return self._start(reference, timeout or self.config.timeout, custom_of(custom_config))
+        return self._start(reference, timeout or self.config.timeout, custom_config)
 
+    @checked()
     def list_instances(
         self,
         instance_ids: Sequence[str] | None = None,
@@ -96,6 +99,7 @@ class Instances(Account):
             )
         )
 
+    @checked()
     def stop_instance(self, instance_id: str) -> None:
         """Stop an instance permanently. One that has ended already is a success.
 
@@ -110,6 +114,7 @@ class Instances(Account):
         persistently(lambda: self.control.stop_instance(instance_id))
         close_plane(self.connection, instance_id)
 
+    @checked()
     def acquire_token(self, instance_id: str) -> str:
         """Return an access token for an instance's ports, to be sent as the header `X-Access-Token`.
 
@@ -130,6 +135,7 @@ class Instances(Account):
         """
         return persistently(lambda: self.control.acquire_token(instance_id)).token.get_secret_value()
 
+    @checked()
     def get_instance_url(self, instance_id: str, port: int | None = None) -> str:
         """Return the URL of a port of an instance, by default the configuration's `port`. It holds no token.
 
@@ -147,8 +153,7 @@ class Instances(Account):
         """
         return self.connection.instance_url(instance_id, port or self.config.port)
 
-    def _start(self, tool: str, timeout: str | int, custom: CustomConfiguration | None = None) -> str:
-        parse_duration(timeout)
+    def _start(self, tool: str, timeout: str | int, custom: Any = None) -> str:
         control = self.control
         does = {"tool": tool, "custom": custom.model_dump(mode="json") if custom else None}
         # One step for all attempts of this call, and so one ClientToken.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -9,19 +10,21 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from ags_flows.cloud.code_interpreter import CodeInterpreter, check_language
+from ags_flows.cloud.code_interpreter import CodeInterpreter
 from ags_flows.cloud.control_plane import ControlPlane
 from ags_flows.cloud.data_plane import DataPlane
 from ags_flows.cloud.data_planes import Cancellation, OpenPlane, open_plane
 from ags_flows.cloud.retry import persistently
 from ags_flows.durable.command import Command, DurableCommand, Following
-from ags_flows.errors import ConfigurationError, CredentialsError
+from ags_flows.errors import CredentialsError
 from ags_flows.models import AccessToken, Transfer
+from ags_flows.models.checks import check_seconds
 from ags_flows.models.durations import check_duration
 from ags_flows.run.checked import checked
 from ags_flows.run.holder import Execution
 from ags_flows.runtime.background import BackgroundCommand
 from ags_flows.runtime.instances import Instances
+from ags_flows.runtime.plain import check_sandbox
 from ags_flows.transfer import download_directory, download_file, upload_directory, upload_file
 
 Tell = Callable[[str], object]
@@ -30,6 +33,8 @@ MOST_KEPT = 64 << 20
 """Bytes of each stream that a result holds: enough for users, and little enough for the memory."""
 
 CODE_TIMEOUT = 300.0
+
+_POSITIVE = functools.partial(check_seconds, positive=True)
 
 
 class Sandboxes(Instances):
@@ -79,7 +84,7 @@ class Sandboxes(Instances):
             self.stop_instance(instance_id)
             raise
 
-    @checked()
+    @checked(timeout=_POSITIVE, sandbox=check_sandbox)
     def execute_command_in_sandbox(
         self,
         sandbox: Any,
@@ -123,8 +128,6 @@ class Sandboxes(Instances):
         """
         from ags_flows.cloud import live_sandbox
 
-        if timeout is not None and timeout <= 0:
-            raise ConfigurationError(f"timeout={timeout!r} is not positive.", hint="Leave it out for no limit.")
         plane, cancelled = self._plane(sandbox)
 
         def tell(stream: str, line: str) -> None:
@@ -143,7 +146,7 @@ class Sandboxes(Instances):
 
         return BackgroundCommand(follow, running.kill, command) if background else follow()
 
-    @checked()
+    @checked(timeout=_POSITIVE, sandbox=check_sandbox)
     def execute_code_in_sandbox(
         self,
         sandbox: Any,
@@ -181,12 +184,11 @@ class Sandboxes(Instances):
             sandbox.kill()
             ```
         """
-        check_language(language, "language")
         return CodeInterpreter(self._plane(sandbox).plane).execute(
             code, language=language, on_stdout=on_stdout, on_stderr=on_stderr, timeout=timeout or CODE_TIMEOUT
         )
 
-    @checked()
+    @checked(sandbox=check_sandbox)
     def upload_file_to_sandbox(
         self, sandbox: Any, local_path: str | Path, remote_path: str, user: str = "root"
     ) -> Transfer:
@@ -220,7 +222,7 @@ class Sandboxes(Instances):
         move = upload_directory if local.is_dir() else upload_file
         return persistently(lambda: move(plane, local, remote_path, user=user))
 
-    @checked()
+    @checked(sandbox=check_sandbox)
     def download_file_from_sandbox(
         self, sandbox: Any, remote_path: str, local_path: str | Path, user: str = "root"
     ) -> Transfer:

@@ -11,19 +11,41 @@ from ags_flows.lifecycle.create_once import create_tool_once
 from ags_flows.lifecycle.ensure_tool import delete_drained, users_of
 from ags_flows.lifecycle.waiting import wait_tool_active
 from ags_flows.models import ImageRegistryType, Network, Probe, Resources, ToolSpec
+from ags_flows.models.rules import field_of
 from ags_flows.ownership import LIVE
+from ags_flows.run.checked import checked
 from ags_flows.run.holder import identify
 from ags_flows.runtime.account import Account
-from ags_flows.runtime.plain import mounts_of, ports_of, text_pairs
+from ags_flows.runtime.plain import check_env_vars, check_mounts, check_ports, check_tags, check_wanted_tags
 from ags_flows.tasks.tools import resolve_spec
 
 NetworkMode = Literal["PUBLIC", "VPC", "SANDBOX"]
 Scheme = Literal["HTTP", "HTTPS"]
 
+_NAMED = {"name": "x"}
+
 
 class Tools(Account):
     """The part of `AGSRuntime` that is about tools."""
 
+    @checked(
+        tool_name=field_of(ToolSpec, "name"),
+        image=field_of(ToolSpec, "image", _NAMED),
+        command=field_of(ToolSpec, "command", _NAMED),
+        command_args=field_of(ToolSpec, "args", _NAMED),
+        network_mode=field_of(Network, "mode"),
+        tool_description=field_of(ToolSpec, "description", _NAMED),
+        tool_default_timeout=field_of(ToolSpec, "default_timeout", _NAMED),
+        role_arn=field_of(ToolSpec, "role_arn", _NAMED),
+        image_registry_type=field_of(ToolSpec, "image_registry_type", _NAMED),
+        ports=check_ports,
+        env_vars=check_env_vars,
+        cpu=field_of(Resources, "cpu"),
+        memory=field_of(Resources, "memory"),
+        tags=check_tags,
+        storage_mounts=check_mounts,
+        **{f"probe_{name}": field_of(Probe, name) for name in Probe.model_fields},
+    )
     def create_tool(
         self,
         tool_name: str,
@@ -100,14 +122,20 @@ class Tools(Account):
             runtime.delete_tool(tool_id)
             ```
         """
+        # The rules have converted them.
+        converted: dict[str, Any] = {
+            "command": command,
+            "args": command_args,
+            "env": env_vars,
+            "ports": ports,
+            "mounts": storage_mounts,
+            "tags": tags,
+        }
         spec = ToolSpec(
+            **{name: value for name, value in converted.items() if value is not None},
             name=tool_name,
             image=image,
             image_registry_type=image_registry_type,
-            command=tuple(command or ()),
-            args=tuple(command_args or ()),
-            env=text_pairs("env_vars", env_vars, "name"),
-            ports=ports_of(ports),
             resources=Resources(cpu=cpu, memory=memory),
             probe=Probe(
                 path=probe_path,
@@ -120,8 +148,6 @@ class Tools(Account):
                 failure_threshold=probe_failure_threshold,
             ),
             network=Network(mode=network_mode),
-            mounts=mounts_of(storage_mounts),
-            tags=text_pairs("tags", tags, "key"),
             role_arn=role_arn or None,
             description=tool_description,
             default_timeout=tool_default_timeout,
@@ -135,6 +161,7 @@ class Tools(Account):
             wait_tool_active(control, tool.id, timeout=self.config.startup_timeout)
         return tool.id
 
+    @checked(tags=check_wanted_tags)
     def list_tools(
         self,
         tool_ids: Sequence[str] | None = None,
@@ -170,7 +197,7 @@ class Tools(Account):
         """
         from ags_flows.cloud.described import describe_tools
 
-        wanted = dict(tags) if isinstance(tags, Mapping) else text_pairs("tags", tags, "key")
+        converted: Any = tags
         return persistently(
             lambda: describe_tools(
                 self.control,
@@ -178,12 +205,13 @@ class Tools(Account):
                 name=tool_name,
                 type=tool_type,
                 status=status,
-                tags=wanted,
+                tags=converted,
                 limit=limit,
                 offset=offset,
             )
         )
 
+    @checked()
     def get_tool(self, tool_id: str | None = None, tool_name: str | None = None) -> Any:
         """Return one tool, by id or by name, as the SDK's `SandboxTool`.
 
@@ -210,6 +238,7 @@ class Tools(Account):
             )
         return found[0]
 
+    @checked()
     def delete_tool(self, tool_id: str) -> None:
         """Delete a tool by its id or name. One that is gone already is a success; instances that end are waited for.
 

@@ -14,8 +14,9 @@ from typing import Literal
 from ags_flows.blocks import AGSConfig, resolve_config
 from ags_flows.errors import ConfigurationError, InstanceGoneError
 from ags_flows.models import CustomConfiguration, Step, Tool, ToolSpec
-from ags_flows.models.checks import check_flag, check_tool, choice, one_of
+from ags_flows.models.checks import check_flag, check_tool, choice
 from ags_flows.models.durations import check_duration, parse_duration
+from ags_flows.models.rules import one_of
 from ags_flows.run.awaitable import Call, is_in_event_loop
 from ags_flows.run.checked import checked
 from ags_flows.run.interruption import interruptible

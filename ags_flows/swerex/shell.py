@@ -23,7 +23,8 @@ from ags_flows.cloud.data_planes import open_plane
 from ags_flows.durable.cells import Once
 from ags_flows.errors import CommandTimeoutError, OutcomeUnknownError
 from ags_flows.models import ExecResult
-from ags_flows.models.checks import check_name, check_seconds, one_of
+from ags_flows.models.checks import check_name, check_seconds
+from ags_flows.models.rules import one_of
 from ags_flows.run.holder import identify
 from ags_flows.run.logs import run_logger
 from ags_flows.run.task_options import sandbox_task

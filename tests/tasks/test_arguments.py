@@ -7,14 +7,14 @@ import typing
 
 import pytest
 from hypothesis import given
-from hypothesis import strategies as st
 from prefect import Task
 
-from ags_flows import AGSRuntime, sandbox_session, tasks
+from ags_flows import sandbox_session, tasks
 from ags_flows.errors import AGSFlowsError, ConfigurationError
 from ags_flows.flows import provision_and_run
 from ags_flows.models import CommandHandle, ToolSpec
 from ags_flows.run.checked import RULES, checked
+from tests.arguments import ANYTHING, HUGE, LONG, Unshown
 
 PUBLIC = {name: getattr(tasks, name) for name in tasks.__all__ if isinstance(getattr(tasks, name), Task)}
 PARAMETERS = [(name, parameter) for name, task in PUBLIC.items() for parameter in inspect.signature(task.fn).parameters]
@@ -28,15 +28,6 @@ GIVEN = {
 }
 
 
-class Unshown:
-    """A value that cannot be shown."""
-
-    def __repr__(self):
-        raise RuntimeError("no text")
-
-
-HUGE = 10**5000  # Python makes no text of it.
-LONG = "x" * 1_000_000
 NO_TEXT = [b"bytes", 5, 1.5, True, ["a"], {"a": "b"}, object()]
 NO_NAME = ["", " ", "\n", "a\0b", "\udcff", LONG, *NO_TEXT]
 NO_ID = ["../../etc", "/", "a/b?c#d", "x y", "~", *NO_NAME]
@@ -104,13 +95,6 @@ def test_other_values_are_refused_by_name_before_any_request(name, parameter, sa
         assert len(str(caught.value)) < 1000
         assert not caught.value.retryable
     assert ags_emulator_process.overview()["requests"] == before
-
-
-ANYTHING = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.binary(max_size=8),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
-    max_leaves=4,
-)
 
 
 # A text for `config` is the name of a block on a Prefect server.
@@ -234,23 +218,3 @@ def test_arguments_of_a_job_are_checked_before_anything_is_started(ags_emulator,
     with pytest.raises(ConfigurationError, match=f"^{field}"):
         provision_and_run.fn(**{"command": "true", "tool": "base", "config": ags_config, **options})
     assert not ags_config.control_plane().list_instances()
-
-
-@pytest.mark.parametrize(
-    ("field", "call"),
-    [
-        ("timeout", lambda runtime: runtime.create_e2b_sandbox("base", timeout=5)),
-        ("command", lambda runtime: runtime.execute_command_in_sandbox(None, "")),
-        ("timeout", lambda runtime: runtime.execute_command_in_sandbox(None, "true", timeout="5")),
-        ("user", lambda runtime: runtime.execute_command_in_sandbox(None, "true", user="")),
-        ("code", lambda runtime: runtime.execute_code_in_sandbox(None, 5)),
-        ("local_path", lambda runtime: runtime.upload_file_to_sandbox(None, 5, "x")),
-        ("remote_path", lambda runtime: runtime.upload_file_to_sandbox(None, "x", "")),
-        ("remote_path", lambda runtime: runtime.download_file_from_sandbox(None, "caf\udce9", "x")),
-    ],
-)
-def test_arguments_of_the_runtime_are_checked_before_any_request(ags_emulator, ags_config, field, call):
-    before = ags_emulator.overview()["requests"]
-    with pytest.raises(ConfigurationError, match=f"^{field}"):
-        call(AGSRuntime(ags_config))
-    assert ags_emulator.overview()["requests"] == before
