@@ -165,6 +165,6 @@ def test_a_block_and_a_region_are_chosen_for_a_command(cli, instance, prefect_se
 )
 def test_an_error_is_one_line_without_a_traceback(cli, arguments, environment, said):
     done = cli(*arguments, **environment)
-    assert done.exit_code == (2 if said in ("http_endpoint", "region") else 1)
+    assert done.exit_code == (2 if said in ("http_endpoint", "region", "PREFECT_API_URL is not set") else 1)
     assert said in done.stderr
     assert len(done.stderr.splitlines()) == 1
