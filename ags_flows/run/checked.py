@@ -130,7 +130,7 @@ RULES: Mapping[str, Rule] = {
 }
 """The rule of each argument, by its name. A function whose argument of this name is of another kind has its own rule.
 
-The rules do not apply to None: it is valid for arguments whose default is None, and for no others.
+The rules do not apply to None: it is valid for arguments whose default is None or whose type has it.
 """
 
 
@@ -182,7 +182,7 @@ def checked(**rules: Rule) -> Callable[[Callable[P, R]], Callable[P, R]]:
                 value, default = bound.arguments[name], signature.parameters[name].default
                 if value is not None:
                     bound.arguments[name] = _ruled(own[name], value, name)
-                elif default is not None:
+                elif default is not None and "None" not in str(signature.parameters[name].annotation):
                     rest = "." if default is inspect.Parameter.empty else ", or leave it out."
                     raise ConfigurationError(f"{name} must not be None.", hint=f"Give {name}{rest}")
             return function(*bound.args, **bound.kwargs)
