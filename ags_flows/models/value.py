@@ -76,7 +76,7 @@ def _unsendable(value: Any) -> str:
     if isinstance(value, (set, frozenset)):
         return "must be a list: a set has no order"
     if isinstance(value, Mapping):
-        # A key that is no text would be a TypeError of the constructor of a value.
+        # Any other key would be a TypeError of the constructor of a value.
         found = ((key, _unsendable(one) if isinstance(key, str) else "is not a text") for key, one in value.items())
         return next((f"{shown_value(key)} {problem}" for key, problem in found if problem), "")
     parts = value if isinstance(value, (list, tuple)) else ()
