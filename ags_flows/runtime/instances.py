@@ -14,13 +14,13 @@ from ags_flows.models.durations import check_duration
 from ags_flows.run.checked import checked
 from ags_flows.run.holder import identify, owner
 from ags_flows.runtime.account import Account
-from ags_flows.runtime.plain import check_custom
+from ags_flows.runtime.plain import OF_TOOL, check_custom, if_given
 
 
 class Instances(Account):
     """The part of `AGSRuntime` that is about instances."""
 
-    @checked(timeout=check_duration, custom_config=check_custom)
+    @checked(timeout=if_given(check_duration), custom_config=check_custom, **OF_TOOL)
     def start_instance(
         self,
         tool_id: str | None = None,
@@ -61,7 +61,7 @@ class Instances(Account):
             raise ConfigurationError("No tool is given.", hint="Give tool_id or tool_name, or AGSConfig(tool_id=...).")
         return self._start(reference, timeout or self.config.timeout, custom_config)
 
-    @checked()
+    @checked(tool_id=OF_TOOL["tool_id"])
     def list_instances(
         self,
         instance_ids: Sequence[str] | None = None,

@@ -7,12 +7,28 @@ from typing import Any
 
 from ags_flows.errors import ConfigurationError
 from ags_flows.models import CustomConfiguration, ImageSource, Port, Probe, Resources, StorageMount
-from ags_flows.models.checks import check_environment, check_instance_id, check_name, check_texts, shown_value
+from ags_flows.models.checks import (
+    check_environment,
+    check_instance_id,
+    check_name,
+    check_texts,
+    check_tool,
+    shown_value,
+)
 from ags_flows.models.rules import Rule, each
 
 _MOUNT = {"name", "mount_path", "readonly", "image", "image_registry_type", "subpath"}
 _PROBE = {f"probe_{name}": name for name in Probe.model_fields}
 _CUSTOM = {"image", "image_registry_type", "command", "command_args", "env_vars", "ports", "cpu", "memory", *_PROBE}
+
+
+def if_given(rule: Rule) -> Rule:
+    """Return the rule of an argument whose empty value, such as `""` or 0, means that it is left out."""
+    return lambda value, field: rule(value, field) if value or isinstance(value, bool) else None
+
+
+OF_TOOL: dict[str, Rule] = {name: if_given(check_tool) for name in ("tool_id", "tool_name")}
+"""The rules of arguments that name a tool or are left out."""
 
 
 def _pairs(key: str, whole: Rule) -> Rule:

@@ -16,7 +16,15 @@ from ags_flows.ownership import LIVE
 from ags_flows.run.checked import checked
 from ags_flows.run.holder import identify
 from ags_flows.runtime.account import Account
-from ags_flows.runtime.plain import check_env_vars, check_mounts, check_ports, check_tags, check_wanted_tags
+from ags_flows.runtime.plain import (
+    OF_TOOL,
+    check_env_vars,
+    check_mounts,
+    check_ports,
+    check_tags,
+    check_wanted_tags,
+    if_given,
+)
 from ags_flows.tasks.tools import resolve_spec
 
 NetworkMode = Literal["PUBLIC", "VPC", "SANDBOX"]
@@ -36,7 +44,7 @@ class Tools(Account):
         network_mode=field_of(Network, "mode"),
         tool_description=field_of(ToolSpec, "description", _NAMED),
         tool_default_timeout=field_of(ToolSpec, "default_timeout", _NAMED),
-        role_arn=field_of(ToolSpec, "role_arn", _NAMED),
+        role_arn=if_given(field_of(ToolSpec, "role_arn", _NAMED)),
         image_registry_type=field_of(ToolSpec, "image_registry_type", _NAMED),
         ports=check_ports,
         env_vars=check_env_vars,
@@ -55,7 +63,7 @@ class Tools(Account):
         network_mode: NetworkMode = "PUBLIC",
         tool_description: str = "",
         tool_default_timeout: str = "5m",
-        role_arn: str = "",
+        role_arn: str | None = "",
         image_registry_type: ImageRegistryType = "enterprise",
         ports: Sequence[Mapping[str, Any]] | None = None,
         env_vars: Sequence[Mapping[str, str]] | None = None,
@@ -161,7 +169,7 @@ class Tools(Account):
             wait_tool_active(control, tool.id, timeout=self.config.startup_timeout)
         return tool.id
 
-    @checked(tags=check_wanted_tags)
+    @checked(tags=check_wanted_tags, tool_name=OF_TOOL["tool_name"])
     def list_tools(
         self,
         tool_ids: Sequence[str] | None = None,
@@ -211,7 +219,7 @@ class Tools(Account):
             )
         )
 
-    @checked()
+    @checked(**OF_TOOL)
     def get_tool(self, tool_id: str | None = None, tool_name: str | None = None) -> Any:
         """Return one tool, by id or by name, as the SDK's `SandboxTool`.
 
