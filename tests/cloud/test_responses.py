@@ -1,7 +1,6 @@
 """Responses of a sandbox that is not trusted: without end, damaged, or nested too deeply."""
 
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 import pytest
 from pydantic import SecretStr
@@ -12,6 +11,7 @@ from ags_flows.cloud.data_plane import DataPlane
 from ags_flows.cloud.responses import LARGEST_RESPONSE
 from ags_flows.errors import OutcomeUnknownError, OutputTooLargeError, ServiceError
 from ags_flows.models import AccessToken
+from tests.servers import serving
 
 PIECE = b" " * (1 << 20)
 MOST = LARGEST_RESPONSE // len(PIECE)
@@ -43,15 +43,8 @@ class Untrusted(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def untrusted():
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Untrusted)
-    server.daemon_threads = True
-    server.status, server.pieces = 200, lambda: []
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving(Untrusted, status=200, pieces=lambda: []) as server:
+        yield server
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import threading
 import time
 import zipfile
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 import pytest
 from prefect import flow
@@ -14,6 +14,7 @@ from ags_flows.functions.call import install_packages
 from ags_flows.ownership import LIVE
 from ags_flows.tasks import list_instances, list_snapshots
 from ags_flows.testing import config_for, running_emulator
+from tests.servers import serving
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
@@ -64,14 +65,8 @@ class Index(BaseHTTPRequestHandler):
 @pytest.fixture
 def index(tmp_path):
     make_wheel(tmp_path / "wheels")
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Index)
-    server.wheel, server.broken, server.is_empty = tmp_path / "wheels" / WHEEL, 0, False
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving(Index, wheel=tmp_path / "wheels" / WHEEL, broken=0, is_empty=False) as server:
+        yield server
 
 
 @pytest.fixture

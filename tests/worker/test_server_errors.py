@@ -8,7 +8,7 @@ import threading
 import urllib.error
 import urllib.request
 from datetime import datetime, timedelta, timezone
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 import pytest
 from prefect.blocks.system import Secret
@@ -23,6 +23,7 @@ from prefect.settings import (
 from prefect.states import Pending
 
 from ags_flows.worker import AGSWorker
+from tests.servers import serving
 from tests.worker.conftest import ended, soon, state
 
 pytestmark = [
@@ -84,16 +85,10 @@ class Proxy(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def proxy():
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Proxy)
-    server.daemon_threads, server.lock = True, threading.Lock()
-    server.target = PREFECT_API_URL.value().removesuffix("/api")
-    server.pattern, server.left, server.status, server.applies = "", 0, 503, False
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    target = PREFECT_API_URL.value().removesuffix("/api")
+    fault = {"pattern": "", "left": 0, "status": 503, "applies": False}
+    with serving(Proxy, lock=threading.Lock(), target=target, **fault) as server:
+        yield server
 
 
 @pytest.fixture
