@@ -64,7 +64,7 @@ def test_what_an_instance_has_different_from_its_tool_is_applied(runtime):
         (lambda runtime: runtime.create_tool("a b", "x"), "'a b' is not a tool name"),
         (lambda runtime: runtime.create_tool("a", "x", ports=[{"port": 80}]), r"ports\[0\]: 'name' is missing"),
         (lambda runtime: runtime.create_tool("a", "x", env_vars=[{"Name": "A"}]), r"env_vars\[0\]: 'Name' means"),
-        (lambda runtime: runtime.create_tool("a", "x", env_vars={"A": "1"}), r"env_vars\[0\]: 'A' is not a dict"),
+        (lambda runtime: runtime.create_tool("a", "x", env_vars={"A": "1"}), "env_vars must be a list"),
         (lambda runtime: runtime.create_tool("a", "x", tool_default_timeout="never"), "default_timeout.*'never'"),
         (lambda runtime: runtime.create_tool("a", "x", storage_mounts=[{"name": "m"}]), "'image', 'mount_path' is"),
         (lambda runtime: runtime.list_tools(limit=-1), "limit must be an integer >= 0"),
