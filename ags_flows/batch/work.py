@@ -42,6 +42,8 @@ from ags_flows.run.redaction import Redactor
 from ags_flows.run.secrets import load_secrets, recorded_secrets
 from ags_flows.session import SandboxSession
 
+T = TypeVar("T")
+
 Function = Callable[[SandboxSession, Any], Any]
 """What is done with an item: it gets a running sandbox and the item, and returns something JSON-like."""
 
@@ -56,9 +58,6 @@ _QUEUED_OPTIONS = {"timeout", "cwd", "user", "env", "secrets"}
 
 LOST_SANDBOX = (InstanceGoneError, InstanceFailedError, WaitCancelledError, WaitTimeoutError)
 """Errors after which the sandbox is of no use any more, and the item gets another one."""
-
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -104,12 +103,16 @@ class Work:
         """What is done, as one line of text without secrets."""
         if self.function is not None:
             return f"function {_name_of(self.function)}"
-        first, *more = Redactor(self.hidden.values()).text(str(self.command).strip()).splitlines()
+        first, *more = self._redactor.text(str(self.command).strip()).splitlines()
         return f"command {first[:100]}{' ...' if more or len(first) > 100 else ''}"
 
     def masked(self, shown: T) -> T:
         """Return what is shown of an item, without secrets: a key may have some."""
-        return Redactor(self.hidden.values()).data(shown)
+        return self._redactor.data(shown)
+
+    @functools.cached_property
+    def _redactor(self) -> Redactor:
+        return Redactor(self.hidden.values())
 
     @property
     def does(self) -> str:

@@ -18,9 +18,10 @@ LARGEST_READ = 1 << 30
 """Bytes of a file that are taken into memory, unless another limit is given: a sandbox is not trusted."""
 
 SANDBOX = "AGS_FLOWS_SANDBOX"
+"""The variable with the id of the sandbox."""
+
 SYSTEM_PATH = "PATH=${PATH:+$PATH:}/usr/local/bin:/usr/bin:/bin; "
 """Before scripts of this package: a tool's PATH may have none of the programs that they use."""
-"""The variable with the id of the sandbox."""
 
 
 class DataPlane(Attachment):

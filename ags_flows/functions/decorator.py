@@ -237,27 +237,36 @@ class _Place:
         pool = self._pool()
         run = enclosing_run()
         used: list[Warm] = []
+        # Set if only this call is cancelled: the coroutine that waits for it. Others use the pool.
+        cancelled = flag_of_wait()
 
         def wake() -> None:
             for warm in used:
                 warm.leased.wake()
 
+        def is_ended() -> bool:
+            return interruption.ending is not None or cancelled.is_set()
+
         with interruptible(wake, run) as interruption:
             try:
-                warm = pool.take(step.family, lambda: interruption.ending is not None)
+                warm = pool.take(step.family, is_ended)
                 used.append(warm)
-                if interruption.ending is not None:
+                if is_ended():
                     raise WaitCancelledError(f"{self._remote.name}: the call was ended before it began.")
                 if call.included.key not in warm.included:
                     call.included.upload(warm.leased.plane.plane)
                     warm.included.add(call.included.key)
                 value = perform(call, warm.leased.instance, step, self._config)
             except BaseException as error:
-                if flag_of_wait().is_set():
-                    # Only this call is cancelled: the coroutine that waits for it. Others use the pool.
+                if cancelled.is_set():
                     for warm in used:
                         pool.discard(warm)
-                    raise
+                    if error is cancelled.reason:
+                        raise
+                    # The error is a consequence, and must not be retried.
+                    raise cancelled.reason or WaitCancelledError(
+                        f"{self._remote.name}: the coroutine that waited for the call was cancelled."
+                    ) from error
                 ending = interruption.ending_by(error)
                 if ending in ("failed", "superseded"):
                     self._after_failure(pool, used, step, error)

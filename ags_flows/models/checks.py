@@ -12,7 +12,8 @@ from typing import Any
 from ags_flows.errors import ConfigurationError
 
 _USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,254}\$?", re.ASCII)
-_INSTANCE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", re.ASCII)
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", re.ASCII)
+"""AGS has had several forms of ids, all of which fit into a host's name."""
 TOOL_NAME = re.compile(r"[A-Za-z0-9_-]{1,50}")
 
 MOST_SECONDS = 9_999_999
@@ -109,46 +110,29 @@ def check_name(value: str | None, field: str) -> str | None:
     return value
 
 
-def check_instance_id(value: str, field: str = "instance") -> str:
-    """Return the id of an instance; AGS has had several forms, all of which fit into a host's name.
+def _matching(name: str, pattern: re.Pattern[str], what: str, hint: str) -> Callable[..., str]:
+    """Return the rule of an argument, by default of this name, that is a text with a pattern."""
 
-    Raises:
-        ConfigurationError: It cannot be an id.
-    """
-    if isinstance(value, str) and _INSTANCE_ID.fullmatch(value):
-        return value
-    raise ConfigurationError(
-        f"{field} must be the id of an instance, got {shown_value(value)}.",
-        hint="Ids are letters, digits and '-', as AGS gives them.",
-    )
+    def check(value: Any, field: str = name) -> str:
+        if isinstance(value, str) and pattern.fullmatch(value):
+            return value
+        raise ConfigurationError(f"{field} must be {what}, got {shown_value(value)}.", hint=hint)
+
+    return check
 
 
-def check_context_id(value: str, field: str = "context") -> str:
-    """Return the id of a context of the code interpreter, which is a part of URLs.
-
-    Raises:
-        ConfigurationError: It cannot be an id.
-    """
-    if isinstance(value, str) and _INSTANCE_ID.fullmatch(value):
-        return value
-    raise ConfigurationError(
-        f"{field} must be a CodeContext or its id, got {shown_value(value)}.",
-        hint="Ids are letters, digits and '-', as `create_code_context` returns them.",
-    )
-
-
-def check_tool(value: str, field: str = "tool") -> str:
-    """Return the id or the name of a tool.
-
-    Raises:
-        ConfigurationError: It can be neither.
-    """
-    if isinstance(value, str) and TOOL_NAME.fullmatch(value):
-        return value
-    raise ConfigurationError(
-        f"{field} must be the id or the name of a tool, got {shown_value(value)}.",
-        hint="Names have 1 to 50 letters, digits, '_' or '-'; ids begin with 'sdt-'.",
-    )
+check_instance_id = _matching(
+    "instance", _ID, "the id of an instance", "Ids are letters, digits and '-', as AGS gives them."
+)
+check_context_id = _matching(
+    "context", _ID, "a CodeContext or its id", "Ids are letters, digits and '-', as `create_code_context` returns them."
+)
+check_tool = _matching(
+    "tool",
+    TOOL_NAME,
+    "the id or the name of a tool",
+    "Names have 1 to 50 letters, digits, '_' or '-'; ids begin with 'sdt-'.",
+)
 
 
 def check_path(value: str, field: str = "path") -> str:

@@ -36,8 +36,9 @@ class CodeError(Value):
     value: str
     traceback: str = ""
 
-    def told(self) -> str:
-        """Return how the code ended, to follow the words "the code"."""
+    @property
+    def ending(self) -> str:
+        """How the code ended, to follow the words "the code"."""
         return f"raised {self.name}: {self.value}" if self.name else f"ended with exit code {self.value}"
 
 

@@ -17,7 +17,7 @@ from prefect.tasks import exponential_backoff
 from ags_flows.cloud.retry import LONGEST_RETRY_AFTER, Backoff, persistently
 from ags_flows.errors import AGSFlowsError
 from ags_flows.models.rules import Rule
-from ags_flows.run.awaitable import awaitable
+from ags_flows.run.awaitable import awaitable, flag_of_wait
 from ags_flows.run.checked import checked
 from ags_flows.run.holder import STEP, one_call
 from ags_flows.run.redaction import Redactor
@@ -31,13 +31,13 @@ LONGEST_SUBJECT = 60
 
 
 def is_retryable(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
-    """Return True if a failed attempt is retried. Only the class of the error decides.
+    """Return True if a failed attempt is retried. The class of the error decides; what was cancelled is not retried.
 
     A wait that the response asked for (Retry-After) is waited here, in addition to Prefect's back-off: Prefect takes
     its delays from the task and does not know responses.
     """
     error = state.data
-    if not isinstance(error, AGSFlowsError) or not error.retryable:
+    if not isinstance(error, AGSFlowsError) or not error.retryable or flag_of_wait().is_set():
         return False
     if error.retry_after:
         time.sleep(min(error.retry_after, LONGEST_RETRY_AFTER))

@@ -121,9 +121,9 @@ def run_code(
         show_results(result)
     if result.error is None:
         return result
-    run_logger().warning("The code %s", result.error.told()[:LONGEST_LOGGED])
+    run_logger().warning("The code %s", result.error.ending[:LONGEST_LOGGED])
     if check:
-        raise CodeFailedError(f"The code {result.error.told()}", result=result)
+        raise CodeFailedError(f"The code {result.error.ending}", result=result)
     return result
 
 

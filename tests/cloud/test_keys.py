@@ -4,9 +4,7 @@ import datetime
 import ipaddress
 import json
 import ssl
-import threading
 import time
-from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import certifi
@@ -21,6 +19,7 @@ from ags_flows.cloud.connection import Connection
 from ags_flows.cloud.control_plane import ControlPlane
 from ags_flows.cloud.keys import KeySource, credential_of
 from ags_flows.errors import ConfigurationError, CredentialsError, ServiceError, UnreachableError
+from tests.servers import running
 
 ROLE = "qcs::cam::uin/100000000001:roleName/nightly"
 
@@ -55,17 +54,8 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
-@contextmanager
 def served(answer, tls=None):
-    server = Server(answer, tls)
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    return running(Server(answer, tls))
 
 
 @pytest.fixture(scope="module")

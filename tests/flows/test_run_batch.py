@@ -3,6 +3,7 @@ import threading
 import time
 
 import pytest
+from prefect.blocks.system import Secret
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
 from prefect.client.schemas.filters import (
@@ -16,6 +17,8 @@ from ags_flows.errors import BatchFailedError, ConfigurationError
 from ags_flows.flows import run_batch, run_items
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
+
+PASSWORD = "correct-horse-battery-9781"
 
 
 def artifact(key):
@@ -132,3 +135,27 @@ def test_items_that_no_command_can_get_are_refused(ags_config, tmp_path, items, 
     with pytest.raises(ConfigurationError, match=message):
         run_batch(items, "true", "base", results=str(tmp_path / "out"), config=ags_config)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("task_runs", ["chunks", "items"])
+def test_a_secret_in_the_key_of_an_item_is_shown_nowhere(ags_config, tmp_path, caplog, task_runs):
+    Secret(value=PASSWORD).save("of-keys", overwrite=True)
+    state = run_batch(
+        [{"id": f"user:{PASSWORD}"}, {"id": "other"}],
+        'test "$ITEM_ID" = other',
+        "base",
+        sandboxes=1,
+        secrets={"TOKEN": "of-keys"},
+        results=str(tmp_path),
+        task_runs=task_runs,
+        config=ags_config,
+        return_state=True,
+    )
+    report = state.result(raise_on_failure=False)
+    rows = artifact("batch-results").data
+    assert "user:" in caplog.text and "user:" in rows
+    with get_client(sync_client=True) as client:
+        wanted = FlowRunFilter(id=FlowRunFilterId(any_=[state.state_details.flow_run_id]))
+        names = [run.name for run in client.read_task_runs(flow_run_filter=wanted)]
+    for shown in (caplog.text, rows, str(report), str(state.message), *names):
+        assert PASSWORD not in shown

@@ -111,6 +111,8 @@ def test_a_call_whose_coroutine_is_cancelled_is_killed_and_its_siblings_go_on(ag
     assert [number for number, _ in found] == [2, 3, 4, 5]
     assert took < 30
     soon(lambda: not live(ags_config))
+    # The cancelled call is not made again, which would need another one.
+    assert len(list_instances.fn(config=ags_config)) == 2
 
 
 @flow(task_runner=ProcessPoolTaskRunner(max_workers=2))

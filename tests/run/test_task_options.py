@@ -1,6 +1,7 @@
 import pytest
 from prefect import flow
 
+from ags_flows.cloud.data_planes import Cancellation
 from ags_flows.errors import (
     AGSFlowsError,
     CommandFailedError,
@@ -13,6 +14,7 @@ from ags_flows.errors import (
     UnreachableError,
 )
 from ags_flows.models import ToolSpec
+from ags_flows.run.awaitable import waits_end_with
 from ags_flows.run.task_options import RETRIES, sandbox_task
 
 
@@ -90,3 +92,24 @@ def test_runs_are_named_after_what_they_do_and_tagged():
 
 def test_only_errors_of_this_package_are_ever_retryable():
     assert not AGSFlowsError.retryable
+
+
+@pytest.mark.usefixtures("prefect_server")
+@pytest.mark.parametrize(("is_cancelled", "attempts"), [(False, 2), (True, 1)])
+def test_a_task_whose_coroutine_was_cancelled_is_not_retried(is_cancelled, attempts):
+    flag, made = Cancellation(), []
+
+    @sandbox_task("fail", "number")
+    def failing(number: int = 0):
+        made.append(number)
+        if is_cancelled:
+            flag.end()
+        raise ServiceError("no")
+
+    @flow
+    def of_one_task():
+        with waits_end_with(flag):
+            return failing.with_options(retries=1, retry_delay_seconds=0)(return_state=True)
+
+    of_one_task(return_state=True)
+    assert len(made) == attempts
