@@ -9,7 +9,6 @@ import socket
 import statistics
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from functools import partial
 from pathlib import Path
@@ -22,7 +21,8 @@ from ags_flows.cloud.certificates import verification
 from ags_flows.cloud.data_plane import DataPlane
 from ags_flows.cloud.data_planes import close_plane, open_plane
 from ags_flows.cloud.proxies import proxy_for
-from ags_flows.errors import AGSFlowsError, InstanceFailedError, InstanceGoneError, NotFoundError
+from ags_flows.cloud.retry import Backoff, is_retryable, persistently
+from ags_flows.errors import AGSFlowsError, ConflictError, InstanceFailedError, InstanceGoneError, NotFoundError
 from ags_flows.lifecycle.waiting import UNKNOWN_FOR, is_active, reaches
 from ags_flows.models import Instance, Tool, ToolSpec
 from ags_flows.ownership import ENDED
@@ -298,12 +298,17 @@ class Account:
         return count
 
     def _delete_tool(self, tool_id: str) -> None:
-        for instance in self.control.list_instances(tool=tool_id):
-            if instance.status not in ENDED:
-                self.control.stop_instance(instance.id)
-            with suppress(AGSFlowsError):
-                self.until(instance, "STOPPED")
-        self.control.delete_tool(tool_id)
+        """Stop the instances of a tool, and delete it when the last of them has ended."""
+
+        def attempt() -> None:
+            for instance in self.control.list_instances(tool=tool_id):
+                if instance.status not in ENDED:
+                    self.control.stop_instance(instance.id)
+            self.control.delete_tool(tool_id)
+
+        # A list may leave out an instance, which then still uses the tool.
+        patience = Backoff(attempts=None, patience=self.config.startup_timeout, first_pause=0.1, longest_pause=2.0)
+        persistently(attempt, patience, repeat=lambda error: isinstance(error, ConflictError) or is_retryable(error))
 
 
 def _is_left_over(tool: Tool) -> bool:

@@ -116,7 +116,7 @@ def test_input_that_is_too_long_for_the_direct_path_is_refused(run):
 def test_the_size_of_the_whole_environment_is_checked(run, durable):
     env = {f"V{number}": "x" * 99_000 for number in range(10)}
     assert run("echo ${#V0} ${#V9}; ls / >/dev/null", env=env, durable=durable).stdout == "99000 99000\n"
-    with pytest.raises(ConfigurationError, match="^env: command and variables have 1,089,.*more than 1,000,000"):
+    with pytest.raises(ConfigurationError, match="^env: .* have 1,089,.*more than 1,000,000"):
         run("true", env={**env, "ONE_MORE": "x" * 99_000}, durable=durable)
 
 

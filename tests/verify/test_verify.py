@@ -255,7 +255,7 @@ def test_a_failed_pause_ends_the_wait(ags_emulator, ags_config, monkeypatch):
     ags_emulator.transition("instance.pause", "fail", reason="no")
     results, _ = run(ags_config, ["pause and resume"])
     assert {one.status for one in results} == {"failed"}
-    assert all("pause failed" in one.seen and "RUNNING again" in one.seen for one in results), results
+    assert all("RUNNING again" in one.seen for one in results), results
     assert sum(one.seconds for one in results) < 60
 
 
