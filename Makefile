@@ -12,6 +12,9 @@ WORKERS ?= 3
 # Prose is wrapped by mdformat, which does not know where Chinese lines end.
 PAGES := README.md CONTRIBUTING.md deployments/README.md docs
 
+# Without it, each of the processes that tests start compiles this package again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo demo-worker test retest check lint types bench chaos deployed network notebooks languages clean
 
 demo: $(READY)

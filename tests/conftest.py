@@ -7,8 +7,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import hypothesis
 import pytest
+import trustme
 from prefect.client.orchestration import get_client
-from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, PREFECT_SERVER_ANALYTICS_ENABLED, temporary_settings
+from prefect.settings import (
+    PREFECT_API_SSL_CERT_FILE,
+    PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
+    PREFECT_SERVER_ANALYTICS_ENABLED,
+    temporary_settings,
+)
 from prefect.testing.utilities import prefect_test_harness
 from pydantic import SecretStr
 
@@ -18,8 +24,10 @@ from ags_flows.cloud.data_planes import open_plane
 from ags_flows.lifecycle.waiting import wait_instance_running
 from ags_flows.testing import config_for
 
-# A busy machine takes any time for an example.
-hypothesis.settings.register_profile("any_machine", deadline=None)
+# A busy machine takes any time for an example, and to generate one.
+hypothesis.settings.register_profile(
+    "any_machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
 hypothesis.settings.load_profile("any_machine")
 
 FOREIGN = ("AGS_", "TENCENTCLOUD_", "E2B_")
@@ -39,6 +47,16 @@ def no_foreign_environment():
     with pytest.MonkeyPatch.context() as patch:
         for name in [name for name in os.environ if name.startswith(FOREIGN)]:
             patch.delenv(name)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_certificate(tmp_path_factory):
+    """Each client of Prefect reads all certificates of its authorities, which takes longer than its requests."""
+    path = tmp_path_factory.mktemp("certificates") / "authority.pem"
+    trustme.CA().cert_pem.write_to_path(path)
+    with pytest.MonkeyPatch.context() as patch, temporary_settings({PREFECT_API_SSL_CERT_FILE: str(path)}):
+        patch.setenv("PREFECT_API_SSL_CERT_FILE", str(path))
         yield
 
 

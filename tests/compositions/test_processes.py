@@ -122,7 +122,8 @@ def test_parallel_processes_of_one_run_never_share(process, noted, live, tmp_pat
     check(noted, live)
 
 
-@pytest.mark.parametrize("inner", [pytest.param("subflow", marks=pytest.mark.long), "task"])
+@pytest.mark.long
+@pytest.mark.parametrize("inner", ["subflow", "task"])
 def test_a_retry_finds_what_tasks_in_a_process_pool_did_in_the_sandbox_of_the_run(process, noted, tmp_path, inner):
     assert process("-c", f"import work; work.nesting({str(tmp_path)!r}, ['pears'], {inner!r})").wait(120) == 0
     assert noted("nesting")[0]["ran"] == ["pears"]
@@ -151,6 +152,7 @@ def begun_in(config, instances):
     return None
 
 
+@pytest.mark.long
 def test_children_of_run_deployment_never_share_and_a_killed_one_finds_its_sandbox(process, noted, live, tmp_path):
     process(str(WORK), "flows")
     with get_client(sync_client=True) as client:

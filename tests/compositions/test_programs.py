@@ -19,7 +19,7 @@ from ags_flows.ownership import LIVE
 from ags_flows.session import Opening
 from ags_flows.testing import config_for
 
-EXAMPLES = int(os.environ.get("COMPOSITIONS", "10"))
+EXAMPLES = int(os.environ.get("COMPOSITIONS", "6"))
 MOST_ATTEMPTS = 4
 COMMANDS = ("one", "two")
 

@@ -103,9 +103,9 @@ def sharded(directory, items, command, **more):
     return run_batch(items, command, "base", **options)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize("what", ["an engine", pytest.param("a machine", marks=pytest.mark.long)])
+@pytest.mark.parametrize("what", ["an engine", "a machine"])
 def test_a_shard_that_is_lost_is_executed_again_and_the_parent_merges_all(
     served, environment, ags_config, tmp_path, monkeypatch, what
 ):

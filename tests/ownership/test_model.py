@@ -17,7 +17,7 @@ from .model import World
 
 EXAMPLES = os.environ.get("MODEL_EXAMPLES", "")
 QUIET = {"deadline": None, "database": None, "print_blob": False, "suppress_health_check": list(HealthCheck)}
-MODEL = settings(max_examples=int(EXAMPLES or 1500), stateful_step_count=20, derandomize=not EXAMPLES, **QUIET)
+MODEL = settings(max_examples=int(EXAMPLES or 800), stateful_step_count=20, derandomize=not EXAMPLES, **QUIET)
 # The first failure is enough: it is neither made smaller nor printed. Most faults are found in some hundred examples.
 SEARCH = settings(
     max_examples=20_000,

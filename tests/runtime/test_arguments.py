@@ -5,7 +5,7 @@ import math
 from types import SimpleNamespace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ags_flows import AGSRuntime
@@ -83,6 +83,7 @@ class NothingSentError(Exception):
 
 
 @pytest.mark.parametrize(("name", "parameter"), PARAMETERS, ids=lambda one: one)
+@settings(max_examples=20)
 @given(value=ANYTHING)
 def test_any_value_is_taken_or_refused_by_name(name, parameter, value):
     class Unconnected(AGSRuntime):

@@ -124,6 +124,7 @@ def test_a_full_disk_is_an_error_and_not_a_verdict(machines, account, tool, proj
     assert not (tmp_path / "verdicts").exists()
 
 
+@pytest.mark.long
 def test_a_killed_evaluation_continues_with_the_instances_that_are_not_graded(
     evaluate_all, write, predicted, variants, machines, account, tool, tmp_path
 ):

@@ -234,7 +234,11 @@ def test_the_first_start_does_not_include_the_creation_of_the_tool(ags_emulator,
 
 
 @pytest.mark.parametrize(
-    "status", [{"start.status": "RUNNING", "pause.status": "PAUSED"}, {"start.status": "STARTING"}]
+    "status",
+    [
+        pytest.param({"start.status": "RUNNING", "pause.status": "PAUSED"}, marks=pytest.mark.long),
+        {"start.status": "STARTING"},
+    ],
 )
 def test_durations_that_are_played_back_are_recorded_again_as_they_are(status):
     seconds = dict.fromkeys(
