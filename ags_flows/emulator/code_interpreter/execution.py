@@ -28,7 +28,7 @@ class Execution:
         forget: Called with it at its end.
         kernel: The kernel that it was sent to.
         messages: Pairs of a message's type and content; None at the end, an exception when the kernel ended before.
-        began: Whether the kernel has started it.
+        began: Whether the kernel executes its code. One that is silent only ends.
         ended: Whether it is done.
     """
 
@@ -50,10 +50,11 @@ class Execution:
         if self.ended:
             return
         self._latest = asyncio.get_running_loop().time()
+        if kind == "execute_input":
+            # A kernel that is only busy may still ignore an interrupt.
+            self.began.set()
         if kind == "status":
-            if content["execution_state"] == "busy":
-                self.began.set()
-            elif content["execution_state"] == "idle" and self.mark is None:
+            if content["execution_state"] == "idle" and self.mark is None:
                 self.end(None)
         elif kind == "execute_reply":
             # Other replies come as output too. An error does not always.

@@ -39,6 +39,19 @@ def test_it_is_over_when_the_kernel_is_idle():
     assert taken([stream("a"), IDLE, stream("late")]) == [stream("a")]
 
 
+def test_a_kernel_that_is_busy_does_not_execute_the_code_yet():
+    """Python's kernel is busy before an interrupt has an effect."""
+
+    async def begin():
+        one = Execution("")
+        one.take("status", {"execution_state": "busy"})
+        before = one.began.is_set()
+        one.take("execute_input", {"execution_count": 1})
+        return before, one.began.is_set()
+
+    assert asyncio.run(begin()) == (False, True)
+
+
 def test_an_execution_ends_after_a_silence_if_the_kernel_replies_and_is_never_idle(monkeypatch):
     monkeypatch.setattr(execution, "QUIET", 0.05)
     assert taken([REPLY, stream("a")]) == [stream("a")]
