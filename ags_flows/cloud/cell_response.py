@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from threading import Event
 from typing import Any
 
-from ags_flows.cloud.responses import INVALID, parsed
+from ags_flows.cloud.responses import INVALID, beginning, parsed
 from ags_flows.errors import OutcomeUnknownError
 
 KEPT_LOGS = 64 << 20
@@ -188,10 +188,10 @@ def send_cell(sandbox: Any, cell: Cell, received: Received, request_timeout: flo
     deadline = time.monotonic() + cell.timeout if cell.timeout else float("inf")
     try:
         with post_cell(sandbox, body, limit) as response:
-            error = extract_exception(response)
-            if error:
-                raise error
-            _read(_until(deadline, cell.cancelled, response.iter_bytes()), received)
+            pieces = _until(deadline, cell.cancelled, response.iter_bytes())
+            if not response.is_success:
+                raise extract_exception(httpx.Response(response.status_code, content=beginning(pieces)))
+            _read(pieces, received)
     except httpx.ReadTimeout:
         raise format_execution_timeout_error() from None
     except httpx.TimeoutException as error:

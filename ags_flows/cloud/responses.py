@@ -10,6 +10,9 @@ from typing import Any
 LARGEST_RESPONSE = 32 << 20
 """Bytes of a list, or of another response that is not a stream."""
 
+LARGEST_ERROR = 64 << 10
+"""Bytes of an error in the place of a stream."""
+
 MOST_NESTED = 100
 """Levels of JSON for parsers that would end the process with an overflow of the stack."""
 
@@ -39,6 +42,16 @@ def bounded(pieces: Iterable[Any]) -> bytes:
         if len(whole) > LARGEST_RESPONSE:
             raise TooLarge
     return bytes(whole)
+
+
+def beginning(pieces: Iterable[bytes]) -> bytes:
+    """Return the first `LARGEST_ERROR` bytes of a response; the rest is not read."""
+    read = bytearray()
+    for piece in pieces:
+        read += piece
+        if len(read) >= LARGEST_ERROR:
+            break
+    return bytes(read[:LARGEST_ERROR])
 
 
 def is_nested_deeply(text: bytes) -> bool:

@@ -1,5 +1,6 @@
 """Responses of a sandbox that is not trusted: without end, damaged, or nested too deeply."""
 
+import itertools
 from http.server import BaseHTTPRequestHandler
 
 import pytest
@@ -30,7 +31,7 @@ class Untrusted(BaseHTTPRequestHandler):
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
         try:
-            for piece in [*self.server.pieces(), b""]:
+            for piece in itertools.chain(self.server.pieces(), [b""]):
                 self.wfile.write(b"%x\r\n%b\r\n" % (len(piece), piece))
         except (BrokenPipeError, ConnectionResetError):
             self.close_connection = True
@@ -90,6 +91,21 @@ def test_a_list_that_is_damaged_is_an_error(plane, untrusted, body):
     untrusted.pieces = lambda: [body]
     with pytest.raises(ServiceError, match="list d in sbi-untrusted"):
         plane.list("d")
+
+
+def test_an_error_without_end_in_the_place_of_a_cell_is_read_in_part(plane, untrusted):
+    sent = []
+
+    def pieces():
+        for _ in range(100):
+            sent.append(PIECE)
+            yield b"e" * len(PIECE)
+
+    untrusted.status, untrusted.pieces = 500, pieces
+    with pytest.raises(OutcomeUnknownError) as caught:
+        CodeInterpreter(plane).run("1", timeout=30)
+    assert len(str(caught.value)) < 10_000
+    assert len(sent) < 30
 
 
 @pytest.mark.parametrize(
