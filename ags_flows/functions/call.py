@@ -28,9 +28,10 @@ from ags_flows.errors import (
     UnsupportedError,
 )
 from ags_flows.functions import guest, runner, values
+from ags_flows.functions.files import Destination
 from ags_flows.functions.included import Included, digest_of, included
 from ags_flows.functions.packages import install, packages_key, packages_path
-from ags_flows.functions.result import MOST, Destinations, Report, adapter_of, fetched, masked, value_of
+from ags_flows.functions.result import MOST, Report, adapter_of, fetched, masked, value_of
 from ags_flows.functions.source import Source, source_of
 from ags_flows.functions.values import KIND, NotJSONError, encode
 from ags_flows.models import Instance
@@ -319,8 +320,8 @@ def perform(call: Call, instance: Instance, step: Step, config: AGSConfig) -> An
                 _forget(durable, plane)
                 raise
             try:
-                destinations = Destinations(Path(options.files), f"{remote.name}-{step.holder.call}")
-                return fetched(remote.function, destinations, value, instance, config)
+                destination = Destination(remote.name, Path(options.files), f"{remote.name}-{step.holder.call}")
+                return fetched(remote.function, destination, value, instance, config)
             except FunctionError:
                 # A result that does not fit is a failure of the function, and not its result.
                 _forget(durable, plane)

@@ -6,8 +6,6 @@ import json
 import platform
 import typing
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from pathlib import Path, PurePath, PurePosixPath
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,15 +13,13 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError
 
 from ags_flows.blocks import AGSConfig
-from ags_flows.cloud.data_planes import open_plane
-from ags_flows.cloud.retry import persistently
-from ags_flows.errors import ConfigurationError, FunctionError, NotFoundError, OutputTooLargeError, UnsupportedError
+from ags_flows.errors import ConfigurationError, FunctionError, OutputTooLargeError, UnsupportedError
+from ags_flows.functions.files import Destination, fetch_files
 from ags_flows.functions.source import Source
 from ags_flows.functions.values import KIND, LISTED, SandboxFile, decode
 from ags_flows.models import ExecResult, Instance
 from ags_flows.run.logs import OutputLog
 from ags_flows.run.redaction import Redactor
-from ags_flows.tasks import download_directory, download_file
 
 MOST = 64 << 20
 """Bytes of the arguments, and of the result, as JSON."""
@@ -145,48 +141,8 @@ def masked(encoded: Any, redactor: Redactor) -> Any:
     return {KIND: kind, "value": masked(value, redactor)} if kind in LISTED or kind == "PurePath" else encoded
 
 
-@dataclass
-class Destinations:
-    """Where the files of one call are on this machine.
-
-    Attributes:
-        directory: The directory `files` of the function.
-        own: The directory in it of files for which the function gives no path: calls do not overwrite each other's.
-    """
-
-    directory: Path
-    own: str
-    _taken: dict[Path, str] = field(default_factory=dict)
-
-    def of(self, file: SandboxFile, called: str) -> Path:
-        """Return the path of a file.
-
-        Raises:
-            FunctionError: It leads out of the directory, or another file of the result has it.
-        """
-        name = PurePosixPath(file.path).name if file.to is None else file.to
-        # What comes out of a sandbox is not trusted.
-        if not name or PurePath(name).is_absolute() or ".." in PurePath(name).parts:
-            raise _bad_file(
-                called,
-                f"SandboxFile(to={file.to!r}) leads out of the directory {str(self.directory)!r}",
-                "Set files=...",
-            )
-        path = self.directory / self.own / name if file.to is None else self.directory / name
-        other = self._taken.setdefault(path, file.path)
-        if other != file.path:
-            raise _bad_file(called, f"the files {other!r} and {file.path!r} have the same name {name!r}", "Set to=...")
-        return path
-
-
-def _bad_file(called: str, message: str, hint: str, error_type: str = "NotJSON") -> FunctionError:
-    return FunctionError(
-        f"{called}: {message}.", function=called, error_type=error_type, error_message=message, hint=f"{hint}."
-    )
-
-
 def fetched(
-    function: Callable[..., Any], destinations: Destinations, value: Any, instance: Instance, config: AGSConfig
+    function: Callable[..., Any], destination: Destination, value: Any, instance: Instance, config: AGSConfig
 ) -> Any:
     """Return the result as the function's annotation has it, its files downloaded.
 
@@ -194,29 +150,14 @@ def fetched(
         FunctionError: It does not fit the annotation, or a file does not exist or has no valid path.
         ConfigurationError: Nothing can be made of the annotation.
     """
-    called = function.__name__
-
-    def fetch(file: SandboxFile) -> SandboxFile:
-        path = destinations.of(file, called)
-        plane = open_plane(config.connection(), instance.id).plane
-        try:
-            is_directory = persistently(lambda: plane.stat(file.path)).type == "dir"
-            if path.exists() and path.is_dir() != is_directory:
-                kind = "file" if is_directory else "directory"
-                message = f"the path {str(path)!r} of {file!r} is a {kind} on this machine"
-                raise _bad_file(called, message, f"Set another to=..., or remove the {kind}", "FileExistsError")
-            download = download_directory if is_directory else download_file
-            download.fn(instance, file.path, path, config=config)
-        except NotFoundError:
-            message = f"the returned file {file.path!r} does not exist"
-            raise _bad_file(called, message, "Return a file that was written", "FileNotFoundError") from None
-        return SandboxFile(str(path.resolve()))
-
     try:
         found = decode(value)
     except Exception as error:  # noqa: BLE001 - what comes out of a sandbox is not trusted
-        raise _bad_result(called, f"it cannot be read: {error!r}", "NotJSON") from None
-    return made(function, _each_file(found, fetch))
+        raise _bad_result(function.__name__, f"it cannot be read: {error!r}", "NotJSON") from None
+    files: dict[SandboxFile, SandboxFile] = {}
+    _each_file(found, lambda file: files.setdefault(file, file))
+    here = fetch_files(files, destination, instance, config) if files else {}
+    return made(function, _each_file(found, here.__getitem__))
 
 
 def made(function: Callable[..., Any], found: Any) -> Any:

@@ -45,7 +45,8 @@ def _state(local: Path, exclude: Exclude = (), links: Links = "keep") -> str:
     return transfer.local_state(local, exclude, links) if is_in_execution() else ""
 
 
-def _logged(moved: Transfer) -> Transfer:
+def logged(moved: Transfer) -> Transfer:
+    """Write what a transfer has moved, and left out, to the log of the run; return it."""
     told = [f"{moved.files:,} files"] if moved.files != 1 else []
     told.append(f"{moved.size:,} bytes" if moved.size < 100_000 else f"{moved.size / 1e6:,.1f} MB")
     if moved.unchanged and moved.unchanged == moved.files:
@@ -97,7 +98,7 @@ def upload_file(
         return transfer.upload_file(plane, path, remote, user=user, progress=ProgressLog(f"upload of {local}"))
 
     does = [remote, user, _state(path)]
-    return _logged(_sent_once(plane, identify("upload_file", does, step=step), send))
+    return logged(_sent_once(plane, identify("upload_file", does, step=step), send))
 
 
 @sandbox_task("upload", "local", exclude=check_exclude, links=check_links)
@@ -145,7 +146,7 @@ def upload_directory(
         )
 
     does = [remote, user, _state(path, exclude, links)]
-    return _logged(_sent_once(plane, identify("upload_directory", does, step=step), send))
+    return logged(_sent_once(plane, identify("upload_directory", does, step=step), send))
 
 
 @sandbox_task("download", "remote", remote=check_text_path)
@@ -169,7 +170,7 @@ def download_file(
         ```
     """
     target = Path(local, posixpath.basename(remote)) if str(local).endswith("/") else Path(local)
-    return _logged(
+    return logged(
         transfer.download_file(
             _plane(instance, config), remote, target, user=user, progress=ProgressLog(f"download of {remote}")
         )
@@ -211,7 +212,7 @@ def download_directory(
         download_directory(instance, "orders", "copy-of-orders")
         ```
     """
-    return _logged(
+    return logged(
         transfer.download_directory(
             _plane(instance, config),
             remote,
@@ -257,7 +258,7 @@ def download_files(
         ```
     """
     progress = ProgressLog(f"download of {pattern}")
-    return _logged(
+    return logged(
         transfer.download_matching(
             _plane(instance, config),
             pattern,

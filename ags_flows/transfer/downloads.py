@@ -172,6 +172,7 @@ def download_directory(
     links: Links = "keep",
     user: str | None = None,
     progress: Progress | None = None,
+    exact: bool = False,
 ) -> Transfer:
     """Copy a directory of a sandbox to this machine: what is in `remote` is in `local` afterwards.
 
@@ -183,13 +184,14 @@ def download_directory(
         links: Whether links that lead outside of `remote` are kept, or skipped. Nothing is written through them.
         user: The user that reads it.
         progress: Called for each piece.
+        exact: Whether `local` is never a link to the directory.
 
     Raises:
         NotFoundError: There is no such directory.
         TransferError: An entry would end outside of `local`; the message names it.
         TransferIncompleteError: It did not arrive whole.
     """
-    download = _Download(plane, remote, local_path(local), user, links)
+    download = _Download(plane, remote, local_path(local), user, links, exact)
     return download.fetch(_FIND, Exclusion(exclude), progress, T=argument(from_home(remote)))
 
 
@@ -221,12 +223,15 @@ def download_matching(
 class _Download:
     """The download of one directory, or of what matches one pattern."""
 
-    def __init__(self, plane: DataPlane, remote: str, local: Path, user: str | None, links: Links) -> None:
+    def __init__(
+        self, plane: DataPlane, remote: str, local: Path, user: str | None, links: Links, exact: bool = False
+    ) -> None:
         self._plane = plane
         self._remote = remote
         self._local = local
         self._user = user
         self._links = links
+        self._exact = exact
         self._own = own_name()
 
     def fetch(self, find: str, exclusion: Exclusion, progress: Progress | None, **values: str) -> Transfer:
@@ -269,7 +274,7 @@ class _Download:
 
     def _exists(self) -> bool:
         """Return True if the target is there; refuse one that is not a directory."""
-        if self._local.is_dir():
+        if self._local.is_dir() and not (self._exact and self._local.is_symlink()):
             return True
         if os.path.lexists(self._local):
             raise TransferError(f"{shown(self._local)} is there already, and is not a directory.")

@@ -170,11 +170,23 @@ def write_file(plane: DataPlane, path: str, content: str | bytes, *, user: str |
 
 
 def download_file(
-    plane: DataPlane, remote: str, local: Path, *, user: str | None = None, progress: Progress | None = None
+    plane: DataPlane,
+    remote: str,
+    local: Path,
+    *,
+    user: str | None = None,
+    progress: Progress | None = None,
+    exact: bool = False,
 ) -> Transfer:
-    """Copy a file of a sandbox to this machine, with its mode. A `local` that is a directory gets the file in it.
+    """Copy a file of a sandbox to this machine, with its mode. A link at the target is replaced.
 
-    A link at the target is replaced.
+    Args:
+        plane: The sandbox.
+        remote: The file in the sandbox.
+        local: The file on this machine, or the directory that gets it.
+        user: The user that reads it.
+        progress: Called for each piece.
+        exact: Whether `local` is never the directory that gets it, nor a link to one.
 
     Raises:
         NotFoundError: There is no such file.
@@ -184,7 +196,8 @@ def download_file(
     started = time.monotonic()
     with _known(plane, remote, "download", user) as source:
         with local_errors(local, "cannot be written"):
-            target = local / posixpath.basename(from_home(remote)) if local_path(local).is_dir() else local
+            is_inside = local_path(local).is_dir() and not exact
+            target = local / posixpath.basename(from_home(remote)) if is_inside else local
             if target.is_dir() and not target.is_symlink():
                 raise TransferError(f"{shown(target)} is a directory.", hint="Remove it, or give another path.")
             if target.exists() and not target.is_file():
