@@ -218,7 +218,7 @@ class FlowRunSandbox:
     def end(self, keep: bool = False) -> None:
         """Stop the sandbox, whatever state it is in; or keep it until its lease ends. Errors are logged.
 
-        A start whose response was lost is looked for by its metadata.
+        One that is still starting, or whose start had no response, is looked for by its metadata.
         """
         if self._leased is not None:
             self._leased.lease.release()
@@ -229,10 +229,11 @@ class FlowRunSandbox:
                 persistently(lambda: control.update_instance(kept, metadata={KEPT: "keep"}))
                 self._note(f"The sandbox {kept} is kept until its lease ends: ags-flows exec {kept} 'ls -la'")
                 return
-            ids = [self.instance.id] if self.instance is not None else [one.id for one in self._of_family()]
-            for one in ids:
-                close_plane(self._config.connection(), one)
-                persistently(lambda: control.stop_instance(one))  # noqa: B023 - called here
+            found = [self.instance] if self.instance is not None else self._of_family()
+            for one in found:
+                self.instance = one
+                close_plane(self._config.connection(), one.id)
+                persistently(lambda: control.stop_instance(one.id))  # noqa: B023 - called here
         except Exception as error:  # noqa: BLE001 - whatever it is, the flow run's end is reported
             self._note(f"The sandbox {self.instance_id} is left to its lease and the reaper: {error}")
 

@@ -103,7 +103,8 @@ class AGSWorker(BaseWorker[AGSWorkerJobConfiguration, AGSWorkerVariables, AGSWor
 
         def started(instance_id: str) -> None:
             if task_status is not None:
-                task_status.started(instance_id or RuntimeError("Another worker has the flow run."))
+                # Prefect records no identifier for an error.
+                task_status.started(instance_id or RuntimeError("The flow run has no sandbox of this worker."))
 
         return await self._carry_out(sandbox, sandbox.open, started)
 
@@ -189,13 +190,13 @@ class AGSWorker(BaseWorker[AGSWorkerJobConfiguration, AGSWorkerVariables, AGSWor
             except OvertakenError as error:
                 self._logger.info("Flow run %s: %s", run, error)
                 started("")
-                return AGSWorkerResult(identifier="none", status_code=0)
+                return AGSWorkerResult(identifier="", status_code=0)
             except Exception:
                 if sandbox.cancelled_at is None:
                     raise
-                started(sandbox.instance_id or "none")
+                started(sandbox.instance_id)
                 await report_cancelled(self.client, run)
-                return AGSWorkerResult(identifier=sandbox.instance_id or "none", status_code=0)
+                return AGSWorkerResult(identifier=sandbox.instance_id, status_code=0)
             started(sandbox.instance_id)
             message, lines = await self._follow(sandbox)
             keeps = sandbox.job.configuration.keep_on_failure
