@@ -29,7 +29,10 @@ SHOWN = 1_500
 _INSTALL = """\
 # pip install {packages}
 python=$(command -v python3 || command -v python) || exit 127
-"$python" -c 'import sys; sys.version_info < {oldest} and sys.exit("%d.%d.%d" % sys.version_info[:3])' || exit 124
+version=$("$python" -c 'import sys; print("%d.%d.%d" % sys.version_info[:3]); sys.exit(sys.version_info < {oldest})')
+is_old=$?
+[ -n "$version" ] || exit 123
+[ $is_old = 0 ] || {{ echo "$version" >&2; exit 124; }}
 "$python" -m pip --version >/dev/null 2>&1 || exit 126
 mkdir -p {root} && made=$(mktemp -d {root}/.new.XXXXXX) || exit 125
 for pause in 2 10 ''; do
@@ -89,7 +92,7 @@ def install(
 
     Raises:
         ConfigurationError: pip cannot install them.
-        UnsupportedError: The image has no Python, or no pip.
+        UnsupportedError: The image has no Python, one that is too old or does not start, or no pip.
     """
     target = packages_path(packages_key(packages))
     if persistently(lambda: plane.exists(target)):
@@ -112,6 +115,9 @@ def install(
         raise UnsupportedError(
             f"packages: the sandbox has Python {version}.", hint="Choose an image with Python 3.8 or later."
         )
+    if result.exit_code == 123:
+        reason = result.stderr.strip()[-SHOWN:]
+        raise UnsupportedError(f"packages: the sandbox's Python does not start:\n{reason}")
     if result.exit_code in (126, 127):
         lacking = "pip" if result.exit_code == 126 else "Python"
         raise UnsupportedError(

@@ -81,3 +81,11 @@ def test_an_image_without_python_is_named(session):
             session.call(matching, 1)
     finally:
         session.run("rm -r .bash_profile .ags_flows/*/runner", check=True)
+
+
+def test_a_python_that_does_not_start_is_reported_with_its_reason(session, old_python):
+    old_python((3, 8, 10))
+    session.write("bin/python3", "#!/bin/sh\necho 'python3: error while loading shared libraries' >&2\nexit 127\n")
+    session.run("chmod +x bin/python3", check=True)
+    with pytest.raises(UnsupportedError, match=r"packages: the sandbox's Python does not start:\npython3: error while"):
+        session.call(in_sandbox(packages=["ags-demo-package==1.2"])(matching), 1)
