@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal, Optional
 
 from prefect.workers.base import BaseJobConfiguration, BaseVariables
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from ags_flows.blocks import AGSConfig
+from ags_flows.errors import ConfigurationError
+from ags_flows.models import explain
 from ags_flows.models.fields import Cpu, Image, Memory, Timeout
 
 if TYPE_CHECKING:
@@ -88,6 +90,17 @@ class AGSWorkerJobConfiguration(BaseJobConfiguration):
     lease: Optional[Timeout] = None  # noqa: UP045
     timeout: Optional[int] = Field(default=None, gt=0)  # noqa: UP045
     keep_on_failure: bool = False
+
+    def __init__(self, **variables: Any) -> None:
+        """Take the job variables.
+
+        Raises:
+            ConfigurationError: One is invalid.
+        """
+        try:
+            super().__init__(**variables)
+        except ValidationError as error:
+            raise ConfigurationError(explain("The job configuration", error)) from None
 
     def prepare_for_flow_run(self, flow_run: FlowRun, *known: Any, **options: Any) -> None:
         """Fill in what is known of the flow run: releases of Prefect differ in what else they pass.
