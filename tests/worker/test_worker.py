@@ -286,6 +286,7 @@ BAD = [
     ({"image": "python:3.11"}, "lacks the command prefect"),
     ({"image": None}, "names no image and no tool"),
     ({"tool": "base"}, "image and tool"),
+    ({"memory": "much"}, "The job configuration is not valid: memory: "),
     ({"image": None, "tool": "missing"}, "missing"),
     ({"secrets": {"A": "no-such-block"}}, "no Secret block named 'no-such-block'"),
     ({"uploads": {"/no/such/file": "x"}}, "uploads: there is no '/no/such/file'"),
