@@ -190,33 +190,6 @@ def test_a_run_that_is_deleted_loses_its_sandbox_and_the_others_go_on(pool, emul
     assert found.state.type == StateType.COMPLETED
 
 
-def test_a_run_that_is_cancelled_while_its_sandbox_starts_has_the_id_of_the_sandbox(pool, emulator):
-    emulator.transition("instance.start", "seconds", 60)
-    run = pool.submit("sleep 100")
-
-    async def scenario(worker):
-        await soon(lambda: pool.live(run))
-        pool.set_state(run, Cancelling(), force=True)
-        await soon(lambda: ended(pool, run))
-        return await soon(lambda: pool.run(run).infrastructure_pid)
-
-    assert [pool.perform(scenario)] == [one.id for one in pool.instances(run)]
-
-
-def test_a_run_that_is_cancelled_before_it_has_a_sandbox_names_none(pool, emulator):
-    emulator.limits(quotas=True, instances=0)
-    run = pool.submit("sleep 100")
-
-    async def scenario(worker):
-        await soon(lambda: "Waiting for a sandbox" in (pool.run(run).state.message or ""))
-        pool.set_state(run, Cancelling(), force=True)
-        await soon(lambda: ended(pool, run))
-        await soon(lambda: not worker._has(run))
-        return pool.run(run).infrastructure_pid
-
-    assert not pool.perform(scenario)
-
-
 def test_a_reason_to_wait_does_not_overwrite_a_cancellation(pool, monkeypatch):
     run = pool.submit("sleep 100")
     pool.set_state(run, Pending())
