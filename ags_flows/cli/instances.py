@@ -14,6 +14,7 @@ from ags_flows.cli.listing import Column, Row, Writer, text_of
 from ags_flows.cloud.data_planes import open_plane
 from ags_flows.errors import ConfigurationError, NotFoundError
 from ags_flows.models import ExecResult, Instance
+from ags_flows.models.checks import check_name
 from ags_flows.ownership import (
     DEPLOYMENT,
     FLOW_RUN,
@@ -65,8 +66,9 @@ def find_instance(config: AGSConfig, reference: str) -> str:
 
     Raises:
         NotFoundError: No id begins with them.
-        ConfigurationError: Several do.
+        ConfigurationError: Several do, or there are no characters.
     """
+    check_name(reference, "instance")
     if len(reference) >= WHOLE_ID:
         return reference
     found = [one for one in config.control_plane().list_instances() if one.id.startswith(reference)]

@@ -12,6 +12,7 @@ from ags_flows.cli.steps import steps_on_stderr
 from ags_flows.errors import ConfigurationError
 from ags_flows.flows import reap
 from ags_flows.models import ReapReport, ReapRules
+from ags_flows.models.checks import check_name
 from ags_flows.run.automations import require_server
 
 COLUMNS = (
@@ -28,9 +29,11 @@ def reap_now(dry_run: bool, grace: float | None, flow_run: str | None, config: A
     """Reap once, as a run of the flow `reap`.
 
     Raises:
-        ConfigurationError: PREFECT_API_URL is not set: nothing is stopped without the state of its flow run.
+        ConfigurationError: PREFECT_API_URL is not set: nothing is stopped without the state of its flow run. Or
+            `flow_run` is empty, which would be every flow run.
         UnreachableError: The Prefect server does not respond.
     """
+    check_name(flow_run, "flow_run")
     if not PREFECT_API_URL.value():
         raise ConfigurationError(
             "The reaper asks the Prefect server whose sandboxes these are, and PREFECT_API_URL is not set.",

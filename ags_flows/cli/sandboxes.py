@@ -120,9 +120,12 @@ def stop(
     from ags_flows.cli.instances import find_instance, stop_sandbox
     from ags_flows.cli.listing import print_json
     from ags_flows.errors import AGSFlowsError
+    from ags_flows.models.checks import check_name
 
     outcomes = []
     with errors_as_text():
+        for instance in instances:
+            check_name(instance, "instance")
         chosen = configuration(config, region)
     for instance in instances:
         reference = instance

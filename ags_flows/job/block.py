@@ -263,6 +263,7 @@ class SandboxJobRun(JobRun[RunReport]):
 
     def _or_end(self, action: Callable[[], R]) -> R:
         """Do something. What it raises ends the sandbox as it would end a session."""
+        self._execution.belong_to_caller()
         try:
             return action()
         except BaseException:

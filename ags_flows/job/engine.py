@@ -84,6 +84,7 @@ class JobExecution:
                 config=self._config,
             )
             self.sandbox = stack.enter_context(session)
+            self.belong_to_caller = session.belong_to_caller
             self._page.instance = self.sandbox.instance
             self._stack = stack.pop_all()
         return self

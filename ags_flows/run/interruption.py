@@ -83,6 +83,13 @@ class Interruption:
             interrupt_other_threads(ending, self.flow_run_id)
         return ending
 
+    def belong_to_caller(self) -> None:
+        """Make this a block of the call that is being executed, as if that had opened it: what ends it ends the block.
+
+        Outside of calls it belongs to none.
+        """
+        self.call = _call.get()
+
 
 class Interruptions:
     """The blocks of this process that can be interrupted.

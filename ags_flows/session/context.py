@@ -19,7 +19,7 @@ from ags_flows.models.durations import check_duration, parse_duration
 from ags_flows.models.rules import one_of
 from ags_flows.run.awaitable import Call, is_in_event_loop
 from ags_flows.run.checked import checked
-from ags_flows.run.interruption import interruptible
+from ags_flows.run.interruption import Interruption, interruptible
 from ags_flows.run.outcome import Ending, enclosing_run, ending_of
 from ags_flows.session.asynchronous import AsyncSandboxSession
 from ags_flows.session.opening import OnFailure, Opening
@@ -106,6 +106,7 @@ def sandbox_session(
         raised: BaseException | None = None
         try:
             with interruptible(opening.interrupt, run) as interruption:
+                leaving.interruption = interruption
                 yield opening.open(wanted, custom, snapshot_id, step)
         except BaseException as error:
             # Until it is known better: a second signal may come any time.
@@ -128,9 +129,10 @@ def sandbox_session(
 
 @dataclass(eq=False)
 class _Leaving:
-    """What the exception that the block is left by does not show."""
+    """What the exception that the block is left by does not show, and what ends the block from outside."""
 
     in_coroutine: bool = False
+    interruption: Interruption | None = None
 
 
 class SandboxContext(AbstractContextManager[SandboxSession], AbstractAsyncContextManager[AsyncSandboxSession]):
@@ -153,6 +155,11 @@ class SandboxContext(AbstractContextManager[SandboxSession], AbstractAsyncContex
         """End the sandbox."""
         self._leaving.in_coroutine = is_in_event_loop()
         return self._hold.__exit__(kind, error, traceback)
+
+    def belong_to_caller(self) -> None:
+        """Make the sandbox end with the call that is being executed, whichever call has started it."""
+        if self._leaving.interruption is not None:
+            self._leaving.interruption.belong_to_caller()
 
     async def __aenter__(self) -> AsyncSandboxSession:
         """Start the sandbox in a thread."""

@@ -92,13 +92,40 @@ def test_the_first_characters_of_an_id_are_enough_if_no_other_live_id_begins_so(
         length = 1 + max(next(n for n in range(33) if one.id[n] != other.id[n]) for other in known if other is not one)
         assert find_instance(ags_config, one.id[:length]) == one.id
         assert find_instance(ags_config, one.id) == one.id
-    with pytest.raises(ConfigurationError, match="3 ids begin with ''"):
-        find_instance(ags_config, "")
     with pytest.raises(NotFoundError, match="no instance 'zz'"):
         find_instance(ags_config, "zz")
-    for one in known[1:]:
-        ags_config.control_plane().stop_instance(one.id)
-    assert find_instance(ags_config, "") == known[0].id
+
+
+def test_a_prefix_of_several_ids_is_that_of_the_one_that_lives(start, ags_config):
+    known = {}
+    later = start().id
+    while later[0] not in known:
+        known[later[0]] = later
+        later = start().id
+    earlier = known[later[0]]
+    with pytest.raises(ConfigurationError, match=f"2 ids begin with '{later[0]}'"):
+        find_instance(ags_config, later[0])
+    ags_config.control_plane().stop_instance(earlier)
+    assert find_instance(ags_config, later[0]) == later
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("stop", ""),
+        ("stop", " "),
+        ("stop", "ID", ""),
+        ("exec", "", "hostname"),
+        ("logs", ""),
+        ("reap", "--flow-run", ""),
+    ],
+    ids=" ".join,
+)
+def test_an_empty_id_as_of_a_variable_that_is_not_set_is_refused(words, cli, instance, ags_config):
+    done = cli(*(instance.id if word == "ID" else word for word in words), server="http://127.0.0.1:9/api")
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "must be a text that is not empty" in done.stderr and len(done.stderr.splitlines()) == 1
+    assert ags_config.control_plane().get_instance(instance.id).status == "RUNNING"
 
 
 def test_stop_stops_the_others_too(cli, instance, ags_config):

@@ -303,3 +303,20 @@ def test_a_run_that_is_suspended_has_its_sandbox_paused(ags_config):
         asyncio.run(asks())
     (paused,) = live(ags_config)
     assert paused.status in ("PAUSING", "PAUSED")
+
+
+@pytest.mark.parametrize("within", [lambda work: work, flow], ids=["script", "flow"])
+@pytest.mark.parametrize("how", ["await_for_completion", "afetch_result", "awaitable"])
+def test_a_cancelled_wait_for_a_job_stops_its_sandbox(how, within, ags_config):
+    async def nightly():
+        job = SandboxJob(command="sleep 600", tool="base", config=ags_config)
+        run = job.trigger() if how == "awaitable" else await job.atrigger()
+        wait = awaitable(run.wait_for_completion) if how == "awaitable" else getattr(run, how)
+        started = time.monotonic()
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(wait(), 1)
+        return time.monotonic() - started, live(ags_config)
+
+    took, left = asyncio.run(within(nightly)())
+    assert took < 10
+    assert left == []
