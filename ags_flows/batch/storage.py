@@ -6,17 +6,17 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from prefect.filesystems import LocalFileSystem, RemoteFileSystem, WritableFileSystem
 from prefect.results import get_default_result_storage
-from prefect.utilities.asyncutils import run_coro_as_sync
 
 from ags_flows.cloud.retry import Backoff, persistently
 from ags_flows.errors import AGSFlowsError, ConfigurationError, UnreachableError
+from ags_flows.run.now import now
 
 RESULTS = "results.jsonl"
 
@@ -126,7 +126,7 @@ class PrefectStorage:
     def read(self, name: str) -> bytes:
         """Return an object's content."""
         try:
-            return bytes(_now(self._filesystem.read_path(self._prefix + name)))
+            return bytes(now(self._filesystem.read_path(self._prefix + name)))
         except Exception as error:
             if _is_absent(error):
                 return b""
@@ -143,7 +143,7 @@ class PrefectStorage:
 
     def write(self, name: str, content: bytes) -> None:
         """Write an object."""
-        _now(self._filesystem.write_path(self._prefix + name, content))
+        now(self._filesystem.write_path(self._prefix + name, content))
 
     def where(self, name: str) -> str:
         """Return the object's name within its file system."""
@@ -295,12 +295,7 @@ def storage_at(location: str) -> Storage:
 
 def result_storage(filesystem: WritableFileSystem | None, prefix: str) -> Storage:
     """Return the part of a result storage of Prefect, by default of the configured one, that begins with a prefix."""
-    filesystem = filesystem or _now(get_default_result_storage())
+    filesystem = filesystem or now(get_default_result_storage())
     if isinstance(filesystem, LocalFileSystem) and filesystem.basepath:
         return DirectoryStorage(Path(filesystem.basepath) / prefix)
     return PrefectStorage(filesystem, prefix)
-
-
-def _now(response: Any) -> Any:
-    """Return what a method of a file system gives, which is a coroutine in some of them."""
-    return run_coro_as_sync(response) if isinstance(response, Coroutine) else response

@@ -14,6 +14,7 @@ from prefect.context import FlowRunContext, TaskRunContext
 
 from ags_flows.models import CodeResult, RichResult
 from ags_flows.run.logs import run_logger
+from ags_flows.run.now import now
 
 KEY = "code-result"
 MOST = 20
@@ -34,7 +35,8 @@ def show(create: Callable[[], T]) -> T | None:
         create: Creates it, such as `lambda: create_table_artifact(...)`.
     """
     try:
-        return create()
+        created: T = now(create())
+        return created
     except Exception as error:  # noqa: BLE001 - the outcome of the work does not depend on it
         run_logger().warning("An artifact could not be created: %s: %s", type(error).__name__, error)
         return None

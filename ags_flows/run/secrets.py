@@ -10,6 +10,7 @@ from contextvars import ContextVar
 from prefect.blocks.system import Secret
 
 from ags_flows.errors import ConfigurationError
+from ags_flows.run.now import now
 
 _recorded: ContextVar[set[str] | None] = ContextVar("recorded", default=None)
 
@@ -28,14 +29,14 @@ def load_secrets(names: Mapping[str, str] | None) -> dict[str, str]:
     values = {}
     for variable, block in (names or {}).items():
         try:
-            secret = Secret.load(block)
+            secret = now(Secret.load(block))
         except ValueError as error:
             raise ConfigurationError(
                 f"secrets: there is no Secret block named {block!r} (for {variable}).",
                 hint=f"Save one in the Prefect UI, or by Secret(value=...).save({block!r}).",
             ) from error
         # Not get(), which parses texts that happen to be JSON: 1.10 would become 1.1.
-        value = secret.value.get_secret_value()  # type: ignore[union-attr]
+        value = secret.value.get_secret_value()
         values[variable] = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     recorded = _recorded.get()
     if recorded is not None:

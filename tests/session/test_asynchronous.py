@@ -7,6 +7,9 @@ import time
 
 import pytest
 from prefect import flow
+from prefect.blocks.system import Secret
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
 from prefect.exceptions import Pause
 from prefect.runtime import flow_run
 from prefect.states import Suspended
@@ -14,6 +17,7 @@ from prefect.states import Suspended
 from ags_flows import SandboxJob, awaitable, sandbox_session
 from ags_flows.errors import CommandFailedError, NotFoundError
 from ags_flows.flows import provision_and_run
+from ags_flows.job.page import ARTIFACT
 from ags_flows.models import ToolSpec
 from ags_flows.ownership import KEPT, LIVE
 from ags_flows.run.outcome import ending_of
@@ -303,6 +307,23 @@ def test_a_run_that_is_suspended_has_its_sandbox_paused(ags_config):
         asyncio.run(asks())
     (paused,) = live(ags_config)
     assert paused.status in ("PAUSING", "PAUSED")
+
+
+def test_a_job_in_an_asynchronous_flow_reads_secrets_and_writes_its_report(ags_config, recwarn):
+    Secret(value="a-quiet-word").save("of-a-job", overwrite=True)
+
+    @flow
+    async def nightly():
+        job = SandboxJob(command="echo ${#WORD}", tool="base", secrets={"WORD": "of-a-job"}, config=ags_config)
+        run = await job.atrigger()
+        return (await run.afetch_result()).result.stdout, flow_run.id
+
+    said, run = asyncio.run(nightly())
+    gc.collect()
+    assert said == "12\n" and not [one for one in recwarn if "never awaited" in str(one.message)]
+    with get_client(sync_client=True) as client:
+        of_run = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run]))
+        assert [one.key for one in client.read_artifacts(artifact_filter=of_run)] == [ARTIFACT]
 
 
 @pytest.mark.parametrize("within", [lambda work: work, flow], ids=["script", "flow"])
