@@ -108,7 +108,7 @@ class Runner:
         self._bundles = Bundles(plan.work, command, plan.execution, len(slots)) if command else None
         self._news = threading.Condition()
         self._done = set(ledger.resumed)
-        self._failed = 0
+        self._failed: set[str] = set()
         self._problem: AGSFlowsError | None = None
         self._interrupted = threading.Event()
         # Items that are task runs need the context of the flow run; all others work without one.
@@ -136,11 +136,11 @@ class Runner:
             raise self._problem
         return over
 
-    def wait_for(self, keys: Collection[str], seconds: float) -> int:
-        """Return how many of these items have ended: once they all have, or after at most some seconds."""
+    def wait_for(self, keys: Collection[str], seconds: float) -> tuple[int, int]:
+        """Return how many of these items have ended and how many failed: when all have, or after some seconds."""
         with self._news:
             self._news.wait_for(lambda: self.over or all(key in self._done for key in keys), seconds)
-            return sum(key in self._done for key in keys)
+            return len(self._done.intersection(keys)), len(self._failed.intersection(keys))
 
     @property
     def over(self) -> bool:
@@ -157,7 +157,7 @@ class Runner:
     def failed(self) -> int:
         """How many items failed in this attempt."""
         with self._news:
-            return self._failed
+            return len(self._failed)
 
     @property
     def started(self) -> int:
@@ -375,8 +375,9 @@ class Runner:
         self._ledger.finish([(turn.item, result)])
         with self._news:
             self._done.add(turn.item.key)
-            self._failed += result.status == "failed"
-            too_many = self._failed > self._plan.failures
+            if result.status == "failed":
+                self._failed.add(turn.item.key)
+            too_many = len(self._failed) > self._plan.failures
             self._news.notify_all()
         if too_many:
             self._queue.close()

@@ -42,7 +42,15 @@ WITH_ARGUMENTS = {"allow_interspersed_args": False}
 
 
 def line_of(command: list[str]) -> str:
-    """Return a command line as a line for the shell. One argument is such a line already."""
+    """Return a command line as a line for the shell. One argument is such a line already.
+
+    Raises:
+        ConfigurationError: It begins with an option, which stands in the wrong place.
+    """
+    from ags_flows.errors import ConfigurationError
+
+    if command[0].startswith("-") and command[0] != "--":
+        raise ConfigurationError(f"{command[0]}: options stand before the first argument.")
     words = command[1:] if command[0] == "--" else command
     return words[0] if len(words) == 1 else shlex.join(words)
 
@@ -141,7 +149,10 @@ def main() -> None:
     try:
         app()
     except BrokenPipeError:
-        sys.exit(1)
+        sys.exit(0)
+    except SystemExit as end:
+        # What typer makes of it.
+        sys.exit(0 if isinstance(end.__context__, BrokenPipeError) else end.code)
     finally:
         _flush()
 

@@ -111,12 +111,12 @@ def _ags(config: AGSConfig) -> Iterator[Finding]:
         )
     except (AGSFlowsError, httpx.HTTPError, ValueError) as error:
         local = urlsplit(url).hostname in ("127.0.0.1", "localhost")
-        emulator = "Is the emulator running there? `ags-flows emulator` starts one; " if local else ""
+        emulator = "Is the emulator running there? `ags-flows emulator` starts one. " if local else ""
         yield Finding(
             "AGS",
             "wrong",
             f"{url} does not respond: {error}",
-            f"{emulator}check AGS_ENDPOINT, the network and the proxy variables.".capitalize(),
+            f"{emulator}Check AGS_ENDPOINT, the network and the proxy variables.",
         )
         yield Finding("credentials", "skipped", "AGS does not respond")
         return

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from prefect.settings import PREFECT_API_URL
-
 from ags_flows.cli.listing import Column
-from ags_flows.cli.steps import steps_on_stderr
+from ags_flows.cli.steps import run_with_steps
 from ags_flows.flows import swebench_evaluate
 from ags_flows.models import EvaluationReport
 from ags_flows.swebench import report as page
@@ -28,9 +26,7 @@ def evaluate_now(predictions: str, dataset: str, **options: Any) -> EvaluationRe
         dataset: A file or a name.
         **options: Those of `swebench_evaluate`.
     """
-    flow = swebench_evaluate if PREFECT_API_URL.value() else swebench_evaluate.fn
-    with steps_on_stderr(quiet=False):
-        return flow(predictions, dataset, **options)
+    return run_with_steps(swebench_evaluate, False, predictions=predictions, dataset=dataset, **options)
 
 
 def rows_of(report: EvaluationReport) -> list[dict[str, str]]:

@@ -45,7 +45,7 @@ def list_sandboxes(every: bool, config: AGSConfig) -> list[dict[str, Any]]:
 
 
 def columns_for(rows: Sequence[Row]) -> list[Column]:
-    """Return the columns of a list of sandboxes: on a narrow terminal with the first characters of ids only."""
+    """Return the columns of a list of sandboxes. A narrow terminal has the first characters of ids, and no tools."""
     ids = [str(row["instance_id"]) for row in rows]
     console, length = Console(), SHORT_ID
     while len({one[:length] for one in ids}) < len(set(ids)):
@@ -54,7 +54,8 @@ def columns_for(rows: Sequence[Row]) -> list[Column]:
     return [
         Column("instance_id", "instance", text=lambda one: one[:length] if shortened else one, whole=True),
         Column("status", style=_style_of, whole=True),
-        Column("tool_name", "tool"),
+        # The name of the flow run has more to tell, often the tool too.
+        *([] if shortened else [Column("tool_name", "tool")]),
         Column("flow_run_name", "flow run", link="flow_run_url"),
         Column("age_seconds", "age", text=_duration, whole=True),
         Column("ends_in_seconds", "ends in", text=_duration, whole=True),

@@ -11,12 +11,11 @@ from typing import Any
 from prefect.settings import PREFECT_API_URL
 
 from ags_flows.blocks import AGSConfig
-from ags_flows.cli.steps import steps_on_stderr
+from ags_flows.cli.steps import run_with_steps
 from ags_flows.errors import ConfigurationError
 from ags_flows.flows import provision_and_run
 from ags_flows.models import Resources, RunReport, ToolSpec
 from ags_flows.models.checks import check_name
-from ags_flows.run.automations import require_server
 from ags_flows.run.logs import copied_output
 
 
@@ -72,16 +71,12 @@ def run_job(command: str, quiet: bool, *, echo: bool, timeout: float | None, **o
         **options: Those of `provision_and_run`.
 
     Raises:
-        ConfigurationError: `timeout` is negative.
+        ConfigurationError: An option is not valid.
     """
     if timeout is not None and timeout < 0:
         raise ConfigurationError(f"timeout must be >= 0 (0 means no limit), got {timeout:g}.")
-    flow = provision_and_run.fn
-    if PREFECT_API_URL.value():
-        require_server()
-        flow = provision_and_run
-    with steps_on_stderr(quiet), copied_output(_write if echo else _ignore):
-        return flow(command, check=False, timeout=timeout or 0.0, **options)
+    with copied_output(_write if echo else _ignore):
+        return run_with_steps(provision_and_run, quiet, command=command, check=False, timeout=timeout or 0.0, **options)
 
 
 def _write(stream: str, text: str) -> None:

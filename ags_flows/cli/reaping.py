@@ -8,12 +8,11 @@ from prefect.settings import PREFECT_API_URL
 
 from ags_flows.blocks import AGSConfig
 from ags_flows.cli.listing import Column
-from ags_flows.cli.steps import steps_on_stderr
+from ags_flows.cli.steps import run_with_steps
 from ags_flows.errors import ConfigurationError
 from ags_flows.flows import reap
 from ags_flows.models import ReapReport, ReapRules
 from ags_flows.models.checks import check_name
-from ags_flows.run.automations import require_server
 
 COLUMNS = (
     Column("id", whole=True),
@@ -40,9 +39,7 @@ def reap_now(dry_run: bool, grace: float | None, flow_run: str | None, config: A
             hint="Set it to the server that your flows use, or stop single sandboxes with `ags-flows stop`.",
         )
     rules = ReapRules() if grace is None else ReapRules(grace_minutes=grace)
-    require_server()
-    with steps_on_stderr(quiet=True):
-        return reap(dry_run=dry_run, rules=rules, flow_run_id=flow_run or "", config=config)
+    return run_with_steps(reap, True, dry_run=dry_run, rules=rules, flow_run_id=flow_run or "", config=config)
 
 
 def rows_of(report: ReapReport) -> list[dict[str, Any]]:

@@ -72,7 +72,7 @@ def execute(
 def logs(
     instance: InstanceId,
     number: Annotated[int | None, typer.Option(help="Which command, from 1. Default: the last.")] = None,
-    lines: Annotated[int, typer.Option(help="How many lines of its output, from the end.")] = 100,
+    lines: Annotated[int, typer.Option(min=0, help="How many lines of its output, from the end.")] = 100,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the command ends.")] = False,
     listed: Annotated[bool, typer.Option("--list", help="List the commands instead.")] = False,
     user: User = None,

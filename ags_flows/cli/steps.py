@@ -6,8 +6,41 @@ import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any, TypeVar
 
+from prefect import Flow
+from prefect.exceptions import ParameterTypeError
 from prefect.logging.handlers import PrefectConsoleHandler as Console
+from prefect.settings import PREFECT_API_URL
+
+from ags_flows.errors import ConfigurationError
+from ags_flows.run.automations import require_server
+
+R = TypeVar("R")
+
+
+def run_with_steps(flow: Flow[..., R], quiet: bool, /, **parameters: Any) -> R:
+    """Run a flow with its steps on standard error: as a flow run if the settings name a server, else without one.
+
+    Args:
+        flow: The flow, not an asynchronous one.
+        quiet: Keep the log of the steps to warnings.
+        **parameters: Its parameters, checked before the run begins.
+
+    Raises:
+        ConfigurationError: A parameter is not valid.
+        UnreachableError: The Prefect server does not respond.
+    """
+    with steps_on_stderr(quiet):
+        try:
+            given = flow.validate_parameters(parameters)
+        except ParameterTypeError as error:
+            _, *wrong = str(error).split("\n - ")
+            raise ConfigurationError(f"{'; '.join(wrong) or error}.") from None
+        if not PREFECT_API_URL.value():
+            return flow.fn(**given)
+        require_server()
+        return flow(**given)
 
 
 def _is_step(record: logging.LogRecord) -> bool:

@@ -106,7 +106,7 @@ class Observer:
         for start in range(0, len(self._items), size):
             chunk = self._items[start : start + size]
             keys = [item.key for item in chunk]
-            if runner.over and not runner.wait_for(keys, 0):
+            if runner.over and not runner.wait_for(keys, 0)[0]:
                 # The batch ended before it came to this chunk.
                 return
             name = f"items {start + 1} to {start + len(chunk)}"
@@ -115,14 +115,15 @@ class Observer:
 
     def _wait_for(self, runner: Runner, keys: Sequence[str]) -> State[None]:
         """Return when the items of a chunk are done, or the batch is over."""
-        over, done = False, 0
+        over, done, failed = False, 0, 0
         while done < len(keys) and not over:
             # One more look after the end: the last items may have been done in between.
-            over, done = runner.over, runner.wait_for(keys, POLL)
+            over, (done, failed) = runner.over, runner.wait_for(keys, POLL)
             self._update(runner)
+        message = f"{done - failed} of {len(keys)} items succeeded, {failed} failed"
         if done < len(keys):
-            return Failed(message=f"{done} of {len(keys)} items done; the batch ended before the others.")
-        return Completed(message=f"{done} items done.")
+            return Failed(message=f"{message}; the batch ended before the others.")
+        return Failed(message=f"{message}.") if failed else Completed(message=f"{done} items succeeded.")
 
     def _update(self, runner: Runner | Shards, now: bool = False) -> None:
         if self._artifact is None or not (now or time.monotonic() - self._updated >= UPDATE_EVERY):
@@ -246,7 +247,7 @@ def _row(result: ItemResult) -> dict[str, str]:
 def _line(report: BatchReport) -> str:
     resumed = f" ({report.resumed:,} before)" if report.resumed else ""
     return (
-        f"{report.succeeded:,} of {report.items:,} items done{resumed}, {report.failed:,} failed, in "
+        f"{report.succeeded:,} of {report.items:,} items succeeded{resumed}, {report.failed:,} failed, in "
         f"{report.seconds:.1f} s, in {report.started:,} sandboxes, at most {report.sandboxes:,} at the same time"
     )
 

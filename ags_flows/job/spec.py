@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 from typing_extensions import Self
 
 from ags_flows.errors import ConfigurationError
@@ -45,6 +45,8 @@ class JobSpec(Value):
         assets: Keys of the assets that the job produces.
     """
 
+    model_config = ConfigDict(title="The job")
+
     commands: tuple[str, ...]
     tool: str | ToolSpec | None = None
     ensure_tool: bool = False
@@ -71,7 +73,9 @@ class JobSpec(Value):
     @model_validator(mode="after")
     def _can_be_executed(self) -> Self:
         if bool(self.cpu) != bool(self.memory):
-            raise ValueError(f"cpu and memory belong together: give both or none (cpu={self.cpu!r}, {self.memory=!r})")
+            raise ValueError(
+                f"cpu and memory belong together: give both or none (cpu={self.cpu!r}, memory={self.memory!r})"
+            )
         check_assets(self.assets)
         return self
 

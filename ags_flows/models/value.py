@@ -14,6 +14,7 @@ from ags_flows.models.constant import Constant
 
 MOST_FINDINGS = 5
 
+_SUBJECT = re.compile(r"^[\w ]+ is not valid: ")
 _SECRET = re.compile(r"secret|token|password|api_key")
 
 
@@ -34,7 +35,8 @@ class Value(Constant, BaseModel):
         try:
             super().__init__(**data)
         except ValidationError as error:
-            raise ConfigurationError(explain(type(self).__name__, error)) from None
+            subject = type(self).model_config.get("title") or type(self).__name__
+            raise ConfigurationError(explain(subject, error)) from None
 
 
 class Given(Value):
@@ -95,7 +97,7 @@ def explain(subject: str, error: ValidationError) -> str:
     for item in found[:MOST_FINDINGS]:
         names = [part if isinstance(part, int) else shown_value(part)[1:-1] for part in item["loc"]]
         field = ".".join(map(str, names))
-        message = item["msg"].removeprefix("Value error, ").removeprefix(f"{subject} is not valid: ")
+        message = _SUBJECT.sub("", item["msg"].removeprefix("Value error, "))
         for name in names:
             # Rules of arguments begin with the name.
             message = message.removeprefix(f"{name}: ").removeprefix(f"{name} ")

@@ -143,8 +143,10 @@ def require_server() -> None:
 def _documents(file: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeError, yaml.YAMLError) as error:
-        raise ConfigurationError(f"{file} cannot be read as YAML: {error}", hint="Nothing was changed.") from error
+    except OSError as error:
+        raise ConfigurationError(f"{file} cannot be read: {error.strerror}.", hint="Nothing was changed.") from error
+    except (UnicodeError, yaml.YAMLError) as error:
+        raise ConfigurationError(f"{file} cannot be read as YAML: {error}.", hint="Nothing was changed.") from error
     several = content.get("automations", [content]) if isinstance(content, dict) else content
     if not isinstance(several, list) or not several or not all(isinstance(one, dict) for one in several):
         raise ConfigurationError(f"{file} holds no automation.", hint="One mapping, or a list under `automations:`.")

@@ -82,3 +82,27 @@ def test_an_unknown_choice_is_refused_with_the_choices(cli):
     done = cli("run", "--on-failure", "x", "true")
     assert done.exit_code == 2
     assert "stop" in done.stderr and "keep" in done.stderr and "pause" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("run", "--user", "bob", "--tool", "base", "true"), "user: Input should be 'user' or 'root'."),
+        (("run", "--json", "--tool", "base", "--timeout", "nan", "true"), "timeout"),
+        (("swebench", "--predictions", "p", "--dataset", "d", "--retries", "-1"), "retries"),
+        (("swebench", "--predictions", "p", "--dataset", "d", "--timeout", "-1"), "timeout"),
+        (("reap", "--grace", "-1"), "grace_minutes"),
+        (("reap", "--flow-run", "otter"), "'otter' is not the id of a flow run"),
+    ],
+    ids=" ".join,
+)
+@pytest.mark.parametrize("server", [None, ""], ids=["server", "none"])
+def test_an_option_that_only_the_flow_can_refuse_is_refused_in_one_line(
+    cli, arguments, said, server, prefect_server, ags_config
+):
+    if arguments[0] == "reap" and server is not None:
+        said = "PREFECT_API_URL is not set"
+    done = cli(*arguments, server=server)
+    assert (done.exit_code, done.stdout) == (2, ""), done.stderr
+    assert said in done.stderr and len(done.stderr.splitlines()) == 1
+    assert not left_over(ags_config)

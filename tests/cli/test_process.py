@@ -67,7 +67,7 @@ def test_help_loads_neither_prefect_nor_the_sdks():
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1.5
 
 
-@pytest.mark.parametrize("command", ["ags-flows ps", "ags-flows logs INSTANCE --lines 100000"])
+@pytest.mark.parametrize("command", ["ags-flows ps", "ags-flows logs INSTANCE --lines 100000", "ags-flows --help"])
 def test_a_pipe_that_is_closed_early_is_silent(command, ags_emulator, start, ags_config):
     from ags_flows.tasks import exec_command
 
@@ -75,7 +75,7 @@ def test_a_pipe_that_is_closed_early_is_silent(command, ags_emulator, start, ags
     exec_command.fn(instance, "seq 100000", config=ags_config)
     words = command.replace("ags-flows", f"{sys.executable} -m ags_flows.cli").replace("INSTANCE", instance.id)
     done = subprocess.run(
-        ["bash", "-c", f"{words} | head -1"],
+        ["bash", "-c", f"set -o pipefail; {words} | head -1"],
         env=environment_of(ags_emulator),
         capture_output=True,
         text=True,

@@ -23,14 +23,15 @@ def test_ps_lists_what_flows_have_started_with_ids_to_copy(cli, instance, ags_co
 
 
 def test_ps_fits_a_terminal_of_80_columns(cli, start):
-    started = [start(**{"flow-run-name": "flexible-saluki-of-a-very-long-name-" + "x" * 60}) for _ in range(2)]
+    name = "python etl.py --yesterday on python-311"
+    started = [start(**{"flow-run-name": name + "x" * 60}) for _ in range(2)]
     shown = re.sub(r"\x1b\[[0-9;]*m", "", cli("ps", columns=80).stdout)
     lines = shown.splitlines()
     assert max(map(len, lines)) <= 80
     rows = [line for line in lines if any(line.strip().startswith(one.id[:8]) for one in started)]
     assert len(rows) == 2
     for row in rows:
-        assert "RUNNING" in row and "flexible-saluki" in row and "…" in row and re.search(r"\d:\d\d ", row)
+        assert "RUNNING" in row and name in row and "…" in row and re.search(r"\d:\d\d ", row)
     assert "ends in" in shown
     assert started[0].id in cli("ps", columns=200).stdout
 
@@ -126,6 +127,17 @@ def test_an_empty_id_as_of_a_variable_that_is_not_set_is_refused(words, cli, ins
     assert (done.exit_code, done.stdout) == (2, "")
     assert "must be a text that is not empty" in done.stderr and len(done.stderr.splitlines()) == 1
     assert ags_config.control_plane().get_instance(instance.id).status == "RUNNING"
+
+
+@pytest.mark.parametrize("words", [("--json", "--", "ls"), ("--user", "root", "--", "id")], ids=" ".join)
+def test_options_after_the_instance_are_refused(words, cli, instance):
+    done = cli("exec", instance.id, *words)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"{words[0]}: options stand before") and len(done.stderr.splitlines()) == 1
+
+
+def test_a_negative_number_of_lines_is_refused(cli, instance):
+    assert cli("logs", instance.id, "--lines", "-5").exit_code == 2
 
 
 def test_stop_stops_the_others_too(cli, instance, ags_config):

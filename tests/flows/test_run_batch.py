@@ -48,12 +48,16 @@ def test_a_batch_has_a_task_run_for_each_chunk_a_progress_and_a_table(ags_config
     assert (rows[0]["item"], rows[0]["outcome"], rows[0]["exit code"]) == ("5", "failed", "1")
     with get_client(sync_client=True) as client:
         deadline, runs = time.monotonic() + 30, []
-        while time.monotonic() < deadline and len(runs) < 2:
+        while time.monotonic() < deadline and [run.state.is_final() for run in runs] != [True, True]:
             only = FlowRunFilter(id=FlowRunFilterId(any_=[state.state_details.flow_run_id]))
             runs = client.read_task_runs(flow_run_filter=only)
             time.sleep(0.5)
     # No step waits for a tool that is ready, and no tag of a task run costs the server a slot.
-    assert {run.name: run.tags for run in runs} == {"items 1 to 100": [], "items 101 to 120": []}
+    assert [run.tags for run in runs] == [[], []]
+    assert {run.name: (run.state.name, run.state.message) for run in runs} == {
+        "items 1 to 100": ("Failed", "99 of 100 items succeeded, 1 failed."),
+        "items 101 to 120": ("Completed", "20 items succeeded."),
+    }
 
 
 def test_a_function_is_named_and_items_can_be_task_runs(ags_config, tmp_path, monkeypatch):

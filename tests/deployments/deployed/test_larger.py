@@ -16,7 +16,7 @@ def test_jobs_batch_and_reap_run_on_two_workers(larger_stage):
         assert "Exit code 0" in stage.artifacts(run)["sandbox-run"]
     stage.completed(batch, 240)
     # Logs arrive at the server a little later than states.
-    stage.wait_until(lambda: "60 of 60 items done" in stage.log(batch), 30)
+    stage.wait_until(lambda: "60 of 60 items succeeded" in stage.log(batch), 30)
     took = [stage.worker_of(run) for run in [*jobs, batch]]
     assert set(took) == {"one", "two"}, took
     assert stage.live() == []
