@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from contextvars import ContextVar
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from prefect.client.orchestration import get_client
+from prefect.context import FlowRunContext
+from prefect.logging.loggers import get_logger
 from prefect.settings import PREFECT_API_URL
 from pydantic import GetJsonSchemaHandler, ValidationError
 from pydantic.json_schema import JsonSchemaValue
@@ -62,7 +65,9 @@ class Explained(Constant, _Mixin):
         except ValidationError as error:
             subject = f"The {cls.get_block_type_name()} block{_name_of(cls, obj)}"
             wrong = explain(cls.__name__, error).removeprefix(cls.__name__)
-            raise BlockError(f"{subject}{wrong}", hint="Correct it under Blocks in the Prefect UI.") from None
+            refusal = BlockError(f"{subject}{wrong}", hint="Correct it under Blocks in the Prefect UI.")
+            _log_at_start(refusal)
+            raise refusal from None
         finally:
             _loading.reset(loading)
 
@@ -89,6 +94,17 @@ def _refuse_unknown(kind: type[Explained], fields: Iterable[str]) -> None:
             close = get_close_matches(name[:100], known, 1)
             hint = f"Did you mean {close[0]!r}?" if close else f"Its fields: {', '.join(sorted(known))}."
             raise ConfigurationError(f"{kind.__name__} has no field {shown_value(name)}.", hint=hint)
+
+
+def _log_at_start(error: BlockError) -> None:
+    """Log an error of a parameter in the run that this process executes, before that begins.
+
+    Prefect logs it below a traceback of dozens of lines.
+    """
+    run = os.environ.get("PREFECT__FLOW_RUN_ID")
+    if run and FlowRunContext.get() is None:
+        of_run = {"flow_run_id": run, "flow_run_name": "<unknown>", "flow_name": "<unknown>"}
+        get_logger("flow_runs").error("%s", error, extra=of_run)
 
 
 def _name_of(kind: type[Explained], data: Any) -> str:

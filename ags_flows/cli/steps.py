@@ -40,7 +40,8 @@ def run_with_steps(flow: Flow[..., R], quiet: bool, /, **parameters: Any) -> R:
         if not PREFECT_API_URL.value():
             return flow.fn(**given)
         require_server()
-        return flow(**given)
+        returned: R = flow(**given)
+        return returned
 
 
 def _is_step(record: logging.LogRecord) -> bool:

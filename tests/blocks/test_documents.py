@@ -1,9 +1,16 @@
 """Blocks as documents of a Prefect server: saved, changed, and of older versions."""
 
+import logging
+import os
+import subprocess
+import sys
+
 import httpx
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import BlockDocumentCreate, BlockSchemaCreate
+from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId, LogFilterLevel
+from prefect.client.schemas.sorting import LogSort
 from prefect.plugins import load_prefect_collections
 from prefect.settings import PREFECT_API_URL
 
@@ -107,3 +114,25 @@ def test_an_invalid_saved_block_fails_the_run_with_one_sentence_at_the_top_of_it
     assert f"The AGS Config block 'mistyped' is not valid: {sentence}" in first
     assert first.count("is not valid") == 1
     assert sentence in state.message
+
+
+@pytest.mark.parametrize("by", ["reference", "name"])
+def test_the_log_of_a_run_in_a_process_begins_with_the_sentence(by):
+    AGSConfig().save("mistyped-too", overwrite=True)
+    change("mistyped-too", lease="5 minutes")
+    chosen = {"$ref": {"block_document_id": str(document("mistyped-too").id)}} if by == "reference" else "mistyped-too"
+    with get_client(sync_client=True) as client:
+        run = client.create_flow_run(usage_report, parameters={"config": chosen})
+        started = {
+            "PREFECT_API_URL": PREFECT_API_URL.value(),
+            "PREFECT_LOGGING_TO_API_ENABLED": "true",
+            "PREFECT__FLOW_RUN_ID": str(run.id),
+            "PREFECT__FLOW_ENTRYPOINT": "ags_flows.flows.usage_report:usage_report",
+        }
+        command = [sys.executable, "-m", "prefect.engine"]
+        done = subprocess.run(command, env={**os.environ, **started}, capture_output=True, text=True, timeout=120)
+        errors = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run.id]), level=LogFilterLevel(ge_=logging.ERROR))
+        logged = client.read_logs(log_filter=errors, sort=LogSort.TIMESTAMP_ASC)
+    assert logged, done.stderr
+    assert logged[0].message.startswith("The AGS Config block 'mistyped-too' is not valid: lease: '5 minutes'")
+    assert len(logged[0].message.splitlines()) == 1
