@@ -33,6 +33,7 @@ def test_an_emulator_that_does_not_run_is_not_reported_as_wrong_credentials(cli)
     found = findings(done)
     assert done.exit_code == 1
     assert found["AGS"]["verdict"] == "wrong" and "ags-flows emulator" in found["AGS"]["remedy"]
+    assert "Check AGS_ENDPOINT" in found["AGS"]["remedy"]
     assert found["credentials"]["verdict"] == "skipped"
 
 

@@ -95,6 +95,8 @@ def test_the_page_is_readable_and_refreshes_itself(tab):
         assert tab.value("document.documentElement.scrollWidth <= innerWidth") is True
         tab.call("Emulation.setDeviceMetricsOverride", width=390, height=800, deviceScaleFactor=1, mobile=True)
         assert tab.value("document.documentElement.scrollWidth <= innerWidth") is True
+        times = "[...document.querySelectorAll('.requests .row > :first-child')]"
+        assert tab.value(f"{times}.every((one) => one.scrollWidth <= one.clientWidth)") is True
         assert tab.problems == []
 
 

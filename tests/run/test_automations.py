@@ -11,7 +11,8 @@ from typer.testing import CliRunner
 from ags_flows.blocks import AGSConfig
 from ags_flows.cli import app
 from ags_flows.cli.doctor import examine
-from ags_flows.run.automations import detection_time, explain_lease, lost_runs_file
+from ags_flows.errors import ConfigurationError
+from ags_flows.run.automations import detection_time, explain_lease, lost_runs_file, sync_automations
 
 TOO_SHORT = (
     "a killed process leaves 450 s of the lease (600s), but its run is marked as Crashed only after 540 s, when AGS "
@@ -91,3 +92,14 @@ def test_the_doctor_reports_lease_and_detection_time(server, monkeypatch):
     (known,) = server.read_automations()
     server.pause_automation(known.id)
     assert lease_finding().verdict == "skipped"
+
+
+def test_a_file_that_cannot_be_read_is_named_with_the_reason(tmp_path):
+    (tmp_path / "broken.yaml").write_text("name: [")
+    reasons = {
+        "missing.yaml": r"missing\.yaml cannot be read: No such file or directory\. Nothing was changed\.$",
+        "broken.yaml": r"broken\.yaml cannot be read as YAML: .*\. Nothing was changed\.$",
+    }
+    for name, reason in reasons.items():
+        with pytest.raises(ConfigurationError, match=f"(?s){reason}"):
+            sync_automations([tmp_path / name])

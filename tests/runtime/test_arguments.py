@@ -109,3 +109,8 @@ def test_any_setting_is_taken_or_refused_by_name(field, value):
         AGSRuntime(**{field: value})
     except ConfigurationError as error:
         assert field in str(error) or isinstance(value, dict)
+
+
+def test_an_argument_that_a_method_does_not_have_is_named_with_the_method(ags_config):
+    with pytest.raises(TypeError, match=r"^create_tool\(\) got an unexpected keyword argument 'cpus'$"):
+        AGSRuntime(ags_config).create_tool("named", "python:3.11", cpus=3)

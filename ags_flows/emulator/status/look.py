@@ -52,7 +52,7 @@ code { font: 12.5px/1.5 ui-monospace, monospace; }
   nav { display: none; } form { max-width: none; margin: 0; }
   .instances .row { grid-template-columns: 14px minmax(0, 1fr) 92px 66px; }
   .tools .row { grid-template-columns: minmax(0, 1fr) 92px minmax(0, 1fr); }
-  .requests .row { grid-template-columns: 62px minmax(0, 1fr) minmax(40px, 88px); }
+  .requests .row { grid-template-columns: 70px minmax(0, 1fr) minmax(40px, 88px); }
   .large { display: none; }
   .more { padding-left: 14px; } dl { grid-template-columns: 1fr; } dd { margin-bottom: 6px; }
 }
