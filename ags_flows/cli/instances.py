@@ -54,7 +54,7 @@ def columns_for(rows: Sequence[Row]) -> list[Column]:
     return [
         Column("instance_id", "instance", text=lambda one: one[:length] if shortened else one, whole=True),
         Column("status", style=_style_of, whole=True),
-        # The name of the flow run has more to tell, often the tool too.
+        # What the name of a flow run shows is worth more, and often has the tool in it.
         *([] if shortened else [Column("tool_name", "tool")]),
         Column("flow_run_name", "flow run", link="flow_run_url"),
         Column("age_seconds", "age", text=_duration, whole=True),
