@@ -50,7 +50,7 @@ chaos: $(READY)
 	MODEL_EXAMPLES=$${MODEL_EXAMPLES:-50000} $(BIN)/python -m pytest tests/ownership/test_model.py -s --timeout 3600
 	BATCH_ITEMS=$${BATCH_ITEMS:-10000} BATCH_SANDBOXES=$${BATCH_SANDBOXES:-16} \
 		$(BIN)/python -m pytest tests/resilience/test_batch.py -s --timeout 7200
-	CHAOS_RUNS=$${CHAOS_RUNS:-200} $(BIN)/python -m pytest tests/resilience/test_chaos.py -s
+	DEPLOYED=1 CHAOS_RUNS=$${CHAOS_RUNS:-200} $(BIN)/python -m pytest tests/resilience/test_chaos.py -s
 
 # Real servers, workers, a browser, PostgreSQL and Redis: some ten minutes.
 deployed: $(READY)

@@ -51,7 +51,7 @@ def environment(ags_emulator, tmp_path):
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="an ordinary user's emulator has no other users to give")
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("name", NOTEBOOKS)
+@pytest.mark.parametrize("name", [pytest.param(NOTEBOOKS[0], marks=pytest.mark.long), NOTEBOOKS[1]])
 def test_a_notebook_runs_and_shows_what_is_committed(name, execute, environment, ags_config, tmp_path):
     fresh = execute(EXAMPLES / name, environment, tmp_path)
     assert outputs(fresh) == outputs(nbformat.read(EXAMPLES / name, as_version=4))

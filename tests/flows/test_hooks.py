@@ -234,7 +234,13 @@ def saved(prefect_server, ags_emulator_process):
     return [{"$ref": {"block_document_id": str(document)}} for document in (config, job)]
 
 
-@pytest.mark.parametrize("how", ["fields", "serialized", "reference", "name", "job", "job by reference"])
+@pytest.mark.parametrize(
+    "how",
+    [
+        *("fields", "reference", "name", "job by reference"),
+        *(pytest.param(how, marks=pytest.mark.long) for how in ("serialized", "job")),
+    ],
+)
 def test_a_configuration_is_found_whatever_the_name_and_form_of_its_parameter(
     ags_config, run, start, status, saved, how
 ):

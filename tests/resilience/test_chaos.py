@@ -244,6 +244,7 @@ def resume(stage, run):
         stage.api.resume_flow_run(run.id, run_input={"note": "yes"})
 
 
+@pytest.mark.long
 def test_whatever_happens_each_step_ran_exactly_once_and_nothing_is_left(stage, flow_worker, tmp_path):
     seed = int(os.environ.get("CHAOS_SEED", random.randrange(10**6)))
     print(f"CHAOS_SEED={seed}")

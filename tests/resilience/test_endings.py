@@ -177,10 +177,12 @@ LIMITED = ("limited", "outer", "gathered", "limited_calls", "pooled")
 @pytest.mark.parametrize(
     "flow",
     [
-        *("counting", "threads", "steps", "limited"),
+        *("threads", "limited"),
         *(
             pytest.param(name, marks=pytest.mark.long)
             for name in (
+                "counting",
+                "steps",
                 "mapped",
                 "cells",
                 "outer",
