@@ -107,6 +107,7 @@ class Pool:
         self._context = copy_context()
         step = execution.step(STEP, {})
         self._earlier = self._left_by_earlier_attempts(step) if step.holder.is_retry else []
+        self._reserved: frozenset[str] = frozenset()
 
     @property
     def started(self) -> int:
@@ -147,6 +148,10 @@ class Pool:
         for instance in unwanted:
             self._end(instance)
 
+    def reserve(self, ids: Collection[str]) -> None:
+        """Let sandboxes that earlier attempts left be taken over only by a call that wants them: items run there."""
+        self._reserved = frozenset(ids)
+
     def free_quota(self) -> int | None:
         """Return how many more instances the account may have, None where AGS reports no quota.
 
@@ -163,14 +168,15 @@ class Pool:
             )
         return max(0, int(quota.limit - quota.used)) + len(self._earlier)
 
-    def open(self, order: Order, wanted: str | None = None, call: str = "") -> PooledSandbox:
+    def open(self, order: Order, wanted: str = "", call: str = "") -> PooledSandbox:
         """Return a running sandbox: one that an earlier attempt left, or a new one.
 
         A call that raises a retryable error may be repeated: what it did not take over is still there.
 
         Args:
             order: What it is started from.
-            wanted: The id of the sandbox to take over, if it was left and is still there.
+            wanted: The id of the sandbox to take over, if it was left and is still there. One that was started from
+                something else is stopped.
             call: Id of the call. A call that is repeated with the same id gets the sandbox that its first request
                 started, if the response was lost.
 
@@ -251,17 +257,22 @@ class Pool:
             unused, self._earlier = self._earlier, []
         return opened, unused
 
-    def _candidates(self, step: Step, wanted: str | None, tried: list[Instance]) -> Iterator[Instance]:
+    def _candidates(self, step: Step, wanted: str, tried: list[Instance]) -> Iterator[Instance]:
         """Yield the sandboxes that earlier attempts left for a step, each to one thread; the wanted one first."""
         while True:
             with self._lock:
                 fitting = [one for one in self._earlier if one.metadata.get(FAMILY) == step.family]
-                found = next((one for one in fitting if one.id == wanted), fitting[0] if fitting else None)
-                if found is None:
-                    return
-                self._earlier.remove(found)
+                free = [one for one in fitting if one.id == wanted or one.id not in self._reserved]
+                found = min(free, key=lambda one: one.id != wanted, default=None)
+                if found is not None:
+                    self._earlier.remove(found)
+            if found is None:
+                break
             tried.append(found)
             yield found
+            # It could not be taken over, and will not be.
+            tried.clear()
+        self.stop_left([wanted])
 
     def _end_mine(self, sandbox: PooledSandbox) -> None:
         if sandbox.leased.stop():

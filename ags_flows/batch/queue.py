@@ -1,4 +1,4 @@
-"""Which item is next: in order, retries after their pause, and what was begun in a sandbox goes back to it."""
+"""Which item is next: in order, retries after their pause, and what was begun in a sandbox stays together."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import itertools
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from ags_flows.batch.items import Item
@@ -21,11 +21,14 @@ class Turn:
         item: The item.
         attempt: 1-based number of the attempt, counted across all runs of the batch. A part of its steps' place.
         tries: How often it was tried in this run.
+        begun_in: The sandbox in which an earlier run has begun it, until this run has that sandbox, or knows that it
+            is gone. It goes on there, and nowhere else.
     """
 
     item: Item
     attempt: int
     tries: int = 0
+    begun_in: str = ""
 
 
 class Queue:
@@ -33,42 +36,38 @@ class Queue:
 
     Args:
         turns: All of them, in order.
-        reserved: Keys of items to the sandbox that they were begun in, and with which a worker will ask.
         clock: Seconds that only grow.
     """
 
-    def __init__(
-        self, turns: Iterable[Turn], reserved: Mapping[str, str], clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, turns: Iterable[Turn], clock: Callable[[], float] = time.monotonic) -> None:
         """Take the items."""
         self._clock = clock
         self._ready: deque[Turn] = deque()
-        self._reserved: dict[str, deque[Turn]] = {}
+        self._begun: dict[str, deque[Turn]] = {}
         self._later: list[tuple[float, int, Turn]] = []
         self._order = itertools.count()
         self._changed = threading.Condition()
         self._closed = False
         for turn in turns:
-            sandbox = reserved.get(turn.item.key)
-            (self._ready if sandbox is None else self._reserved.setdefault(sandbox, deque())).append(turn)
+            self._place_of(turn).append(turn)
 
-    def take(self, sandbox: str | None = None, enough: Callable[[list[Turn]], bool] = bool) -> list[Turn]:
+    def take(self, has_sandbox: bool = False, enough: Callable[[list[Turn]], bool] = bool) -> list[Turn]:
         """Return the next items; wait for retries that are due later.
 
         An empty list means that there is nothing for this worker any more: what others work on comes back to them.
 
         Args:
-            sandbox: What was begun in it comes first.
+            has_sandbox: Whether the worker has a sandbox. One that has none gets all that was begun in one, if there
+                is such a sandbox, and takes it over.
             enough: Whether no more items are wanted; by default one item is enough.
         """
         taken: list[Turn] = []
         with self._changed:
             while not self._closed and not (taken and enough(taken)):
-                own = self._reserved.get(sandbox or "")
                 now = self._clock()
-                if own:
-                    taken.append(own.popleft())
-                elif self._later and self._later[0][0] <= now:
+                if self._begun and not has_sandbox and not taken:
+                    return list(self._begun.pop(next(iter(self._begun))))
+                if self._later and self._later[0][0] <= now:
                     taken.append(heapq.heappop(self._later)[2])
                 elif self._ready:
                     taken.append(self._ready.popleft())
@@ -92,13 +91,7 @@ class Queue:
             if pause > 0:
                 heapq.heappush(self._later, (self._clock() + pause, next(self._order), turn))
             else:
-                self._ready.appendleft(turn)
-            self._changed.notify_all()
-
-    def release(self, sandbox: str) -> None:
-        """Have what was begun in a sandbox done anywhere: it is gone."""
-        with self._changed:
-            self._ready.extendleft(reversed(self._reserved.pop(sandbox, deque())))
+                self._place_of(turn).appendleft(turn)
             self._changed.notify_all()
 
     def close(self) -> None:
@@ -111,4 +104,7 @@ class Queue:
     def over(self) -> bool:
         """Whether no worker gets an item any more, unless one is given back."""
         with self._changed:
-            return self._closed or not (self._ready or self._later or any(self._reserved.values()))
+            return self._closed or not (self._ready or self._later or self._begun)
+
+    def _place_of(self, turn: Turn) -> deque[Turn]:
+        return self._begun.setdefault(turn.begun_in, deque()) if turn.begun_in else self._ready

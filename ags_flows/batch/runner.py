@@ -8,7 +8,7 @@ import time
 import uuid
 from collections.abc import Callable, Collection, Iterator
 from contextvars import Context, copy_context
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ags_flows.batch.bundles import Bundles
 from ags_flows.batch.items import Item
@@ -95,15 +95,14 @@ class Runner:
         self._pool = pool
         self._ledger = ledger
         self._logger = logger
-        turns = [self._turn(item) for item in plan.items if item.key not in ledger.resumed]
-        slots = range(min(plan.sandboxes, len(turns)))
-        undone = {turn.item.key for turn in turns}
-        at_work = {key: one.instance_id for key, one in ledger.begun.items() if key in undone}
-        busy = [one for one in dict.fromkeys(at_work.values()) if one in pool.left]
-        # Sandboxes with items in progress come first, whatever their order was.
-        self._wanted = dict(zip(slots, busy, strict=False))
-        pool.stop_left(busy[len(slots) :])
-        self._queue = Queue(turns, {key: one for key, one in at_work.items() if one in self._wanted.values()})
+        undone = [item for item in plan.items if item.key not in ledger.resumed]
+        slots = range(min(plan.sandboxes, len(undone)))
+        at_work = dict.fromkeys(ledger.begun[item.key].instance_id for item in undone if item.key in ledger.begun)
+        busy = [one for one in at_work if one in pool.left]
+        reserved, others = busy[: len(slots)], busy[len(slots) :]
+        pool.reserve(reserved)
+        pool.stop_left(others)
+        self._queue = Queue([self._turn(item, reserved) for item in undone])
         command = plan.work.queued if plan.options.task_runs != "items" else None
         self._bundles = Bundles(plan.work, command, plan.execution, len(slots)) if command else None
         self._news = threading.Condition()
@@ -114,7 +113,7 @@ class Runner:
         # Items that are task runs need the context of the flow run; all others work without one.
         contexts = [copy_context() if plan.options.task_runs == "items" else Context() for _ in slots]
         self._threads = [
-            threading.Thread(target=context.run, args=(self._guarded, slot), name=f"ags-batch-{slot}", daemon=True)
+            threading.Thread(target=context.run, args=(self._guarded,), name=f"ags-batch-{slot}", daemon=True)
             for slot, context in zip(slots, contexts, strict=True)
         ]
         self._working = len(self._threads)
@@ -188,14 +187,17 @@ class Runner:
             if thread.ident is not None:
                 thread.join(max(0.0, ends - time.monotonic()))
 
-    def _turn(self, item: Item) -> Turn:
+    def _turn(self, item: Item, reserved: Collection[str]) -> Turn:
         begun = self._ledger.begun.get(item.key)
-        # What was begun goes on under the same name; after an end the next attempt is another one.
-        return Turn(item, begun.attempt if begun else self._ledger.attempts.get(item.key, 0) + 1)
+        if begun is None:
+            # After an end the next attempt is another one.
+            return Turn(item, self._ledger.attempts.get(item.key, 0) + 1)
+        # What was begun goes on under the same name.
+        return Turn(item, begun.attempt, begun_in=begun.instance_id if begun.instance_id in reserved else "")
 
-    def _guarded(self, slot: int) -> None:
+    def _guarded(self) -> None:
         try:
-            self._serve(slot)
+            self._serve()
         except BaseException as error:  # noqa: BLE001 - whatever it is must end the batch, not hang it
             problem = error if isinstance(error, AGSFlowsError) else _fault(error)
             with self._news:
@@ -206,18 +208,13 @@ class Runner:
                 self._working -= 1
                 self._news.notify_all()
 
-    def _serve(self, slot: int) -> None:
+    def _serve(self) -> None:
         """Work until there is nothing more to do."""
-        expected = self._wanted.pop(slot, None)
         sandbox: PooledSandbox | None = None
         with self._plan.gate(lambda: self._queue.over) as admitted:
             try:
-                while admitted and (turns := self._take(sandbox, expected)):
-                    sandbox = self._do(turns, sandbox, expected)
-                    if expected is not None and (sandbox is None or sandbox.id != expected):
-                        # It could not be taken over, or is gone: what was begun in it begins again.
-                        self._queue.release(expected)
-                        expected = None
+                while admitted and (turns := self._take(sandbox)):
+                    sandbox = self._do(turns, sandbox)
             except FINAL as error:
                 self.interrupt(error)
                 raise
@@ -226,7 +223,7 @@ class Runner:
                 if sandbox is not None and not self._interrupted.is_set():
                     self._pool.close(sandbox)
 
-    def _take(self, sandbox: PooledSandbox | None, expected: str | None) -> list[Turn]:
+    def _take(self, sandbox: PooledSandbox | None) -> list[Turn]:
         size = 1
         if self._bundles is not None:
             size = self._bundles.size(self._queue.waiting)
@@ -235,16 +232,18 @@ class Runner:
                 size = min(size, max(1, self._plan.failures - self.failed + 1))
         if self._plan.options.items_per_sandbox is not None:
             size = min(size, self._plan.options.items_per_sandbox - (sandbox.used if sandbox else 0))
-        return self._queue.take(sandbox.id if sandbox else expected, lambda taken: len(taken) >= size)
+        return self._queue.take(sandbox is not None, lambda taken: len(taken) >= size)
 
-    def _do(self, turns: list[Turn], sandbox: PooledSandbox | None, wanted: str | None) -> PooledSandbox | None:
+    def _do(self, turns: list[Turn], sandbox: PooledSandbox | None) -> PooledSandbox | None:
         """Do items, and return the sandbox for the next ones, if it is still good."""
         turns, order = self._alike(turns)
         if order is None:
             return sandbox
-        opened = self._open(turns, order, sandbox, wanted)
+        opened = self._open(turns, order, sandbox)
         if opened is None or self._interrupted.is_set():
             return opened
+        # This is the sandbox in which they were begun, or that one is gone: they begin again.
+        turns = [replace(turn, begun_in="") for turn in turns]
         used, undone = opened, list(turns)
         self._ledger.begin([(turn.item, turn.attempt) for turn in turns], used.id)
         results = self._work_on(used, turns)
@@ -290,9 +289,7 @@ class Runner:
         self._give_back([turn for turn, order in found if order != first])
         return [turn for turn, order in found if order == first], first
 
-    def _open(
-        self, turns: list[Turn], order: Order, sandbox: PooledSandbox | None, wanted: str | None
-    ) -> PooledSandbox | None:
+    def _open(self, turns: list[Turn], order: Order, sandbox: PooledSandbox | None) -> PooledSandbox | None:
         """Return a sandbox for items, None if there is none for them now: they are given back then."""
         if sandbox is not None and (sandbox.order != order or sandbox.leased.lost):
             self._pool.close(sandbox)
@@ -303,7 +300,7 @@ class Runner:
         call = uuid.uuid4().hex
         try:
             return persistently(
-                lambda: self._pool.open(order, wanted, call),
+                lambda: self._pool.open(order, turns[0].begun_in, call),
                 backoff,
                 repeat=lambda error: error.retryable and not isinstance(error, QuotaExceededError),
                 sleep=self._pause,

@@ -6,6 +6,7 @@ import uuid
 import pytest
 from prefect.exceptions import TerminationSignal
 
+from ags_flows.flows.batch_progress import ShardObserver
 from ags_flows.ownership import LIVE, Frame, Owner
 from ags_flows.run.holder import Execution, acting_as
 from ags_flows.run.outcome import ending_of
@@ -23,16 +24,18 @@ def attempt():
 @pytest.fixture
 def dies(monkeypatch):
     """Return a function that makes the next batch die when a condition holds for its runner."""
-    watch = MODULE.Observer.watch
+    watches = {observer: observer.watch for observer in (MODULE.Observer, ShardObserver)}
 
     def arrange(condition, error=None, ending="crashed"):
         def killed(self, runner):
             while not condition(runner):
                 assert not runner.wait(0.02), "the batch was over too soon"
-            monkeypatch.setattr(MODULE.Observer, "watch", watch)
+            for observer, watch in watches.items():
+                monkeypatch.setattr(observer, "watch", watch)
             raise error or TerminationSignal(signal=15)
 
-        monkeypatch.setattr(MODULE.Observer, "watch", killed)
+        for observer in watches:
+            monkeypatch.setattr(observer, "watch", killed)
         # Outside of a flow run a SIGTERM counts as a cancellation, since nothing retries it.
         deaths = (TerminationSignal,)
         monkeypatch.setattr(

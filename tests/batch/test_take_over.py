@@ -1,0 +1,113 @@
+"""Items in progress belong to their sandbox: whichever slot of a retry comes first, none is begun in another one."""
+
+import importlib
+import itertools
+import json
+import threading
+from contextlib import contextmanager
+
+import pytest
+from prefect.exceptions import TerminationSignal
+
+from ags_flows.batch import runner as runners
+from ags_flows.batch.items import read_items
+from ags_flows.batch.slices import sliced
+from ags_flows.errors import UnreachableError
+from ags_flows.flows import run_batch_shard, run_items
+from ags_flows.lifecycle import open_sandbox
+
+MODULE = importlib.import_module("ags_flows.flows.run_items")
+ORDERS = list(itertools.permutations(range(3)))
+COMMAND = "sleep 1"
+
+
+def begun(directory):
+    """Return in which sandboxes each item was begun, in the order in which they were."""
+    found = {}
+    for part in directory.glob("ledger-*"):
+        for record in map(json.loads, part.read_text().splitlines()):
+            if "begun" in record:
+                found.setdefault(record["key"], []).append(record["begun"])
+    return found
+
+
+def admit(monkeypatch, order, directory):
+    """Let slots in by this order, each as soon as those before it have begun an item."""
+    before = sum(map(len, begun(directory).values()))
+
+    @contextmanager
+    def gate(over):
+        position = order.index(int(threading.current_thread().name.rpartition("-")[2]))
+        while sum(map(len, begun(directory).values())) < before + position and not over():
+            threading.Event().wait(0.02)
+        yield not over()
+
+    monkeypatch.setattr(MODULE, "open_gate", gate)
+
+
+@pytest.fixture
+def batch(ags_emulator, ags_config, tmp_path, monkeypatch):
+    """Return a function that does the items, as a batch or as a shard of one, and where it keeps its records."""
+    for name, value in ags_emulator.environment.items():
+        monkeypatch.setenv(name, value)
+
+    def start(sandboxes, what="a command"):
+        options = {"sandboxes": sandboxes, "retries": 2}
+        if what == "a shard":
+            return run_batch_shard.fn(part.location, {"command": COMMAND}, options, "base")
+        options |= {"tool": "base", "results": directory, "config": ags_config}
+        if what == "a function":
+            return run_items(items, work, **options)
+        return run_items(items, command=COMMAND, **options)
+
+    def work(sandbox, item):
+        sandbox.run(COMMAND)
+
+    items = list("abcd")
+    [part] = sliced(read_items(items).all, 1, str(tmp_path))
+    part.write()
+    directory = tmp_path / "shard-0000"
+    return start, directory
+
+
+@pytest.mark.parametrize(
+    ("order", "what", "fails"),
+    [
+        *((order, "a command", False) for order in ORDERS),
+        (ORDERS[0], "a command", True),
+        (ORDERS[-1], "a function", True),
+        (ORDERS[-1], "a shard", True),
+    ],
+)
+def test_items_in_progress_are_begun_in_no_other_sandbox(batch, attempt, dies, live, monkeypatch, order, what, fails):
+    start, directory = batch
+    dies(lambda runner: len(begun(directory)) == 2)
+    with attempt(1), pytest.raises(TerminationSignal):
+        start(2, what)
+    assert len(live()) == 2
+    admit(monkeypatch, order, directory)
+    failures, take_over = [UnreachableError("away")] * 2 * fails, open_sandbox.take_over
+
+    def failing(*arguments):
+        if failures:
+            raise failures.pop()
+        return take_over(*arguments)
+
+    monkeypatch.setattr(open_sandbox, "take_over", failing)
+    monkeypatch.setattr(runners, "FIRST_PAUSE", 0.05)
+    with attempt(2):
+        report = start(3, what)
+    assert (report.succeeded, report.started) == (4, 1)
+    assert {key: len(set(found)) for key, found in begun(directory).items()} == dict.fromkeys("abcd", 1)
+    assert not live()
+
+
+def test_sandboxes_in_progress_beyond_the_limit_are_stopped(batch, attempt, dies, live):
+    start, directory = batch
+    dies(lambda runner: len(begun(directory)) == 3)
+    with attempt(1), pytest.raises(TerminationSignal):
+        start(3)
+    with attempt(2):
+        report = start(1)
+    assert (report.succeeded, report.started, report.sandboxes) == (4, 0, 1)
+    assert not live()
