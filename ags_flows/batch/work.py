@@ -8,7 +8,6 @@ import json
 import shlex
 import time
 import uuid
-from asyncio import CancelledError
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date
@@ -186,9 +185,7 @@ class Work:
             if worth_another(error) or isinstance(error, (SupersededError, OutcomeUnknownError)):
                 raise
             outcome = _of_error(error, secrets)
-        except MemoryError:
-            raise
-        except (Exception, SystemExit, GeneratorExit, CancelledError) as error:  # noqa: BLE001 - the item's failure
+        except BaseException as error:  # noqa: BLE001 - the item's failure: what ends the process comes in other threads
             outcome = _of_error(error, secrets)
         if "value" in outcome:
             # What the function returns may have the secrets of its steps.

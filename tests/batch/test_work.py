@@ -10,6 +10,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from prefect import flow
 
 from ags_flows.batch.work import Work
 from ags_flows.errors import ConfigurationError
@@ -55,15 +56,33 @@ class Unprintable(Exception):
         raise ValueError("no text")
 
 
-@pytest.mark.parametrize("error", [asyncio.CancelledError(), GeneratorExit(), Unprintable(), SystemExit(3)])
-def test_whatever_a_function_raises_is_the_failure_of_its_item(ags_config, tmp_path, error):
+class Panic(BaseException):
+    """As of the extensions that are written in Rust."""
+
+
+@pytest.mark.usefixtures("prefect_server")
+@pytest.mark.parametrize("task_runs", ["none", "items"])
+@pytest.mark.parametrize(
+    "error",
+    [
+        asyncio.CancelledError(),
+        GeneratorExit(),
+        Unprintable(),
+        SystemExit(3),
+        Panic("a"),
+        KeyboardInterrupt(),
+        MemoryError(),
+    ],
+)
+def test_whatever_a_function_raises_is_the_failure_of_its_item(ags_config, tmp_path, error, task_runs):
     def work(sandbox, item):
         if item == "b":
             raise error
         return item
 
     options = {"tool": "base", "sandboxes": 1, "fail_above": 1.0, "results": tmp_path, "config": ags_config}
-    report = run_items(["a", "b", "c"], work, **options)
+    batch = lambda: run_items(["a", "b", "c"], work, task_runs=task_runs, **options)  # noqa: E731
+    report = batch() if task_runs == "none" else flow(batch, name="batch")()
     assert (report.succeeded, report.failed) == (2, 1)
     assert report.failures[0].error_class == type(error).__name__
 
