@@ -25,6 +25,8 @@ from ags_flows.errors import (
     CommandTimeoutError,
     InstanceFailedError,
     InstanceGoneError,
+    NotFoundError,
+    OutcomeUnknownError,
     UnsupportedError,
 )
 from ags_flows.models import ExecResult
@@ -35,6 +37,9 @@ CALL_TIMEOUT = 30.0
 FIRST_INTERVAL = 0.25
 LAST_INTERVAL = 5.0
 GROWTH = 1.5
+
+KILLED_STARTS = 3
+"""How often a bundle is handed over, or looked at, if that is killed: an item may kill all processes of its user."""
 
 LOOK_AFTER = 20.0
 """Seconds without an entry after which the runner is looked for, and from then on as often."""
@@ -182,12 +187,15 @@ class SandboxQueue:
         names = [item.name for item in bundle.items]
         forget, paths = list(self._forget), list(self._paths)
         script = start_script(self._family, bundle.name, names, self._holder, limits, forget=forget, paths=paths)
-        response = self._patiently(
-            lambda: self._plane.run(
-                script, user=command.user, env=env, timeout=CALL_TIMEOUT, limit=1 << 20, profile=False
+        for _ in range(KILLED_STARTS):
+            response = self._patiently(
+                lambda: self._plane.run(
+                    script, user=command.user, env=env, timeout=CALL_TIMEOUT, limit=1 << 20, profile=False
+                )
             )
-        )
-        _, found, report = f"\n{response.stdout}".partition(f"\n{MARK} ")
+            _, found, report = f"\n{response.stdout}".partition(f"\n{MARK} ")
+            if found or 0 <= response.exit_code < 128:
+                break
         if not found:
             shown = (response.stderr or response.stdout).strip()[-500:]
             if "No space left" in shown:
@@ -249,11 +257,18 @@ class SandboxQueue:
     def _piece(self, path: str, offset: int) -> bytes:
         """Return what is in a file from an offset on, at most half a megabyte; nothing where the file ends."""
         user = self._command.user
-        piece = self._patiently(lambda: self._plane.read_range(path, offset, PIECE, user=user))
-        if piece is not None:
-            return piece
-        # This sandbox serves no ranges.
-        return self._patiently(lambda: self._plane.read(path, user=user))[offset : offset + PIECE]
+        try:
+            piece = self._patiently(lambda: self._plane.read_range(path, offset, PIECE, user=user))
+            if piece is not None:
+                return piece
+            # This sandbox serves no ranges.
+            return self._patiently(lambda: self._plane.read(path, user=user))[offset : offset + PIECE]
+        except NotFoundError as error:
+            raise OutcomeUnknownError(
+                f"It is not known how the command in {self._plane.instance_id} has ended: its records in "
+                f"{self._directory} were removed, by the command itself or by one that runs beside it.",
+                hint="Leave the hidden directories of the home directory that this package creates.",
+            ) from error
 
     def _patiently(self, action: Callable[[], T]) -> T:
         return persistently(

@@ -13,7 +13,7 @@ from ags_flows.durable import queue as queues
 from ags_flows.durable.claims import claim_instance
 from ags_flows.durable.command import Command
 from ags_flows.durable.queue import QueuedItem, SandboxQueue, fits
-from ags_flows.errors import InstanceGoneError, SupersededError
+from ags_flows.errors import InstanceGoneError, OutcomeUnknownError, SupersededError
 from ags_flows.ownership import Frame, Holder
 
 
@@ -182,6 +182,17 @@ def test_an_item_whose_runner_vanished_is_lost_and_the_others_run(queue, plane, 
     )
     assert plane.read("left").split()[0] == b"a"
     assert plane.read("left").split().count(b"a") == 1
+
+
+def test_an_item_that_kills_all_its_processes_is_lost_and_the_others_run(queue, plane):
+    found = outcomes(queue('echo "$ITEM" >> killed; [ "$ITEM" != a ] || kill -9 -1'), items(*"ab"))
+    assert {name: one.how for name, one in found.items()} == {"item0": "lost", "item1": "done"}
+    assert plane.read("killed").split() == [b"a", b"b"]
+
+
+def test_an_item_that_removes_the_records_of_its_queue_has_an_unknown_outcome(queue):
+    with pytest.raises(OutcomeUnknownError, match="its records in /.* were removed"):
+        outcomes(queue("rm -rf ~/.ags_flows; sleep 2"), items("a"))
 
 
 def test_a_lost_response_starts_nothing_twice(queue, plane, ags_emulator_process):
