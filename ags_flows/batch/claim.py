@@ -17,9 +17,10 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import copy_context
+from functools import partial
 from typing import Any
 
-from ags_flows.batch.storage import FIRST_BACKOFF, ResultsGoneError, Storage, repeated, reported
+from ags_flows.batch.storage import ResultsGoneError, Storage, repeated, reported
 from ags_flows.cloud.retry import look
 from ags_flows.errors import AGSFlowsError, ConflictError, SupersededError, WaitCancelledError
 from ags_flows.ownership import Holder, Step, relation
@@ -101,7 +102,7 @@ class Claim:
             if found != seen:
                 seen, since = found, time.monotonic()
             if self._is_free(found) or time.monotonic() - since > LOST:
-                repeated(self._storage, lambda: self._write(ended=False), FIRST_BACKOFF)
+                repeated(self._storage, lambda: self._write(ended=False), first=True)
                 time.sleep(SETTLE)
                 # Of two runs that begin in the same moment, the one that writes last has the claim.
                 if _parsed(self._read()).get("token") == self._token:
@@ -168,7 +169,7 @@ class Claim:
             self._logger.warning("The claim at %s could not be given up: %s", self._storage.where(CLAIM), error)
 
     def _read(self) -> bytes:
-        return repeated(self._storage, lambda: self._storage.read(CLAIM), FIRST_BACKOFF)
+        return repeated(self._storage, lambda: self._storage.read(CLAIM), first=True)
 
     def _is_free(self, found: bytes) -> bool:
         claim = _parsed(found)
@@ -237,7 +238,7 @@ def location_of(storage: Storage, step: Step, fit: Callable[[Storage], int]) -> 
     with _lock:
         for number in itertools.count():
             location = storage.under(f"{step.family}/{number}/")
-            content = location.read(CLAIM)
+            content = repeated(location, partial(location.read, CLAIM), first=True)
             if not content:
                 break
             theirs = Holder.parse(str(_parsed(content).get("holder", "")))
@@ -252,7 +253,7 @@ def location_of(storage: Storage, step: Step, fit: Callable[[Storage], int]) -> 
                 left.append((fits, location, number))
         # Of those that fit equally well, the first one.
         _, location, number = max(left, key=lambda one: one[0], default=(0, location, number))
-        Claim(location, step.holder, _log).reserve()
+        repeated(location, Claim(location, step.holder, _log).reserve, first=True)
     return location, number
 
 

@@ -12,13 +12,13 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NoReturn
 
 from pydantic import ValidationError
 
 from ags_flows.batch.items import Item
 from ags_flows.batch.storage import (
-    FIRST_BACKOFF,
     RESULTS,
     ResultsGoneError,
     SharedRetries,
@@ -78,7 +78,7 @@ class Identity:
         record = {"batch": self.text, "does": self.does, "items": self.items, "parts": parts}
         content = json.dumps(record, ensure_ascii=False).encode() + b"\n"
         with reported(storage, "written to"):
-            repeated(storage, lambda: storage.write(BATCH, content), FIRST_BACKOFF)
+            repeated(storage, lambda: storage.write(BATCH, content), first=True)
 
     def conflict(self, storage: Storage, other: str) -> ConfigurationError:
         """Return the error for a location that belongs to another batch."""
@@ -92,7 +92,8 @@ class Identity:
         found = Recorded.read(storage)
         if found.items == self.items:
             return sys.maxsize
-        records = (record for part in range(found.parts) for record in records_of(storage, _name(part)))
+        parts = (partial(records_of, storage, _name(part)) for part in range(found.parts))
+        records = (record for part in parts for record in repeated(storage, part, first=True))
         recorded = {str(record.get("key")) for record in records}
         return 1 + len(recorded) if recorded <= {item.key for item in items} else 0
 
@@ -116,7 +117,7 @@ class Recorded:
     @classmethod
     def read(cls, storage: Storage) -> Recorded:
         """Read it; one that the death of its writer has cut counts as never written."""
-        content = repeated(storage, lambda: storage.read(BATCH), FIRST_BACKOFF)
+        content = repeated(storage, lambda: storage.read(BATCH), first=True)
         try:
             found = json.loads(content or b"{}")
         except ValueError:
@@ -210,7 +211,7 @@ class Ledger:
         """
         self._identity.record(self._storage, self._number)
         with reported(self._storage, "written to"):
-            repeated(self._storage, lambda: self._storage.append(_name(0), b""), FIRST_BACKOFF)
+            repeated(self._storage, lambda: self._storage.append(_name(0), b""), first=True)
 
     def begin(self, begun: Iterable[tuple[Item, int]], instance_id: str) -> None:
         """Record that items are about to be worked on.
@@ -281,7 +282,7 @@ class Ledger:
 
     def _load(self, part: str) -> None:
         """Read a part of the records of earlier runs."""
-        content = repeated(self._storage, lambda: self._storage.read(part), FIRST_BACKOFF)
+        content = repeated(self._storage, lambda: self._storage.read(part), first=True)
         if content and not content.endswith(b"\n"):
             self._torn.add(part)
         for record in _parsed(content):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 import time
@@ -10,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol, TypeVar
+from urllib.parse import unquote, urlsplit
 
 from prefect.filesystems import LocalFileSystem, RemoteFileSystem, WritableFileSystem
 from prefect.results import get_default_result_storage
@@ -26,8 +28,11 @@ PATIENCE = 30.0
 BACKOFF = Backoff(attempts=None, patience=PATIENCE, first_pause=0.25, longest_pause=5.0)
 """How a read or a write is repeated that fails while a batch is at work."""
 
-FIRST_BACKOFF = Backoff(attempts=3, first_pause=0.1)
-"""The same before anything was started: a wrong location is reported within a second."""
+WRONG = (
+    *(FileExistsError, FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError),
+    *(ImportError, TypeError, ValueError),
+)
+"""Errors of a location that no repetition makes right. Others may be an outage of the store."""
 
 R = TypeVar("R")
 
@@ -172,13 +177,13 @@ def _is_absent(error: Exception) -> bool:
     )
 
 
-def repeated(storage: Storage, action: Callable[[], R], backoff: Backoff | None = None) -> R:
+def repeated(storage: Storage, action: Callable[[], R], *, first: bool = False) -> R:
     """Read or write, again and again if it fails: each store raises other errors.
 
     Args:
         storage: The results location.
         action: One attempt.
-        backoff: How often, and with which pauses; by default as while a batch is at work.
+        first: Whether this run has not used the location before: one that is wrong is reported immediately.
 
     Raises:
         ResultsError: It failed to the end.
@@ -192,7 +197,7 @@ def repeated(storage: Storage, action: Callable[[], R], backoff: Backoff | None 
         except Exception as error:
             raise _failure(storage, error) from error
 
-    return persistently(act, backoff or BACKOFF)
+    return persistently(act, BACKOFF, repeat=lambda error: error.retryable and not (first and _is_wrong(error)))
 
 
 class SharedRetries:
@@ -262,6 +267,11 @@ class SharedRetries:
                 self._given_up.set()
 
 
+def _is_wrong(error: BaseException) -> bool:
+    cause = error.__cause__
+    return isinstance(cause, WRONG) or isinstance(cause, OSError) and cause.errno in (errno.EROFS, errno.ENAMETOOLONG)
+
+
 def _failure(storage: Storage, error: Exception) -> ResultsError:
     return ResultsError(
         f"results: {storage.where('')} cannot be used: {type(error).__name__}: {error}".rstrip(".") + ".",
@@ -271,26 +281,36 @@ def _failure(storage: Storage, error: Exception) -> ResultsError:
 
 @contextmanager
 def reported(storage: Storage, what: str) -> Iterator[None]:
-    """Report a location for results that cannot be read or written before anything is started.
+    """Report a location for results that is wrong, before this run starts anything.
 
     Raises:
-        ConfigurationError: It cannot.
+        ConfigurationError: It is.
     """
     try:
         yield
     except ResultsError as error:
-        cause = error.__cause__ or error
+        if not _is_wrong(error):
+            raise
+        cause = error.__cause__
         raise ConfigurationError(
             f"results: {storage.where(RESULTS)} cannot be {what}: {type(cause).__name__}: {cause}".rstrip(".") + ".",
-            hint="Give a directory, or the URL of a store that fsspec knows. Nothing was started.",
+            hint="Give a directory, or the URL of a store that fsspec knows. This run has started nothing.",
         ) from error
 
 
 def storage_at(location: str) -> Storage:
     """Return the storage at a local path, or at the URL of any store that fsspec knows (`s3://bucket/runs`)."""
-    if "://" in location:
+    if location.startswith("file://"):
+        return DirectoryStorage(Path(unquote(urlsplit(location).path)))
+    if "://" not in location:
+        return DirectoryStorage(Path(location))
+    try:
         return PrefectStorage(RemoteFileSystem(basepath=location))
-    return DirectoryStorage(Path(location))
+    except ValueError as error:
+        raise ConfigurationError(
+            f"results: {location} names no place in its store.",
+            hint="Give a directory, or a URL such as s3://bucket/path. This run has started nothing.",
+        ) from error
 
 
 def result_storage(filesystem: WritableFileSystem | None, prefix: str) -> Storage:

@@ -4,11 +4,13 @@ import json
 import shutil
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 
 from ags_flows.batch import storage as storages
 from ags_flows.batch.storage import DirectoryStorage, ResultsError
+from ags_flows.errors import ConfigurationError
 from ags_flows.flows import run_items
 
 
@@ -69,6 +71,51 @@ def test_a_location_that_fails_in_the_middle_is_given_up_once_and_leaves_all_to_
     ran = [(line["stdout"] or line["value"]).split() for line in lines(tmp_path).values()]
     assert all(len(set(found)) == len(found) for found in ran)
     assert not live()
+
+
+class Away(DirectoryStorage):
+    """A directory whose first reads fail."""
+
+    def __init__(self, directory, failures):
+        super().__init__(directory)
+        self.failures = failures
+
+    def read(self, name):
+        self.failures -= 1
+        if self.failures >= 0:
+            raise OSError("storage down")
+        return super().read(name)
+
+
+def test_a_location_that_does_not_respond_at_the_start_is_waited_for(ags_config, tmp_path, monkeypatch):
+    options = {"command": "true", "tool": "base", "sandboxes": 1, "config": ags_config}
+    monkeypatch.setattr(storages, "BACKOFF", replace(storages.BACKOFF, first_pause=0.05, longest_pause=0.1))
+    # More often than a wrong location would be tried.
+    assert run_items(["a"], results=Away(tmp_path, 12), **options).succeeded == 1
+    monkeypatch.setattr(storages, "BACKOFF", replace(storages.BACKOFF, patience=0.3))
+    with pytest.raises(ResultsError, match="storage down.*Run the batch again with the same location"):
+        run_items(["a"], results=Away(tmp_path, 1000), **options)
+
+
+@pytest.mark.parametrize(
+    ("location", "message"),
+    [
+        ("memory://", "results: memory:// names no place in its store"),
+        ("file:///proc/nowhere/x", "results: /proc/nowhere/x/results.jsonl cannot be used"),
+        ("nosuch://bucket/x", "results: nosuch://bucket/x/results.jsonl cannot be used"),
+    ],
+)
+def test_a_wrong_location_is_reported_at_once(ags_config, location, message):
+    began = time.monotonic()
+    with pytest.raises(ConfigurationError, match=f"{message}.*This run has started nothing"):
+        run_items(["a"], command="true", tool="base", sandboxes=1, results=location, config=ags_config)
+    assert time.monotonic() - began < storages.PATIENCE
+
+
+def test_the_url_of_a_directory_is_the_directory(ags_config, tmp_path):
+    url = (tmp_path / "a b").as_uri()
+    run_items(["a"], command="true", tool="base", sandboxes=1, results=url, config=ags_config)
+    assert list(lines(tmp_path / "a b")) == ["a"]
 
 
 @pytest.mark.parametrize("what", ["the directory", "a part"])
