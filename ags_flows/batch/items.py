@@ -109,7 +109,13 @@ def _of_directory(directory: Path) -> list[tuple[str, Any, Path | None]]:
     )
     for path in files:
         try:
+            str(path).encode()
             path.open("rb").close()
+        except UnicodeEncodeError as error:
+            raise ConfigurationError(
+                f"items: {str(path).encode(errors='backslashreplace').decode()}: the name of the file is not UTF-8.",
+                hint="Nothing was started; rename or move the file.",
+            ) from error
         except OSError as error:
             raise ConfigurationError(
                 f"items: {path} cannot be read: {error.strerror}.", hint="Nothing was started; fix or move the file."

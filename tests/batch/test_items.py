@@ -77,7 +77,7 @@ def test_an_unreadable_file_in_the_middle_is_named(tmp_path):
 
 def test_what_is_not_text_is_refused(tmp_path):
     (tmp_path / os.fsdecode(b"caf\xe9.csv")).write_text("1")
-    with pytest.raises(ConfigurationError, match=r"caf\\udce9.csv is not JSON.*surrogates not allowed"):
+    with pytest.raises(ConfigurationError, match=r"caf\\udce9.csv: the name of the file is not UTF-8"):
         read_items(tmp_path)
     with pytest.raises(ConfigurationError, match="item 1 is not JSON"):
         read_items(["a", {"id": "b", "text": "\ud800"}])
