@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ags_flows.blocks import AGSConfig
+from ags_flows.cloud.control_plane import ControlPlane
 from ags_flows.cloud.data_planes import close_plane
 from ags_flows.cloud.pace import PacedControlPlane
 from ags_flows.cloud.retry import persistently
@@ -153,20 +154,9 @@ class Pool:
         self._reserved = frozenset(ids)
 
     def free_quota(self) -> int | None:
-        """Return how many more instances the account may have, None where AGS reports no quota.
-
-        Raises:
-            ConfigurationError: The quota is zero.
-        """
-        quota = self._control.quotas().instances
-        if quota is None:
-            return None
-        if quota.limit <= 0:
-            raise ConfigurationError(
-                f"This account may have no sandboxes in {self._config.region}: its quota of instances is 0.",
-                hint="Ask for a quota, or choose another region. Nothing was started.",
-            )
-        return max(0, int(quota.limit - quota.used)) + len(self._earlier)
+        """Return how many more instances the account may have, beside those that are left; see `free_quota`."""
+        free = free_quota(self._control, self._config.region, self._logger)
+        return None if free is None else free + len(self._earlier)
 
     def open(self, order: Order, wanted: str = "", call: str = "") -> PooledSandbox:
         """Return a running sandbox: one that an earlier attempt left, or a new one.
@@ -304,6 +294,26 @@ class Pool:
             and may_take_over(step.holder, instance.status, instance.metadata)
         ]
         return in_order(found)
+
+
+def free_quota(control: ControlPlane, region: str, logger: Logger) -> int | None:
+    """Return how many more instances the account may have, None where AGS reports no quota, or does not respond.
+
+    Raises:
+        ConfigurationError: The quota is zero.
+    """
+    try:
+        quota = control.quotas().instances
+    except AGSFlowsError as error:
+        # What starts a sandbox waits while there is no room.
+        logger.warning("The quota of sandboxes is not known: %s", error)
+        return None
+    if quota is not None and quota.limit <= 0:
+        raise ConfigurationError(
+            f"This account may have no sandboxes in {region}: its quota of instances is 0.",
+            hint="Ask for a quota, or choose another region. Nothing was started.",
+        )
+    return None if quota is None else max(0, int(quota.limit - quota.used))
 
 
 def _of_order(order: Order) -> dict[str, Any]:

@@ -54,6 +54,7 @@ LARGEST_ENVIRONMENT = 500_000
 
 INBOX = "/tmp/ags-items"
 _QUEUED_OPTIONS = {"timeout", "cwd", "user", "env", "secrets"}
+COMMAND_OPTIONS = {*_QUEUED_OPTIONS, "durable"}
 
 LOST_SANDBOX = (InstanceGoneError, InstanceFailedError, WaitCancelledError, WaitTimeoutError)
 """Errors after which the sandbox is of no use any more, and the item gets another one."""

@@ -21,7 +21,7 @@ from ags_flows.batch.limits import limited_by, open_gate, paced_by
 from ags_flows.batch.pool import Order, Pool
 from ags_flows.batch.runner import Plan, Runner, plainly
 from ags_flows.batch.storage import ResultsError, Storage, result_storage, storage_at
-from ags_flows.batch.work import Function, Work
+from ags_flows.batch.work import COMMAND_OPTIONS, Function, Work
 from ags_flows.blocks import AGSConfig
 from ags_flows.errors import (
     AGSFlowsError,
@@ -97,6 +97,11 @@ def run_items(
             return run_items("items.jsonl", evaluate, tool="swebench-v1", results="runs/tonight")
         ```
     """
+    if of_command := sorted(COMMAND_OPTIONS & settings.keys()):
+        raise ConfigurationError(
+            f"run_items takes {', '.join(of_command)} in options={{...}}, with all other options of the command.",
+            hint="Nothing was started.",
+        )
     chosen = BatchOptions(**settings)
     hidden = load_secrets((options or {}).get("secrets"))
     work = Work(command=command, function=function, options=dict(options or {}), hidden=hidden)
@@ -227,8 +232,10 @@ class _Batch:
             ConfigurationError: A limit does not exist, or the quota is zero.
         """
         options = self._options
-        free, limit = pool.free_quota(), options.concurrency_limit
-        size = options.sandboxes or (MOST_SANDBOXES if free is None else max(1, min(free, MOST_SANDBOXES)))
+        limit, size = options.concurrency_limit, options.sandboxes
+        if size is None:
+            free = pool.free_quota()
+            size = MOST_SANDBOXES if free is None else max(1, min(free, MOST_SANDBOXES))
         by_item = options.task_runs == "items" and FlowRunContext.get() is not None
         gate, most = limited_by(limit) if limit else (open_gate, size)
         return Plan(

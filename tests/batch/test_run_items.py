@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from ags_flows.batch.pool import Order
+from ags_flows.cloud.control_plane import ControlPlane
 from ags_flows.errors import BatchFailedError, ConfigurationError, ToolFailedError, UnreachableError
 from ags_flows.flows import run_items
 from ags_flows.lifecycle.waiting import wait_tool_active
@@ -220,7 +221,27 @@ def test_ags_that_does_not_respond_is_reported_and_nothing_is_half_done(ags_emul
     config = config_for(ags_emulator, http_endpoint="http://127.0.0.1:9")
     with pytest.raises(UnreachableError, match="127.0.0.1:9"):
         run_items(["a"], command="true", tool="base", results=tmp_path, config=config)
-    assert not list(tmp_path.iterdir())
+    assert not (tmp_path / "ledger-00000.jsonl").read_text()
+
+
+@pytest.mark.parametrize("sandboxes", [1, None])
+def test_a_quota_that_is_not_known_does_not_end_a_batch(ags_emulator, ags_config, tmp_path, monkeypatch, sandboxes):
+    asked = []
+
+    def quotas(self):
+        asked.append(self)
+        raise UnreachableError("cut")
+
+    monkeypatch.setattr(ControlPlane, "quotas", quotas)
+    options = {"tool": "base", "sandboxes": sandboxes, "results": tmp_path, "config": ags_config}
+    assert run_items(["a"], command="true", **options).succeeded == 1
+    # It is not asked where the caller has decided.
+    assert bool(asked) == (sandboxes is None)
+
+
+def test_options_of_the_command_have_their_place(ags_config, tmp_path):
+    with pytest.raises(ConfigurationError, match=r"takes cwd, env in options=\{...\}"):
+        run_items(["a"], command="true", tool="base", env={"A": "b"}, cwd="/", results=tmp_path, config=ags_config)
 
 
 def test_as_many_may_fail_as_the_part_is_in_decimal(ags_config, tmp_path):
