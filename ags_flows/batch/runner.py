@@ -163,6 +163,11 @@ class Runner:
         """How many sandboxes this attempt has started."""
         return self._pool.started
 
+    @property
+    def most(self) -> int:
+        """How many sandboxes were open concurrently, at most."""
+        return self._pool.most
+
     def interrupt(self, reason: AGSFlowsError) -> None:
         """Begin no items any more, and end all waits within a second. Does not block.
 
@@ -189,11 +194,9 @@ class Runner:
 
     def _turn(self, item: Item, reserved: Collection[str]) -> Turn:
         begun = self._ledger.begun.get(item.key)
-        if begun is None:
-            # After an end the next attempt is another one.
-            return Turn(item, self._ledger.attempts.get(item.key, 0) + 1)
-        # What was begun goes on under the same name.
-        return Turn(item, begun.attempt, begun_in=begun.instance_id if begun.instance_id in reserved else "")
+        # What was begun goes on under the same name; after an end the next attempt is another one.
+        attempt = begun.attempt if begun else self._ledger.attempts.get(item.key, 0) + 1
+        return Turn(item, attempt, begun_in=begun.instance_id if begun and begun.instance_id in reserved else "")
 
     def _guarded(self) -> None:
         try:

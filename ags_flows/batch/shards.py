@@ -28,6 +28,9 @@ from ags_flows.cloud.retry import Backoff, persistently
 from ags_flows.errors import AGSFlowsError, BatchFailedError, ConfigurationError, UnreachableError
 from ags_flows.run.logs import Logger
 
+FLOW = "run-batch-shard"
+"""The flow of a shard."""
+
 LOOK_EVERY = 2.0
 
 LOST_AFTER = 60.0
@@ -139,6 +142,7 @@ class Shards:
         self._logger = logger
         self._check = check
         self._looked = 0.0
+        self._most = 0
 
     def add(self, shard: Shard) -> None:
         """Add a shard that was started."""
@@ -166,8 +170,8 @@ class Shards:
 
     @property
     def most(self) -> int:
-        """How many sandboxes were used concurrently, at most."""
-        return sum(shard.progress.sandboxes for shard in self._shards)
+        """How many sandboxes were used concurrently, at most: those of shards that were at work at the same time."""
+        return self._most
 
     def wait(self, seconds: float) -> bool:
         """Look at all shards from time to time; return whether all are over, after at most some seconds.
@@ -183,10 +187,12 @@ class Shards:
                 return self.over
         self._looked = time.monotonic()
         self._check()
+        at_work = [shard for shard in self._shards if not shard.over]
         for shard, run in zip(self._shards, self._runs(), strict=True):
             self._look(shard, run)
         if self.failed > self._failures and not self.over:
             self.cancel()
+        self._most = max(self._most, sum(shard.progress.sandboxes for shard in at_work))
         return self.over
 
     def cancel(self) -> None:
@@ -278,22 +284,39 @@ def started(part: Slice, deployment: str, parameters: dict[str, Any], key: str, 
         parameters: Of its flow run.
         key: The same in every attempt.
         name: Of its flow run.
+    """
+    run = on_server(
+        lambda: run_deployment(deployment, parameters=parameters, idempotency_key=key, flow_run_name=name, timeout=0)
+    )
+    return Shard(part, run)
+
+
+def check_deployment(deployment: str) -> None:
+    """Refuse a deployment that cannot execute shards.
+
+    Args:
+        deployment: `flow/deployment`.
 
     Raises:
-        ConfigurationError: There is no such deployment.
+        ConfigurationError: There is no such deployment, or it is one of another flow.
     """
-    try:
-        run = on_server(
-            lambda: run_deployment(
-                deployment, parameters=parameters, idempotency_key=key, flow_run_name=name, timeout=0
-            )
-        )
-    except ObjectNotFound:
+
+    def read() -> None:
+        with get_client(sync_client=True) as client:
+            client.read_deployment_by_name(deployment)
+
+    flow, _, name = deployment.partition("/")
+    problem = f"it is no deployment of the flow {FLOW}" if flow != FLOW or not name or "/" in name else ""
+    if not problem:
+        try:
+            on_server(read)
+        except ObjectNotFound:
+            problem = "the Prefect server has no such deployment"
+    if problem:
         raise ConfigurationError(
-            f"shard_deployment={deployment!r}: the Prefect server has no such deployment.",
-            hint="deployments/README.md shows how to deploy it. Nothing was started.",
-        ) from None
-    return Shard(part, run)
+            f"shard_deployment={deployment!r}: {problem}.",
+            hint=f"Write {FLOW}/NAME; deployments/README.md shows how to deploy it. Nothing was started.",
+        )
 
 
 def awaiting_retry() -> State[Any]:

@@ -172,7 +172,9 @@ class ShardObserver(Observer):
         self._write(sandboxes=max(self._before.sandboxes, report.sandboxes))
 
     def _write_of(self, runner: Runner | Shards) -> None:
-        self._write(done=runner.done, failed=runner.failed, started=self._before.started + runner.started)
+        most = max(self._before.sandboxes, runner.most)
+        started = self._before.started + runner.started
+        self._write(done=runner.done, failed=runner.failed, started=started, sandboxes=most)
 
     def _write(self, **changes: int) -> None:
         self._progress = replace(self._progress, beat=time.time_ns(), **changes)

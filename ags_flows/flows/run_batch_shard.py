@@ -4,6 +4,7 @@ from typing import Any
 
 from prefect import flow
 
+from ags_flows.batch.shards import FLOW
 from ags_flows.batch.slices import items_at
 from ags_flows.batch.work import Work
 from ags_flows.blocks import ConfigChoice, resolve_config
@@ -15,7 +16,7 @@ from ags_flows.models.batch import OnCrash
 
 
 @flow(
-    name="run-batch-shard",
+    name=FLOW,
     description="One part of a batch that runs on several machines. Started by run-batch, not by hand.",
     on_cancellation=[stop_sandboxes],
     on_crashed=[stop_sandboxes_if_asked],

@@ -14,7 +14,9 @@ from prefect.context import FlowRunContext
 from ags_flows.batch.claim import claimed
 from ags_flows.batch.items import Items
 from ags_flows.batch.ledger import Ledger
-from ags_flows.batch.shards import Shards, started
+from ags_flows.batch.limits import limited_by
+from ags_flows.batch.pool import free_quota
+from ags_flows.batch.shards import Shards, check_deployment, started
 from ags_flows.batch.slices import Slice, sliced
 from ags_flows.batch.storage import RESULTS, ResultsError, Storage, repeated
 from ags_flows.batch.work import Work
@@ -77,26 +79,35 @@ def do_shards(
             "results: a batch with shards needs a location that all workers can read and write.",
             hint="Give a directory that they share, or a URL such as s3://bucket/path.",
         )
+    location = _location(options.results)
+    if location.startswith("memory://"):
+        raise ConfigurationError(
+            f"results: {location} is in the memory of this process: the shards are other processes.",
+            hint="Give a directory that all workers share, or a URL such as s3://bucket/path. Nothing was started.",
+        )
+    limit = limited_by(options.concurrency_limit)[1] if options.concurrency_limit else math.inf
     here, passed_config = config or AGSConfig(), _reference(config)
     reference = tool if tool is not None else here.tool_id
     if not reference:
         raise ConfigurationError("No tool is given.", hint="Give a ToolSpec, a tool's name, or AGSConfig(tool_id=...).")
     begun, place = time.monotonic(), place_of(read, work, options)
-    identity = identity_of(read, work, options, sharding.shards)
+    # Each has a sandbox at least.
+    count = min(sharding.shards, options.sandboxes or sharding.shards)
+    identity = identity_of(read, work, options, count)
     with claimed(place.storage, place.holder, run_logger(), lambda: None) as claim:
         identity.check(place.storage)
-        slices = sliced(read.all, sharding.shards, _location(options.results))
+        slices = sliced(read.all, count, location)
         before = _checked(slices, work, options)
         unlisted = sum(len(ledger.unlisted) for ledger in before)
         log_unlisted(unlisted, place.storage)
         resumed = sum(len(ledger.resumed) for ledger in before)
+        check_deployment(sharding.deployment)
         observer = Observer(read.all, "none")
         made = BatchTool(here, reference, options.delete_tool)
         shards, watching = Shards([], 0, run_logger()), False
         try:
             parameters = {
                 "work": sharding.settings,
-                "options": _options(options, here, len(slices)),
                 "tool": made.make(),
                 "config": passed_config,
                 "on_crash": options.on_crash,
@@ -107,12 +118,13 @@ def do_shards(
             key = digest(place.execution.frames[0].id, *place.execution.place.path)
             # What was started is cancelled, also if the start of a later shard fails.
             shards = Shards([], may_fail(read, options), run_logger(), lambda: repeated(place.storage, claim.check))
-            for part in slices:
+            common = options.model_dump(include=PASSED_ON)
+            for part, share in zip(slices, _shares(options.sandboxes, here, len(slices)), strict=True):
                 part.write()
                 shard = started(
                     part,
                     sharding.deployment,
-                    {**parameters, "location": part.location},
+                    {**parameters, "location": part.location, "options": {**common, "sandboxes": share}},
                     # A list or a value that has changed since is other work, also for a retry of this run.
                     key=f"{key}-{part.number}-{digest(*(item.key + item.version for item in part.items))[:12]}",
                     name=f"shard-{part.number}-of-{key[:8]}",
@@ -135,7 +147,7 @@ def do_shards(
         update={
             "resumed": resumed,
             "unlisted": unlisted,
-            "sandboxes": shards.most,
+            "sandboxes": min(shards.most, limit),
             "started": shards.started,
             "seconds": seconds,
         }
@@ -196,15 +208,13 @@ def _checked(slices: list[Slice], work: Work, options: BatchOptions) -> list[Led
     return ledgers
 
 
-def _options(options: BatchOptions, config: AGSConfig, shards: int) -> dict[str, Any]:
-    """Return the options of each shard: the sandboxes are divided."""
-    total = options.sandboxes
+def _shares(total: int | None, config: AGSConfig, shards: int) -> list[int]:
+    """Return how many sandboxes each shard has: together as many as there are, if each can have one."""
     if total is None:
         with closing(PacedControlPlane(config.connection())) as control:
-            quota = control.quotas().instances
-        total = None if quota is None else max(1, int(quota.limit - quota.used))
-    each = MOST_SANDBOXES if total is None else min(MOST_SANDBOXES, max(1, math.ceil(total / shards)))
-    return {**options.model_dump(include=PASSED_ON), "sandboxes": each}
+            free = free_quota(control, config.region, run_logger())
+        total = MOST_SANDBOXES * shards if free is None else max(free, shards)
+    return [min(MOST_SANDBOXES, total // shards + (number < total % shards)) for number in range(shards)]
 
 
 def _location(results: Any) -> str:

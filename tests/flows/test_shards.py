@@ -2,12 +2,14 @@
 
 import contextlib
 import json
+import logging
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+import uuid
 
 import psutil
 import pytest
@@ -19,10 +21,10 @@ from prefect.client.schemas.filters import (
     DeploymentFilter,
     DeploymentFilterId,
 )
-from prefect.client.schemas.objects import StateType
+from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.exceptions import TerminationSignal
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME
-from prefect.states import Crashed
+from prefect.states import Completed, Crashed, Pending, Running
 
 from ags_flows.batch import shards as module
 from ags_flows.batch import storage as storages
@@ -189,10 +191,15 @@ def test_a_machine_that_does_not_share_the_results_is_named(tmp_path):
     [
         ({"results": ""}, "results: a batch with shards needs a location"),
         ({"shards": -1}, "shards must be >= 1"),
-        ({"shard_deployment": "nowhere/machines"}, "no such deployment"),
+        ({"shard_deployment": "run-batch-shard/nowhere"}, "'run-batch-shard/nowhere': the Prefect server has no such"),
+        ({"shard_deployment": "provision-and-run/run-command"}, "no deployment of the flow run-batch-shard"),
+        ({"shard_deployment": "nonsense"}, "shard_deployment='nonsense': it is no deployment of the flow"),
+        ({"results": "memory://x/y"}, "results: memory://x/y is in the memory of this process"),
+        ({"concurrency_limit": "nowhere"}, "concurrency_limit='nowhere': the Prefect server has no such"),
     ],
 )
-def test_shards_that_cannot_be_started_are_refused(environment, tmp_path, options, message):
+def test_shards_that_cannot_be_started_are_refused(environment, unserved, tmp_path, options, message):
+    options = {"shard_deployment": "run-batch-shard/unserved", **options}
     with pytest.raises(ConfigurationError, match=message):
         sharded(tmp_path, ["a"], "true", return_state=False, **options)
 
@@ -226,7 +233,7 @@ def unserved(prefect_server):
 
 
 MANY = [f"item-{number}" for number in range(12)]
-UNSERVED = {"shards": 3, "shard_deployment": "run-batch-shard/unserved", "return_state": False}
+UNSERVED = {"shards": 3, "sandboxes": 3, "shard_deployment": "run-batch-shard/unserved", "return_state": False}
 
 
 @pytest.mark.parametrize("taken", [pytest.param("items.jsonl", marks=pytest.mark.long), "progress.json"])
@@ -261,6 +268,42 @@ def test_the_shards_go_on_when_the_results_fail_while_they_are_watched(environme
         sharded(tmp_path, MANY, "true", **UNSERVED)
     failing.join()
     assert {run.state.type for run in unserved()} == {StateType.SCHEDULED}
+
+
+@pytest.mark.parametrize(("shards", "sandboxes", "shares"), [(3, 10, [4, 3, 3]), (3, 2, [1, 1]), (3, None, [1, 1, 1])])
+def test_the_sandboxes_of_a_batch_are_those_of_all_its_shards(
+    ags_emulator, environment, unserved, tmp_path, monkeypatch, shards, sandboxes, shares
+):
+    def end(self, seconds):
+        raise ConfigurationError("All were started.")
+
+    ags_emulator.limits(quotas=True, instances=2)
+    monkeypatch.setattr(module.Shards, "wait", end)
+    with pytest.raises(ConfigurationError, match="All were started"):
+        sharded(tmp_path, MANY, "true", **{**UNSERVED, "shards": shards, "sandboxes": sandboxes})
+    assert [run.parameters["options"]["sandboxes"] for run in unserved()] == shares
+
+
+def test_the_sandboxes_of_shards_that_are_executed_one_after_the_other_are_not_added_up(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "LOOK_EVERY", 0.0)
+    shards = [
+        module.Shard(part, FlowRun(flow_id=uuid.uuid4(), state=Pending()))
+        for part in sliced(read_items(MANY).all, 2, str(tmp_path))
+    ]
+    watched = module.Shards(shards, 0, logging.getLogger("test"))
+
+    def look(states, used):
+        for shard, most in zip(shards, used, strict=True):
+            shard.part.storage.write("progress.json", json.dumps({"sandboxes": most}).encode())
+        runs = [shard.run.model_copy(update={"state": state}) for shard, state in zip(shards, states, strict=True)]
+        monkeypatch.setattr(watched, "_runs", lambda: runs)
+        watched.wait(0)
+        return watched.most
+
+    assert look([Running(), Pending()], [2, 0]) == 2
+    assert look([Completed(), Pending()], [3, 0]) == 3
+    assert look([Completed(), Running()], [3, 2]) == 3
+    assert look([Completed(), Completed()], [3, 4]) == 4
 
 
 @pytest.mark.parametrize("on_crash", ["lease", "stop"])
