@@ -306,7 +306,7 @@ def check_deployment(deployment: str) -> None:
             client.read_deployment_by_name(deployment)
 
     flow, _, name = deployment.partition("/")
-    problem = f"it is no deployment of the flow {FLOW}" if flow != FLOW or not name or "/" in name else ""
+    problem = f"it is not a deployment of the flow {FLOW}" if flow != FLOW or not name or "/" in name else ""
     if not problem:
         try:
             on_server(read)

@@ -105,7 +105,7 @@ def test_a_location_that_does_not_respond_at_the_start_is_waited_for(ags_config,
         ("nosuch://bucket/x", "results: nosuch://bucket/x/results.jsonl cannot be used"),
     ],
 )
-def test_a_wrong_location_is_reported_at_once(ags_config, location, message):
+def test_a_wrong_location_is_reported_immediately(ags_config, location, message):
     began = time.monotonic()
     with pytest.raises(ConfigurationError, match=f"{message}.*This run has started nothing"):
         run_items(["a"], command="true", tool="base", sandboxes=1, results=location, config=ags_config)
