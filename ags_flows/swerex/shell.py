@@ -8,7 +8,12 @@ import time
 import uuid
 from typing import Any
 
-from swerex.exceptions import BashIncorrectSyntaxError, SessionExistsError, SwerexException
+from swerex.exceptions import (
+    BashIncorrectSyntaxError,
+    SessionDoesNotExistError,
+    SessionExistsError,
+    SwerexException,
+)
 from swerex.exceptions import CommandTimeoutError as ShellTimeoutError
 from swerex.runtime.abstract import (
     BashAction,
@@ -16,12 +21,14 @@ from swerex.runtime.abstract import (
     CloseBashSessionRequest,
     CreateBashSessionRequest,
     Observation,
+    ReadFileRequest,
+    WriteFileRequest,
 )
 
 from ags_flows.blocks import AGSConfig
 from ags_flows.cloud.data_planes import open_plane
 from ags_flows.durable.cells import Once
-from ags_flows.errors import CommandTimeoutError, OutcomeUnknownError
+from ags_flows.errors import AGSFlowsError, CommandTimeoutError, OutcomeUnknownError, ServiceError, UnsupportedError
 from ags_flows.models import ExecResult
 from ags_flows.models.checks import check_name, check_seconds
 from ags_flows.models.rules import one_of
@@ -31,7 +38,7 @@ from ags_flows.run.task_options import sandbox_task
 from ags_flows.swerex.own_loop import wait_for
 from ags_flows.swerex.runtime import GatewayRuntime
 from ags_flows.swerex.server import SwerexServer, connect
-from ags_flows.swerex.step_script import read_end, step_line
+from ags_flows.swerex.step_script import StepEnd, read_end, step_line
 from ags_flows.tasks.commands import require_success
 
 SHELL_STARTUP = 10.0
@@ -120,25 +127,48 @@ def _result(runtime: GatewayRuntime, command: str, timeout: float, outcome: Outc
 
 
 async def _run(runtime: GatewayRuntime, command: str, session: str, timeout: float) -> Outcome:
+    """Run a command in a shell, and in a new one if an earlier step has left a shell that does not take it."""
     began, mark = time.monotonic(), f"ags-step-{uuid.uuid4().hex}"
-    # `ignore`: the step prints its exit code itself, and SWE-ReX would remove its own markers from the output.
-    action = BashAction(command=step_line(command, mark), session=session, timeout=timeout, check="ignore")
+    file = f"/tmp/.{mark}"
     try:
-        observed = await _send(runtime, action)
-    except ShellTimeoutError:
-        return _outcome(await _interrupted(runtime, session), 124, began, timed_out=True)
+        await runtime.write_file(WriteFileRequest(path=file, content=command))
     except (SwerexException, OSError) as error:
-        await _close(runtime, session)
-        raise _unknown(runtime, command, f"its shell ended without an exit code ({_reason(error)})") from error
-    end = read_end(str(observed.output), mark)
-    if end is None:
-        await _close(runtime, session)
-        raise _unknown(
-            runtime,
-            command,
-            "its shell was interrupted, or cannot report the end of the command (its builtins or variables named ags_* "
-            "were changed), or the output has the word SHELLPS1PREFIX, the prompt of SWE-ReX",
-        )
+        raise ServiceError(
+            f"The command cannot be written to {file} in {runtime.instance_id} ({_reason(error)}).",
+            hint="Nothing was executed. Look at the disk of the sandbox.",
+        ) from error
+    # `ignore`: the step prints its exit code itself, and SWE-ReX would remove its own markers from the output.
+    action = BashAction(command=step_line(file, mark), session=session, timeout=timeout, check="ignore")
+    for _ in range(2):
+        try:
+            observed = await _send(runtime, action)
+        except ShellTimeoutError:
+            output = await _interrupted(runtime, session)
+            if await _is_begun(runtime, file) or await _close(runtime, session, file):
+                return _outcome(output, 124, began, timed_out=True)
+            reason = "it did not respond"
+        except (SwerexException, OSError) as error:
+            reason = f"its shell ended without an exit code ({_reason(error)})"
+            if await _close(runtime, session, file):
+                raise _unknown(runtime, command, reason) from error
+        else:
+            end = read_end(str(observed.output), mark)
+            if end is not None:
+                return await _ended(runtime, command, session, began, end)
+            reason = (
+                "its shell was interrupted, or cannot report the end of the command, or the output has the word "
+                "SHELLPS1PREFIX, the prompt of SWE-ReX"
+            )
+            if await _close(runtime, session, file):
+                raise _unknown(runtime, command, reason)
+        run_logger().warning("The shell %r did not take the command: it runs in a new shell.", session)
+    raise UnsupportedError(
+        f"A new shell in {runtime.instance_id} did not take the command: {reason}.",
+        hint="Nothing was executed. Look at the files that bash reads at its start (~/.bashrc).",
+    )
+
+
+async def _ended(runtime: GatewayRuntime, command: str, session: str, began: float, end: StepEnd) -> Outcome:
     if end.exit_code is None:
         raise BashIncorrectSyntaxError(f"The command is not correct bash: {command!r}\n{end.output.strip()}")
     if end.shell_ended:
@@ -151,8 +181,8 @@ async def _run(runtime: GatewayRuntime, command: str, session: str, timeout: flo
     if end.is_spoiled:
         await _close(runtime, session)
         run_logger().warning(
-            "The command has made variables of the shell %r read-only that steps need (PS1, ags_*): the next step "
-            "opens a new shell.",
+            "The command has disabled builtins of the shell %r that steps need, or made its variables PS1 or ags_* "
+            "read-only: the next step opens a new shell.",
             session,
         )
     return _outcome(end.output, end.exit_code, began)
@@ -171,12 +201,27 @@ def _unknown(runtime: GatewayRuntime, command: str, reason: str) -> OutcomeUnkno
     )
 
 
-async def _close(runtime: GatewayRuntime, session: str) -> None:
-    """Close a shell that ended, or that is out of step with SWE-ReX, so that the next step opens a new one."""
+async def _close(runtime: GatewayRuntime, session: str, file: str = "") -> bool:
+    """Close a shell that ended, or that is out of step with SWE-ReX, so that the next step opens a new one.
+
+    Returns:
+        Whether the shell may have begun the command of the file.
+    """
     try:
         await runtime.close_session(CloseBashSessionRequest(session=session))
+    except SessionDoesNotExistError:
+        pass
     except (SwerexException, OSError):
-        return
+        return True
+    return not file or await _is_begun(runtime, file)
+
+
+async def _is_begun(runtime: GatewayRuntime, file: str) -> bool:
+    """Return whether a shell may have begun the command of a file: it removes it."""
+    try:
+        return not (await runtime.read_file(ReadFileRequest(path=file, encoding="latin-1"))).content
+    except (SwerexException, OSError, AGSFlowsError):
+        return True
 
 
 async def _send(runtime: GatewayRuntime, action: BashAction) -> Observation:

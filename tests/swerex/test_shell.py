@@ -5,8 +5,16 @@ from prefect import flow, task
 from prefect.exceptions import TerminationSignal
 from swerex.exceptions import BashIncorrectSyntaxError
 
-from ags_flows.errors import CommandFailedError, CommandTimeoutError, ConfigurationError, OutcomeUnknownError
+from ags_flows.errors import (
+    CommandFailedError,
+    CommandTimeoutError,
+    ConfigurationError,
+    OutcomeUnknownError,
+    ServiceError,
+    UnsupportedError,
+)
 from ags_flows.swerex import SwerexServer, run_in_shell, swerex_session
+from ags_flows.swerex.runtime import GatewayRuntime
 
 
 @pytest.mark.usefixtures("prefect_server")
@@ -174,7 +182,7 @@ KEPT = [
 # Commands after which a new shell runs it.
 LOST = ["readonly ags_mark", "readonly ags_mark=x", "readonly PS1=mine"]
 # Commands whose outcome is unknown.
-UNKNOWN = ["kill -INT $$", "readonly ags_code", "enable -n builtin"]
+UNKNOWN = ["kill -INT $$", "readonly ags_code"]
 
 
 def test_no_command_takes_the_outcome_of_the_next_step(configured, ags_config, caplog):
@@ -190,10 +198,75 @@ def test_no_command_takes_the_outcome_of_the_next_step(configured, ags_config, c
             assert run("echo next $STATE", session).stdout.split() == (
                 ["next", "kept"] if command in KEPT else ["next"]
             ), command
-        assert caplog.text.count("variables of the shell") == len(LOST)
+        assert caplog.text.count("made its variables PS1 or ags_* read-only") == len(LOST)
         for command in UNKNOWN:
             with pytest.raises(OutcomeUnknownError, match="was interrupted, or cannot report the end"):
                 run(command, "unknown")
             assert run("echo next", "unknown").stdout == "next\n"
         run("set -kv", "options")
         assert run("echo next", "options").stdout == "echo next\nnext\n"
+
+
+# Steps after which the same shell, and those after which a new one, runs the next step.
+ODD = [
+    ["ls -d / \\", "/\n"],
+    ["ls -d / \\\n", "/\n"],
+    ["ls -d / \\\n\n", "/\n"],
+    [": \\\\", ""],
+    ["a=$(cat <<X\nhey\nX\n); echo $a", "hey\n"],
+    [": <<'EOF'\n" + "line\n" * 200_000 + "EOF", ""],
+    ["set -a; X='" + "x" * 200_000 + "'; echo ${#X}; unset X; set +a", "200000\n"],
+    ["set -a; echo " + "x" * 200_000 + " | wc -c", "200001\n"],
+    ['echo "don\'t!"; !!; echo !$', "don't!\nbash: !!: command not found\n!$\n"],
+    ["shopt -s extglob; IFS=/; GLOBIGNORE='*'", ""],
+    ["echo !(/*) +(a)", "!(/*) +(a)\n"],
+    ["set -n", ""],
+    ["enable -n echo test", ""],
+    ["set -efuC; umask 777; ulimit -n 20; true", ""],
+    ["set +efuC; umask 022; set -o posix; set -m; shopt -u expand_aliases", ""],
+    ["set +o posix; set +m", ""],
+    ["rm() { echo mine; }; source() { echo mine; }; .() { echo mine; }", ""],
+]
+DISABLED = ["builtin", "eval", "printf", "set", "trap", "unset", "declare", "[", "builtin printf eval"]
+
+
+def test_whatever_a_command_is_the_next_step_works(configured, ags_config, caplog):
+    with swerex_session(configured()) as server:
+
+        def run(command, session="default"):
+            return run_in_shell.fn(server, command, session=session, config=ags_config, timeout=20)
+
+        run("KEPT=kept")
+        for command, output in ODD:
+            done = run(command)
+            assert done.exit_code == 0 and done.stdout.startswith(output), command[:80]
+            assert run("/bin/echo next $KEPT").stdout.split() == ["next", "kept"], command[:80]
+        assert "new shell" not in caplog.text
+        for names in DISABLED:
+            assert run(f"(exit 0); enable -n {names}", names).exit_code == 0, names
+            assert run("echo next", names).stdout == "next\n", names
+        assert caplog.text.count("disabled builtins of the shell") == len(DISABLED)
+        assert run("ls -A /tmp | grep ags-step").stdout == ""
+
+
+def test_a_shell_that_does_not_take_a_step_is_replaced(configured, ags_config, caplog, monkeypatch):
+    async def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with swerex_session(configured()) as server:
+
+        def run(command, **options):
+            return run_in_shell.fn(server, command, config=ags_config, timeout=10, **options)
+
+        run("STATE=kept; alias '{=false'")
+        assert run("echo next $STATE").stdout == "next\n"
+        run("(until [ -e /tmp/go ]; do sleep 0.1; done; kill -9 $$; touch /tmp/gone) &")
+        run("touch /tmp/go; until [ -e /tmp/gone ]; do sleep 0.1; done", session="other")
+        assert run("echo next >>/tmp/next; wc -l </tmp/next").stdout == "1\n"
+        assert caplog.text.count("did not take the command: it runs in a new shell") == 2
+        run("echo 'enable -n eval' >~/.bashrc")
+        with pytest.raises(UnsupportedError, match="A new shell in .* did not take the command"):
+            run("echo next", session="none")
+        with pytest.raises(ServiceError, match="cannot be written to /tmp/.*No space left"):
+            monkeypatch.setattr(GatewayRuntime, "write_file", full)
+            run("echo next")
