@@ -11,6 +11,7 @@ import re
 from typing import NamedTuple
 
 from ags_flows.cloud.proxies import shown_proxy
+from ags_flows.cloud.statuses import THROTTLED, is_inconclusive
 from ags_flows.errors import (
     AGSFlowsError,
     ConflictError,
@@ -170,9 +171,9 @@ def map_status(action: str, status: int, body: str, retry_after: float | None, u
     shown = " ".join(body.split())[:200]
     text = f"{action}: {url} responded with HTTP status {status}" + (f": {shown}." if shown else ".")
     code = f"HTTP.{status}"
-    if status == 429:
+    if status == THROTTLED:
         return ThrottledError(text, hint=FAMILIES["RequestLimitExceeded"].hint, code=code, retry_after=retry_after)
-    if status >= 500 or status == 408:
+    if is_inconclusive(status):
         return ServiceError(text, hint=_AGAIN, code=code, retry_after=retry_after)
     hint = "Check http_endpoint, and whether a proxy or a gateway responds in its place."
     return InvalidRequestError(text, hint=hint, code=code)

@@ -8,6 +8,7 @@ import e2b.exceptions as e2b
 import httpx
 
 from ags_flows.cloud.responses import TooLarge
+from ags_flows.cloud.statuses import THROTTLED, is_inconclusive
 from ags_flows.errors import (
     AGSFlowsError,
     ConflictError,
@@ -137,13 +138,14 @@ def _by_status(told: str, text: str) -> AGSFlowsError:
         return TokenExpiredError(text)
     if reason in ("403", "permission_denied"):
         return UnsupportedError(text, hint='The sandbox does not allow it to this user: try user="root".')
-    if reason == "429":
+    if reason == str(THROTTLED):
         return ThrottledError(text, hint="It is retried; fewer concurrent calls avoid it.")
     if reason == "unimplemented":
         return UnsupportedError(text, hint="The envd in this image does not have it.")
     if reason == "out_of_range":
         return OutputTooLargeError(text.replace("Code.OUT_OF_RANGE: ", ""), hint="Use a command, such as find.")
-    if reason in ("already_exists", "failed_precondition") or reason.startswith("4"):
+    refused = reason.startswith("4") and not is_inconclusive(int(reason))
+    if refused or reason in ("already_exists", "failed_precondition"):
         return InvalidRequestError(text)
     if reason in ("500", "internal") and _BY_SYSTEM.search(told):
         return InvalidRequestError(text, hint="The system of the sandbox does not allow it.")

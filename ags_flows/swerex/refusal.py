@@ -8,12 +8,14 @@ from typing import Any
 
 import httpx
 
+from ags_flows.cloud.statuses import THROTTLED, is_inconclusive
 from ags_flows.errors import (
     AGSFlowsError,
     ConflictError,
     InvalidRequestError,
     OutcomeUnknownError,
     ServiceError,
+    ThrottledError,
     TokenExpiredError,
     UnreachableError,
     UnsupportedError,
@@ -56,7 +58,9 @@ def of_status(instance_id: str, endpoint: str, answer: httpx.Response, unknown: 
         return UnsupportedError(text, hint="The program on this port is not a SWE-ReX server, or has another version.")
     if status == 409:
         return ConflictError(text, hint="A paused sandbox has to be resumed first.")
-    if status < 500:
+    if status == THROTTLED:
+        return ThrottledError(text, hint="Fewer concurrent calls avoid it.")
+    if not is_inconclusive(status):
         return InvalidRequestError(text, hint="The server may have another version of swe-rex than this client.")
     if _CLOSED_PORT.search(told):
         return ServiceError(text, hint="The server in the sandbox has ended: look at its log there.")

@@ -1,4 +1,4 @@
-"""Responses of a gateway with status 500 and above, in the place of those of a sandbox."""
+"""Responses of a gateway, in the place of those of a sandbox."""
 
 import time
 
@@ -15,7 +15,7 @@ from ags_flows.tasks import (
     write_file,
 )
 
-STATUSES = (500, 502, 503, 504)
+STATUSES = (408, 425, 499, 500, 502, 503, 504)
 
 
 @pytest.fixture
