@@ -35,6 +35,8 @@ def is_own(name: str) -> bool:
 def from_home(remote: str) -> str:
     """Return a path in a sandbox without `~`, `..` and a final `/`. Relative paths begin at the user's home.
 
+    Only `~` and what begins with `~/` mean the home: any other name that begins with `~` is a name.
+
     Raises:
         TransferError: The path is empty or has a zero byte.
     """
@@ -43,6 +45,8 @@ def from_home(remote: str) -> str:
     if remote == "~" or remote.startswith("~/"):
         remote = remote[2:].lstrip("/") or "."
     path = posixpath.normpath(remote)
+    if path.startswith("~"):
+        return f"./{path}"
     # In POSIX, two slashes at the beginning have a special meaning.
     return path[1:] if path.startswith("//") else path
 
@@ -74,7 +78,7 @@ def must_be_text(remote: str) -> None:
 
 def argument(remote: str) -> str:
     """Return a path that no command takes for an option."""
-    return remote if remote.startswith("/") else f"./{remote}"
+    return remote if remote.startswith(("/", "./")) else f"./{remote}"
 
 
 def quoted(value: str) -> str:

@@ -1,6 +1,7 @@
 """Files and directories: whole, with what belongs to them, and never outside of the target."""
 
 import os
+import posixpath
 import stat
 import tarfile
 
@@ -12,8 +13,10 @@ from ags_flows.transfer import (
     download_file,
     download_matching,
     read_file,
+    remove_path,
     upload_directory,
     upload_file,
+    write_file,
 )
 
 
@@ -54,6 +57,34 @@ def test_paths_may_be_odd(plane, tmp_path):
     upload_directory(plane, tmp_path, f"/tmp/odd dir/{name}")
     download_directory(plane, f"/tmp/odd dir/{name}", tmp_path / "back")
     assert (tmp_path / "back" / name).read_text() == "x"
+
+
+@pytest.mark.parametrize("name", ["~backup", "~$doc.docx", "~root/x", "./~", "./~/x", "a/../~x"])
+def test_other_names_that_begin_with_a_tilde_are_names_in_every_operation(plane, tmp_path, name):
+    (tmp_path / "local").mkdir()
+    (tmp_path / "local" / "f").write_text("content")
+    upload_file(plane, tmp_path / "local" / "f", name)
+    path = f"/home/user/{posixpath.normpath(name)}"
+    assert plane.read(path) == b"content" == read_file(plane, name, 100)
+    download_file(plane, name, tmp_path / "back")
+    assert (tmp_path / "back").read_text() == "content"
+    assert plane.exists(name) and plane.stat(name).path == path
+    remove_path(plane, name)
+    assert not plane.exists(path)
+    write_file(plane, name, b"written")
+    assert plane.read(path) == b"written" == plane.read_range(name, 0, 100)
+    plane.remove(name)
+    assert not plane.exists(path)
+    upload_directory(plane, tmp_path / "local", name)
+    assert [entry.path for entry in plane.list(name)] == [f"{path}/f"]
+    download_directory(plane, name, tmp_path / "tree")
+    assert download_matching(plane, f"{name}/*", tmp_path / "matching").files == 1
+    assert (tmp_path / "tree" / "f").read_text() == (tmp_path / "matching" / "f").read_text() == "content"
+    remove_path(plane, name)
+    assert not plane.exists(path)
+    plane.make_dir(name)
+    plane.move(name, f"{name}-moved")
+    assert plane.exists(f"{path}-moved") and not plane.exists(path)
 
 
 def test_a_home_can_be_meant_by_a_tilde_or_by_nothing(plane, tmp_path):
