@@ -10,7 +10,7 @@ from ags_flows.cloud.data_planes import open_plane
 from ags_flows.durable.cells import Once
 from ags_flows.durable.changes import change_once
 from ags_flows.durable.environment import existing_directory
-from ags_flows.errors import CodeFailedError
+from ags_flows.errors import CodeFailedError, ConfigurationError
 from ags_flows.models import CodeContext, CodeResult, Instance
 from ags_flows.run.artifacts import show_results
 from ags_flows.run.awaitable import flag_of_wait
@@ -31,7 +31,7 @@ DEFAULT_LIMIT = 1 << 20
 def run_code(
     instance: Instance | str,
     code: str,
-    language: str = "python",
+    language: str | None = None,
     timeout: float = DEFAULT_TIMEOUT,
     env: Mapping[str, str] | None = None,
     secrets: Mapping[str, str] | None = None,
@@ -51,13 +51,14 @@ def run_code(
     Args:
         instance: The instance or its id.
         code: The code.
-        language: `python`, `javascript`, `typescript`, `bash`, `r` or `java`.
+        language: `python`, `javascript`, `typescript`, `bash`, `r` or `java`; by default that of `context`, or
+            `python`.
         timeout: Seconds; then the code is interrupted. 0: no limit.
         env: Environment of this execution: texts; numbers and booleans are converted (`true`, `false`).
         secrets: Environment from Prefect Secret blocks: variable name to name of the block. The values are masked in
             log, result and artifacts.
-        context: A context of `create_code_context`, instead of the language's default one; its language
-            is used.
+        context: A context of `create_code_context`, instead of the language's default one. Its language is used: that
+            of a context that is given by its id is not known here, and not compared with `language`.
         check: Raise when the code raised.
         limit: How many bytes the result may hold of each stream, and of message and traceback of an error: head and
             tail of longer ones.
@@ -69,6 +70,7 @@ def run_code(
         The outcome. An exception of the code is a value, unless `check=True`.
 
     Raises:
+        ConfigurationError: The context has another language, or an argument is wrong; nothing was sent.
         CodeFailedError: With `check=True`, when the code raised an exception.
         CodeTimeoutError: The time limit was reached.
         OutcomeUnknownError: It may have run; it is not repeated.
@@ -80,8 +82,7 @@ def run_code(
         assert result.text == "2432902008176640000"
         ```
     """
-    if isinstance(context, CodeContext):
-        language = context.language
+    language = _language_of(language, context)
     env = env or {}
     environment, hidden = merged(env, secrets)
     redactor = Redactor(hidden.values())
@@ -214,6 +215,22 @@ def remove_code_context(instance: Instance | str, context: CodeContext | str, co
     interpreter, name = _interpreter(instance, config), context if isinstance(context, str) else context.id
     step = identify("remove_code_context", name)
     change_once(interpreter.plane, step, lambda: interpreter.remove_context(name), lambda _: "done", lambda _: None)
+
+
+def _language_of(language: str | None, context: CodeContext | str | None) -> str:
+    """Return the language of a cell.
+
+    Raises:
+        ConfigurationError: The context has another one.
+    """
+    if not isinstance(context, CodeContext):
+        return language or "python"
+    if language not in (None, context.language):
+        raise ConfigurationError(
+            f"language is {language!r}, and the context is for {context.language!r}.",
+            hint="Leave out language, or give a context for it.",
+        )
+    return context.language
 
 
 def _interpreter(instance: Instance | str, config: AGSConfig | None) -> CodeInterpreter:

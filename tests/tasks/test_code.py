@@ -125,6 +125,15 @@ def test_contexts_have_separate_variables(instance, ags_config):
     assert context.id not in [one.id for one in list_code_contexts.fn(instance, config=ags_config)]
 
 
+def test_a_language_beside_a_context_of_another_one_is_refused_before_any_request(ags_emulator, instance, ags_config):
+    context = create_code_context.fn(instance, config=ags_config)
+    before = ags_emulator.overview()["requests"]
+    with pytest.raises(ConfigurationError, match="^language is 'bash', and the context is for 'python'"):
+        run_code.fn(instance, "1", language="bash", context=context, config=ags_config)
+    assert ags_emulator.overview()["requests"] == before
+    assert run_code.fn(instance, "1", language="python", context=context, config=ags_config).text == "1"
+
+
 def test_a_cell_that_takes_too_long_is_interrupted(instance, ags_config):
     with pytest.raises(CodeTimeoutError, match="limit of 1 s"):
         run_code.fn(instance, "import time; time.sleep(60)", timeout=1, config=ags_config)
