@@ -38,8 +38,8 @@ _READ = r"{ builtin read -r -u 237 _; builtin exec 237<&-; } 2>/dev/null"
 PROFILE = rf"""
 ags_begin_profile() {{ {{ exec 237<<<unread; }} 2>/dev/null; }}
 ags_check_profile() {{
-  {{ read -r -u 237 _; }} 2>/dev/null && [ "$ags_code" -lt 128 ] || return 0
-  echo "The login profile ended the shell with exit code $ags_code. The command was not started." >&2
+  {{ read -r -u 237 _; }} 2>/dev/null || return 0
+  echo "The shell ended in the login profile with exit code $ags_code. The command was not started." >&2
   [ "$ags_code" != 0 ] || ags_code={NOT_STARTED}
 }}
 """
@@ -68,7 +68,7 @@ for AGS_FLOWS_PIECE in "${{!AGS_FLOWS_ENV_@}}"; do
   builtin eval "${{!AGS_FLOWS_PIECE}}"; builtin unset "$AGS_FLOWS_PIECE" || AGS_FLOWS_REFUSE "$AGS_FLOWS_OWN"
 done
 [[ -z ${{AGS_FLOWS_CWD-}} ]] || builtin cd -- "$AGS_FLOWS_CWD" ||
-  AGS_FLOWS_REFUSE "cwd: the directory $AGS_FLOWS_CWD cannot be entered"
+  AGS_FLOWS_REFUSE "cwd: the login profile does not allow to enter $AGS_FLOWS_CWD"
 builtin unset AGS_FLOWS_PIECE AGS_FLOWS_NAME AGS_FLOWS_CWD AGS_FLOWS_SANDBOX || AGS_FLOWS_REFUSE "$AGS_FLOWS_OWN"
 """
 

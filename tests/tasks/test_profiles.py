@@ -49,6 +49,7 @@ PROFILES = {
     "becomes another program": "exec true",
     "becomes another shell": "exec bash",
     "executes nothing more": "set -n",
+    "kills its shell": "kill -9 $$",
     "traces": "set -x",
     "exports": "export PATH=/usr/bin:/bin MODE=profile HOME=/tmp LANG=xx_YY LC_ALL=xx_YY TAR_OPTIONS=-v; umask 077; "
     "export IFS=:; IFS=:",
@@ -76,6 +77,7 @@ ENDING = {
     "becomes another shell": 125,
     "executes nothing more": 125,
     "starts another shell with its arguments": 125,
+    "kills its shell": 137,
 }
 USERS = {"user": "/home/user", **({"root": "/root"} if isolation().root and os.geteuid() == 0 else {})}
 
@@ -113,7 +115,7 @@ class Case:
         """Return the last line that a command printed, after a look at its exit code."""
         if self.profile in ENDING:
             assert result.exit_code == ENDING[self.profile]
-            assert "login profile ended the shell" in result.stderr
+            assert "The shell ended in the login profile" in result.stderr
             return None
         assert result.exit_code == code, result
         lines = [line for line in result.stdout.splitlines() if line != "trapped"]
@@ -267,6 +269,13 @@ def test_a_variable_that_the_profile_has_made_read_only_is_not_ignored(with_prof
     assert (result.exit_code, result.stdout) == (125, "")
     assert "env: the login profile does not allow to set " in result.stderr
     assert result.stderr.endswith("The command was not started.\n")
+
+
+@pytest.mark.parametrize("durable", [True, False])
+def test_a_profile_that_makes_the_directory_read_only_is_the_reason(with_profile, durable):
+    result = with_profile("readonly PWD OLDPWD", "echo started", cwd="/usr", durable=durable)
+    assert (result.exit_code, result.stdout) == (125, "")
+    assert "cwd: the login profile does not allow to enter /usr. The command was not started." in result.stderr
 
 
 @pytest.mark.parametrize("durable", [True, False])
