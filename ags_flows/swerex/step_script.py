@@ -47,7 +47,8 @@ ${ags_note:+\\builtin set -$ags_note
   } 2>/dev/null || "/proc/$$/exe" -p -c 'printf "\n%s %s spoiled\n%s" "$@" >/dev/tty' - MARK "$ags_code" SHELLPS1PREFIX
   \builtin unset ags_code
 else
-  \builtin printf '%s\n%s syntax\n' "$ags_note" MARK >/dev/tty
+  { /bin/rm -f FILE || >|FILE; } 2>/dev/null
+  \builtin printf '%s\n%s syntax\n' "${ags_note//"FILE"/bash}" MARK >/dev/tty
   \builtin unset ags_note
 fi
 [[ $PS1 = SHELLPS1PREFIX && -t 2 ]] || \builtin printf SHELLPS1PREFIX >/dev/tty
