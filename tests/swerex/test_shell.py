@@ -246,7 +246,7 @@ def test_whatever_a_command_is_the_next_step_works(configured, ags_config, caplo
             assert run(f"(exit 0); enable -n {names}", names).exit_code == 0, names
             assert run("echo next", names).stdout == "next\n", names
         assert caplog.text.count("disabled builtins of the shell") == len(DISABLED)
-        with pytest.raises(BashIncorrectSyntaxError, match="bash: line 2: syntax error near unexpected"):
+        with pytest.raises(BashIncorrectSyntaxError, match="\nbash: line 3: syntax error"):
             run("echo a\n(echo")
         assert run("ls -A /tmp | grep ags-step").stdout == ""
 
