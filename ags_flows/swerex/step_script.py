@@ -24,10 +24,11 @@ EARLIER
 # The backslashes prevent aliases, and `builtin` the functions, of the caller. In POSIX mode, no function replaces
 # `unset` and `set`, so that a function named `builtin` is removed. The prompt may be the caller's, and errors may go to
 # a file: then SWE-ReX would not see it. PATH may be the caller's, too. No variable has the text: exported, it could be
-# too long for any program. A builtin that is disabled spoils the shell, and another bash reports it.
+# too long for any program. A check without a message could not run, as after `ulimit -v`. A builtin that is disabled
+# spoils the shell, and another bash reports it.
 _STEP = r"""
 ags_mark=MARK ags_note=+O; [[ :$BASHOPTS: != *:extglob:* ]] || ags_note=-O
-if ags_note=$("/proc/$$/exe" -p -n $ags_note extglob FILE 2>&1 </dev/null); then
+if ags_note=$("/proc/$$/exe" -p -n $ags_note extglob FILE 2>&1 </dev/null) || [[ -z $ags_note ]]; then
   \builtin eval "ags_exit=($(\builtin trap -p EXIT))"; ags_exit=${ags_exit[2]-}
   case $ags_exit in *ags_mark*) ;; *) ags_note=AT_EXIT; \builtin trap "${ags_note/EARLIER/$ags_exit}" EXIT ;; esac
   ags_note=${ags_options//[!avxk]/}

@@ -249,6 +249,8 @@ def test_whatever_a_command_is_the_next_step_works(configured, ags_config, caplo
         with pytest.raises(BashIncorrectSyntaxError, match="\nbash: line 3: syntax error"):
             run("echo a\n(echo")
         assert run("ls -A /tmp | grep ags-step").stdout == ""
+        run("ulimit -v 1", "limited")
+        assert run("echo next", "limited").stdout == "next\n"
 
 
 def test_a_shell_that_does_not_take_a_step_is_replaced(configured, ags_config, caplog, monkeypatch):
