@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
-from ags_flows.run.spellings import hex_spellings, wrapped_spellings
+from ags_flows.run.spellings import wrapped_base64, wrapped_hex
+from ags_flows.run.views import Span, View
 
 SHORTEST_BASE64 = 6
 """Characters of the shortest run that is masked: fewer have at most three whole bytes."""
@@ -20,7 +21,7 @@ SHORTEST_HEX = 8
 _PROBED = 2
 """A run is found by every third of its substrings that are this much shorter than the shortest run."""
 
-_PADDING = re.compile(r"(?:=|%3[Dd]|=3D){0,2}")
+_PADDING = re.compile(r"={0,2}")
 
 # Bytes with separators, as in `70 61`, `70:61`, `\x70\x61`, `%70%61`, `0x70, 0x61` and `"70", "61"`.
 _HEX = re.compile(r"(?:(?:\\x|\\u00|0x|%|&#x)?[0-9A-Fa-f]{2}[^0-9A-Za-z\\%]{0,5}){4,}")
@@ -28,32 +29,35 @@ _DIGIT = re.compile(r"\\x|\\u00|0x|([0-9A-Fa-f])")
 # After the bytes, dumps show them as text, as in `7061 7373  pass` and `70 61 73 73  |pass|`.
 _SHOWN_BYTES = re.compile(r"(?<=[ \t]{2})[^ \t\n].{0,17}$", re.MULTILINE)
 
-Span = tuple[int, int]
-
 
 class Encoded:
     """Finds parts of secrets in base64 and hex.
 
     Args:
-        secrets: The values.
+        values: What is secret.
     """
 
-    def __init__(self, secrets: Iterable[str]) -> None:
-        secrets = list(secrets)
-        self._base64 = _Runs((form for secret in secrets for form in wrapped_spellings(secret)), SHORTEST_BASE64)
-        self._hex = _Runs((form for secret in secrets for form in hex_spellings(secret)), SHORTEST_HEX)
+    def __init__(self, values: Iterable[str]) -> None:
+        values = list(values)
+        self._base64 = _Runs((form for value in values for form in wrapped_base64(value)), SHORTEST_BASE64)
+        self._hex = _Runs((form for value in values for form in wrapped_hex(value)), SHORTEST_HEX)
 
-    def spans(self, text: str) -> Iterator[Span]:
-        """Yield where parts of secrets are."""
-        for start, end in self._base64.spans(text):
-            padding = _PADDING.match(text, end)
-            yield start, padding.end() if padding else end
+    def spans(self, text: str, view: View, digits: Iterable[list[int]]) -> Iterator[Span]:
+        """Yield where parts of secrets are.
+
+        Args:
+            text: The text.
+            view: The same with its escapes decoded.
+            digits: The positions of hex digits in the text.
+        """
+        for start, end in self._base64.spans(view.text):
+            padding = _PADDING.match(view.text, end)
+            yield view.span(start, padding.end() if padding else end)
         if self._hex:
-            for found in _HEX.finditer(text):
-                yield from self._in_hex(text, found.start(), found.end())
+            for positions in digits:
+                yield from self._in_hex(text, positions)
 
-    def _in_hex(self, text: str, start: int, end: int) -> Iterator[Span]:
-        positions = [digit.start(1) for digit in _DIGIT.finditer(text, start, end) if digit[1]]
+    def _in_hex(self, text: str, positions: list[int]) -> Iterator[Span]:
         digits = "".join(text[position] for position in positions).lower()
         for first, after in self._hex.spans(digits):
             run = digits[first:after]
@@ -105,6 +109,12 @@ class _Runs:
                 end = at + size
         if start < end:
             yield start, end
+
+
+def hex_digits(text: str) -> Iterator[list[int]]:
+    """Yield the positions of digits that can be bytes in hex, for each run of them."""
+    for found in _HEX.finditer(text):
+        yield [digit.start(1) for digit in _DIGIT.finditer(text, *found.span()) if digit[1]]
 
 
 def _counts(digits: str) -> bool:

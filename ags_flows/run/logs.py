@@ -18,7 +18,7 @@ from prefect.exceptions import MissingContextError
 
 from ags_flows.cloud.lines import LineSplitter, is_piece
 from ags_flows.run.redaction import Redactor, StreamRedactor
-from ags_flows.run.wrapped import SOFT_BREAK
+from ags_flows.run.views import SOFT_BREAK
 
 LINES_PER_SECOND = 100
 BURST = 1_000

@@ -14,10 +14,11 @@ from typing import Any, TypeVar
 from pydantic import BaseModel
 
 from ags_flows.cloud.head_and_tail import LEFT_OUT
-from ags_flows.run.encoded import Encoded
+from ags_flows.run.encoded import Encoded, hex_digits
 from ags_flows.run.parts import Parts
-from ags_flows.run.spellings import SHORTEST, spell_all
-from ags_flows.run.wrapped import SOFT_BREAK, Unwrapped
+from ags_flows.run.plain import Plain, each
+from ags_flows.run.spellings import SHORTEST, encodings, values
+from ags_flows.run.views import SOFT_BREAK, Span, decoded
 
 MASK = "********"
 
@@ -35,9 +36,6 @@ PATTERNS = (
 LONGEST_TOKEN = 4096
 """Characters of a stream that are held back for a token whose end has not arrived."""
 
-SHORTEST_WRAPPED = 12
-"""Characters of the shortest spelling that is searched across lines: the ends of shorter ones are ordinary words."""
-
 MOST_SEARCHED = 1000
 """Number of spellings up to which a search for each of them is faster than one pass over the text."""
 
@@ -50,7 +48,6 @@ _LONGEST_OPEN_TOKEN = 32
 _CONTEXT = 6
 """Characters before a token that decide whether it is one."""
 
-Span = tuple[int, int]
 T = TypeVar("T")
 
 
@@ -62,13 +59,12 @@ class Redactor:
     """
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
-        secrets = list(secrets)
-        self._forms = sorted(spell_all(secrets))
-        self._encoded = Encoded(secrets)
-        self._long_forms = [form for form in self._forms if len(form) >= SHORTEST_WRAPPED]
-        self.longest = max(map(len, self._forms), default=0)
+        masked = values(secrets)
+        self._plain = Plain(masked)
+        self._encoded = Encoded(masked)
+        encoded = {form for value in masked for form in encodings(value) if len(form) >= SHORTEST}
+        self._forms = sorted(masked | encoded)
         self._cut = Parts(self._forms)
-        self._starts = self._cut.starts
         self._short_starts = frozenset(form[:length] for form in self._forms for length in range(1, SHORTEST))
 
     def text(self, text: str, *, begins_cut: bool = False, ends_cut: bool = False) -> str:
@@ -139,15 +135,18 @@ class Redactor:
             text: The text.
             before: What comes before it.
         """
-        found = self._occurrences(text, self._forms)
-        if "\n" in text or "\r" in text or "\\" in text:
-            for unwrapped, forms in ((Unwrapped.soft(text), self._forms), (Unwrapped.hard(text), self._long_forms)):
-                found += unwrapped.spans(self._occurrences(unwrapped.text, forms))
+        found: list[Span] = []
+        if self._forms:
+            view = decoded(text)
+            found += [known.span(*span) for known in view.sources() for span in self._occurrences(known.text)]
+            found += self._plain.spans(view)
+            digits = list(hex_digits(text))
+            found += self._encoded.spans(text, view, digits)
+            found += [span for positions in digits for span in self._in_hex(text, positions)]
         if any(start in text for start in _TOKEN_STARTS):
             skip = len(before)
             tokens = _TOKEN.finditer(before + text, skip)
             found += [(token.start() - skip, token.end() - skip) for token in tokens]
-        found += self._encoded.spans(text)
         return _joined(found)
 
     def open_at(self, text: str, before: str = "") -> int:
@@ -157,7 +156,7 @@ class Redactor:
             text: The text.
             before: What comes before it.
         """
-        at = self._cut.at_end(text)
+        at = min(self._cut.at_end(text), self._plain.open_at(text))
         for length in range(min(SHORTEST - 1, len(text)), 0, -1):
             if text[-length:] in self._short_starts:
                 at = min(at, len(text) - length)
@@ -169,13 +168,15 @@ class Redactor:
         inner = text.removesuffix(SOFT_BREAK)
         ends_cut = ends_cut or inner != text
         if begins_cut:
-            spans.append((0, len(inner) if ends_cut and self._cut.has(inner) else self._cut.at_start(inner)))
+            whole = ends_cut and (self._cut.has(inner) or self._plain.has(inner))
+            spans.append((0, len(inner) if whole else max(self._cut.at_start(inner), self._plain.open_until(inner))))
         if ends_cut:
             token = _open_token(text)
             if token and token[1] - token[0] >= SHORTEST:
                 spans.append(token)
-            # A cut may also be inside of a character of quoted-printable, such as `=3D`.
-            spans += [(self._cut.at_end(end), len(text)) for end in {inner, text} if self._cut.at_end(end) < len(end)]
+            at = min(self._cut.at_end(inner), self._plain.open_at(inner, SHORTEST))
+            if at < len(inner):
+                spans.append((at, len(text)))
         if not spans:
             return text
         shown, at = [], 0
@@ -184,15 +185,20 @@ class Redactor:
             at = end
         return "".join([*shown, text[at:]])
 
-    def _occurrences(self, text: str, forms: list[str]) -> list[Span]:
-        if not text:
-            return []
+    def _in_hex(self, text: str, positions: list[int]) -> Iterator[Span]:
+        digits = "".join(text[position] for position in positions)
+        for skip in range(2):
+            data = bytes.fromhex(digits[skip : skip + (len(digits) - skip) // 2 * 2])
+            for start, end in self._plain.in_bytes(data):
+                yield positions[skip + 2 * start], positions[skip + 2 * end - 1] + 1
+
+    def _occurrences(self, text: str) -> list[Span]:
         if len(self._forms) <= MOST_SEARCHED:
-            return [span for form in forms if form in text for span in _each(form, text)]
+            return [span for form in self._forms if form in text for span in each(form, text)]
         return [
             (at, at + len(form))
             for at in range(len(text) - SHORTEST + 1)
-            for form in self._starts.get(text[at : at + SHORTEST], ())
+            for form in self._cut.starts.get(text[at : at + SHORTEST], ())
             if text.startswith(form, at)
         ]
 
@@ -262,13 +268,6 @@ def _open_token(text: str, before: str = "") -> Span | None:
     skip = len(before) if len(text) <= _LONGEST_OPEN_TOKEN else len(known) - _LONGEST_OPEN_TOKEN
     token = _OPEN_TOKEN.search(known, skip)
     return (token.start() + len(text) - len(known), len(text)) if token else None
-
-
-def _each(form: str, text: str) -> Iterator[Span]:
-    at = text.find(form)
-    while at >= 0:
-        yield at, at + len(form)
-        at = text.find(form, at + 1)
 
 
 def _joined(spans: list[Span]) -> list[Span]:
