@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 
 from ags_flows.run.parts import Parts
 from ags_flows.run.spellings import SHORTEST
-from ags_flows.run.views import GAP, Span, View, decoded, gaps, margins, squeezed, whole
+from ags_flows.run.views import GAP, QUOTES, Span, View, decoded, gaps, margins, squeezed, whole
 
 SHORTEST_WRAPPED = 12
 """Characters of the shortest value in which any gap is accepted: the parts of shorter ones are ordinary words."""
@@ -19,14 +19,12 @@ DEEPEST = 2
 MOST_QUOTES = 64
 """Quotes and backslashes at an end of a value that are masked with it."""
 
-_QUOTES = "\"'`\\+"
 _OPEN_END = re.compile(r"(?:%[0-9A-Fa-f]?|&#?|=[0-9A-F]?)+\Z")
 
 _RUN = re.compile(r"[A-Za-z0-9+/_-]{20,}")
 _TEXT = re.compile(rb"[\0\t\n\r -~]{8,}")
 """What base64 or hex of a text is decoded to. Other data is searched for a value as it is, without decoding it."""
 
-_STANDARD = str.maketrans("-_", "+/")
 _REST = re.compile(r"(?:[#xuU{]|amp;)?[0-9A-Fa-f]{0,8}[;}]?|[a-z]{1,8};")
 """The rest of an escape at the start of a text that was cut."""
 
@@ -132,7 +130,8 @@ class Plain:
         start, end = self._with_quotes(form, view.text, start, end)
         # The text after a value has become a part of an escape at its end.
         if form in self._open:
-            end += len(view.text[end : end + 8]) - len(view.text[end : end + 8].lstrip("%&=#")) + 1
+            after = view.text[end : end + MOST_QUOTES]
+            end += len(after) - len(after.lstrip(f"%&=# {QUOTES}")) + 1
             end = min(end, len(view.text))
         return self._with_quotes(form, view.first.text, *view.span(start, end))
 
@@ -147,7 +146,7 @@ class Plain:
             return
         runs = View(view, ((start, end, "") for start, end in zip(ends[::2], ends[1::2], strict=True)))
         size = len(runs.text)
-        digits = runs.text.translate(_STANDARD) + "AAA"
+        digits = runs.text.replace("-", "+").replace("_", "/") + "AAA"
         for skip in range(4):
             data = binascii.a2b_base64(digits[skip : skip + (len(digits) - skip) // 4 * 4])
             for start, end in self.in_bytes(data, depth):
@@ -177,7 +176,7 @@ def _without_ends(form: str) -> set[str]:
 def _quotes(text: str) -> str:
     """Return the quotes and blanks that a value can begin with, if it begins with one."""
     found = GAP.match(text)
-    return _QUOTES + found[0] if found else ""
+    return QUOTES + found[0] if found else ""
 
 
 def _longest(size: int) -> int:

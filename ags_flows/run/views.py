@@ -10,6 +10,7 @@ import html
 import re
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 
 Span = tuple[int, int]
 Piece = tuple[int, int, str]
@@ -56,7 +57,8 @@ _LONGEST_OPEN = 200
 GAP = re.compile(r"[\s\"'`\\+]+")
 """What programs put between the characters of a value: quotes, backslashes, blanks. A plus is a blank in a URL."""
 
-_NO_GAPS = dict.fromkeys(code for code in range(0x3001) if GAP.match(chr(code)))
+QUOTES = "\"'`\\+"
+"""The same without blanks."""
 
 # A line end with a margin, or with the number of a line.
 _LINE_END = re.compile(r"(?:\r\n?|\n)[ \t>|#]{0,16}(?:\d{1,7}[:\t |]{1,4})?")
@@ -138,7 +140,10 @@ def whole(text: str) -> int:
 
 def squeezed(text: str) -> str:
     """Return a text without gaps."""
-    return text.translate(_NO_GAPS)
+    text = "".join(text.split())
+    for one in QUOTES:
+        text = text.replace(one, "")
+    return text
 
 
 def gaps(text: str, end: int | None = None) -> Iterator[Piece]:
@@ -165,6 +170,7 @@ def _escapes(text: str) -> Iterator[Piece]:
             yield *found.span(), new
 
 
+@lru_cache(4096)
 def _character(kind: str, code: str) -> str | None:
     if kind == "letter":
         return _LETTERS[code]
@@ -182,13 +188,14 @@ def _character(kind: str, code: str) -> str | None:
 
 
 def _composed(text: str) -> Iterator[Piece]:
-    for found in _COMPOSED.finditer(text):
-        one = found[0]
-        try:
-            if "\ud800" <= one < "\udc00":
-                one = one.encode("utf-16-le", "surrogatepass").decode("utf-16-le")
-            else:
-                one = one.encode("utf-8", "surrogateescape").decode()
-        except ValueError:
-            one = "".join(chr(ord(byte) - _BYTES) for byte in one)
-        yield *found.span(), one
+    return ((*found.span(), _together(found[0])) for found in _COMPOSED.finditer(text))
+
+
+@lru_cache(4096)
+def _together(parts: str) -> str:
+    try:
+        if "\ud800" <= parts < "\udc00":
+            return parts.encode("utf-16-le", "surrogatepass").decode("utf-16-le")
+        return parts.encode("utf-8", "surrogateescape").decode()
+    except ValueError:
+        return "".join(chr(ord(byte) - _BYTES) for byte in parts)
