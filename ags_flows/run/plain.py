@@ -131,8 +131,9 @@ class Plain:
         # The text after a value has become a part of an escape at its end.
         if form in self._open:
             after = view.text[end : end + MOST_QUOTES]
-            end += len(after) - len(after.lstrip(f"%&=# {QUOTES}")) + 1
-            end = min(end, len(view.text))
+            last = end + len(after) - len(after.lstrip(f"%&=# {QUOTES}"))
+            escape = view.span(last, last + 1) if last < len(view.text) else (0, 0)
+            end = last + 1 if escape[1] - escape[0] > 1 else end
         return self._with_quotes(form, view.first.text, *view.span(start, end))
 
     def _with_quotes(self, form: str, text: str, start: int, end: int) -> Span:
