@@ -44,13 +44,14 @@ class Plain:
         self._open: set[str] = set()
         for value in values:
             view = decoded(value)
-            for form in _without_ends(squeezed(view.text)):
+            value = squeezed(view.text)
+            for tight in _without_ends(_tight(view.text)):
+                form = squeezed(tight).replace("'", "")
+                self._tight.setdefault(form, set()).add(tight)
                 self._before[form] = self._before.get(form, "\\") + _quotes(view.text)
                 self._after[form] = self._after.get(form, "") + _quotes(_OPEN_END.sub("", view.text)[::-1])
-            if _OPEN_END.search(view.text):
-                self._open |= {form for form in _without_ends(squeezed(view.text)) if not _OPEN_END.search(form)}
-            for tight in _without_ends(_tight(view.text)):
-                self._tight.setdefault(squeezed(tight).replace("'", ""), set()).add(tight)
+                if not value.endswith(form):
+                    self._open.add(form)
             self._wrapped |= _without_ends(squeezed(View(view, margins(view.text)).text))
         self._tight = {form: tight for form, tight in self._tight.items() if len(form) >= SHORTEST}
         self._wrapped = {form for form in {*self._tight, *self._wrapped} if len(form) >= SHORTEST_WRAPPED}
