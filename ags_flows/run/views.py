@@ -36,7 +36,7 @@ _ESCAPE = re.compile(
 _LETTERS = dict(zip("abefnrtvE", "\a\b\x1b\f\n\r\t\v\x1b", strict=True))
 
 _BYTES = 0xDC00
-"""Added to bytes that are no characters alone, until it is known what they are together: as `surrogateescape` does."""
+"""Added to a byte that is only a part of a character, until its other bytes are found: as `surrogateescape` does."""
 
 _COMPOSED = re.compile(
     "[\udcc2-\udcdf][\udc80-\udcbf]|[\udce0-\udcef][\udc80-\udcbf]{2}|[\udcf0-\udcf4][\udc80-\udcbf]{3}"
