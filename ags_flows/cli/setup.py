@@ -88,7 +88,7 @@ def verify(
         chosen = configuration(config, region)
 
         def agree() -> None:
-            Console(stderr=True).print(announcement(chosen, only or ()), highlight=False, markup=False)
+            Console(stderr=True).print(announcement(chosen, only or (), keep=keep), highlight=False, markup=False)
             if not yes and not _confirmed():
                 raise ConfigurationError("Nothing was created.", hint="--yes does not ask.")
 

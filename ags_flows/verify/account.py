@@ -286,15 +286,25 @@ class Account:
         return left
 
     def sweep(self) -> int:
-        """Delete what a run before this one left behind, and return how many tools that were."""
+        """Delete what a run before this one left behind; what cannot be deleted now is tried again at the end.
+
+        Returns:
+            How many tools were deleted.
+
+        Raises:
+            CredentialsError: The account refuses the keys.
+        """
         count = 0
         for tool in self.control.list_tools():
             if tool.name.startswith(PREFIX) and _is_left_over(tool):
-                for snapshot in self.control.list_snapshots():
-                    if snapshot.name.startswith(tool.name.rpartition("-")[0]):
-                        self.control.delete_snapshot(snapshot.id)
-                self._delete_tool(tool.id)
-                count += 1
+                try:
+                    for snapshot in self.control.list_snapshots():
+                        if snapshot.name.startswith(tool.name.rpartition("-")[0]):
+                            self.control.delete_snapshot(snapshot.id)
+                    self._delete_tool(tool.id)
+                    count += 1
+                except AGSFlowsError:
+                    self.keep_tool(tool.id)
         return count
 
     def _delete_tool(self, tool_id: str) -> None:

@@ -57,12 +57,13 @@ class Options:
     against: Path | None = None
 
 
-def announcement(config: AGSConfig, only: Sequence[str] = ()) -> str:
+def announcement(config: AGSConfig, only: Sequence[str] = (), *, keep: bool = False) -> str:
     """Return what a run will create, for the user to agree to.
 
     Args:
         config: Where AGS is.
         only: Groups; all when empty.
+        keep: Whether nothing is deleted at the end.
     """
     connection = config.connection()
     account = f"This checks the account at {connection.control_url}, region {connection.region}."
@@ -72,10 +73,8 @@ def announcement(config: AGSConfig, only: Sequence[str] = ()) -> str:
     started = f" and {_count(instances, 'instance')} of the smallest size" if instances else ""
     started += f", up to {MOST_AT_ONCE} at a time" if instances > MOST_AT_ONCE else ""
     ends = f" An instance ends after {TIMEOUT} at the latest." if instances else ""
-    return (
-        f"{account} It creates up to {_count(tools, 'tool')} of type code-interpreter{started}, and deletes all of it "
-        f"when it ends.{ends}"
-    )
+    deleted = ". --keep: it deletes nothing, and the next run does" if keep else ", and deletes all of it when it ends"
+    return f"{account} It creates up to {_count(tools, 'tool')} of type code-interpreter{started}{deleted}.{ends}"
 
 
 def _count(number: int, noun: str) -> str:

@@ -263,6 +263,23 @@ def test_a_failed_pause_ends_the_wait(ags_emulator, ags_config, monkeypatch):
     assert sum(one.seconds for one in results) < 60
 
 
+def test_an_instance_that_is_listed_late_is_no_list_that_flickers():
+    with Emulator(profile={"answers": {"list.seconds": 1.5, "list.misses": 0.0}}) as emulator:
+        results, account = run(config_for(emulator), ["instances"])
+    assert account.answers["list.misses"] == 0 and account.answers["list.seconds"] > 1.2
+    assert {one.status for one in results} == {"as expected"}
+
+
+def test_what_an_earlier_run_left_and_may_not_be_deleted_is_reported_and_the_checks_count(
+    ags_emulator, ags_config, monkeypatch, capsys
+):
+    ags_emulator.fault("error", "DeleteSandboxTool", times=100, code="UnauthorizedOperation")
+    assert verify(ags_config, Options(only=["files"])) == 0
+    monkeypatch.setattr("ags_flows.verify.account._is_left_over", lambda tool: True)
+    assert verify(ags_config, Options(only=["files"])) == 0
+    assert capsys.readouterr().err.count("Not deleted: tool") == 3
+
+
 def test_a_list_that_flickers_does_not_count_as_the_end_of_an_instance():
     answers = {"stopped.listed": False, "list.misses": 0.2, "stop.seconds": 1.0}
     with Emulator(profile={"answers": answers}) as emulator:
