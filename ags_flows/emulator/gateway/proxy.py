@@ -112,7 +112,9 @@ async def _send_down(send: Send, connection: h11.Connection, reader: asyncio.Str
             raise BadAnswer(str(error)) from error
         if isinstance(event, h11.Response):
             answered = True
-            headers = [(name, value) for name, value in event.headers if name.lower() not in _HOP_BY_HOP]
+            # Uvicorn adds the date.
+            dropped = _HOP_BY_HOP | {b"date"}
+            headers = [(name, value) for name, value in event.headers if name.lower() not in dropped]
             await send({"type": "http.response.start", "status": event.status_code, "headers": headers})
         elif isinstance(event, h11.Data):
             await send({"type": "http.response.body", "body": bytes(event.data), "more_body": True})

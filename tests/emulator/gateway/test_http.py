@@ -22,6 +22,7 @@ def test_a_request_arrives_as_it_was_sent(client, inside):
     assert told["headers"]["connection"] == "close"
     assert answer.headers["x-answered"] == "yes"
     assert "keep-alive" not in answer.headers
+    assert len(answer.headers.get_list("date")) == 1
 
 
 def test_statuses_and_responses_without_a_body_pass(client):
