@@ -24,9 +24,12 @@ from ags_flows.cloud.data_planes import open_plane
 from ags_flows.lifecycle.waiting import wait_instance_running
 from ags_flows.testing import config_for
 
-# A busy machine takes any time for an example, and to generate one.
+# A busy machine takes any time for an example, and to generate one. Each run has other examples.
 hypothesis.settings.register_profile(
-    "any_machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+    "any_machine",
+    deadline=None,
+    max_examples=40,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
 )
 hypothesis.settings.load_profile("any_machine")
 
