@@ -7,8 +7,8 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # pip must not ask whether it is up to date, and must not compile what nothing imports.
 PIP_FLAGS := --disable-pip-version-check --quiet
-# One more than cores: much of a test is waiting.
-WORKERS ?= 3
+# Twice the cores of a small machine: much of a test is waiting.
+WORKERS ?= 4
 # Prose is wrapped by mdformat, which does not know where Chinese lines end.
 PAGES := README.md CONTRIBUTING.md deployments/README.md docs
 

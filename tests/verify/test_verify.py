@@ -204,6 +204,7 @@ NOT_PLAYED = {"metadata.seconds", "start.repeat.lasts"}
 CODES = {"InvalidParameter.Filters": "InvalidParameterValue", "ResourceNotFound.SandboxTool": "ResourceNotFound"}
 
 
+@pytest.mark.long
 def test_an_emulator_with_a_profile_is_seen_as_the_account_was(tmp_path):
     file = tmp_path / "profile.json"
     file.write_text(json.dumps({"format": 1, "answers": OTHER, "codes": CODES}))
