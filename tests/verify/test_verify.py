@@ -264,16 +264,14 @@ def test_a_failed_pause_ends_the_wait(ags_emulator, ags_config, monkeypatch):
     assert sum(one.seconds for one in results) < 60
 
 
-def test_an_instance_that_is_listed_late_is_no_list_that_flickers():
+def test_a_list_that_is_late_does_not_flicker():
     with Emulator(profile={"answers": {"list.seconds": 1.5, "list.misses": 0.0}}) as emulator:
         results, account = run(config_for(emulator), ["instances"])
     assert account.answers["list.misses"] == 0 and account.answers["list.seconds"] > 1.2
     assert {one.status for one in results} == {"as expected"}
 
 
-def test_what_an_earlier_run_left_and_may_not_be_deleted_is_reported_and_the_checks_count(
-    ags_emulator, ags_config, monkeypatch, capsys
-):
+def test_a_tool_of_an_earlier_run_that_stays_is_reported(ags_emulator, ags_config, monkeypatch, capsys):
     ags_emulator.fault("error", "DeleteSandboxTool", times=100, code="UnauthorizedOperation")
     assert verify(ags_config, Options(only=["files"])) == 0
     monkeypatch.setattr("ags_flows.verify.account._is_left_over", lambda tool: True)
