@@ -118,9 +118,10 @@ class Plain:
         found = [form for form in forms if form in text]
         known = View(view, gaps(view.text)) if found else view
         for form in found:
-            for start, end in each(form, text):
+            is_short = len(form) < SHORTEST_WRAPPED
+            for start, end in each(form, text) if is_short else cover(form, text):
                 first, last = known.within(start, end)
-                if len(form) < SHORTEST_WRAPPED and _tight(view.text[first:last]) not in self._tight[form]:
+                if is_short and _tight(view.text[first:last]) not in self._tight[form]:
                     continue
                 first, last = self._with_ends(form, view, first, last)
                 if last - first <= _longest(len(form)):
@@ -161,6 +162,17 @@ def each(form: str, text: str) -> Iterator[Span]:
     while at >= 0:
         yield at, at + len(form)
         at = text.find(form, at + 1)
+
+
+def cover(form: str, text: str) -> Iterator[Span]:
+    """Yield places where a form is in a text: as few as have all characters of all of them."""
+    at = text.find(form)
+    while at >= 0:
+        end = at + len(form)
+        yield at, end
+        # Of those that overlap with it or begin at its end, the last one has what the others have.
+        further = text.rfind(form, at + 1, end + len(form))
+        at = further if further >= 0 else text.find(form, end + 1)
 
 
 def _tight(text: str) -> str:

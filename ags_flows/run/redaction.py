@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from ags_flows.cloud.head_and_tail import LEFT_OUT
 from ags_flows.run.encoded import Encoded, hex_digits
 from ags_flows.run.parts import Parts
-from ags_flows.run.plain import Plain, each
+from ags_flows.run.plain import Plain, cover
 from ags_flows.run.spellings import SHORTEST, encodings, values
 from ags_flows.run.views import SOFT_BREAK, Span, decoded
 
@@ -194,7 +194,7 @@ class Redactor:
 
     def _occurrences(self, text: str) -> list[Span]:
         if len(self._forms) <= MOST_SEARCHED:
-            return [span for form in self._forms if form in text for span in each(form, text)]
+            return [span for form in self._forms if form in text for span in cover(form, text)]
         return [
             (at, at + len(form))
             for at in range(len(text) - SHORTEST + 1)

@@ -6,7 +6,10 @@ import uuid
 import pytest
 from prefect.exceptions import TerminationSignal
 
+from ags_flows.batch import runner as runners
+from ags_flows.errors import UnreachableError
 from ags_flows.flows.batch_progress import ShardObserver
+from ags_flows.lifecycle import open_sandbox
 from ags_flows.ownership import LIVE, Frame, Owner
 from ags_flows.run.holder import Execution, acting_as
 from ags_flows.run.outcome import ending_of
@@ -19,6 +22,24 @@ def attempt():
     """Return a function: `with attempt(2):` makes the batches of the block those of the second attempt of one run."""
     root = uuid.uuid4().hex
     return lambda number: acting_as(Execution(frames=(Frame("flow", root, number),), owner=Owner("run-1")))
+
+
+@pytest.fixture
+def take_overs_fail(monkeypatch):
+    """Return a function that makes so many take-overs of sandboxes fail for now."""
+
+    def arrange(times):
+        failures, take_over = [UnreachableError("away")] * times, open_sandbox.take_over
+
+        def failing(*arguments):
+            if failures:
+                raise failures.pop()
+            return take_over(*arguments)
+
+        monkeypatch.setattr(open_sandbox, "take_over", failing)
+        monkeypatch.setattr(runners, "FIRST_PAUSE", 0.05)
+
+    return arrange
 
 
 @pytest.fixture

@@ -10,9 +10,7 @@ from prefect.exceptions import TerminationSignal
 
 from ags_flows.batch import runner as runners
 from ags_flows.batch.storage import DirectoryStorage, ResultsError
-from ags_flows.errors import UnreachableError
 from ags_flows.flows import run_items
-from ags_flows.lifecycle import open_sandbox
 from ags_flows.lifecycle.waiting import wait_instance_status
 
 MODULE = sys.modules["ags_flows.flows.run_items"]
@@ -172,21 +170,13 @@ def test_a_sandbox_that_ended_since_it_was_listed_is_replaced(ags_config, tmp_pa
     assert (report.succeeded, report.started) == (1, 1)
 
 
-def test_a_take_over_that_fails_for_now_is_repeated(ags_config, tmp_path, attempt, dies, monkeypatch):
+def test_a_take_over_that_fails_for_now_is_repeated(ags_config, tmp_path, attempt, dies, take_overs_fail):
     options = {"command": 'echo "$ITEM" >> ran; sleep 1; cat ran', "tool": "base", "sandboxes": 1}
     options |= {"results": tmp_path, "config": ags_config}
     dies(lambda runner: begun(tmp_path))
     with attempt(1), pytest.raises(TerminationSignal):
         run_items(["a"], **options)
-    failures, take_over = [UnreachableError("away"), UnreachableError("away")], open_sandbox.take_over
-
-    def failing(*arguments):
-        if failures:
-            raise failures.pop()
-        return take_over(*arguments)
-
-    monkeypatch.setattr(open_sandbox, "take_over", failing)
-    monkeypatch.setattr(runners, "FIRST_PAUSE", 0.05)
+    take_overs_fail(2)
     with attempt(2):
         report = run_items(["a"], **options)
     assert (report.started, lines(tmp_path)["a"]["stdout"]) == (0, "a\n")

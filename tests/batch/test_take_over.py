@@ -9,12 +9,9 @@ from contextlib import contextmanager
 import pytest
 from prefect.exceptions import TerminationSignal
 
-from ags_flows.batch import runner as runners
 from ags_flows.batch.items import read_items
 from ags_flows.batch.slices import sliced
-from ags_flows.errors import UnreachableError
 from ags_flows.flows import run_batch_shard, run_items
-from ags_flows.lifecycle import open_sandbox
 
 MODULE = importlib.import_module("ags_flows.flows.run_items")
 ORDERS = list(itertools.permutations(range(3)))
@@ -79,25 +76,21 @@ def batch(ags_emulator, ags_config, tmp_path, monkeypatch):
         (ORDERS[-1], "a shard", True),
     ],
 )
-def test_items_in_progress_are_begun_in_no_other_sandbox(batch, attempt, dies, live, monkeypatch, order, what, fails):
+def test_items_in_progress_are_begun_in_no_other_sandbox(
+    batch, attempt, dies, live, monkeypatch, take_overs_fail, order, what, fails
+):
     start, directory = batch
     dies(lambda runner: len(begun(directory)) == 2)
     with attempt(1), pytest.raises(TerminationSignal):
         start(2, what)
     assert len(live()) == 2
     admit(monkeypatch, order, directory)
-    failures, take_over = [UnreachableError("away")] * 2 * fails, open_sandbox.take_over
-
-    def failing(*arguments):
-        if failures:
-            raise failures.pop()
-        return take_over(*arguments)
-
-    monkeypatch.setattr(open_sandbox, "take_over", failing)
-    monkeypatch.setattr(runners, "FIRST_PAUSE", 0.05)
+    take_overs_fail(2 * fails)
     with attempt(2):
         report = start(3, what)
-    assert (report.succeeded, report.started) == (4, 1)
+    assert report.succeeded == 4
+    # On a busy machine the two sandboxes may have done all items before the third one is asked for.
+    assert report.started <= 1
     assert {key: len(set(found)) for key, found in begun(directory).items()} == dict.fromkeys("abcd", 1)
     assert not live()
 

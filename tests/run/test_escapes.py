@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ags_flows.run.plain import cover, each
 from ags_flows.run.redaction import MASK, Redactor
 
 LETTERS = "QZXJKVW579<>%&+=$!#~:/ßé密钥😀"
@@ -163,3 +164,9 @@ def test_the_time_grows_with_the_length_alone(unit):
 
     seconds(1_000)
     assert seconds(200_000) < 40 * seconds(20_000) + 1
+
+
+@given(st.text("ab", min_size=1, max_size=5), st.text("ab", max_size=40))
+def test_places_that_overlap_are_covered_by_a_few_of_them(form, text):
+    few, all_of_them = ({at for span in found(form, text) for at in range(*span)} for found in (cover, each))
+    assert few == all_of_them

@@ -29,6 +29,9 @@ _HOP_BY_HOP = frozenset(
         b"upgrade",
     }
 )
+_NOT_RETURNED = _HOP_BY_HOP | {b"date"}
+"""Headers of a response that are not passed on. Uvicorn adds the date."""
+
 _HANDSHAKE = frozenset({b"host", b"upgrade", b"connection", b"origin", b"user-agent", b"content-length"})
 
 
@@ -112,9 +115,7 @@ async def _send_down(send: Send, connection: h11.Connection, reader: asyncio.Str
             raise BadAnswer(str(error)) from error
         if isinstance(event, h11.Response):
             answered = True
-            # Uvicorn adds the date.
-            dropped = _HOP_BY_HOP | {b"date"}
-            headers = [(name, value) for name, value in event.headers if name.lower() not in dropped]
+            headers = [(name, value) for name, value in event.headers if name.lower() not in _NOT_RETURNED]
             await send({"type": "http.response.start", "status": event.status_code, "headers": headers})
         elif isinstance(event, h11.Data):
             await send({"type": "http.response.body", "body": bytes(event.data), "more_body": True})
