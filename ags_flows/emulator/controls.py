@@ -30,9 +30,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, fields
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any, ClassVar
 
+from pydantic import Field
 from starlette.requests import Request
 
 from ags_flows.emulator.cloudapi import schema
@@ -40,8 +41,10 @@ from ags_flows.emulator.e2b.api import ROUTES
 from ags_flows.emulator.gateway import StreamFaults
 from ags_flows.emulator.http import JsonResponse, raw_path, read
 from ags_flows.emulator.journal import Journal
+from ags_flows.emulator.world.client_tokens import Repeat
 from ags_flows.emulator.world.clock import iso
 from ags_flows.emulator.world.faults import Fault
+from ags_flows.emulator.world.given import EXACT, checked
 from ags_flows.emulator.world.instance import Instance
 from ags_flows.emulator.world.refusal import Refusal
 from ags_flows.emulator.world.transitions import Transition
@@ -51,6 +54,23 @@ Json = dict[str, Any]
 
 MOST_ENDED = 20
 """Ended instances of one region in the overview."""
+
+CENTURY = 100 * 365 * 86400.0
+
+
+@dataclass
+class _Advance:
+    advance: Annotated[float, Field(ge=0, le=CENTURY)]
+    """Seconds."""
+
+    __pydantic_config__: ClassVar = EXACT
+
+
+@dataclass
+class _OnRepeat:
+    on_repeat: Repeat
+
+    __pydantic_config__: ClassVar = EXACT
 
 
 class Controls:
@@ -108,7 +128,7 @@ class Controls:
                 f"unknown operation {operation!r}; known: *, actions of the Cloud API such as StartSandboxInstance, "
                 "and routes of the E2B API such as `DELETE /sandboxes/{id}`"
             )
-        return {"fault": self._world.faults.add(_made(Fault, body, hidden=("fault_id", "hits")))}
+        return {"fault": self._world.faults.add(checked(Fault, body))}
 
     async def clear_faults(self, body: Json) -> Json:
         """Forget the faults of the control planes."""
@@ -117,10 +137,7 @@ class Controls:
 
     async def add_stream_fault(self, body: Json) -> Json:
         """Declare a fault of connections to sandboxes."""
-        try:
-            return {"fault": self._streams.add(**body)}
-        except TypeError as error:
-            raise ValueError(str(error)) from error
+        return {"fault": self._streams.add(**body)}
 
     async def clear_stream_faults(self, body: Json) -> Json:
         """Forget the faults of connections to sandboxes."""
@@ -129,8 +146,8 @@ class Controls:
 
     async def set_transition(self, body: Json) -> Json:
         """Set how a step goes."""
-        step = body.pop("step", None)
-        self._world.transitions.declare(str(step), _made(Transition, body))
+        step = body.pop("step", "")
+        self._world.transitions.declare(str(step), checked(Transition, body))
         return {"transitions": self._world.transitions.describe()}
 
     async def reset_transitions(self, body: Json) -> Json:
@@ -145,21 +162,15 @@ class Controls:
 
     async def advance_clock(self, body: Json) -> Json:
         """Advance the clock; what became due has begun when this returns."""
-        seconds = body.get("advance")
-        if not isinstance(seconds, (int, float)) or isinstance(seconds, bool):
-            raise ValueError("advance takes a number of seconds")
-        if seconds > 100 * 365 * 86400:
-            raise ValueError("advance takes at most a hundred years")
-        self._world.clock.advance(float(seconds))
+        self._world.clock.advance(checked(_Advance, body).advance)
         self._world.note()
         return {"time": iso(self._world.clock.now()), "advanced": self._world.clock.offset}
 
     async def set_client_tokens(self, body: Json) -> Json:
         """Set what a repeated ClientToken does."""
-        if body.get("on_repeat") not in ("replay", "refuse"):
-            raise ValueError("on_repeat must be replay or refuse")
-        self._world.client_tokens.on_repeat = body["on_repeat"]
-        return {"on_repeat": body["on_repeat"]}
+        how = checked(_OnRepeat, body).on_repeat
+        self._world.client_tokens.on_repeat = how
+        return {"on_repeat": how}
 
     async def expire_tokens(self, body: Json) -> Json:
         """End the access tokens of one instance or of all."""
@@ -271,34 +282,3 @@ def _body(headers: Mapping[str, str], raw: bytes) -> Json:
     if not isinstance(body, dict):
         raise ValueError("the body must be a JSON object")
     return body
-
-
-def _made(kind: Any, values: Json, hidden: tuple[str, ...] = ()) -> Any:
-    """Return a dataclass of simple fields from JSON values.
-
-    Raises:
-        ValueError: for a field that is unknown, missing or of the wrong type.
-    """
-    known = {each.name: str(each.type) for each in fields(kind) if each.name not in hidden}
-    for name, value in values.items():
-        declared = known.get(name)
-        if declared is None:
-            raise ValueError(f"unknown field {name!r}; known: {', '.join(known)}")
-        if not _fits(value, declared):
-            raise ValueError(f"{name} takes a value of type {declared}, not {value!r}")
-    try:
-        return kind(**values)
-    except TypeError as error:
-        raise ValueError(str(error)) from error
-
-
-def _fits(value: Any, declared: str) -> bool:
-    if value is None:
-        return "None" in declared
-    if isinstance(value, bool):
-        return "bool" in declared
-    if isinstance(value, int):
-        return "int" in declared or "float" in declared
-    if isinstance(value, float):
-        return "float" in declared
-    return isinstance(value, str) and declared.split(" ")[0] in ("str", "Kind", "Mode")

@@ -10,12 +10,15 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, field
+from typing import Annotated, Any, ClassVar, Literal
 
+from pydantic import Field
 from starlette.types import Message, Receive, Send
 
-KINDS = ("cut", "blackhole", "status", "delay", "slow")
+from ags_flows.emulator.world.given import EXACT, Count, Seconds, Status, Times, checked
+
+Kind = Literal["cut", "blackhole", "status", "delay", "slow"]
 
 
 class Cut(Exception):
@@ -27,8 +30,7 @@ class StreamFault:
     """One fault.
 
     Attributes:
-        fault_id: Its number.
-        kind: One of `KINDS`.
+        kind: See the text of the module.
         instance_id: The sandbox that it strikes, None for all.
         port: The port that it strikes, None for all.
         path: What the path has to contain, such as `/process.Process/Start`.
@@ -38,19 +40,22 @@ class StreamFault:
         status: `status`: the HTTP status of the response.
         executed: `status`: whether the sandbox executes the request first, and its response is dropped.
         bytes_per_second: `slow`: how much passes.
+        fault_id: Its number.
     """
 
-    fault_id: int
-    kind: str
+    kind: Kind
     instance_id: str | None = None
-    port: int | None = None
+    port: Annotated[int, Field(ge=1, le=65_535)] | None = None
     path: str = ""
-    times: int | None = 1
-    after_bytes: int | None = None
-    after_seconds: float | None = None
-    status: int = 502
+    times: Times | None = 1
+    after_bytes: Count | None = None
+    after_seconds: Seconds | None = None
+    status: Status = 502
     executed: bool = False
-    bytes_per_second: int = 65_536
+    bytes_per_second: Annotated[int, Field(ge=1)] = 65_536
+    fault_id: int = field(default=0, init=False)
+
+    __pydantic_config__: ClassVar = EXACT
 
     def strikes(self, instance_id: str, port: int, path: str) -> bool:
         """Return True if it is meant for a request."""
@@ -70,18 +75,14 @@ class StreamFaults:
         self._numbers = itertools.count(1)
         self._cleared = asyncio.Event()
 
-    def add(self, kind: str, **more: Any) -> dict[str, Any]:
+    def add(self, **values: Any) -> dict[str, Any]:
         """Declare a fault and return it.
 
         Raises:
-            ValueError: There is no such kind, or no such attribute.
+            ValueError: A value is unknown, missing or wrong.
         """
-        if kind not in KINDS:
-            raise ValueError(f"kind {kind!r} is not one of {', '.join(KINDS)}")
-        try:
-            fault = StreamFault(next(self._numbers), kind, **more)
-        except TypeError as error:
-            raise ValueError(str(error).replace("StreamFault.__init__() ", "")) from error
+        fault = checked(StreamFault, values)
+        fault.fault_id = next(self._numbers)
         self._faults.append(fault)
         return asdict(fault)
 

@@ -16,8 +16,10 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar, Literal
+
+from ags_flows.emulator.world.given import EXACT, Count, Seconds, Status, Times
 
 Kind = Literal["lost", "cut", "hang", "error", "status", "slow", "late"]
 
@@ -40,24 +42,17 @@ class Fault:
 
     kind: Kind
     operation: str = "*"
-    times: int | None = 1
-    skip: int = 0
+    times: Times | None = 1
+    skip: Count = 0
     code: str = "RequestLimitExceeded"
     message: str = "The fault that was asked for."
-    status: int = 503
-    seconds: float = 1.0
-    retry_after: float | None = None
-    fault_id: int = 0
-    hits: int = 0
+    status: Status = 503
+    seconds: Seconds = 1.0
+    retry_after: Seconds | None = None
+    fault_id: int = field(default=0, init=False)
+    hits: int = field(default=0, init=False)
 
-    def __post_init__(self) -> None:
-        """Refuse kinds that do not exist.
-
-        Raises:
-            ValueError: for an unknown kind.
-        """
-        if self.kind not in get_args(Kind):
-            raise ValueError(f"unknown kind {self.kind!r}; known: {', '.join(get_args(Kind))}")
+    __pydantic_config__: ClassVar = EXACT
 
 
 class Faults:

@@ -6,6 +6,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from typing_extensions import TypedDict
+
+from ags_flows.emulator.world.given import EXACT, Count, checked
 from ags_flows.emulator.world.refusal import Refusal
 
 _RATES = {"StartSandboxInstance": 100, "StopSandboxInstance": 100, "AcquireSandboxInstanceToken": 100}
@@ -13,6 +16,18 @@ _RATES = {"StartSandboxInstance": 100, "StopSandboxInstance": 100, "AcquireSandb
 
 _OTHER_RATE = 20
 _WITHOUT = 100_000
+
+
+class _Change(TypedDict, total=False):
+    quotas: bool
+    rates: bool
+    instances: Count
+    paused: Count
+    tools: Count
+    api_keys: Count
+    rate: Count | None
+
+    __pydantic_config__ = EXACT  # type: ignore[misc]
 
 
 class Limits:
@@ -57,18 +72,7 @@ class Limits:
         Raises:
             ValueError: for an unknown name or a value of the wrong kind.
         """
-        kinds: dict[str, type] = {"quotas": bool, "rates": bool}
-        for name in ("instances", "paused", "tools", "api_keys", "rate"):
-            kinds[name] = int
-        for name, value in values.items():
-            kind = kinds.get(name)
-            if kind is None:
-                raise ValueError(f"unknown limit {name!r}; known: {', '.join(sorted(kinds))}")
-            if value is None and name == "rate":
-                continue
-            if type(value) is not kind:
-                raise ValueError(f"limit {name} takes a value of type {kind.__name__}, not {value!r}")
-        for name, value in values.items():
+        for name, value in checked(_Change, values).items():
             setattr(self, name, value)
 
     def describe(self) -> dict[str, Any]:

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic_core import ErrorDetails
 from typing_extensions import TypedDict
 
 from ags_flows.emulator.world.client_tokens import Repeat
+from ags_flows.emulator.world.given import findings
 from ags_flows.emulator.world.instance import Instance
 from ags_flows.emulator.world.transitions import Transition
 
@@ -127,14 +127,8 @@ def _checked(document: Mapping[str, Any]) -> dict[str, Any]:
     try:
         _Document.model_validate(dict(document))
     except ValidationError as error:
-        raise ValueError("; ".join(map(_named, error.errors()))) from None
+        raise ValueError(findings(error, "the profile's ")) from None
     return dict(document)
-
-
-def _named(error: ErrorDetails) -> str:
-    name = ".".join(str(part) for part in error["loc"] if part != "[key]")
-    reason = "unknown field" if error["type"] == "extra_forbidden" else error["msg"]
-    return f"the profile's `{name}`: {reason}, got {error['input']!r}"
 
 
 class Profile:

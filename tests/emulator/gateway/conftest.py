@@ -213,7 +213,7 @@ def fault(outside):
 
     def declare(kind, **more):
         async def add():
-            return outside.faults.add(kind, **more)
+            return outside.faults.add(kind=kind, **more)
 
         return asyncio.run_coroutine_threadsafe(add(), outside.loop).result(10)
 
