@@ -34,7 +34,7 @@ def lines(directory):
     return {line["key"]: line for line in map(json.loads, (directory / "results.jsonl").read_text().splitlines())}
 
 
-@pytest.mark.parametrize("what", ["command", "function"])
+@pytest.mark.parametrize("what", ["command", pytest.param("function", marks=pytest.mark.long)])
 def test_a_location_that_fails_in_the_middle_is_given_up_once_and_leaves_all_to_the_retry(
     ags_config, tmp_path, attempt, live, monkeypatch, what
 ):

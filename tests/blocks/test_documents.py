@@ -116,7 +116,7 @@ def test_an_invalid_saved_block_fails_the_run_with_one_sentence_at_the_top_of_it
     assert sentence in state.message
 
 
-@pytest.mark.parametrize("by", ["reference", "name"])
+@pytest.mark.parametrize("by", ["reference", pytest.param("name", marks=pytest.mark.long)])
 def test_the_log_of_a_run_in_a_process_begins_with_the_sentence(by):
     AGSConfig().save("mistyped-too", overwrite=True)
     change("mistyped-too", lease="5 minutes")

@@ -96,10 +96,12 @@ def run(environment, prefect_server, tmp_path):
     ("script", "told"),
     [
         ("data_pipeline.py", "totals: {'CN': "),
-        ("generated_code.py", "How many ways are there to draw 6 of 49? 13983816 (attempt 2)"),
+        pytest.param(
+            "generated_code.py", "How many ways are there to draw 6 of 49? 13983816 (attempt 2)", marks=pytest.mark.long
+        ),
         ("batch.py", "783 primes below 6000"),
         ("functions.py", "A ROSE IS A ROSE"),
-        ("swerex_shell.py", "hello from /tmp/work"),
+        pytest.param("swerex_shell.py", "hello from /tmp/work", marks=pytest.mark.long),
     ],
 )
 def test_a_script_does_its_work_and_leaves_nothing_running(script, told, run, ags_config):
@@ -109,6 +111,7 @@ def test_a_script_does_its_work_and_leaves_nothing_running(script, told, run, ag
     assert not live(ags_config)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_the_flow_that_the_notebook_writes_works(run, tmp_path):
     cells = {

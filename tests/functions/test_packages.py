@@ -94,7 +94,9 @@ def wait_until_stopped(config):
 OFFLINE = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": "/opt/wheels"}
 
 
-@pytest.mark.parametrize("action", ["DescribeSandboxSnapshotList", "CreateSandboxSnapshot"])
+@pytest.mark.parametrize(
+    "action", [pytest.param("DescribeSandboxSnapshotList", marks=pytest.mark.long), "CreateSandboxSnapshot"]
+)
 def test_sandboxes_install_concurrently_where_no_snapshot_has_the_packages(with_wheel, monkeypatch, action):
     emulator, config = with_wheel
     emulator.fault("error", action, code="UnsupportedOperation", message="there are no snapshots", times=1000)

@@ -64,9 +64,8 @@ def stopped():
     return {event.resource.id.rpartition(".")[2] for event in page.events}
 
 
-@pytest.mark.parametrize(
-    "script", [pytest.param(SCRIPT, id="threads"), pytest.param(POOL, id="processes", marks=pytest.mark.long)]
-)
+@pytest.mark.long
+@pytest.mark.parametrize("script", [pytest.param(SCRIPT, id="threads"), pytest.param(POOL, id="processes")])
 def test_the_end_of_a_script_stops_its_sandboxes_and_emits_that(ags_emulator, ags_config, tmp_path, script):
     ags_emulator.transition("tool.create", "at_once")
     (tmp_path / "script.py").write_text(script)

@@ -81,6 +81,7 @@ def test_a_run_that_dies_after_its_sandbox_ended_runs_again_in_a_new_one(stage, 
     assert stage.live() == [] and stage.tools() == []
 
 
+@pytest.mark.long
 def test_a_sandbox_whose_owner_was_killed_and_never_came_back_is_gone_with_its_lease(stage):
     run = stage.start("counting", tool="left", lines=1000)
     instance = stage.sandbox(run)

@@ -89,7 +89,7 @@ def gone(life, within):
     return True
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.long)])
 def test_a_durable_command_runs_through_a_restart_of_the_emulator(emulator, number):
     config = emulator.start()
     instance = wait_instance_running.fn(start_instance.fn("base", timeout="10m", config=config), config=config)

@@ -177,21 +177,12 @@ LIMITED = ("limited", "outer", "gathered", "limited_calls", "pooled")
 @pytest.mark.parametrize(
     "flow",
     [
-        *("threads", "limited"),
+        "threads",
         *(
             pytest.param(name, marks=pytest.mark.long)
             for name in (
-                "counting",
-                "steps",
-                "mapped",
-                "cells",
-                "outer",
-                "blocked",
-                "outlived",
-                "gathered",
-                "calls",
-                "limited_calls",
-                "pooled",
+                *("limited", "counting", "steps", "mapped", "cells", "outer", "blocked", "outlived", "gathered"),
+                *("calls", "limited_calls", "pooled"),
             )
         ),
     ],
@@ -276,7 +267,10 @@ asyncio.run(nightly(sys.argv[1]))
         pytest.param(
             signal.SIGINT,
             {"STOPPING", "STOPPED"},
-            marks=pytest.mark.skipif(sys.version_info < (3, 11), reason="asyncio does not cancel the main task"),
+            marks=[
+                pytest.mark.long,
+                pytest.mark.skipif(sys.version_info < (3, 11), reason="asyncio does not cancel the main task"),
+            ],
         ),
     ],
     ids=["SIGTERM", "SIGINT"],
@@ -312,7 +306,8 @@ def test_an_async_flow_leaves_its_sandbox_to_a_retry_after_a_sigterm_and_stops_i
 @pytest.mark.slow
 @pytest.mark.timeout(200)
 @pytest.mark.xdist_group("stage")
-@pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_crash_stops_the_sandbox_of_a_run_without_retries(stage, number):
     tool = {"name": f"unretried-{number.name}", "image": "python:3.11"}
     run = stage.start("provision-and-run", command="echo 1 > counted; sleep 1000", tool=tool, on_crash="stop")

@@ -14,6 +14,7 @@ from ags_flows.reaping.reaper import Reaper
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300), pytest.mark.xdist_group("stage")]
 
 
+@pytest.mark.long
 def test_a_suspended_run_goes_on_in_the_same_sandbox_after_the_input(stage, tmp_path):
     target = tmp_path / "steps"
     run = stage.start("asking", tool="asking", target=str(target))

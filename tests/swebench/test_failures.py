@@ -62,6 +62,7 @@ def pictures(tmp_path):
         server.shutdown()
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("prefect_server")
 def test_failures_of_the_sandbox_are_retried_and_never_become_a_verdict(
     evaluate_all, write, predicted, variants, account, projects, pictures, monkeypatch

@@ -230,6 +230,7 @@ ODD = [
 DISABLED = ["builtin", "eval", "printf", "set", "trap", "unset", "declare", "[", "builtin printf eval"]
 
 
+@pytest.mark.long
 def test_whatever_a_command_is_the_next_step_works(configured, ags_config, caplog):
     with swerex_session(configured()) as server:
 

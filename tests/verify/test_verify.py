@@ -135,7 +135,9 @@ def test_what_an_account_does_not_have_is_not_available(ags_emulator, ags_config
     assert {one.status for one in results} == {"not available here"}
 
 
-@pytest.mark.parametrize("sent", ["SIGINT", "SIGTERM", "SIGHUP", "SIGKILL"])
+@pytest.mark.parametrize(
+    "sent", ["SIGINT", *(pytest.param(one, marks=pytest.mark.long) for one in ("SIGTERM", "SIGHUP")), "SIGKILL"]
+)
 def test_a_run_that_a_signal_ends_leaves_nothing_for_longer_than_the_next_run(sent, cli, ags_config):
     command = [sys.executable, "-m", "ags_flows.cli", "verify", "--yes", "--only", "tools", "--only", "commands"]
     # A parent that ignores a signal, such as nohup, would pass that on.
@@ -234,12 +236,9 @@ def test_the_first_start_does_not_include_the_creation_of_the_tool(ags_emulator,
         account.close()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
-    "status",
-    [
-        pytest.param({"start.status": "RUNNING", "pause.status": "PAUSED"}, marks=pytest.mark.long),
-        {"start.status": "STARTING"},
-    ],
+    "status", [{"start.status": "RUNNING", "pause.status": "PAUSED"}, {"start.status": "STARTING"}]
 )
 def test_durations_that_are_played_back_are_recorded_again_as_they_are(status):
     seconds = dict.fromkeys(

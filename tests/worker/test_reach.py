@@ -88,6 +88,7 @@ def test_a_url_without_api_is_named(pool):
     assert "ends with /api" in found.state.message
 
 
+@pytest.mark.long
 def test_the_proxy_of_the_run_is_used(pool, gateway):
     server, thread = gateway
     thread.start()
@@ -111,6 +112,7 @@ def test_credentials_and_headers_of_the_run_are_sent(pool, gateway):
     assert server.seen == ["/api/health"]
 
 
+@pytest.mark.long
 def test_the_certificate_of_the_run_is_trusted(pool, gateway, tmp_path):
     server, thread = gateway
     authority = trustme.CA()

@@ -159,7 +159,8 @@ def test_a_run_is_executed_once_whatever_request_gets_an_error(proxy, pool, aske
         assert pool.run(run).infrastructure_pid == pool.instances(run)[0].id
 
 
-@pytest.mark.parametrize("asked", ["poll", pytest.param("heartbeat", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("asked", ["poll", "heartbeat"])
 def test_a_worker_outlives_a_server_that_is_away_for_long(proxy, pool, asked):
     async def scenario(worker, outside):
         proxy.pattern, proxy.status, proxy.left = REQUESTS[asked], 500, 20

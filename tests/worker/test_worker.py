@@ -164,7 +164,8 @@ def test_a_cancelled_run_loses_its_sandbox_within_ten_seconds(pool, emulator, wh
     assert took < 12
 
 
-@pytest.mark.parametrize("when", ["running", pytest.param("starting", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("when", ["running", "starting"])
 def test_a_run_that_is_deleted_loses_its_sandbox_and_the_others_go_on(pool, emulator, when):
     other = pool.submit(state("RUNNING"), "while [ ! -e go ]; do sleep 0.1; done", state("COMPLETED"))
 
@@ -223,6 +224,7 @@ def test_a_run_that_was_cancelled_while_no_worker_was_there_loses_its_sandbox(po
     assert pool.perform(second, name="another")
 
 
+@pytest.mark.long
 def test_credentials_of_the_prefect_server_are_masked_in_the_last_lines(pool):
     run = pool.submit(
         state("RUNNING"), "echo $PREFECT_API_KEY >&2", "exit 7", env={"PREFECT_API_KEY": "pnu_0123456789abc"}
@@ -266,6 +268,7 @@ BAD = [
 ]
 
 
+@pytest.mark.long
 def test_a_template_that_cannot_work_is_named_in_the_state_and_leaves_no_sandbox(pool):
     runs = [pool.submit("sleep 100", **variables) for variables, _ in BAD]
 
@@ -276,6 +279,7 @@ def test_a_template_that_cannot_work_is_named_in_the_state_and_leaves_no_sandbox
         assert found.state.type == StateType.CRASHED and reason in found.state.message, variables
 
 
+@pytest.mark.long
 def test_a_time_limit_ends_the_run(pool):
     run = pool.submit(state("RUNNING"), "sleep 100", timeout=1)
 
