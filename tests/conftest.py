@@ -3,8 +3,11 @@
 import json
 import os
 import threading
+from contextlib import ExitStack
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import httpx
 import hypothesis
 import pytest
 import trustme
@@ -89,11 +92,15 @@ def trusting():
 @pytest.fixture(scope="session")
 def prefect_server():
     """One Prefect server with its own database for each worker of the test run."""
-    # A flow run waits up to a second for the thread of its heartbeats: off, where they are not the point.
-    with temporary_settings({PREFECT_SERVER_ANALYTICS_ENABLED: False}):
-        with prefect_test_harness(server_startup_timeout=180):
-            with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
-                yield
+    with ExitStack() as stack:
+        stack.enter_context(temporary_settings({PREFECT_SERVER_ANALYTICS_ENABLED: False}))
+        with pytest.MonkeyPatch.context() as patch:
+            # Prefect waits five seconds for the first response of its server: too short on a busy machine.
+            patch.setattr(httpx, "Client", partial(httpx.Client, timeout=60))
+            stack.enter_context(prefect_test_harness(server_startup_timeout=180))
+        # A flow run waits up to a second for the thread of its heartbeats: off, where they are not the point.
+        stack.enter_context(temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}))
+        yield
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from contextvars import ContextVar
 from difflib import get_close_matches
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from prefect.client.orchestration import get_client
 from prefect.context import FlowRunContext
 from prefect.logging.loggers import get_logger
+from prefect.runtime import flow_run
 from prefect.settings import PREFECT_API_URL
 from pydantic import GetJsonSchemaHandler, ValidationError
 from pydantic.json_schema import JsonSchemaValue
@@ -101,7 +101,7 @@ def _log_at_start(error: BlockError) -> None:
 
     Prefect logs it below a traceback of dozens of lines.
     """
-    run = os.environ.get("PREFECT__FLOW_RUN_ID")
+    run = flow_run.id
     if run and FlowRunContext.get() is None:
         of_run = {"flow_run_id": run, "flow_run_name": "<unknown>", "flow_name": "<unknown>"}
         get_logger("flow_runs").error("%s", error, extra=of_run)

@@ -165,6 +165,14 @@ class Pool:
 
         return asyncio.run(perform())
 
+    def end_of(self, run, name="tester"):
+        """Run a worker until a run has ended with its sandbox, and return the run."""
+
+        async def scenario(worker):
+            return await soon(lambda: ended(self, run))
+
+        return self.perform(scenario, name)
+
 
 async def soon(condition, seconds=30.0):
     """Wait until a condition holds, and return its value."""

@@ -13,7 +13,7 @@ from prefect.client.schemas.objects import StateType
 from prefect.settings import PREFECT_API_URL
 
 from ags_flows.demo.servers import free_port
-from tests.worker.conftest import ended, soon, state
+from tests.worker.conftest import state
 
 pytestmark = [
     pytest.mark.usefixtures("prefect_server"),
@@ -75,11 +75,7 @@ def gateway(served_ports):
 
 def performed(pool, *commands, **variables):
     run = pool.submit(*(commands or (state("RUNNING"), state("COMPLETED"))), **variables)
-
-    async def scenario(worker):
-        return await soon(lambda: ended(pool, run))
-
-    return pool.perform(scenario)
+    return pool.end_of(run)
 
 
 def test_a_url_without_api_is_named(pool):

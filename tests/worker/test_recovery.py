@@ -141,11 +141,7 @@ def test_an_error_of_the_recovery_that_is_not_expected_ends_in_a_reported_state(
         raise RuntimeError("not expected")
 
     monkeypatch.setattr(FlowRunSandbox, "attach", broken)
-
-    async def second(worker):
-        return await soon(lambda: ended(pool, run))
-
-    found = pool.perform(second, name="another")
+    found = pool.end_of(run, name="another")
     assert found.state.type == StateType.CRASHED
     assert "RuntimeError: not expected" in found.state.message
 
@@ -178,11 +174,7 @@ def test_a_running_flow_whose_sandbox_ended_without_a_worker_is_reported(pool, e
 
     pool.perform_and_die(first)
     emulator.kill_sandbox(pool.live(run)[0].id)
-
-    async def second(worker):
-        return await soon(lambda: ended(pool, run))
-
-    assert pool.perform(second, name="another").state.type == StateType.CRASHED
+    assert pool.end_of(run, name="another").state.type == StateType.CRASHED
 
 
 @pytest.mark.usefixtures("taken_for_lost")

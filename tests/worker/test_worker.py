@@ -42,11 +42,7 @@ def test_a_flow_run_has_a_separate_sandbox_and_its_id_and_leaves_nothing(pool):
 
 def test_a_process_that_ends_without_a_final_state_is_crashed_with_its_last_lines(pool):
     run = pool.submit(state("RUNNING"), "echo the last words >&2", "exit 7")
-
-    async def scenario(worker):
-        return await soon(lambda: ended(pool, run))
-
-    found = pool.perform(scenario)
+    found = pool.end_of(run)
     assert found.state.type == StateType.CRASHED
     assert "exit code 7" in found.state.message
     assert "the last words" in found.state.message
@@ -80,11 +76,7 @@ def test_an_error_that_is_not_expected_ends_in_a_reported_state_and_leaves_no_sa
 
     monkeypatch.setattr(FlowRunSandbox, "execute", broken)
     run = pool.submit(state("RUNNING"), "sleep 100")
-
-    async def scenario(worker):
-        return await soon(lambda: ended(pool, run))
-
-    found = pool.perform(scenario)
+    found = pool.end_of(run)
     assert found.state.type == StateType.CRASHED
     assert "RuntimeError: not expected" in found.state.message
 
@@ -229,11 +221,7 @@ def test_credentials_of_the_prefect_server_are_masked_in_the_last_lines(pool):
     run = pool.submit(
         state("RUNNING"), "echo $PREFECT_API_KEY >&2", "exit 7", env={"PREFECT_API_KEY": "pnu_0123456789abc"}
     )
-
-    async def scenario(worker):
-        return await soon(lambda: ended(pool, run))
-
-    message = pool.perform(scenario).state.message
+    message = pool.end_of(run).state.message
     assert "********" in message and "pnu_0123456789abc" not in message
 
 
@@ -282,11 +270,7 @@ def test_a_template_that_cannot_work_is_named_in_the_state_and_leaves_no_sandbox
 @pytest.mark.long
 def test_a_time_limit_ends_the_run(pool):
     run = pool.submit(state("RUNNING"), "sleep 100", timeout=1)
-
-    async def scenario(worker):
-        return await soon(lambda: ended(pool, run))
-
-    found = pool.perform(scenario)
+    found = pool.end_of(run)
     assert found.state.type == StateType.CRASHED
     assert "limit of 1 s" in found.state.message and "the variable timeout." in found.state.message
 
