@@ -8,13 +8,13 @@ import posixpath
 import stat
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 from ags_flows.cloud.data_plane import DataPlane
-from ags_flows.errors import OutputTooLargeError, TransferError, UnreachableError
+from ags_flows.errors import AGSFlowsError, OutputTooLargeError, TransferError, UnreachableError
 from ags_flows.models import Transfer
 from ags_flows.transfer.local_errors import local_errors
 from ags_flows.transfer.local_targets import must_be_replaceable
@@ -43,16 +43,42 @@ mkdir -p -- "$D" || exit 1
 must_be_replaceable "$D" "${{T##*/}}"
 """
 
-# Print the checksum of the target if it has the size and the mode of the file.
+# An incomplete file is in N, a directory beside the target. Requests reach it by a link in W: once W is removed, no
+# request that arrives late finds N, and what one creates that has found it before is removed with N.
+_PLACES = """
+D=${T%/*}; D=${D:-/}
+N=$D/$OWN W=/tmp/$OWN.way
+"""
+
+_MAKE_PLACES = f"""
+{_PLACES}
+case $N in /*) L=$N ;; *) L=$PWD/$N ;; esac
+mkdir -m 700 -- "$W" "$N" && ln -s -- "$L" "$W/place" || exit 1
+"""
+
+# The second attempt is for what was created during the first.
+_REMOVE_PLACES = f"""
+{_PLACES}
+rm -rf -- "$W"
+rm -rf -- "$N" || rm -rf -- "$N"
+"""
+
+# Print the checksum of the target if it has the size and the mode of the file; else make the places.
 _PREPARE = f"""
 {_MUST_BE_REPLACEABLE}
-if [ -f "$T" ] && [ ! -L "$T" ] && [ "$(stat -c '%a %s' -- "$T")" = "$MODE $SIZE" ]; then hash_of "$T"; fi
+if [ -f "$T" ] && [ ! -L "$T" ] && [ "$(stat -c '%a %s' -- "$T")" = "$MODE $SIZE" ]; then
+  H=$(hash_of "$T")
+  [ -z "$H" ] || {{ echo "$H"; exit; }}
+fi
+{_MAKE_PLACES}
 """
 
 _PUT_IN_PLACE = f"""
 [ ! -d "$T" ] || refuse {IS_DIRECTORY} "${{T#./}} is a directory in the sandbox"
-must_be_whole "$N"
-chmod "$MODE" -- "$N" && mv -f -T -- "$N" "$T"
+{_PLACES}
+must_be_whole "$N/content"
+chmod "$MODE" -- "$N/content" && mv -f -T -- "$N/content" "$T" || exit 1
+{_REMOVE_PLACES}
 """
 
 # A file that is there keeps its mode.
@@ -123,12 +149,16 @@ def _upload(
     mode, size = _mode_of(status), status.st_size
     target = from_home(posixpath.join(remote, local.name) if remote.endswith("/") else remote)
     must_be_text(target)
-    what = f"upload {shown(local)}"
-    known = run_script(plane, _PREPARE, what, user, size, T=argument(target), MODE=mode, SIZE=str(size)).stdout.strip()
-    if known and known == hash_of(content):
-        return _moved(shown(local), target, size, started, unchanged=1)
-    beside = posixpath.join(posixpath.dirname(target), own_name())
+    places = {"T": argument(target), "OWN": (own := own_name())}
+
+    def run(script: str, **values: str) -> str:
+        return run_script(plane, script, f"upload {shown(local)}", user, size, **places, **values).stdout.strip()
+
     try:
+        if known := run(_PREPARE, MODE=mode, SIZE=str(size)):
+            if known == hash_of(content):
+                return _moved(shown(local), target, size, started, unchanged=1)
+            run(_MAKE_PLACES)
         with local_errors(local, "cannot be read"):
             file = content.open("rb")
         with file:
@@ -136,16 +166,16 @@ def _upload(
             size, mode = before.st_size, _mode_of(before)
             outgoing = Outgoing(file, size, progress)
             try:
-                plane.write(beside, outgoing, user=user, timeout=deadline(size))
+                plane.write(f"/tmp/{own}.way/place/content", outgoing, user=user, timeout=deadline(size))
             except UnreachableError:
                 # A file that became shorter also ends the request.
                 must_be_unchanged(local, before, file, lambda: True)
                 raise
             must_be_unchanged(local, before, file, lambda: hash_of(content, size) == outgoing.sha256)
-        values = {"N": argument(beside), "T": argument(target), "SIZE": str(size), "SHA": outgoing.sha256}
-        run_script(plane, _PUT_IN_PLACE, what, user, size, MODE=mode, **values)
+        run(_PUT_IN_PLACE, MODE=mode, SIZE=str(size), SHA=outgoing.sha256)
     except BaseException:
-        discard(plane, beside, user)
+        with suppress(AGSFlowsError):
+            run(_REMOVE_PLACES)
         raise
     return _moved(shown(local), target, size, started)
 

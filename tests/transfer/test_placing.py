@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ags_flows.errors import NotFoundError, TransferError, TransferIncompleteError
+from ags_flows.errors import NotFoundError, TransferError, TransferIncompleteError, UnreachableError
 from ags_flows.transfer import (
     download_directory,
     download_file,
@@ -262,6 +262,33 @@ def test_a_file_that_changes_while_it_is_sent_is_not_placed(plane, source, remot
             upload_directory(plane, source, remote)
     assert not plane.script(f"ls -A {remote} 2>/dev/null").stdout
     assert upload_directory(plane, source, remote).files == 2
+
+
+@pytest.mark.parametrize("arrives", ["before", "after", "both"])
+@pytest.mark.parametrize("existing", [True, False])
+def test_a_request_that_is_executed_after_it_was_given_up_leaves_nothing_beside_the_target(
+    plane, source, remote, monkeypatch, existing, arrives
+):
+    if existing:
+        write_file(plane, f"{remote}/f", "g")
+    write, requests = plane.write, []
+
+    def lose(path, *_, **options):
+        requests.append((path, b"part", options))
+        if arrives != "after":
+            write(path, b"part", **options)
+        raise UnreachableError("The connection was lost.")
+
+    monkeypatch.setattr(plane, "write", lose)
+    with pytest.raises(UnreachableError):
+        upload_file(plane, source / "f", f"{remote}/f")
+    if arrives != "before":
+        for path, content, options in requests:
+            write(path, content, **options)
+    assert plane.script(f"ls -A {remote}").stdout == ("f\n" if existing else "")
+    monkeypatch.undo()
+    upload_file(plane, source / "f", f"{remote}/f")
+    assert plane.script(f"ls -A {remote}; cat {remote}/f").stdout == "f\nf"
 
 
 def test_a_file_that_grows_while_it_is_sent_is_whole_up_to_its_size(plane, tmp_path, remote):
