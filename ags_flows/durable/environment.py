@@ -46,8 +46,8 @@ ags_check_profile() {{
 
 # The first lines after the login profile. They use no arguments, which a profile may replace. The caller's environment
 # and directory take precedence over the profile's, whatever functions, aliases, options and attributes it has defined.
-# In POSIX mode, no function replaces `trap` and `unset`; the backslashes prevent aliases. Traps on DEBUG and RETURN would
-# be executed between these lines and the command. The lines are not traced: after `set -x` in a profile, the values of
+# In POSIX mode, no function replaces `trap` and `unset`; the backslashes prevent aliases. Traps on DEBUG and RETURN
+# would act between these lines and the command. The lines are not traced: after `set -x` in a profile, the values of
 # secrets would be printed.
 _SAVE = (
     r"{ AGS_FLOWS_OPTIONS=$- AGS_FLOWS_MORE=$BASHOPTS POSIXLY_CORRECT=${POSIXLY_CORRECT-ags}; \set +vxk; } 2>/dev/null"

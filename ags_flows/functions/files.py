@@ -24,6 +24,7 @@ from ags_flows.models import Instance
 from ags_flows.run.logs import ProgressLog
 from ags_flows.tasks.files import logged
 from ags_flows.transfer.local_errors import local_errors
+from ags_flows.transfer.local_targets import settled
 
 
 @dataclass(frozen=True)
@@ -58,12 +59,9 @@ class Destination:
         """
         name = PurePosixPath(file.path).name if file.to is None else file.to
         root = os.path.realpath(self.directory)
-        path = os.path.join(root, self.own if file.to is None else "", name)
-        # A link to a file is replaced. One to a directory stands for it.
-        parent, last = (path, "") if os.path.isdir(path) else os.path.split(path.rstrip("/"))
-        real = Path(os.path.realpath(parent), last)
+        path = Path(root, self.own if file.to is None else "", name)
         is_safe = name and "\0" not in name and ".." not in PurePath(name).parts and not PurePath(name).is_absolute()
-        if not is_safe or not real.is_relative_to(root):
+        if not is_safe or not (real := settled(path)).is_relative_to(root):
             raise self.refusal(
                 f"SandboxFile(to={file.to!r}) leads out of the directory {str(self.directory)!r}", "Set files=..."
             )

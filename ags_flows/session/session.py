@@ -35,6 +35,7 @@ from ags_flows.run.steps import timed
 from ags_flows.run.task_options import as_step
 from ags_flows.tasks.commands import as_text
 from ags_flows.transfer import has_magic
+from ags_flows.transfer.local_targets import must_stay_in
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -159,6 +160,8 @@ class SandboxSession:
     def collect(self, downloads: Mapping[str, str], *, user: str | None = None, must: bool = True) -> dict[str, str]:
         """Copy what there is of some files and directories to this machine, and return what was copied.
 
+        No link that one of them has brought leads another one out of its local path.
+
         Args:
             downloads: Path in the sandbox to local path.
             user: Relative to whose home.
@@ -167,6 +170,7 @@ class SandboxSession:
         fetched = {}
         for remote, local in downloads.items():
             try:
+                must_stay_in(map(Path, downloads.values()), Path(local))
                 self.download(remote, local, user=user)
                 fetched[remote] = local
             except AGSFlowsError as error:

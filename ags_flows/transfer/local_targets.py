@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import stat
+from collections.abc import Iterable
 from pathlib import Path
 
 from ags_flows.errors import TransferError
@@ -65,6 +66,31 @@ class LocalTargets:
             raise TransferError(
                 f"{shown(path)} belongs to another user, in a directory with the sticky bit; nothing was written.",
                 hint="Give another target.",
+            )
+
+
+def settled(path: Path) -> Path:
+    """Return a path without links in the directories on the way to it.
+
+    A link to a file at the path is replaced. One to a directory stands for it.
+    """
+    parent, last = (path, "") if path.is_dir() else os.path.split(path)
+    return Path(os.path.realpath(parent), last)
+
+
+def must_stay_in(targets: Iterable[Path], path: Path) -> None:
+    """Refuse a path that enters one of some targets and leaves it by a link, which a download to it may have made.
+
+    Raises:
+        TransferError: The sandbox would choose what is written to.
+    """
+    end = settled(path)
+    on_the_way = [os.path.realpath(parent) for parent in Path.cwd().joinpath(path).parents]
+    for target in {os.path.realpath(target) for target in targets}:
+        if any(Path(one).is_relative_to(target) for one in on_the_way) and not end.is_relative_to(target):
+            raise TransferError(
+                f"{shown(path)} is in {shown(target)}, and leads to {shown(end)} by a link; nothing was written.",
+                hint="Remove the link, or give the path that it leads to.",
             )
 
 

@@ -1,6 +1,8 @@
 """Sessions where people use them: in async flows, in nested flows, several concurrently; and what they leave."""
 
 import asyncio
+import itertools
+import os
 import threading
 import time
 
@@ -11,6 +13,7 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.runtime import flow_run
 
 from ags_flows import sandbox_session
+from ags_flows.errors import TransferError
 from ags_flows.models import ToolSpec
 from ags_flows.ownership import Frame, Owner
 from ags_flows.run.holder import Execution, acting_as
@@ -157,3 +160,41 @@ def test_a_time_limit_of_prefect_kills_the_command_in_the_sandbox(ags_config):
             return sandbox.run("pgrep -xf 'sleep 4747'", durable=False).exit_code
 
     assert limited() == 1
+
+
+def test_no_download_is_led_outside_by_a_link_that_another_one_has_brought(ags_config, tmp_path):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    pairs = ["res res/sub/g/x", "alias res/g/x", "res alias/g/x", "res res/g"]
+    with sandbox_session(ToolSpec(name="links", image="python:3.11"), config=ags_config) as sandbox:
+        sandbox.run(f"mkdir -p out/sub; ln -s {outside} out/g; ln -s {outside} out/sub/g; echo b >b", check=True)
+        for number, (pair, order) in enumerate(itertools.product(pairs, (1, -1))):
+            root = tmp_path / str(number)
+            (root / "res").mkdir(parents=True)
+            (root / "alias").symlink_to("res")
+            first, second = (str(root / name) for name in pair.split())
+            # What one run has written is there in the next one.
+            for _ in range(2):
+                sandbox.collect(dict([("out", first), ("b", second)][::order]), must=False)
+            assert os.listdir(outside) == []
+            assert order == -1 or os.readlink(root / "res" / "g") == str(outside)
+        with pytest.raises(TransferError, match="res/g is in .*res, and leads to .*outside by a link; nothing was"):
+            sandbox.collect({"b": str(root / "res/g"), "out": str(root / "res")})
+
+
+def test_downloads_inside_of_each_other_and_through_links_inside_are_made(ags_config, tmp_path):
+    res, elsewhere = tmp_path / "res", tmp_path / "elsewhere"
+    (res / "real").mkdir(parents=True)
+    (res / "link").symlink_to("real")
+    elsewhere.mkdir()
+    (tmp_path / "mine").symlink_to(elsewhere)
+    paths = {"out": res, "a": res / "link" / "a", "b": res / "new" / "b", "c": tmp_path / "mine" / "c"}
+    with sandbox_session(ToolSpec(name="links", image="python:3.11"), config=ags_config) as sandbox:
+        sandbox.run("mkdir out; touch out/o a b c", check=True)
+        assert len(sandbox.collect({remote: str(local) for remote, local in paths.items()})) == 4
+    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("?")) == [
+        "elsewhere/c",
+        "res/new/b",
+        "res/o",
+        "res/real/a",
+    ]

@@ -67,7 +67,7 @@ PROFILES = {
     'declare -i PATH; for number in {3..99} 200 255; do eval "exec $number</dev/null"; done',
     "starts another shell with its arguments": '[ -n "$IN" ] || { export IN=1; exec bash -l "$@"; }',
     "copies the output": 'exec > >(while read -r line; do sleep 0.1; echo "$line"; done)',
-    "has a trap on each command": "set -T; trap 'export MODE=profile PATH=/profile:/usr/bin:/bin; cd /tmp' DEBUG RETURN; "
+    "has a trap on each command": "trap 'export MODE=profile PATH=/profile:/bin; cd /tmp' DEBUG RETURN; set -T; "
     "trap() { false; }",
     "has traps": "trap 'echo trapped' EXIT; trap : TERM; exec 3>&1; set -f; set -o noclobber",
 }
