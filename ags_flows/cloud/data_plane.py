@@ -10,6 +10,7 @@ from typing import IO, Any
 from ags_flows.cloud.attachment import Attachment
 from ags_flows.cloud.file_info import file_info
 from ags_flows.cloud.head_and_tail import HeadAndTail
+from ags_flows.cloud.home import at_home
 from ags_flows.errors import CommandTimeoutError, NotFoundError, OutputTooLargeError
 from ags_flows.models import ExecResult, FileInfo
 
@@ -159,7 +160,7 @@ class DataPlane(Attachment):
 
         def send(sandbox: Any) -> None:
             if isinstance(data, (bytes, str)):
-                sandbox.files.write(_named(path), data, user=user, request_timeout=limit)
+                sandbox.files.write(at_home(path), data, user=user, request_timeout=limit)
             else:
                 data.seek(0)
                 self._send(sandbox, path, data, user, limit)
@@ -204,7 +205,7 @@ class DataPlane(Attachment):
         """
         stream = self.call(
             f"read {path}",
-            lambda sandbox: sandbox.files.read(_named(path), format="stream", user=user, request_timeout=timeout),
+            lambda sandbox: sandbox.files.read(at_home(path), format="stream", user=user, request_timeout=timeout),
         )
         pieces = iter(stream)
         try:
@@ -245,7 +246,7 @@ class DataPlane(Attachment):
 
     def list(self, path: str, *, depth: int = 1, user: str | None = None) -> list[FileInfo]:
         """Return what is in a directory, down to `depth` levels."""
-        entries = self.call(f"list {path}", lambda sandbox: sandbox.files.list(_named(path), depth=depth, user=user))
+        entries = self.call(f"list {path}", lambda sandbox: sandbox.files.list(at_home(path), depth=depth, user=user))
         return [file_info(entry) for entry in entries]
 
     def stat(self, path: str, *, user: str | None = None) -> FileInfo:
@@ -254,34 +255,28 @@ class DataPlane(Attachment):
         Raises:
             NotFoundError: There is nothing.
         """
-        return file_info(self.call(f"stat {path}", lambda sandbox: sandbox.files.get_info(_named(path), user=user)))
+        return file_info(self.call(f"stat {path}", lambda sandbox: sandbox.files.get_info(at_home(path), user=user)))
 
     def exists(self, path: str, *, user: str | None = None) -> bool:
         """Return True if there is something at a path."""
-        return bool(self.call(f"stat {path}", lambda sandbox: sandbox.files.exists(_named(path), user=user)))
+        return bool(self.call(f"stat {path}", lambda sandbox: sandbox.files.exists(at_home(path), user=user)))
 
     def make_dir(self, path: str, *, user: str | None = None) -> bool:
         """Make a directory with its parents; False when it was there already."""
-        return bool(self.call(f"make {path}", lambda sandbox: sandbox.files.make_dir(_named(path), user=user)))
+        return bool(self.call(f"make {path}", lambda sandbox: sandbox.files.make_dir(at_home(path), user=user)))
 
     def move(self, source: str, target: str, *, user: str | None = None) -> None:
         """Move a file or a directory; an existing file is replaced atomically."""
-        self.call(f"move {source}", lambda sandbox: sandbox.files.rename(_named(source), _named(target), user=user))
+        self.call(f"move {source}", lambda sandbox: sandbox.files.rename(at_home(source), at_home(target), user=user))
 
     def remove(self, path: str, *, user: str | None = None) -> None:
         """Remove a file, or a directory with all that is in it; nothing there is a success."""
         try:
-            self.call(f"remove {path}", lambda sandbox: sandbox.files.remove(_named(path), user=user))
+            self.call(f"remove {path}", lambda sandbox: sandbox.files.remove(at_home(path), user=user))
         except NotFoundError:
             return
 
 
 def _file(path: str, user: str | None) -> dict[str, str]:
     """Return the parameters of a request for a file."""
-    return {"path": _named(path), **({"username": user} if user else {})}
-
-
-def _named(path: str) -> str:
-    """Return a path as envd takes it: it refuses a name that begins with `~`, for it means another user's home."""
-    is_name = path.startswith("~") and path != "~" and not path.startswith("~/")
-    return f"./{path}" if is_name else path
+    return {"path": at_home(path), **({"username": user} if user else {})}

@@ -12,6 +12,7 @@ import shlex
 from collections.abc import Mapping
 
 from ags_flows.cloud.data_plane import DataPlane
+from ags_flows.cloud.home import at_home
 from ags_flows.errors import ConfigurationError, InvalidRequestError
 from ags_flows.models.checks import LONGEST_VALUE, MOST_VALUES, SET_BY_BASH, check_size
 
@@ -143,9 +144,7 @@ def start_environment(command: str | None, env: Mapping[str, str], cwd: str | No
 
 def directory_of(cwd: str | None) -> str:
     """Return a working directory relative to the user's home, in which the scripts start, or an absolute one."""
-    if cwd in (None, "", "~"):
-        return ""
-    return cwd[2:] or "." if cwd.startswith("~/") else cwd
+    return "" if cwd in (None, "", "~") else at_home(cwd)
 
 
 def existing_directory(plane: DataPlane, cwd: str) -> str:

@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Iterable
 from pathlib import Path
 
+from ags_flows.cloud.home import as_name, at_home
 from ags_flows.errors import TransferError
 
 OWN = ".ags_flows"
@@ -35,18 +36,12 @@ def is_own(name: str) -> bool:
 def from_home(remote: str) -> str:
     """Return a path in a sandbox without `~`, `..` and a final `/`. Relative paths begin at the user's home.
 
-    Only `~` and what begins with `~/` mean the home: any other name that begins with `~` is a name.
-
     Raises:
         TransferError: The path is empty or has a zero byte.
     """
     if not remote or "\0" in remote:
         raise TransferError(f"The path {remote!r} is empty or has a zero byte.", hint="Give a path in the sandbox.")
-    if remote == "~" or remote.startswith("~/"):
-        remote = remote[2:].lstrip("/") or "."
-    path = posixpath.normpath(remote)
-    if path.startswith("~"):
-        return f"./{path}"
+    path = as_name(posixpath.normpath(at_home(remote)))
     # In POSIX, two slashes at the beginning have a special meaning.
     return path[1:] if path.startswith("//") else path
 
