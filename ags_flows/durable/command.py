@@ -34,7 +34,7 @@ from ags_flows.durable.scripts import (
     start_script,
     upload_path,
 )
-from ags_flows.durable.waiting import Waiting
+from ags_flows.durable.waiting import PATIENCE, Waiting, may_be_wrong, may_pass
 from ags_flows.errors import (
     AGSFlowsError,
     CommandTimeoutError,
@@ -166,6 +166,7 @@ class DurableCommand:
         self._started = time.monotonic()
         self._directory = ""
         self._ended: str | None = None
+        self._missed = 0.0
         self._holder: Holder | None = None
 
     @property
@@ -284,7 +285,11 @@ class DurableCommand:
 
     def _check_not_lost(self) -> None:
         """Raise an error if the command has neither an end nor a supervisor, or no journal any more."""
-        if self._ask(look_script(self.journal, self._holder), {}) == "lost":
+
+        def repeat(error: AGSFlowsError) -> bool:
+            return may_be_wrong(error) or isinstance(error, NotFoundError)
+
+        if self._ask(look_script(self.journal, self._holder), {}, repeat) == "lost":
             raise self._unknown("its supervisor or its journal vanished without leaving an exit code")
 
     def _result(self) -> ExecResult:
@@ -325,20 +330,27 @@ class DurableCommand:
 
     def _poll(self) -> bool:
         """Read new output and return whether there was any. The command has ended when all of it was read."""
-        user, path = self._command.user, self._directory
-
-        def listing() -> dict[str, int]:
-            return {entry.name: entry.size for entry in self._plane.list(path, user=user)}
-
         try:
-            sizes = self._waiting.patiently(listing)
+            moved = self._read()
         except NotFoundError:
             # A script in the sandbox knows better than one response of a gateway.
             self._check_not_lost()
+            self._missed = self._missed or time.monotonic()
+            if time.monotonic() - self._missed > PATIENCE:
+                raise
             return False
-        end = None
-        if sizes.get("rc"):
-            end = self._waiting.patiently(lambda: self._plane.read(f"{path}/rc", user=user, limit=LARGEST_END)).decode()
+        self._missed = 0.0
+        return moved
+
+    def _read(self) -> bool:
+        user, path = self._command.user, self._directory
+
+        def ending() -> bytes:
+            return self._plane.read(f"{path}/rc", user=user, limit=LARGEST_END)
+
+        entries = self._waiting.patiently(lambda: self._plane.list(path, user=user), may_be_wrong)
+        sizes = {entry.name: entry.size for entry in entries}
+        end = self._waiting.patiently(ending, may_be_wrong).decode() if sizes.get("rc") else None
         # The middle of the output of a command that was killed is skipped: its time is over.
         killed = end is not None and " " in end.strip()
         if not self._output.read(path, sizes, skips=killed):
@@ -347,7 +359,7 @@ class DurableCommand:
             self._ended = end
         return self._output.has_moved
 
-    def _ask(self, script: str, env: dict[str, str]) -> str:
+    def _ask(self, script: str, env: dict[str, str], repeat: Callable[[AGSFlowsError], bool] = may_pass) -> str:
         """Run one of the journal's scripts, process its report, and return the command's state.
 
         Raises:
@@ -359,7 +371,7 @@ class DurableCommand:
             user = self._command.user
             return self._plane.run(script, user=user, env=env, timeout=CALL_TIMEOUT, limit=1 << 18, profile=False)
 
-        response = self._waiting.patiently(ask)
+        response = self._waiting.patiently(ask, repeat)
         _, found, report = f"\n{response.stdout}".partition(f"\n{MARK} ")
         if not found:
             shown = (response.stderr or response.stdout).strip()[-500:]

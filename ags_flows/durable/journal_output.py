@@ -5,11 +5,12 @@ from __future__ import annotations
 import base64
 import time
 from collections.abc import Mapping
+from functools import partial
 
 from ags_flows.cloud.data_plane import DataPlane
 from ags_flows.cloud.head_and_tail import HeadAndTail
 from ags_flows.durable.output import OnLine, OutputStream
-from ags_flows.durable.waiting import Waiting
+from ags_flows.durable.waiting import Waiting, may_be_wrong
 
 CALL_TIMEOUT = 30.0
 PIECE = 1 << 19
@@ -87,7 +88,7 @@ class JournalOutput:
                 if stream.offset >= size:
                     break
                 path, offset = f"{directory}/{name}", stream.offset
-                piece = self._waiting.patiently(lambda path=path, offset=offset: self._piece(path, offset))  # type: ignore[misc]
+                piece = self._waiting.patiently(partial(self._piece, path, offset), may_be_wrong)
                 if not piece:
                     return False
                 stream.take(piece)

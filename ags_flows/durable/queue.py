@@ -19,10 +19,9 @@ from ags_flows.durable.environment import directory_of, start_environment, unusa
 from ags_flows.durable.journal_output import PIECE
 from ags_flows.durable.queue_scripts import MARK, revoke_script, start_script
 from ags_flows.durable.scripts import Limits
-from ags_flows.durable.waiting import PATIENCE
+from ags_flows.durable.waiting import PATIENCE, may_pass
 from ags_flows.errors import (
     AGSFlowsError,
-    CommandTimeoutError,
     InstanceFailedError,
     InstanceGoneError,
     NotFoundError,
@@ -274,7 +273,7 @@ class SandboxQueue:
         return persistently(
             action,
             Backoff(attempts=None, patience=PATIENCE, first_pause=0.5, longest_pause=10.0),
-            repeat=lambda error: error.retryable or isinstance(error, CommandTimeoutError),
+            repeat=may_pass,
             sleep=self._pause,
         )
 

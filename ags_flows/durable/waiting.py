@@ -8,12 +8,31 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from ags_flows.cloud.retry import Backoff, persistently
-from ags_flows.errors import AGSFlowsError, CommandTimeoutError, InstanceGoneError
+from ags_flows.errors import (
+    AGSFlowsError,
+    CommandTimeoutError,
+    InstanceGoneError,
+    InvalidRequestError,
+    UnsupportedError,
+)
 
 PATIENCE = 120.0
 """Seconds after which the wait for a command in an unreachable sandbox fails. The command itself continues."""
 
 Response = TypeVar("Response")
+
+
+def may_pass(error: AGSFlowsError) -> bool:
+    """Return True if the same request may succeed a little later."""
+    return error.retryable or isinstance(error, CommandTimeoutError)
+
+
+def may_be_wrong(error: AGSFlowsError) -> bool:
+    """Return True if a gateway may have responded in the place of a sandbox that has accepted such requests before.
+
+    Where something was not found, a script in the sandbox is asked instead.
+    """
+    return may_pass(error) or isinstance(error, (InvalidRequestError, UnsupportedError))
 
 
 class Waiting:
@@ -30,7 +49,7 @@ class Waiting:
         self._on_note = on_note
         self._cancelled = cancelled
 
-    def patiently(self, action: Callable[[], Response]) -> Response:
+    def patiently(self, action: Callable[[], Response], repeat: Callable[[AGSFlowsError], bool] = may_pass) -> Response:
         """Repeat an idempotent action until the sandbox responds, for at most `PATIENCE` seconds."""
         lost: list[float] = []
 
@@ -42,7 +61,7 @@ class Waiting:
         response = persistently(
             action,
             Backoff(attempts=None, patience=PATIENCE, first_pause=0.5, longest_pause=10.0),
-            repeat=lambda error: error.retryable or isinstance(error, CommandTimeoutError),
+            repeat=repeat,
             on_failure=on_failure,
             sleep=self.pause,
         )

@@ -17,6 +17,7 @@ from ags_flows.errors import (
     CommandTimeoutError,
     ConfigurationError,
     InstanceGoneError,
+    InvalidRequestError,
     NotFoundError,
     OutcomeUnknownError,
     OutputTooLargeError,
@@ -216,6 +217,34 @@ def test_one_response_that_does_not_find_the_journal_ends_no_command(plane, key,
 
     monkeypatch.setattr(plane, "list", list_late)
     assert run_durable(plane, "until [ -e found ]; do sleep 0.1; done; echo done", key=key).stdout == "done\n"
+
+
+@pytest.mark.parametrize("error", [InvalidRequestError, UnsupportedError, NotFoundError])
+@pytest.mark.parametrize("name", ["list", "read", "read_range", "run"])
+def test_one_refusal_of_a_gateway_ends_no_command(plane, key, monkeypatch, name, error):
+    command = Command(f"until [ -e /tmp/{key} ]; do sleep 0.1; done; seq 1 50000")
+    running = DurableCommand(plane, command, Following(on_line=lambda *_: None)).start(step_of(key))
+    refused = []
+
+    def refuse_first(name, error):
+        method = getattr(plane, name)
+
+        def call(*arguments, **options):
+            if name not in refused:
+                refused.append(name)
+                raise error("Refused by a gateway.")
+            return method(*arguments, **options)
+
+        monkeypatch.setattr(plane, name, call)
+
+    plane.script(f"touch /tmp/{key}")
+    if name == "run":
+        # A script is asked after a response that does not find the journal.
+        refuse_first("list", NotFoundError)
+    refuse_first(name, error)
+    result = running.wait()
+    assert name in refused
+    assert (result.exit_code, result.stdout_size) == (0, sum(len(f"{number}\n") for number in range(1, 50001)))
 
 
 def test_a_command_whose_journal_is_removed_has_an_unknown_outcome(plane, key):
