@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ags_flows.errors import TransferError
-from ags_flows.transfer.paths import shown
+from ags_flows.transfer.paths import local_path, shown
 from ags_flows.transfer.placement import Kind
 
 MOUNTS = "/proc/self/mountinfo"
@@ -74,7 +74,7 @@ def settled(path: Path) -> Path:
 
     A link to a file at the path is replaced. One to a directory stands for it.
     """
-    parent, last = (path, "") if path.is_dir() else os.path.split(path)
+    parent, last = (path, "") if os.path.isdir(path) else os.path.split(path)
     return Path(os.path.realpath(parent), last)
 
 
@@ -84,9 +84,9 @@ def must_stay_in(targets: Iterable[Path], path: Path) -> None:
     Raises:
         TransferError: The sandbox would choose what is written to.
     """
-    end = settled(path)
+    end = settled(local_path(path))
     on_the_way = [os.path.realpath(parent) for parent in Path.cwd().joinpath(path).parents]
-    for target in {os.path.realpath(target) for target in targets}:
+    for target in {os.path.realpath(local_path(target)) for target in targets}:
         if any(Path(one).is_relative_to(target) for one in on_the_way) and not end.is_relative_to(target):
             raise TransferError(
                 f"{shown(path)} is in {shown(target)}, and leads to {shown(end)} by a link; nothing was written.",

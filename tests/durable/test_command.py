@@ -221,7 +221,7 @@ def test_one_response_that_does_not_find_the_journal_ends_no_command(plane, key,
 
 @pytest.mark.parametrize("error", [InvalidRequestError, UnsupportedError, NotFoundError])
 @pytest.mark.parametrize("name", ["list", "read", "read_range", "run"])
-def test_one_refusal_of_a_gateway_ends_no_command(plane, key, monkeypatch, name, error):
+def test_one_error_response_of_a_gateway_ends_no_command(plane, key, monkeypatch, name, error):
     command = Command(f"until [ -e /tmp/{key} ]; do sleep 0.1; done; seq 1 50000")
     running = DurableCommand(plane, command, Following(on_line=lambda *_: None)).start(step_of(key))
     refused = []
