@@ -198,13 +198,15 @@ ags_report() {
   local ags_rc=
   ags_sizes
   [ -s "$ags_d/rc" ] && read -r ags_rc <"$ags_d/rc"
-  printf '\n%s\n' "MARKER $1 $ags_o $ags_e $ags_d" "MARKER-rc $ags_rc" "MARKER-holder $ags_theirs"
+  set -- "MARKER $1 $ags_o $ags_e $ags_d" "MARKER-rc $ags_rc" "MARKER-holder $ags_theirs"
   if [ -n "$ags_rc" ] && [ "$ags_o" -le INLINE_BYTES ] && [ "$ags_e" -le INLINE_BYTES ]; then
     # A value starts after the space and ends before the next marker.
-    [ "$ags_o" = 0 ] || { echo "MARKER-out "; base64 <"$ags_d/out"; }
-    [ "$ags_e" = 0 ] || { echo "MARKER-err "; base64 <"$ags_d/err"; }
-    echo "MARKER-whole "
+    [ "$ags_o" = 0 ] || set -- "$@" "MARKER-out $(exec base64 <"$ags_d/out")"
+    [ "$ags_e" = 0 ] || set -- "$@" "MARKER-err $(exec base64 <"$ags_d/err")"
+    set -- "$@" "MARKER-whole "
   fi
+  # Each write is a message to the client.
+  printf '\n%s' "$@" $'\n'
   exit 0
 }
 """
