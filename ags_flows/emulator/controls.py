@@ -33,7 +33,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any, ClassVar
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 from starlette.requests import Request
 
 from ags_flows.emulator.cloudapi import schema
@@ -63,14 +63,14 @@ class _Advance:
     advance: Annotated[float, Field(ge=0, le=CENTURY)]
     """Seconds."""
 
-    __pydantic_config__: ClassVar = EXACT
+    __pydantic_config__: ClassVar[ConfigDict] = EXACT
 
 
 @dataclass
 class _OnRepeat:
     on_repeat: Repeat
 
-    __pydantic_config__: ClassVar = EXACT
+    __pydantic_config__: ClassVar[ConfigDict] = EXACT
 
 
 class Controls:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 from starlette.types import Message, Receive, Send
 
 from ags_flows.emulator.world.given import EXACT, Count, Seconds, Status, Times, checked
@@ -55,7 +55,7 @@ class StreamFault:
     bytes_per_second: Annotated[int, Field(ge=1)] = 65_536
     fault_id: int = field(default=0, init=False)
 
-    __pydantic_config__: ClassVar = EXACT
+    __pydantic_config__: ClassVar[ConfigDict] = EXACT
 
     def strikes(self, instance_id: str, port: int, path: str) -> bool:
         """Return True if it is meant for a request."""

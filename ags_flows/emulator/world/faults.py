@@ -19,6 +19,8 @@ import itertools
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Literal
 
+from pydantic import ConfigDict
+
 from ags_flows.emulator.world.given import EXACT, Count, Seconds, Status, Times
 
 Kind = Literal["lost", "cut", "hang", "error", "status", "slow", "late"]
@@ -52,7 +54,7 @@ class Fault:
     fault_id: int = field(default=0, init=False)
     hits: int = field(default=0, init=False)
 
-    __pydantic_config__: ClassVar = EXACT
+    __pydantic_config__: ClassVar[ConfigDict] = EXACT
 
 
 class Faults:

@@ -26,11 +26,13 @@ def checked(kind: type[T], values: Mapping[str, Any]) -> T:
         ValueError: A field is unknown, missing or wrong. The message names all of them.
     """
     try:
-        return TypeAdapter(kind).validate_json(json.dumps(dict(values)))
-    except ValidationError as error:
-        raise ValueError(findings(error)) from None
+        text = json.dumps(dict(values))
     except TypeError as error:
         raise ValueError(f"not a JSON value: {error}") from None
+    try:
+        return TypeAdapter(kind).validate_json(text)
+    except ValidationError as error:
+        raise ValueError(findings(error)) from None
 
 
 def findings(error: ValidationError, subject: str = "") -> str:

@@ -24,6 +24,8 @@ import asyncio
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
+from pydantic import ConfigDict
+
 from ags_flows.emulator.world.clock import Clock
 from ags_flows.emulator.world.given import EXACT, Seconds, Times
 
@@ -52,7 +54,7 @@ class Transition:
     reason: str = ""
     times: Times | None = None
 
-    __pydantic_config__: ClassVar = EXACT
+    __pydantic_config__: ClassVar[ConfigDict] = EXACT
 
 
 DEFAULTS: dict[str, Transition] = {
