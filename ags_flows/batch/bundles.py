@@ -79,7 +79,8 @@ class Bundles:
             )
             sandbox.queue = queue
         known: dict[str, Turn] = {}
-        for pending in self._requests(sandbox, turns, known):
+        failures: list[tuple[Turn, ItemResult]] = []
+        for pending in self._requests(sandbox, turns, known, failures):
             for outcomes in queue.run(pending):
                 for outcome in outcomes:
                     turn = known[outcome.name]
@@ -90,24 +91,33 @@ class Bundles:
                     self._learn(result.seconds, len(pending))
                     yield turn, result
                     queue.forget([outcome.name], [inbox_of(turn.item)])
+        yield from failures
 
     def _requests(
-        self, sandbox: PooledSandbox, turns: Sequence[Turn], known: dict[str, Turn]
+        self,
+        sandbox: PooledSandbox,
+        turns: Sequence[Turn],
+        known: dict[str, Turn],
+        failures: list[tuple[Turn, ItemResult]],
     ) -> Iterator[list[QueuedItem]]:
-        """Divide items into requests, which have a longest size."""
+        """Divide items into requests, which have a longest size; note those that fail before they can be queued."""
         pending: list[QueuedItem] = []
         for turn in turns:
             with acting_as(self._execution.within_item(turn.item.key, turn.attempt)):
-                env = self._work.environment_of(sandbox.session, turn.item)
+                found = self._work.prepare(sandbox.session, turn.item, turn.attempt)
             if sandbox.queue is not None:
                 sandbox.queue.keep(inbox_of(turn.item))
-            item = QueuedItem(digest(f"{turn.item.key}#{turn.attempt}", turn.item.version), env)
+            if isinstance(found, ItemResult):
+                failures.append((turn, found))
+                continue
+            item = QueuedItem(digest(f"{turn.item.key}#{turn.attempt}", turn.item.version), found)
             known[item.name] = turn
             if pending and not fits(pending, item):
                 yield pending
                 pending = []
             pending.append(item)
-        yield pending
+        if pending:
+            yield pending
 
     def _learn(self, seconds: float, together: int) -> None:
         with self._lock:

@@ -42,17 +42,12 @@ class Item:
 
     @cached_property
     def version(self) -> str:
-        """Fingerprint of the value; for a file also of its size and content."""
+        """Fingerprint of the value; for a file also of its size and content. Never raises an error: see `Work.do`."""
         if self.known_version:
             return self.known_version
         if self.path is None:
             return fingerprint(self.value)
-        hashed, size = hashlib.sha256(), 0
-        with self.path.open("rb") as file:
-            while piece := file.read(1 << 20):
-                hashed.update(piece)
-                size += len(piece)
-        return fingerprint([self.value, size, hashed.hexdigest()])
+        return fingerprint([self.value, *_measured(self.path)])
 
 
 @dataclass(frozen=True)
@@ -99,6 +94,19 @@ def read_items(source: Sequence[Any] | str | Path) -> Items:
     if not found:
         raise ConfigurationError(f"items={_short(source)}: there are no items.", hint="Nothing was started.")
     return replace(_distinct(found), source=str(source) if isinstance(source, (str, Path)) else "")
+
+
+def _measured(path: Path) -> tuple[int, str]:
+    """Return the size and the hash of a file; of one that cannot be read any more, a size that no file has."""
+    hashed, size = hashlib.sha256(), 0
+    try:
+        with path.open("rb") as file:
+            while piece := file.read(1 << 20):
+                hashed.update(piece)
+                size += len(piece)
+    except OSError:
+        return -1, ""
+    return size, hashed.hexdigest()
 
 
 def _of_directory(directory: Path) -> list[tuple[str, Any, Path | None]]:

@@ -8,16 +8,16 @@ before it. A line that was cut by the death of its writer counts as never writte
 from __future__ import annotations
 
 import json
-import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, NoReturn
 
 from pydantic import ValidationError
 
+from ags_flows.batch.identity import Identity
 from ags_flows.batch.items import Item
+from ags_flows.batch.records import parsed, part_name, record_of, records_of
 from ags_flows.batch.storage import (
     RESULTS,
     ResultsGoneError,
@@ -26,104 +26,13 @@ from ags_flows.batch.storage import (
     repeated,
     reported,
 )
-from ags_flows.errors import ConfigurationError
 from ags_flows.models import ItemResult
 from ags_flows.ownership import digest
 
-BATCH = "batch.json"
 PART = 100
 
 SHOWN = 200
 """How many results of each status are kept in memory, for the report. All are in the storage."""
-
-
-@dataclass(frozen=True)
-class Identity:
-    """What a batch is.
-
-    Attributes:
-        does: Fingerprint of the command or function and of the caller's `step=`: another one is another batch.
-        work: Fingerprint of all that decides about an item's result but the item: if it changes, items are done again.
-        text: The same as text, without secrets.
-        items: Fingerprint of the items.
-    """
-
-    does: str
-    work: str
-    text: str
-    items: str = ""
-
-    def check(self, storage: Storage) -> Recorded:
-        """Refuse a location of another batch; return what is recorded there.
-
-        Raises:
-            ConfigurationError: The location has the results of another batch, or cannot be read.
-        """
-        with reported(storage, "read"):
-            found = Recorded.read(storage)
-        if found.does not in ("", self.does):
-            raise self.conflict(storage, found.text)
-        return found
-
-    def record(self, storage: Storage, parts: int = 0) -> None:
-        """Write what the batch is, before anything is started.
-
-        Args:
-            storage: The results location.
-            parts: How many parts the records have.
-
-        Raises:
-            ConfigurationError: The location cannot be written.
-        """
-        record = {"batch": self.text, "does": self.does, "items": self.items, "parts": parts}
-        content = json.dumps(record, ensure_ascii=False).encode() + b"\n"
-        with reported(storage, "written to"):
-            repeated(storage, lambda: storage.write(BATCH, content), first=True)
-
-    def conflict(self, storage: Storage, other: str) -> ConfigurationError:
-        """Return the error for a location that belongs to another batch."""
-        return ConfigurationError(
-            f"results: {storage.where('')} belongs to another batch. There: {other}. Here: {self.text}.",
-            hint="Give this batch another location for its results. Nothing was started.",
-        )
-
-    def fit(self, storage: Storage, items: Sequence[Item]) -> int:
-        """Return how well the records of a location fit a batch: the more items, the better; 0 if it has others."""
-        found = Recorded.read(storage)
-        if found.items == self.items:
-            return sys.maxsize
-        parts = (partial(records_of, storage, _name(part)) for part in range(found.parts))
-        records = (record for part in parts for record in repeated(storage, part, first=True))
-        recorded = {str(record.get("key")) for record in records}
-        return 1 + len(recorded) if recorded <= {item.key for item in items} else 0
-
-
-@dataclass(frozen=True)
-class Recorded:
-    """The first record of a location. All is empty in a new one.
-
-    Attributes:
-        does: See `Identity`.
-        text: See `Identity`.
-        items: See `Identity`.
-        parts: How many parts the records have.
-    """
-
-    does: str = ""
-    text: str = ""
-    items: str = ""
-    parts: int = 0
-
-    @classmethod
-    def read(cls, storage: Storage) -> Recorded:
-        """Read it; one that the death of its writer has cut counts as never written."""
-        content = repeated(storage, lambda: storage.read(BATCH), first=True)
-        try:
-            found = json.loads(content or b"{}")
-        except ValueError:
-            return cls()
-        does, text, items = (str(found.get(name, "")) for name in ("does", "batch", "items"))
-        return cls(does, text, items, int(found.get("parts", 0)))
 
 
 @dataclass(frozen=True)
@@ -166,7 +75,7 @@ class Ledger:
         self._storage = storage
         self._items = {item.key: item for item in items}
         # Of the position, and not of the index: the items of a shard are some of a longer list.
-        self._parts = {key: _name(position // PART) for position, key in enumerate(self._items)}
+        self._parts = {key: part_name(position // PART) for position, key in enumerate(self._items)}
         self._identity = identity
         self._check = check
         self._retries = SharedRetries(storage)
@@ -186,7 +95,7 @@ class Ledger:
         self._number = max(self._recorded.parts, -(-len(self._items) // PART))
         with reported(storage, "read"):
             for part in range(self._number):
-                self._load(_name(part))
+                self._load(part_name(part))
         self.resumed = frozenset(key for key, status in self.status.items() if status == "ok")
 
     @property
@@ -211,7 +120,7 @@ class Ledger:
         """
         self._identity.record(self._storage, self._number)
         with reported(self._storage, "written to"):
-            repeated(self._storage, lambda: self._storage.append(_name(0), b""), first=True)
+            repeated(self._storage, lambda: self._storage.append(part_name(0), b""), first=True)
 
     def begin(self, begun: Iterable[tuple[Item, int]], instance_id: str) -> None:
         """Record that items are about to be worked on.
@@ -228,9 +137,7 @@ class Ledger:
 
     def finish(self, results: Sequence[tuple[Item, ItemResult]]) -> None:
         """Record the results of items: final ones, or ones until a later attempt of the batch."""
-        numbers = self._add(
-            [(item, {"result": result.model_dump(mode="json", exclude_defaults=True)}) for item, result in results]
-        )
+        numbers = self._add([(item, {"result": record_of(result)}) for item, result in results])
         with self._lock:
             for (item, result), number in zip(results, numbers, strict=True):
                 self._ended[item.key] = number
@@ -285,7 +192,7 @@ class Ledger:
         content = repeated(self._storage, lambda: self._storage.read(part), first=True)
         if content and not content.endswith(b"\n"):
             self._torn.add(part)
-        for record in _parsed(content):
+        for record in parsed(content):
             item = self._items.get(str(record.get("key")))
             if item is None:
                 self.unlisted.add(str(record.get("key")))
@@ -373,24 +280,3 @@ class Ledger:
 
     def _refuse(self, other: str) -> NoReturn:
         raise self._identity.conflict(self._storage, f"{self._recorded.text or self._identity.text}, {other}")
-
-
-def records_of(storage: Storage, part: str) -> list[dict[str, Any]]:
-    """Return the whole records of a part."""
-    return _parsed(storage.read(part))
-
-
-def _parsed(content: bytes) -> list[dict[str, Any]]:
-    found = []
-    for line in content.splitlines():
-        try:
-            record = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(record, dict):
-            found.append(record)
-    return found
-
-
-def _name(part: int) -> str:
-    return f"ledger-{part:05d}.jsonl"

@@ -30,6 +30,9 @@ from ags_flows.session import SandboxSession
 STEP = "batch sandbox"
 ENDERS = 16
 
+MOST_SANDBOXES = 100
+"""How many at the same time by default: each needs a thread, and one process cannot keep more busy with short items."""
+
 
 @dataclass(frozen=True)
 class Order:

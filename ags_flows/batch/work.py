@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import functools
-import importlib
 import json
 import shlex
 import time
 import uuid
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from datetime import date
-from decimal import Decimal
-from pathlib import PurePath
-from types import CodeType
 from typing import Any, TypeVar, cast
 
+from ags_flows.batch.functions import Function, described, function_named, name_of
 from ags_flows.batch.items import Item
+from ags_flows.batch.records import record_of
 from ags_flows.durable.command import Command
 from ags_flows.durable.queue import Outcome, is_queueable
 from ags_flows.errors import (
@@ -36,15 +33,11 @@ from ags_flows.functions import is_remote
 from ags_flows.models import ExecResult, ItemResult
 from ags_flows.models.checks import check_environment, check_name, check_seconds, check_user
 from ags_flows.ownership import digest, fingerprint
-from ags_flows.run.fingerprints import of_parameters
 from ags_flows.run.redaction import Redactor
 from ags_flows.run.secrets import load_secrets, recorded_secrets
 from ags_flows.session import SandboxSession
 
 T = TypeVar("T")
-
-Function = Callable[[SandboxSession, Any], Any]
-"""What is done with an item: it gets a running sandbox and the item, and returns something JSON-like."""
 
 KEPT_OUTPUT = 8_000
 OUTPUT_LIMIT = 2 * KEPT_OUTPUT
@@ -102,7 +95,7 @@ class Work:
     def text(self) -> str:
         """What is done, as one line of text without secrets."""
         if self.function is not None:
-            return f"function {_name_of(self.function)}"
+            return f"function {name_of(self.function)}"
         first, *more = self._redactor.text(str(self.command).strip()).splitlines()
         return f"command {first[:100]}{' ...' if more or len(first) > 100 else ''}"
 
@@ -117,7 +110,7 @@ class Work:
     @property
     def does(self) -> str:
         """Fingerprint of the command or function."""
-        return fingerprint([self.command, _described(self.function) if self.function else ""])
+        return fingerprint([self.command, described(self.function) if self.function else ""])
 
     @property
     def version(self) -> str:
@@ -179,19 +172,22 @@ class Work:
                 succeed, or the sandbox is of no use any more.
         """
         started = time.monotonic()
-        try:
-            with recorded_secrets() as secrets:
-                outcome = self._call(sandbox, item) if self.function is not None else self._run(sandbox, item)
-        except AGSFlowsError as error:
-            if worth_another(error) or isinstance(error, (SupersededError, OutcomeUnknownError)):
-                raise
-            outcome = _of_error(error, secrets)
-        except BaseException as error:  # noqa: BLE001 - the item's failure: what ends the process comes in other threads
-            outcome = _of_error(error, secrets)
-        if "value" in outcome:
-            # What the function returns may have the secrets of its steps.
-            outcome["value"] = Redactor(secrets).data(outcome["value"])
+        with recorded_secrets() as secrets:
+            act = self._call if self.function is not None else self._run
+            done = _charged(lambda: act(sandbox, item, secrets))
+            outcome = done if isinstance(done, dict) else _of_error(done, secrets)
         return self._result(item, attempt, outcome, time.monotonic() - started, sandbox.instance.id)
+
+    def prepare(self, sandbox: SandboxSession, item: Item, attempt: int) -> dict[str, str] | ItemResult:
+        """Return the environment of an item's command for the queue of a sandbox; the result, if that fails.
+
+        Raises:
+            AGSFlowsError: As `do`.
+        """
+        found = _charged(lambda: self.environment_of(sandbox, item))
+        if isinstance(found, dict):
+            return found
+        return self._result(item, attempt, _of_error(found, self.hidden.values()), 0.0, sandbox.instance.id)
 
     def result_of(self, item: Item, attempt: int, outcome: Outcome, instance_id: str) -> ItemResult:
         """Return the result of an item that was executed by the queue of a sandbox."""
@@ -234,42 +230,41 @@ class Work:
         common: dict[str, Any] = {"key": item.key, "index": item.index, "attempts": attempt}
         return ItemResult(**common, **outcome, seconds=round(seconds, 3), instance_id=instance_id)
 
-    def _call(self, sandbox: SandboxSession, item: Item) -> dict[str, Any]:
+    def _call(self, sandbox: SandboxSession, item: Item, secrets: Collection[str]) -> dict[str, Any]:
         assert self.function is not None
+        if item.path is not None:
+            # It may have vanished since the items were listed.
+            item.path.open("rb").close()
         if is_remote(self.function):
             value = sandbox.call(cast(Callable[[Any], Any], self.function), item.value)
         else:
             value = self.function(sandbox, item.value)
         try:
             text = json.dumps(value, ensure_ascii=False, allow_nan=False)
-            return {"status": "ok", "value": json.loads(text.encode())}
-        except (TypeError, ValueError) as error:
+            outcome = {"status": "ok", "value": json.loads(text.encode())}
+            record_of(ItemResult(key=item.key, index=item.index, **outcome))
+        except (TypeError, ValueError, RecursionError) as error:
             message = f"The function returned a {type(value).__name__} that is not JSON: {error}."
             return {"status": "failed", "error": message, "error_class": type(error).__name__}
+        # What the function returns may have the secrets of its steps.
+        return {**outcome, "value": Redactor(secrets).data(outcome["value"])}
 
-    def _run(self, sandbox: SandboxSession, item: Item) -> dict[str, Any]:
+    def _run(self, sandbox: SandboxSession, item: Item, secrets: Collection[str]) -> dict[str, Any]:
         options = {"log_output": False, "limit": OUTPUT_LIMIT, **self.options}
         options["env"] = {**(options.get("env") or {}), **self.environment_of(sandbox, item)}
         return _of_result(sandbox.run(str(self.command), **options))
 
 
-def function_named(name: str) -> Function:
-    """Return the function that `package.module:function` names.
-
-    Raises:
-        ConfigurationError: It does not exist.
-    """
-    module, _, function = name.partition(":")
+def _charged(act: Callable[[], dict[str, T]]) -> dict[str, T] | BaseException:
+    """Do what belongs to one item; return its error, if it is the item's failure."""
     try:
-        found = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigurationError(
-            f"function={name!r} cannot be found: {error}.", hint="Write package.module:function. Nothing was started."
-        ) from error
-    if not callable(found):
-        raise ConfigurationError(f"function={name!r} is not a function.", hint="Write package.module:function.")
-    named: Function = found
-    return named
+        return act()
+    except AGSFlowsError as error:
+        if worth_another(error) or isinstance(error, (SupersededError, OutcomeUnknownError)):
+            raise
+        return error
+    except BaseException as error:  # noqa: BLE001 - the item's failure: what ends the process comes in other threads
+        return error
 
 
 def worth_another(error: AGSFlowsError) -> bool:
@@ -292,56 +287,6 @@ def inbox_of(item: Item) -> str:
 def failed(turn: Item, attempt: int, error: AGSFlowsError, instance_id: str) -> ItemResult:
     """Return the result of an item that could not be executed."""
     return ItemResult(key=turn.key, index=turn.index, attempts=attempt, instance_id=instance_id, **_of_error(error))
-
-
-def _name_of(function: Function) -> str:
-    kind = type(function)
-    name = getattr(function, "__qualname__", kind.__qualname__)
-    return f"{getattr(function, '__module__', kind.__module__)}:{name}"
-
-
-def _described(function: Function) -> list[Any]:
-    """Return what distinguishes functions.
-
-    That are their names, the code of lambdas, the arguments of partial ones, and the plain values that a lambda or a
-    function inside of another one has from its surroundings or by default.
-    """
-    if isinstance(function, functools.partial):
-        given = {"args": function.args, "keywords": function.keywords}
-        found = of_parameters(given)
-        if found != of_parameters(given):
-            raise ConfigurationError(
-                f"function: a partial {_name_of(function.func)} has an argument that is not the same in each attempt, "
-                "such as a client or an open file.",
-                hint="Nothing was started. Create it inside of the function, or write a function without the partial.",
-            )
-        return ["partial", _described(function.func), found]
-    code = getattr(function, "__code__", None)
-    if code is None or "<" not in function.__qualname__:
-        return [_name_of(function)]
-    around = of_parameters(dict(_values_around(function)))
-    if code.co_name != "<lambda>":
-        return [_name_of(function), around]
-    # Not their repr: the order of a set differs between processes.
-    constants = [one.co_code if isinstance(one, CodeType) else one for one in code.co_consts]
-    return [_name_of(function), around, code.co_code.hex(), str(code.co_names), of_parameters({"constants": constants})]
-
-
-def _values_around(function: Any) -> Iterator[tuple[str, Any]]:
-    """Yield the plain values of a function's closure and of its defaults, and the classes of all others.
-
-    Others, such as a list that the function appends to, may differ in each attempt.
-    """
-    values = dict(enumerate(function.__defaults__ or ())) | (function.__kwdefaults__ or {})
-    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
-        try:
-            values[f"closure {name}"] = cell.cell_contents
-        except ValueError:
-            # Not bound yet.
-            continue
-    for where, value in values.items():
-        plain = value is None or isinstance(value, (bool, int, float, str, bytes, PurePath, date, Decimal))
-        yield str(where), value if plain else type(value).__qualname__
 
 
 def _simple_fields(item: Item) -> dict[str, str]:

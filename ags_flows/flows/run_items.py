@@ -2,50 +2,40 @@
 
 from __future__ import annotations
 
-import math
 import time
-import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from prefect.context import FlowRunContext
 
-from ags_flows import tasks
-from ags_flows.batch.claim import claimed, location_of
+from ags_flows.batch.claim import claimed
+from ags_flows.batch.functions import Function
+from ags_flows.batch.identity import Identity, identity_of
 from ags_flows.batch.items import Items, read_items
-from ags_flows.batch.ledger import Identity, Ledger
+from ags_flows.batch.ledger import Ledger
 from ags_flows.batch.limits import limited_by, open_gate, paced_by
-from ags_flows.batch.pool import Order, Pool
+from ags_flows.batch.place import BatchPlace, place_of
+from ags_flows.batch.pool import MOST_SANDBOXES, Order, Pool
+from ags_flows.batch.reports import SHOWN_FAILURES, failure_of, log_unlisted, may_fail
 from ags_flows.batch.runner import Plan, Runner, plainly
-from ags_flows.batch.storage import ResultsError, Storage, result_storage, storage_at
-from ags_flows.batch.work import COMMAND_OPTIONS, Function, Work
+from ags_flows.batch.storage import ResultsError
+from ags_flows.batch.tool import BatchTool
+from ags_flows.batch.work import COMMAND_OPTIONS, Work
 from ags_flows.blocks import AGSConfig
 from ags_flows.errors import (
-    AGSFlowsError,
-    BatchFailedError,
     ConfigurationError,
     InstanceGoneError,
     WaitCancelledError,
 )
 from ags_flows.flows.batch_progress import Observer, item_task
 from ags_flows.models import BatchOptions, BatchReport, Tool, ToolSpec
-from ags_flows.ownership import Holder, digest, fingerprint
-from ags_flows.run.holder import Execution, current_execution, owner
 from ags_flows.run.interruption import interruptible
 from ags_flows.run.logs import run_logger
 from ags_flows.run.outcome import Ending, enclosing_run
 from ags_flows.run.secrets import load_secrets
-from ags_flows.run.task_options import as_step
-from ags_flows.session import make_tool
-from ags_flows.tasks.tools import tool_id
-
-MOST_SANDBOXES = 100
-"""How many at the same time by default: each needs a thread, and one process cannot keep more busy with short items."""
-
-SHOWN_FAILURES = 100
 
 
 def run_items(
@@ -201,15 +191,6 @@ def do_batch(
     return report
 
 
-@dataclass(frozen=True)
-class BatchPlace:
-    """Where a batch is kept, and its holder."""
-
-    storage: Storage
-    execution: Execution
-    holder: Holder
-
-
 class _Batch:
     """The parts of one call: what it is, what it does, and what it reports."""
 
@@ -267,20 +248,6 @@ class _Batch:
         )
 
 
-def failure_of(report: BatchReport, fail_above: float, may_fail: int) -> BatchFailedError:
-    """Return the error of a batch of which more items failed than may, or which ended early."""
-    undone = report.items - report.succeeded - report.failed
-    first = "; ".join(f"{one.key}: {one.error.splitlines()[0]}" for one in report.failures[:3] if one.error)
-    return BatchFailedError(
-        f"{report.failed} of {report.items} items failed"
-        + (f", more than the {fail_above:.0%} that may" if report.failed > may_fail else "")
-        + (f"; {undone} were not begun any more" if undone else "")
-        + (f". {first}." if first else "."),
-        hint=f"All results are in {report.results}. A retry does what is not done.",
-        report=report,
-    )
-
-
 def _end(pool: Pool, made: BatchTool, ending: Ending) -> None:
     if ending in ("crashed", "suspended", "superseded"):
         # A retry of this run takes the sandboxes over; otherwise their leases end them.
@@ -288,98 +255,3 @@ def _end(pool: Pool, made: BatchTool, ending: Ending) -> None:
         return
     pool.end()
     made.delete(quietly=ending == "cancelled")
-
-
-class BatchTool:
-    """The tool of a batch, created if a spec was given."""
-
-    def __init__(self, config: AGSConfig, tool: ToolSpec | Tool | str, delete: bool | None) -> None:
-        self._config = config
-        self._tool = tool
-        self._delete = isinstance(tool, ToolSpec) if delete is None else delete
-        self._made: Tool | None = None
-
-    def make(self) -> str:
-        """Return the id of the tool, once it is ACTIVE."""
-        tool = self._tool
-        if isinstance(tool, ToolSpec):
-            ready = make_tool(tool, self._config, for_run=self._delete, steps=[], on_created=self._keep)
-        else:
-            known = self._found(tool)
-            ready = known if known and known.ready else as_step(tasks.wait_tool_active)(tool, config=self._config)
-        self._keep(ready)
-        return ready.id
-
-    def _keep(self, tool: Tool) -> None:
-        self._made = tool
-
-    def _found(self, tool: Tool | str) -> Tool | None:
-        try:
-            return self._config.control_plane().get_tool(tool_id(tool))
-        except AGSFlowsError:
-            # The step that waits raises it, and is retried if that helps.
-            return None
-
-    def delete(self, quietly: bool) -> None:
-        """Delete it, if this batch created it or the caller requires it."""
-        if self._delete and self._made is not None:
-            # A run that is being cancelled gets no new task runs.
-            end = tasks.cleanup.fn if quietly else as_step(tasks.cleanup)
-            end(None, self._made, config=self._config)
-
-
-def identity_of(read: Items, work: Work, options: BatchOptions, shards: int = 0) -> Identity:
-    """Return what a batch is."""
-    parts = [f"{work.text} for {len(read.all):,} items"]
-    parts += [f"of {read.source}"] if read.source else []
-    parts += [f"in {shards} shards"] if shards else []
-    parts += [f"as step {options.step!r}"] if options.step else []
-    # The content of files takes long to read.
-    items = sorted([item.key, "" if item.path else item.version] for item in read.all)
-    does = digest(work.does, options.step, str(shards))
-    return Identity(does, work.version, " ".join(parts), fingerprint(items))
-
-
-def log_unlisted(count: int, storage: Storage) -> None:
-    """Log how many recorded items are not among the items of the batch."""
-    if count:
-        run_logger().warning(
-            "%d items that are recorded in %s are not among the items of this batch: they stay recorded there, and are "
-            "not in its results.",
-            count,
-            storage.where(""),
-        )
-
-
-def may_fail(read: Items, options: BatchOptions) -> int:
-    """Return how many items may fail: 0.29 of 100 is 29, and not 28, the product of the floats."""
-    return math.floor(round(options.fail_above * len(read.all), 6))
-
-
-def place_of(read: Items, work: Work, options: BatchOptions) -> BatchPlace:
-    """Return where a batch is kept, and its execution. Its place is what it does: another batch has another one."""
-    base = current_execution().rooted()
-    does = fingerprint([work.does, read.source, options.step])
-    execution = replace(base, place=base.place.within("run_items", does))
-    step, results = execution.step("run_items", {}), options.results
-    storage = storage_for(results)
-    if results is None:
-        identity = identity_of(read, work, options)
-        storage, number = location_of(storage, step, lambda found: identity.fit(found, read.all))
-        location = str(number)
-    else:
-        location = str(results) if isinstance(results, (str, Path)) else storage.where("")
-    # Equal batches of one run do not share their sandboxes.
-    execution = replace(execution, place=execution.place.within("results", location))
-    return BatchPlace(storage, execution, step.holder)
-
-
-def storage_for(results: str | Path | Storage | None) -> Storage:
-    """Return where a batch keeps what it knows: by default in the result storage of the flow run that is executing."""
-    if isinstance(results, (str, Path)):
-        return storage_at(str(results))
-    if results is not None:
-        return results
-    context = FlowRunContext.get()
-    filesystem = context.result_store.result_storage if context is not None else None
-    return result_storage(filesystem, f"ags-flows/batches/{owner().flow_run_id or f'local-{uuid.uuid4()}'}/")

@@ -12,28 +12,22 @@ from typing import Any
 from prefect.context import FlowRunContext
 
 from ags_flows.batch.claim import claimed
+from ags_flows.batch.identity import identity_of
 from ags_flows.batch.items import Items
 from ags_flows.batch.ledger import Ledger
 from ags_flows.batch.limits import limited_by
-from ags_flows.batch.pool import free_quota
+from ags_flows.batch.place import place_of
+from ags_flows.batch.pool import MOST_SANDBOXES, free_quota
+from ags_flows.batch.reports import SHOWN_FAILURES, failure_of, log_unlisted, may_fail
 from ags_flows.batch.shards import Shards, check_deployment, started
 from ags_flows.batch.slices import Slice, sliced
 from ags_flows.batch.storage import RESULTS, ResultsError, Storage, repeated
+from ags_flows.batch.tool import BatchTool
 from ags_flows.batch.work import Work
 from ags_flows.blocks import AGSConfig
 from ags_flows.cloud.pace import PacedControlPlane
 from ags_flows.errors import ConfigurationError
 from ags_flows.flows.batch_progress import MOST_ROWS, Observer
-from ags_flows.flows.run_items import (
-    MOST_SANDBOXES,
-    SHOWN_FAILURES,
-    BatchTool,
-    failure_of,
-    identity_of,
-    log_unlisted,
-    may_fail,
-    place_of,
-)
 from ags_flows.models import BatchOptions, BatchReport, ItemResult, Tool, ToolSpec
 from ags_flows.ownership import digest
 from ags_flows.run.logs import run_logger

@@ -12,6 +12,7 @@ from prefect.artifacts import create_table_artifact
 from prefect.context import FlowRunContext
 from pydantic import Field
 
+from ags_flows.batch.place import storage_for
 from ags_flows.batch.pool import Order
 from ags_flows.batch.storage import RESULTS, Storage
 from ags_flows.blocks import AGSConfig, ConfigChoice, resolve_config
@@ -19,7 +20,7 @@ from ags_flows.errors import ConfigurationError, SyncFailedError, ToolFailedErro
 from ags_flows.flows.hooks import stop_sandboxes, stop_sandboxes_if_asked
 from ags_flows.flows.names import name_of_evaluation
 from ags_flows.flows.parameters import Text, ToolChoice
-from ags_flows.flows.run_items import run_items, storage_for
+from ags_flows.flows.run_items import run_items
 from ags_flows.flows.sync_tools import sync_tools
 from ags_flows.lifecycle.sync_plan import tool_name_of
 from ags_flows.models import CustomConfiguration, EvaluationReport, ToolSpec, Verdict

@@ -11,13 +11,14 @@ from prefect.filesystems import LocalFileSystem
 
 from ags_flows.batch import claim
 from ags_flows.batch.claim import CLAIM, claimed, location_of
+from ags_flows.batch.identity import identity_of
 from ags_flows.batch.items import Items, read_items
 from ags_flows.batch.ledger import Ledger
 from ags_flows.batch.storage import DirectoryStorage, PrefectStorage, ResultsGoneError
+from ags_flows.batch.tool import BatchTool
 from ags_flows.batch.work import Work
 from ags_flows.errors import ConfigurationError, ConflictError, SupersededError, WaitCancelledError
 from ags_flows.flows import run_items
-from ags_flows.flows.run_items import BatchTool, identity_of
 from ags_flows.models import BatchOptions, ItemResult
 from ags_flows.ownership import Frame, Holder
 from ags_flows.run.holder import Execution

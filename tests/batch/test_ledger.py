@@ -4,8 +4,9 @@ import pytest
 from prefect.filesystems import LocalFileSystem, RemoteFileSystem
 
 from ags_flows.batch import storage as storages
+from ags_flows.batch.identity import Identity
 from ags_flows.batch.items import read_items
-from ags_flows.batch.ledger import Begun, Identity, Ledger
+from ags_flows.batch.ledger import Begun, Ledger
 from ags_flows.batch.storage import DirectoryStorage, PrefectStorage, ResultsError, storage_at
 from ags_flows.errors import ConfigurationError
 from ags_flows.models import ItemResult

@@ -15,6 +15,7 @@ from prefect import flow
 from ags_flows.batch.work import Work
 from ags_flows.errors import ConfigurationError
 from ags_flows.flows import run_items
+from ags_flows.flows.batch_progress import Observer
 
 
 def test_an_item_that_is_tried_again_has_its_file_again(ags_config, tmp_path):
@@ -156,3 +157,98 @@ def test_a_lambda_is_the_same_work_in_every_process():
         for seed in ("1", "2", "3")
     }
     assert len(found) == 1
+
+
+@pytest.mark.parametrize("depth", [300, 900, 20_000])
+def test_a_result_that_is_too_deep_for_the_record_fails_its_item_alone(ags_config, tmp_path, depth):
+    def work(sandbox, item):
+        value = item
+        for _ in range(depth if item == "deep" else 0):
+            value = [value]
+        return value
+
+    options = {"tool": "base", "sandboxes": 1, "fail_above": 1.0, "results": tmp_path, "config": ags_config}
+    report = run_items(["deep", "b"], work, **options)
+    assert (report.succeeded, [one.key for one in report.failures]) == (1, ["deep"])
+    assert run_items(["deep", "b"], work, **options).resumed == 1
+
+
+@pytest.mark.parametrize("what", ["a command", "a slow command", "a function"])
+def test_a_file_that_vanishes_while_the_batch_is_at_work_fails_its_item_alone(ags_config, tmp_path, monkeypatch, what):
+    directory, names = tmp_path / "in", list("abcde")
+    directory.mkdir()
+    for name in names:
+        (directory / name).write_text(name)
+
+    def work(sandbox, item):
+        (directory / "c").unlink(missing_ok=True)
+        return item
+
+    def vanish(self, done):
+        (directory / "c").unlink()
+
+    options = {"tool": "base", "sandboxes": 1, "fail_above": 1.0, "results": tmp_path / "out", "config": ags_config}
+    if what == "a function":
+        options["function"] = work
+    else:
+        options["command"] = 'cat "$ITEM_FILE"' + "; sleep 1.1" * (what == "a slow command")
+        monkeypatch.setattr(Observer, "announce", vanish)
+    report = run_items(directory, **options)
+    assert (report.succeeded, [one.key for one in report.failures]) == (4, ["c"])
+    assert str(directory / "c") in report.failures[0].error
+    assert report.started == 1
+
+
+class Times:
+    def __init__(self, number):
+        self.number = number
+
+    def __call__(self, sandbox, item):
+        return item * self.number
+
+    def method(self, sandbox, item):
+        return item * self.number
+
+
+def surrounded(value, default):
+    def inner(sandbox, item, default=default):
+        return value, default
+
+    return inner
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda number: Times(number),
+        lambda number: Times([number]),
+        lambda number: Times(number).method,
+        lambda number: functools.partial(Times.method, Times(number)),
+        lambda number: surrounded((number, "a"), None),
+        lambda number: surrounded(None, frozenset({number})),
+    ],
+    ids=["object", "object with a list", "bound method", "partial method", "closure", "default"],
+)
+def test_what_a_callable_holds_is_a_part_of_its_work(made):
+    assert Work(function=made(1)).does == Work(function=made(1)).does != Work(function=made(2)).does
+
+
+@pytest.mark.parametrize("function", [Times(threading.Lock()), Times(threading.Lock()).method])
+def test_an_object_that_cannot_be_compared_is_refused_by_its_class(function):
+    with pytest.raises(ConfigurationError, match="an object of the class .*:Times has a value that is not the same"):
+        _ = Work(function=function).does
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda number: {"function": functools.partial(add, number)},
+        lambda number: {"command": f"{'true; ' * 30}true {number}"},
+    ],
+    ids=["function", "command"],
+)
+def test_a_location_of_other_work_that_is_described_alike_is_refused_with_the_difference(ags_config, tmp_path, made):
+    options = {"tool": "base", "sandboxes": 1, "results": tmp_path, "config": ags_config}
+    run_items([1], **made(1), **options)
+    with pytest.raises(ConfigurationError, match=r"There: (.*) for 1 item\. Here: \1 for 1 item, with other arg"):
+        run_items([1], **made(2), **options)
