@@ -172,7 +172,13 @@ class InstanceGoneError(AGSFlowsError):
 
 
 class SupersededError(AGSFlowsError):
-    """A later attempt of the same run has taken over the sandbox or the command. This attempt must not continue."""
+    """A later attempt of the same run has taken over the sandbox or the command. This attempt must not continue.
+
+    Attributes:
+        instance_id: The sandbox; empty for anything else that was taken over.
+    """
+
+    instance_id = ""
 
 
 class WaitTimeoutError(AGSFlowsError, TimeoutError):

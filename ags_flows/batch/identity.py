@@ -57,10 +57,13 @@ class Identity:
         Raises:
             ConfigurationError: The location cannot be written.
         """
-        record = {"batch": self.text, "does": self.does, "items": self.items, "parts": parts}
-        content = json.dumps(record, ensure_ascii=False).encode() + b"\n"
         with reported(storage, "written to"):
-            repeated(storage, lambda: storage.write(BATCH, content), first=True)
+            repeated(storage, lambda: self.write(storage, parts), first=True)
+
+    def write(self, storage: Storage, parts: int) -> None:
+        """Write it, without a repetition."""
+        record = {"batch": self.text, "does": self.does, "items": self.items, "parts": parts}
+        storage.write(BATCH, json.dumps(record, ensure_ascii=False).encode() + b"\n")
 
     def conflict(self, storage: Storage, other: str) -> ConfigurationError:
         """Return the error for a location that belongs to another batch."""

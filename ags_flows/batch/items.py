@@ -5,7 +5,8 @@ from __future__ import annotations
 import codecs
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +19,12 @@ KEYS = ("key", "id", "instance_id")
 """Fields of an item that may be its key: the first one that it has."""
 
 LONGEST_KEY = 200
+
+_OTHER_ENCODINGS = {
+    # The marks of UTF-16 are the beginning of these.
+    "UTF-32": (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE),
+    "UTF-16": (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE),
+}
 
 
 @dataclass(frozen=True)
@@ -89,6 +96,10 @@ def read_items(source: Sequence[Any] | str | Path) -> Items:
                 hint="Give a list, a JSON Lines file or a directory.",
             )
         found = _of_directory(path) if path.is_dir() else _of_lines(path)
+    elif isinstance(source, (Mapping, bytes)) or not isinstance(source, Iterable):
+        raise ConfigurationError(
+            f"items={_short(source)}: this is neither a list nor a path.", hint="Give a list, a JSON Lines file or a directory."
+        )
     else:
         found = [(f"item {position}", value, None) for position, value in enumerate(source)]
     if not found:
@@ -136,9 +147,10 @@ def _of_lines(path: Path) -> list[tuple[str, Any, Path | None]]:
         content = path.read_bytes()
     except OSError as error:
         raise ConfigurationError(f"items: {path} cannot be read: {error}.", hint="Nothing was started.") from error
-    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+    encoding = next((name for name, marks in _OTHER_ENCODINGS.items() if content.startswith(marks)), None)
+    if encoding is not None:
         raise ConfigurationError(
-            f"items: {path} cannot be read: it is UTF-16.", hint="Nothing was started; write the file as UTF-8."
+            f"items: {path} cannot be read: it is {encoding}.", hint="Nothing was started; write the file as UTF-8."
         )
     found: list[tuple[str, Any, Path | None]] = []
     for number, line in enumerate(content.removeprefix(codecs.BOM_UTF8).split(b"\n"), start=1):
@@ -189,8 +201,8 @@ def _distinct(found: Iterable[tuple[str, Any, Path | None]]) -> Items:
 
 
 def _is_same(one: Any, other: Any) -> bool:
-    # For Python, 1 and True are equal.
-    return one == other and fingerprint(one) == fingerprint(other)
+    # As JSON: for Python, 1 and True are equal, and a tuple is not a list.
+    return fingerprint(one) == fingerprint(other)
 
 
 def _key(value: Any) -> str:
@@ -207,26 +219,32 @@ def _key(value: Any) -> str:
 def _check(position: str, value: Any) -> None:
     """Refuse what is not JSON: NaN and infinity, too, and half of a surrogate pair, as in a file name not in UTF-8."""
     try:
-        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
-    except (TypeError, ValueError, RecursionError) as error:
+        _try_json(value)
+    except _NOT_JSON as error:
         position = position.encode(errors="backslashreplace").decode()
-        name = _wrong_field(value)
-        where = "" if name is None else f" (key {_key(value)!r}, field {name!r})"
         raise ConfigurationError(
-            f"items: {position} is not JSON{where}: {error}.", hint="Nothing was started."
+            f"items: {position} is not JSON{_wrong_place(value)}: {error}.", hint="Nothing was started."
         ) from error
 
 
-def _wrong_field(value: Any) -> str | None:
-    """Return the name of the first field of an item that is not JSON, None if there is none."""
-    if not isinstance(value, dict):
-        return None
-    for name, content in value.items():
+_NOT_JSON = (TypeError, ValueError, RecursionError)
+
+
+def _try_json(value: Any) -> None:
+    # Sorted, as for a fingerprint: names of fields that cannot be compared are not all texts.
+    json.dumps(value, ensure_ascii=False, allow_nan=False, sort_keys=True).encode()
+
+
+def _wrong_place(value: Any) -> str:
+    """Return key and name of the first field of an item that is not JSON, as far as they can be shown."""
+    for name, content in value.items() if isinstance(value, dict) else ():
         try:
-            json.dumps({name: content}, ensure_ascii=False, allow_nan=False).encode()
-        except (TypeError, ValueError, RecursionError):
-            return str(name)
-    return None
+            _try_json({name: content})
+        except _NOT_JSON:
+            with suppress(*_NOT_JSON):
+                return f" (key {_key(value)!r}, field {name!r})"
+            return f" (field {name!r})"
+    return ""
 
 
 def _short(source: object) -> str:

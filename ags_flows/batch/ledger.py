@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 from pydantic import ValidationError
 
-from ags_flows.batch.identity import Identity
+from ags_flows.batch.identity import BATCH, Identity
 from ags_flows.batch.items import Item
 from ags_flows.batch.records import parsed, part_name, record_of, records_of
 from ags_flows.batch.storage import (
@@ -87,6 +87,7 @@ class Ledger:
         self._next = 1
         self._latest: dict[str, int] = {}
         self._ended: dict[str, int] = {}
+        self._tried: dict[str, set[tuple[str, int]]] = {}
         self.status: dict[str, str] = {}
         self.begun: dict[str, Begun] = {}
         self.attempts: dict[str, int] = {}
@@ -144,6 +145,12 @@ class Ledger:
                 self.begun.pop(item.key, None)
                 self._keep(result, self._parts[item.key])
 
+    def ended_in(self, instance_id: str) -> int:
+        """Return how many attempts of earlier runs have ended in a sandbox, at most: those that go on do not count."""
+        with self._lock:
+            at_work = sum(begun.instance_id == instance_id for begun in self.begun.values())
+            return max(0, len(self._tried.get(instance_id, ())) - at_work)
+
     def count(self, status: str) -> int:
         """Return how many items have a status, `ok` or `failed`."""
         with self._lock:
@@ -169,6 +176,8 @@ class Ledger:
                 hint="Run the batch again: it does what is not recorded.",
             )
         self._retries.repeat(RESULTS, lambda: self._storage.write(RESULTS, b"".join(found)))
+        # It may have been deleted while the batch was at work.
+        self._retries.repeat(BATCH, lambda: self._identity.write(self._storage, self._number))
         return self._storage.where(RESULTS)
 
     def results(self) -> Iterator[ItemResult]:
@@ -193,6 +202,8 @@ class Ledger:
         if content and not content.endswith(b"\n"):
             self._torn.add(part)
         for record in parsed(content):
+            if "begun" in record:
+                self._tried.setdefault(str(record["begun"]), set()).add((str(record.get("key")), record["attempt"]))
             item = self._items.get(str(record.get("key")))
             if item is None:
                 self.unlisted.add(str(record.get("key")))

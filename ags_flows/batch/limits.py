@@ -5,6 +5,7 @@ Prefect holds and renews the slots. A server that has forgotten their leases doe
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -27,6 +28,9 @@ batch is over; gives False if it was over before there was room."""
 
 LOOK = 5.0
 """Seconds of waiting for a slot after which the gate asks whether the slot is still wanted."""
+
+PAUSE = 1.0
+"""Seconds between two looks at a limit that is full."""
 
 LEASE = 120.0
 """Seconds after which the server frees the slots of a process that died: a retry needs them for what it takes over."""
@@ -51,14 +55,22 @@ def limited_by(name: str) -> tuple[Gate, int]:
     """
     limit = _limit("concurrency_limit", name)
     # The threads that come to the gate have no context: which server it is, and whose log.
-    outer, logger = copy_context(), run_logger()
+    outer, logger, asking = copy_context(), run_logger(), threading.Lock()
 
     @contextmanager
     def gate(over: Callable[[], bool]) -> Iterator[bool]:
         context, stack = outer.copy(), ExitStack()
 
         def enter() -> None:
-            stack.enter_context(concurrency(name, timeout_seconds=LOOK, lease_duration=LEASE))
+            # One sandbox of the batch at a time, and only if there is a slot: Prefect logs an error for each request
+            # that has waited for one in vain.
+            with asking:
+                if over():
+                    raise TimeoutError
+                if _is_full(name):
+                    time.sleep(PAUSE)
+                    raise TimeoutError
+                stack.enter_context(concurrency(name, timeout_seconds=LOOK, lease_duration=LEASE))
 
         admitted = _until(over, context, enter)
         try:
@@ -122,6 +134,17 @@ def _give_back(name: str, context: Context, stack: ExitStack, logger: Logger) ->
         context.run(stack.close)
     except (httpx.HTTPError, RuntimeError) as error:
         logger.warning("A slot of %r is left to the end of its lease: %s", name, error)
+
+
+def _is_full(name: str) -> bool:
+    with get_client(sync_client=True) as client:
+        try:
+            limit = client.read_global_concurrency_limit_by_name(name)
+        except ObjectNotFound:
+            # It was deleted in between, and limits nothing any more.
+            return False
+    # The slots of a limit with a decay come back with time: only a request for one shows whether there is one.
+    return limit.active and not limit.slot_decay_per_second and limit.active_slots >= limit.limit
 
 
 def _limit(parameter: str, name: str) -> GlobalConcurrencyLimitResponse:

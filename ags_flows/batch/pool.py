@@ -17,11 +17,12 @@ from ags_flows.cloud.pace import PacedControlPlane
 from ags_flows.cloud.retry import persistently
 from ags_flows.durable.queue import SandboxQueue
 from ags_flows.errors import AGSFlowsError, ConfigurationError, WaitCancelledError
+from ags_flows.lifecycle.lease import Lease, keep_lease
 from ags_flows.lifecycle.leased_sandbox import LeasedSandbox, open_leased
 from ags_flows.lifecycle.open_sandbox import Launch, in_order
 from ags_flows.models import CustomConfiguration, Instance
 from ags_flows.models.durations import format_duration, parse_duration
-from ags_flows.ownership import FAMILY, STEP_NAME, Step, may_take_over
+from ags_flows.ownership import FAMILY, RENEW_AT, STEP_NAME, Step, may_take_over
 from ags_flows.run.events import tell_instance
 from ags_flows.run.holder import Execution
 from ags_flows.run.logs import Logger
@@ -110,8 +111,9 @@ class Pool:
         self._cancelled = threading.Event()
         self._context = copy_context()
         step = execution.step(STEP, {})
+        self._holder = step.holder
         self._earlier = self._left_by_earlier_attempts(step) if step.holder.is_retry else []
-        self._reserved: frozenset[str] = frozenset()
+        self._reserved: dict[str, Lease] = {}
 
     @property
     def started(self) -> int:
@@ -150,11 +152,25 @@ class Pool:
             unwanted = [one for one in self._earlier if one.id in ids]
             self._earlier = [one for one in self._earlier if one.id not in ids]
         for instance in unwanted:
+            self._release(instance.id)
             self._end(instance)
 
     def reserve(self, ids: Collection[str]) -> None:
-        """Let sandboxes that earlier attempts left be taken over only by a call that wants them: items run there."""
-        self._reserved = frozenset(ids)
+        """Let sandboxes that earlier attempts left be taken over only by a call that wants them: items run there.
+
+        Their leases are renewed until then: the batch may have to wait for slots of a limit.
+        """
+        self._reserved = {
+            one: keep_lease(
+                self._control,
+                one,
+                self._seconds,
+                self._holder,
+                age=self._seconds * RENEW_AT,
+                on_trouble=self._logger.warning,
+            )
+            for one in ids
+        }
 
     def free_quota(self) -> int | None:
         """Return how many more instances the account may have, beside those that are left; see `free_quota`."""
@@ -198,6 +214,7 @@ class Pool:
                     # The one whose take-over failed for now.
                     self._earlier.insert(0, tried[-1])
             raise
+        self._release(leased.id)
         self._emit("adopted" if leased.taken_over else "started", leased.instance)
         sandbox = PooledSandbox(order, SandboxSession(order.tool, leased.instance, self._config, []), leased)
         with self._lock:
@@ -248,6 +265,8 @@ class Pool:
         with self._lock:
             opened, self._counts.open, self._counts.closed = list(self._counts.open.values()), {}, how
             unused, self._earlier = self._earlier, []
+        for instance in unused:
+            self._release(instance.id)
         return opened, unused
 
     def _candidates(self, step: Step, wanted: str, tried: list[Instance]) -> Iterator[Instance]:
@@ -264,8 +283,13 @@ class Pool:
             tried.append(found)
             yield found
             # It could not be taken over, and will not be.
+            self._release(found.id)
             tried.clear()
         self.stop_left([wanted])
+
+    def _release(self, instance_id: str) -> None:
+        if instance_id in self._reserved:
+            self._reserved[instance_id].release()
 
     def _end_mine(self, sandbox: PooledSandbox) -> None:
         if sandbox.leased.stop():

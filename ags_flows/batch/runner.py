@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import random
+import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from contextvars import Context, copy_context
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from ags_flows.batch.bundles import Bundles
 from ags_flows.batch.items import Item
 from ags_flows.batch.ledger import Ledger
 from ags_flows.batch.leftovers import sweep
-from ags_flows.batch.limits import Gate, open_gate
+from ags_flows.batch.plan import Plan
 from ags_flows.batch.pool import Order, Pool, PooledSandbox
 from ags_flows.batch.queue import Queue, Turn
 from ags_flows.batch.storage import ResultsError
-from ags_flows.batch.work import Work, failed, worth_another
+from ags_flows.batch.work import failed, worth_another
 from ags_flows.cloud.retry import Backoff, persistently
 from ags_flows.errors import (
     AGSFlowsError,
@@ -29,8 +30,8 @@ from ags_flows.errors import (
     SupersededError,
     WaitCancelledError,
 )
-from ags_flows.models import BatchOptions, ItemResult
-from ags_flows.run.holder import Execution, acting_as
+from ags_flows.models import ItemResult
+from ags_flows.run.holder import acting_as
 from ags_flows.run.logs import Logger
 
 FIRST_PAUSE = 1.0
@@ -43,41 +44,6 @@ LONGEST_STOP = 15.0
 
 FINAL = (ResultsError, SupersededError, ConflictError)
 """Errors of the ledger after which nothing can be recorded: the batch does not wait for items in progress."""
-
-Attempt = Callable[[Turn, Callable[[], ItemResult]], ItemResult]
-"""Does one item: gets the turn and what does it. For a task run around each item."""
-
-
-def plainly(turn: Turn, do: Callable[[], ItemResult]) -> ItemResult:
-    """Do one item without a task run around it."""
-    return do()
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a batch does.
-
-    Attributes:
-        items: All items.
-        work: What is done with each.
-        order: What sandbox an item needs.
-        options: How it is done.
-        sandboxes: How many sandboxes at the same time.
-        failures: More failed items than that end the batch early.
-        execution: The execution of the batch.
-        gate: Lets sandboxes in.
-        attempt: Does one item.
-    """
-
-    items: tuple[Item, ...]
-    work: Work
-    order: Callable[[Item], Order]
-    options: BatchOptions
-    sandboxes: int
-    failures: int
-    execution: Execution
-    gate: Gate = open_gate
-    attempt: Attempt = plainly
 
 
 class Runner:
@@ -233,9 +199,13 @@ class Runner:
             if self.failed:
                 # The batch ends as soon as too many have failed.
                 size = min(size, max(1, self._plan.failures - self.failed + 1))
-        if self._plan.options.items_per_sandbox is not None:
-            size = min(size, self._plan.options.items_per_sandbox - (sandbox.used if sandbox else 0))
+        size = min(size, self._room(sandbox))
         return self._queue.take(sandbox is not None, lambda taken: len(taken) >= size)
+
+    def _room(self, sandbox: PooledSandbox | None) -> int:
+        """Return how many more items a sandbox may have."""
+        most = self._plan.options.items_per_sandbox
+        return sys.maxsize if most is None else most - (sandbox.used if sandbox else 0)
 
     def _do(self, turns: list[Turn], sandbox: PooledSandbox | None) -> PooledSandbox | None:
         """Do items, and return the sandbox for the next ones, if it is still good."""
@@ -245,6 +215,14 @@ class Runner:
         opened = self._open(turns, order, sandbox)
         if opened is None or self._interrupted.is_set():
             return opened
+        if not turns[0].begun_in:
+            # One that was taken over has done some already.
+            room = self._room(opened)
+            self._give_back(turns[room:])
+            turns = turns[:room]
+        if not turns:
+            self._pool.close(opened)
+            return None
         # This is the sandbox in which they were begun, or that one is gone: they begin again.
         turns = [replace(turn, begun_in="") for turn in turns]
         used, undone = opened, list(turns)
@@ -267,7 +245,7 @@ class Runner:
                 self._after(turn, result)
                 used.used += 1
         used.session.steps.clear()
-        if used.used == self._plan.options.items_per_sandbox or used.leased.lost:
+        if self._room(used) <= 0 or used.leased.lost:
             self._pool.close(used)
             return None
         return used
@@ -302,12 +280,14 @@ class Runner:
         backoff = Backoff(self._plan.options.retries + 1, first_pause=FIRST_PAUSE, longest_pause=LONGEST_PAUSE)
         call = uuid.uuid4().hex
         try:
-            return persistently(
+            opened = persistently(
                 lambda: self._pool.open(order, turns[0].begun_in, call),
                 backoff,
                 repeat=lambda error: error.retryable and not isinstance(error, QuotaExceededError),
                 sleep=self._pause,
             )
+            opened.used = self._ledger.ended_in(opened.id)
+            return opened
         except QuotaExceededError as error:
             self._give_back(turns)
             self._wait_for_room(error)

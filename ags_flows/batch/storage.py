@@ -30,7 +30,7 @@ BACKOFF = Backoff(attempts=None, patience=PATIENCE, first_pause=0.25, longest_pa
 
 WRONG = (
     *(FileExistsError, FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError),
-    *(ImportError, TypeError, ValueError),
+    *(ImportError, NotImplementedError, TypeError, ValueError),
 )
 """Errors of a location that no repetition makes right. Others may be an outage of the store."""
 
@@ -300,17 +300,32 @@ def reported(storage: Storage, what: str) -> Iterator[None]:
 
 def storage_at(location: str) -> Storage:
     """Return the storage at a local path, or at the URL of any store that fsspec knows (`s3://bucket/runs`)."""
-    if location.startswith("file://"):
-        return DirectoryStorage(Path(unquote(urlsplit(location).path)))
+    hint = "Give a directory, or a URL such as s3://bucket/path. This run has started nothing."
+    if not location.strip():
+        raise ConfigurationError("results: the location is blank.", hint=hint)
+    if location.startswith("file:"):
+        return DirectoryStorage(_directory_at(location))
     if "://" not in location:
         return DirectoryStorage(Path(location))
+    if location.startswith(("http:", "https:")):
+        raise ConfigurationError(f"results: {location} cannot be written to.", hint=hint)
     try:
         return PrefectStorage(RemoteFileSystem(basepath=location))
     except ValueError as error:
         raise ConfigurationError(
             f"results: {location} names no place in its store.",
-            hint="Give a directory, or a URL such as s3://bucket/path. This run has started nothing.",
+            hint=hint,
         ) from error
+
+
+def _directory_at(url: str) -> Path:
+    parts = urlsplit(url)
+    if parts.netloc not in ("", "localhost") or not parts.path.startswith("/") or parts.query or parts.fragment:
+        raise ConfigurationError(
+            f"results: {url} is not the URL of a directory of this machine.",
+            hint="Write file:///absolute/path, or the path alone. This run has started nothing.",
+        )
+    return Path(unquote(parts.path))
 
 
 def result_storage(filesystem: WritableFileSystem | None, prefix: str) -> Storage:

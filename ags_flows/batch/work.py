@@ -73,8 +73,7 @@ class Work:
 
     def __post_init__(self) -> None:
         """Refuse neither and both."""
-        if (self.command is None) == (self.function is None):
-            raise ConfigurationError("Give a command or a function, one of them.", hint="Nothing was started.")
+        _check_one(self.command, self.function)
         if self.command is not None and not self.command.strip():
             raise ConfigurationError("The command is empty.", hint="Nothing was started.")
 
@@ -88,6 +87,7 @@ class Work:
         options = {name: value for name, value in settings.items() if value not in (None, "", {}, 0, 0.0)}
         options["durable"] = settings.get("durable", True)
         command, function = options.pop("command", None), options.pop("function", None)
+        _check_one(command, function)
         hidden = load_secrets(options.get("secrets"))
         return cls(command, function_named(function) if function else None, options, hidden)
 
@@ -174,7 +174,7 @@ class Work:
         started = time.monotonic()
         with recorded_secrets() as secrets:
             act = self._call if self.function is not None else self._run
-            done = _charged(lambda: act(sandbox, item, secrets))
+            done = _charged(sandbox, lambda: act(sandbox, item, secrets))
             outcome = done if isinstance(done, dict) else _of_error(done, secrets)
         return self._result(item, attempt, outcome, time.monotonic() - started, sandbox.instance.id)
 
@@ -184,7 +184,7 @@ class Work:
         Raises:
             AGSFlowsError: As `do`.
         """
-        found = _charged(lambda: self.environment_of(sandbox, item))
+        found = _charged(sandbox, lambda: self.environment_of(sandbox, item))
         if isinstance(found, dict):
             return found
         return self._result(item, attempt, _of_error(found, self.hidden.values()), 0.0, sandbox.instance.id)
@@ -244,7 +244,7 @@ class Work:
             outcome = {"status": "ok", "value": json.loads(text.encode())}
             record_of(ItemResult(key=item.key, index=item.index, **outcome))
         except (TypeError, ValueError, RecursionError) as error:
-            message = f"The function returned a {type(value).__name__} that is not JSON: {error}."
+            message = f"The function returned a value of the type {type(value).__name__} that is not JSON: {error}."
             return {"status": "failed", "error": message, "error_class": type(error).__name__}
         # What the function returns may have the secrets of its steps.
         return {**outcome, "value": Redactor(secrets).data(outcome["value"])}
@@ -255,12 +255,19 @@ class Work:
         return _of_result(sandbox.run(str(self.command), **options))
 
 
-def _charged(act: Callable[[], dict[str, T]]) -> dict[str, T] | BaseException:
+def _check_one(command: str | None, function: object) -> None:
+    if (command is None) == (function is None):
+        raise ConfigurationError("Give a command or a function, one of them.", hint="Nothing was started.")
+
+
+def _charged(sandbox: SandboxSession, act: Callable[[], dict[str, T]]) -> dict[str, T] | BaseException:
     """Do what belongs to one item; return its error, if it is the item's failure."""
     try:
         return act()
     except AGSFlowsError as error:
-        if worth_another(error) or isinstance(error, (SupersededError, OutcomeUnknownError)):
+        # Another sandbox than this one may have a successor: that of a session which the function has opened.
+        superseded = isinstance(error, SupersededError) and error.instance_id == sandbox.instance.id
+        if worth_another(error) or superseded or isinstance(error, OutcomeUnknownError):
             raise
         return error
     except BaseException as error:  # noqa: BLE001 - the item's failure: what ends the process comes in other threads

@@ -240,10 +240,12 @@ def superseded(instance_id: str, successor: str, process: str = "") -> Supersede
     """
     holder = Holder.parse(successor)
     where = "; ".join(part for part in (holder.described if holder else "", process) if part)
-    return SupersededError(
+    error = SupersededError(
         f"A later attempt{where and f' ({where})'} has taken over the work of this one in sandbox {instance_id}.",
         hint="This attempt ends here, and leaves everything to its successor.",
     )
+    error.instance_id = instance_id
+    return error
 
 
 def claim_functions(request: Request) -> str:

@@ -234,12 +234,12 @@ def item_task(masked: Callable[[str], str], turn: Turn, do: Callable[[], ItemRes
 
 
 def _row(result: ItemResult) -> dict[str, str]:
-    said = result.error or (str(result.value) if result.value is not None else result.stdout)
+    output = result.error or (str(result.value) if result.value is not None else result.stdout)
     return {
         "item": result.key,
         "outcome": result.status,
         "exit code": "" if result.exit_code is None else str(result.exit_code),
-        "said": said.strip()[-SHOWN_OUTPUT:],
+        "output": output.strip()[-SHOWN_OUTPUT:],
         "attempts": str(result.attempts),
         "seconds": f"{result.seconds:.2f}",
         "sandbox": result.instance_id,

@@ -110,8 +110,8 @@ def run_batch(
         assets: Keys of the Prefect assets that the batch produces, materialized if not too many items failed.
         shards: Number of flow runs of `shard_deployment` that share the items. The workers of its work pool execute
             them, on as many machines as there are. `results` must be a location that all of them can read and
-            write, and `config` a saved block. `sandboxes` is the number of all shards together; a
-            shard has one at least. 0: no shards.
+            write, and `config` a saved block. `sandboxes` is the number of all shards together,
+            one for each at least. 0: no shards.
         shard_deployment: The deployment of the flow `run_batch_shard`.
 
     Returns:

@@ -18,9 +18,10 @@ from ags_flows.batch.items import Items, read_items
 from ags_flows.batch.ledger import Ledger
 from ags_flows.batch.limits import limited_by, open_gate, paced_by
 from ags_flows.batch.place import BatchPlace, place_of
+from ags_flows.batch.plan import Plan, plainly
 from ags_flows.batch.pool import MOST_SANDBOXES, Order, Pool
 from ags_flows.batch.reports import SHOWN_FAILURES, failure_of, log_unlisted, may_fail
-from ags_flows.batch.runner import Plan, Runner, plainly
+from ags_flows.batch.runner import Runner
 from ags_flows.batch.storage import ResultsError
 from ags_flows.batch.tool import BatchTool
 from ags_flows.batch.work import COMMAND_OPTIONS, Work

@@ -84,9 +84,12 @@ def do_shards(
     reference = tool if tool is not None else here.tool_id
     if not reference:
         raise ConfigurationError("No tool is given.", hint="Give a ToolSpec, a tool's name, or AGSConfig(tool_id=...).")
-    begun, place = time.monotonic(), place_of(read, work, options)
-    # Each has a sandbox at least.
-    count = min(sharding.shards, options.sandboxes or sharding.shards)
+    if options.sandboxes is not None and options.sandboxes < sharding.shards:
+        raise ConfigurationError(
+            f"sandboxes={options.sandboxes} are too few for {sharding.shards} shards: each has one at least.",
+            hint="Nothing was started. Use fewer shards, or more sandboxes.",
+        )
+    begun, place, count = time.monotonic(), place_of(read, work, options), sharding.shards
     identity = identity_of(read, work, options, count)
     with claimed(place.storage, place.holder, run_logger(), lambda: None) as claim:
         identity.check(place.storage)
@@ -214,7 +217,7 @@ def _shares(total: int | None, config: AGSConfig, shards: int) -> list[int]:
 def _location(results: Any) -> str:
     """Return the results location as all workers understand it: not relative to a directory of this process."""
     text = str(results)
-    return text if "://" in text else str(Path(text).expanduser().absolute())
+    return text if "://" in text or text.startswith("file:") else str(Path(text).expanduser().absolute())
 
 
 def _reference(config: AGSConfig | None) -> Any:

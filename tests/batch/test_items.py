@@ -106,6 +106,7 @@ def test_usual_json_lines_are_read(tmp_path, content, keys):
         (b'{"n": -Infinity}', "line 1 is not JSON .key '[0-9a-f]{16}', field 'n'.: Out"),
         (b'{"id": 1}\n{"id": 2, "id": 3}', "line 2: it has the field 'id' twice"),
         ('{"id": 1}'.encode("utf-16"), "items.jsonl cannot be read: it is UTF-16"),
+        ('{"id": 1}'.encode("utf-32"), "items.jsonl cannot be read: it is UTF-32"),
         (b'1\n"\xff"', "line 2 cannot be read: it is not UTF-8"),
         (b"[" * 100_000, "line 1"),
         (b'1\n"\\ud800"', "line 2 is not JSON: .*surrogates not allowed"),
@@ -121,3 +122,32 @@ def test_an_item_of_a_file_that_no_command_can_get_is_named_by_its_line(tmp_path
     (tmp_path / "items.jsonl").write_text('{"id": "a"}\n\n{"id": "b", "text": "x\\u0000"}\n')
     with pytest.raises(ConfigurationError, match=r"items\.jsonl, line 3, key 'b' .field 'text'., has the character"):
         checked_items(tmp_path / "items.jsonl", Work(command="true"))
+
+
+def nested(depth):
+    value = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize(
+    ("items", "message"),
+    [
+        ([1, {"id": 10**5000}], "items: item 1 is not JSON .field 'id'.: Exceeds the limit"),
+        ([1, {"a": nested(20_000)}], "items: item 1 is not JSON .field 'a'.: maximum recursion"),
+        ([1, {1: "a", "b": 2}], "items: item 1 is not JSON"),
+        (5, "items=5: this is neither a list nor a path"),
+        (None, "items=None: this is neither a list nor a path"),
+        (b"items.jsonl", "this is neither a list nor a path"),
+        ({"id": "a"}, "this is neither a list nor a path"),
+    ],
+    ids=["digits", "depth", "names of fields", "number", "none", "bytes", "dict"],
+)
+def test_lists_that_cannot_be_used_are_refused(items, message):
+    with pytest.raises(ConfigurationError, match=message):
+        read_items(items)
+
+
+def test_items_that_are_equal_as_json_are_the_same():
+    assert read_items([(1, 2), [1, 2]]).duplicates == 1

@@ -10,6 +10,7 @@ from prefect.exceptions import TerminationSignal
 
 from ags_flows.batch import runner as runners
 from ags_flows.batch.storage import DirectoryStorage, ResultsError
+from ags_flows.durable import claims
 from ags_flows.flows import run_items
 from ags_flows.lifecycle.waiting import wait_instance_status
 
@@ -133,14 +134,19 @@ def test_a_function_that_goes_on_after_ctrl_c_records_nothing(ags_config, tmp_pa
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == recorded
 
 
+def superseded(sandbox):
+    raise claims.superseded("sandbox-of-its-own", "f:other:2 c:call:1")
+
+
 @pytest.mark.parametrize(
     "poison",
     [
         lambda sandbox: sandbox.run(""),
         lambda sandbox: sandbox.read("missing"),
         lambda sandbox: run_items([], command="true", tool="base"),
+        superseded,
     ],
-    ids=["a setting", "a missing file", "a batch inside of it"],
+    ids=["a setting", "a missing file", "a batch inside of it", "a successor in another sandbox"],
 )
 def test_an_error_in_the_function_of_an_item_is_that_items_failure(ags_config, tmp_path, poison):
     def work(sandbox, item):

@@ -103,6 +103,11 @@ def test_a_location_that_does_not_respond_at_the_start_is_waited_for(ags_config,
         ("memory://", "results: memory:// names no place in its store"),
         ("file:///proc/nowhere/x", "results: /proc/nowhere/x/results.jsonl cannot be used"),
         ("nosuch://bucket/x", "results: nosuch://bucket/x/results.jsonl cannot be used"),
+        ("http://127.0.0.1:9/x", "results: http://127.0.0.1:9/x cannot be written to"),
+        ("file://reldir/x", "results: file://reldir/x is not the URL of a directory"),
+        ("file:relative", "results: file:relative is not the URL of a directory"),
+        ("file:///tmp/a?b", "is not the URL of a directory"),
+        ("  ", "results: the location is blank"),
     ],
 )
 def test_a_wrong_location_is_reported_immediately(ags_config, location, message):
@@ -112,8 +117,9 @@ def test_a_wrong_location_is_reported_immediately(ags_config, location, message)
     assert time.monotonic() - began < storages.PATIENCE
 
 
-def test_the_url_of_a_directory_is_the_directory(ags_config, tmp_path):
-    url = (tmp_path / "a b").as_uri()
+@pytest.mark.parametrize("form", ["file://", "file:", "file://localhost"])
+def test_the_url_of_a_directory_is_the_directory(ags_config, tmp_path, form):
+    url = (tmp_path / "a b").as_uri().replace("file://", form)
     run_items(["a"], command="true", tool="base", sandboxes=1, results=url, config=ags_config)
     assert list(lines(tmp_path / "a b")) == ["a"]
 
@@ -135,6 +141,13 @@ def test_results_that_are_deleted_in_the_middle_are_an_error_that_names_them(ags
     with attempt(2):
         report = run_items(items, work, **options)
     assert report.succeeded == len(lines(location)) == 6
+
+
+def test_a_first_record_that_is_deleted_in_the_middle_is_written_again(ags_config, tmp_path):
+    options = {"tool": "base", "sandboxes": 1, "results": tmp_path, "config": ags_config}
+    assert run_items(["a"], lambda sandbox, item: (tmp_path / "batch.json").unlink(), **options).succeeded == 1
+    with pytest.raises(ConfigurationError, match="belongs to another batch"):
+        run_items(["a"], command="true", **options)
 
 
 def test_items_that_are_not_in_the_list_any_more_are_reported(ags_config, tmp_path, caplog):

@@ -4,6 +4,7 @@ import importlib
 import itertools
 import json
 import threading
+import time
 from contextlib import contextmanager
 
 import pytest
@@ -48,8 +49,8 @@ def batch(ags_emulator, ags_config, tmp_path, monkeypatch):
     for name, value in ags_emulator.environment.items():
         monkeypatch.setenv(name, value)
 
-    def start(sandboxes, what="a command"):
-        options = {"sandboxes": sandboxes, "retries": 2}
+    def start(sandboxes, what="a command", **more):
+        options = {"sandboxes": sandboxes, "retries": 2, **more}
         if what == "a shard":
             return run_batch_shard.fn(part.location, {"command": COMMAND}, options, "base")
         options |= {"tool": "base", "results": directory, "config": ags_config}
@@ -104,3 +105,40 @@ def test_sandboxes_in_progress_beyond_the_limit_are_stopped(batch, attempt, dies
         report = start(1)
     assert (report.succeeded, report.started, report.sandboxes) == (4, 0, 1)
     assert not live()
+
+
+def test_items_in_progress_outlive_a_long_wait_for_a_slot(batch, attempt, dies, live, ags_config, monkeypatch):
+    start, directory = batch
+    dies(lambda runner: begun(directory))
+    with attempt(1), pytest.raises(TerminationSignal):
+        start(1)
+    [left] = live()
+    control = ags_config.control_plane()
+
+    @contextmanager
+    def gate(over):
+        ends, deadline = control.get_instance(left.id).expires_at, time.monotonic() + 20
+        while control.get_instance(left.id).expires_at == ends and time.monotonic() < deadline:
+            time.sleep(0.05)
+        renewed.append(control.get_instance(left.id).expires_at > ends)
+        yield not over()
+
+    renewed = []
+    monkeypatch.setattr(MODULE, "open_gate", gate)
+    with attempt(2):
+        report = start(1)
+    assert (report.succeeded, report.started, renewed) == (4, 0, [True])
+
+
+@pytest.mark.parametrize("what", ["a command", "a function"])
+def test_a_sandbox_that_is_taken_over_does_no_more_items_than_it_may(batch, attempt, dies, what):
+    start, directory = batch
+    for number in (1, 2):
+        dies(lambda runner, number=number: len(begun(directory)) > number)
+        with attempt(number), pytest.raises(TerminationSignal):
+            start(1, what, items_per_sandbox=3)
+    with attempt(3):
+        report = start(1, what, items_per_sandbox=3)
+    sandboxes = [one for found in begun(directory).values() for one in set(found)]
+    assert report.succeeded == len(sandboxes) == 4
+    assert max(map(sandboxes.count, sandboxes)) == 3

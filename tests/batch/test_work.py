@@ -52,6 +52,11 @@ def test_an_item_that_no_command_can_get_is_named_before_anything_starts(
     assert ags_emulator.overview()["requests"] == before
 
 
+def test_a_command_and_a_function_together_are_refused():
+    with pytest.raises(ConfigurationError, match="Give a command or a function, one of them"):
+        Work.of({"command": "true", "function": "missing.module:function"})
+
+
 class Unprintable(Exception):
     def __str__(self):
         raise ValueError("no text")

@@ -5,7 +5,7 @@ import time
 import pytest
 from prefect.blocks.system import Secret
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
+from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate, GlobalConcurrencyLimitUpdate
 from prefect.client.schemas.filters import (
     ArtifactCollectionFilter,
     ArtifactCollectionFilterKey,
@@ -13,6 +13,7 @@ from prefect.client.schemas.filters import (
     FlowRunFilterId,
 )
 
+from ags_flows.batch import limits
 from ags_flows.errors import BatchFailedError, ConfigurationError
 from ags_flows.flows import run_batch, run_items
 
@@ -112,6 +113,24 @@ def test_slots_of_a_global_concurrency_limit_are_given_back(ags_config, tmp_path
         report = run_items(list("abcd"), lambda sandbox, item: item, tool="base", **options)
         assert (report.succeeded, report.started) == (4, 1)
         assert client.read_global_concurrency_limit_by_name("given-back").active_slots == 0
+
+
+def test_a_batch_that_waits_for_a_slot_logs_no_errors(ags_config, tmp_path, caplog, monkeypatch):
+    looks, is_full = [], limits._is_full
+    monkeypatch.setattr(limits, "_is_full", lambda name: looks.append(name) or is_full(name))
+    monkeypatch.setattr(limits, "LOOK", 0.5)
+    monkeypatch.setattr(limits, "PAUSE", 0.2)
+    with get_client(sync_client=True) as client:
+        client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name="busy", limit=1, active_slots=1))
+        options = {"concurrency_limit": "busy", "results": tmp_path, "config": ags_config, "tool": "base"}
+        batch = threading.Thread(target=run_items, args=(["a"], lambda sandbox, item: item), kwargs=options)
+        batch.start()
+        while len(looks) < 5:
+            time.sleep(0.05)
+        client.update_global_concurrency_limit("busy", GlobalConcurrencyLimitUpdate(active_slots=0))
+        batch.join()
+    assert (tmp_path / "results.jsonl").exists()
+    assert "failed to process" not in caplog.text
 
 
 def test_a_limit_that_does_not_exist_is_reported_before_anything_is_started(ags_config):

@@ -270,7 +270,7 @@ def test_the_shards_go_on_when_the_results_fail_while_they_are_watched(environme
     assert {run.state.type for run in unserved()} == {StateType.SCHEDULED}
 
 
-@pytest.mark.parametrize(("shards", "sandboxes", "shares"), [(3, 10, [4, 3, 3]), (3, 2, [1, 1]), (3, None, [1, 1, 1])])
+@pytest.mark.parametrize(("shards", "sandboxes", "shares"), [(3, 10, [4, 3, 3]), (3, None, [1, 1, 1])])
 def test_the_sandboxes_of_a_batch_are_those_of_all_its_shards(
     ags_emulator, environment, unserved, tmp_path, monkeypatch, shards, sandboxes, shares
 ):
@@ -282,6 +282,11 @@ def test_the_sandboxes_of_a_batch_are_those_of_all_its_shards(
     with pytest.raises(ConfigurationError, match="All were started"):
         sharded(tmp_path, MANY, "true", **{**UNSERVED, "shards": shards, "sandboxes": sandboxes})
     assert [run.parameters["options"]["sandboxes"] for run in unserved()] == shares
+
+
+def test_fewer_sandboxes_than_shards_are_refused(environment, tmp_path):
+    with pytest.raises(ConfigurationError, match="sandboxes=2 are too few for 3 shards: each has one at least"):
+        sharded(tmp_path, MANY, "true", **{**UNSERVED, "sandboxes": 2})
 
 
 def test_the_sandboxes_of_shards_that_are_executed_one_after_the_other_are_not_added_up(tmp_path, monkeypatch):
