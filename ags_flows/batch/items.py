@@ -236,7 +236,7 @@ def _try_json(value: Any) -> None:
 
 
 def _wrong_place(value: Any) -> str:
-    """Return key and name of the first field of an item that is not JSON, as far as they can be shown."""
+    """Return key and name of the first field of an item that is not JSON; without what cannot be shown."""
     for name, content in value.items() if isinstance(value, dict) else ():
         try:
             _try_json({name: content})

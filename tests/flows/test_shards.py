@@ -212,7 +212,7 @@ def test_a_configuration_that_other_machines_cannot_have_is_refused(ags_config, 
 
 def test_a_location_of_a_batch_without_shards_is_refused(environment, prefect_server, ags_config, tmp_path):
     run_items(["a"], command="true", tool="base", results=tmp_path, config=ags_config)
-    with pytest.raises(ConfigurationError, match="There: command true for 1 items. Here: .* in 2 shards"):
+    with pytest.raises(ConfigurationError, match="There: command true for 1 item. Here: .* in 2 shards"):
         sharded(tmp_path, ["a"], "true", return_state=False)
 
 
