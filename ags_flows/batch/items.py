@@ -98,7 +98,8 @@ def read_items(source: Sequence[Any] | str | Path) -> Items:
         found = _of_directory(path) if path.is_dir() else _of_lines(path)
     elif isinstance(source, (Mapping, bytes)) or not isinstance(source, Iterable):
         raise ConfigurationError(
-            f"items={_short(source)}: this is neither a list nor a path.", hint="Give a list, a JSON Lines file or a directory."
+            f"items={_short(source)}: this is neither a list nor a path.",
+            hint="Give a list, a JSON Lines file or a directory.",
         )
     else:
         found = [(f"item {position}", value, None) for position, value in enumerate(source)]

@@ -18,13 +18,14 @@ from prefect.context import FlowRunContext
 from prefect.events import emit_event
 from prefect.states import Completed, Failed
 
-from ags_flows.batch.items import Item
+from ags_flows.batch.items import Item, Items
 from ags_flows.batch.queue import Turn
+from ags_flows.batch.reports import failure_of, may_fail
 from ags_flows.batch.runner import Runner
 from ags_flows.batch.shards import Progress, Shards
 from ags_flows.batch.slices import PROGRESS as PROGRESS_FILE
 from ags_flows.batch.storage import repeated, storage_at
-from ags_flows.models import BatchReport, ItemResult
+from ags_flows.models import BatchOptions, BatchReport, ItemResult
 from ags_flows.models.batch import TaskRuns
 from ags_flows.run.artifacts import show
 from ags_flows.run.holder import INTERNAL
@@ -137,6 +138,22 @@ class Observer:
     def _text(self, done: int, failed: int) -> str:
         more = f", {failed:,} of them failed" if failed else ""
         return f"{done:,} of {len(self._items):,} items done{more}"
+
+
+def concluded(
+    report: BatchReport, results: Sequence[ItemResult], observer: Observer, read: Items, options: BatchOptions
+) -> BatchReport:
+    """Show a report and return it.
+
+    Raises:
+        BatchFailedError: More items failed than may, or the batch ended early.
+    """
+    most = may_fail(read, options)
+    failed = report.failed > most or report.succeeded + report.failed < report.items
+    observer.report(report, results, failed)
+    if failed:
+        raise failure_of(report, options.fail_above, most)
+    return report
 
 
 class ShardObserver(Observer):

@@ -13,14 +13,14 @@ from prefect.context import FlowRunContext
 
 from ags_flows.batch.claim import claimed
 from ags_flows.batch.functions import Function
-from ags_flows.batch.identity import Identity, identity_of
+from ags_flows.batch.identity import identity_of
 from ags_flows.batch.items import Items, read_items
 from ags_flows.batch.ledger import Ledger
 from ags_flows.batch.limits import limited_by, open_gate, paced_by
 from ags_flows.batch.place import BatchPlace, place_of
 from ags_flows.batch.plan import Plan, plainly
 from ags_flows.batch.pool import MOST_SANDBOXES, Order, Pool
-from ags_flows.batch.reports import SHOWN_FAILURES, failure_of, log_unlisted, may_fail
+from ags_flows.batch.reports import SHOWN_FAILURES, log_unlisted, may_fail
 from ags_flows.batch.runner import Runner
 from ags_flows.batch.storage import ResultsError
 from ags_flows.batch.tool import BatchTool
@@ -31,7 +31,7 @@ from ags_flows.errors import (
     InstanceGoneError,
     WaitCancelledError,
 )
-from ags_flows.flows.batch_progress import Observer, item_task
+from ags_flows.flows.batch_progress import Observer, concluded, item_task
 from ags_flows.models import BatchOptions, BatchReport, Tool, ToolSpec
 from ags_flows.run.interruption import interruptible
 from ags_flows.run.logs import run_logger
@@ -131,22 +131,21 @@ def do_batch(
     reference = tool if tool is not None else config.tool_id
     if not reference and order is None:
         raise ConfigurationError("No tool is given.", hint="Give a ToolSpec, a tool's name, or AGSConfig(tool_id=...).")
-    place = place_of(read, work, options)
+    begun, place = time.monotonic(), place_of(read, work, options)
     run = enclosing_run()
-    batch = _Batch(read, work, options, config, place)
-    runners: list[Runner] = []
+    runner: Runner | None = None
 
     def wake(reason: str) -> None:
-        for runner in runners:
+        if runner is not None:
             runner.interrupt(InstanceGoneError(f"The batch was interrupted: {reason}."))
 
     pool = Pool(config, place.execution, lease=options.lease, logger=run_logger())
-    plan = batch.plan(pool)
+    plan = _plan(read, work, options, place, pool)
     with (
         claimed(place.storage, place.holder, run_logger(), lambda: wake("another run has taken it over")) as claim,
         interruptible(lambda: wake("its flow run ends"), run) as interruption,
     ):
-        ledger = Ledger(place.storage, read.all, batch.identity(), claim.check)
+        ledger = Ledger(place.storage, read.all, identity_of(read, work, options), claim.check)
         observer = observer or Observer(read.all, options.task_runs)
         if not read.is_slice:
             ledger.refuse_other_items()
@@ -161,13 +160,12 @@ def do_batch(
             name = made.make() if reference else ""
             plan = replace(plan, order=lambda item: order(item.value) if order else Order(name))
             runner = Runner(plan, pool, ledger, run_logger())
-            runners.append(runner)
             observer.announce(runner.done)
             # The location may have been lost while the tool was made.
             claim.check()
             runner.start()
             observer.watch(runner)
-            report = work.masked(batch.report(ledger, pool))
+            report = work.masked(_report(read, ledger, pool, begun))
         except BaseException as error:
             lost = claim.lost
             ending = interruption.ending_by(lost or error)
@@ -177,7 +175,7 @@ def do_batch(
             elif ending == "crashed" and options.on_crash == "stop":
                 ending = "cancelled"
             try:
-                for runner in runners:
+                if runner is not None:
                     runner.stop()
             finally:
                 _end(pool, made, ending)
@@ -185,68 +183,49 @@ def do_batch(
                 raise lost from error
             raise
         _end(pool, made, "completed")
-    failed = report.failed > plan.failures or report.succeeded + report.failed < report.items
-    observer.report(report, work.masked([*ledger.shown("failed"), *ledger.shown("ok")]), failed)
-    if failed:
-        raise failure_of(report, options.fail_above, plan.failures)
-    return report
+    return concluded(report, work.masked([*ledger.shown("failed"), *ledger.shown("ok")]), observer, read, options)
 
 
-class _Batch:
-    """The parts of one call: what it is, what it does, and what it reports."""
+def _plan(read: Items, work: Work, options: BatchOptions, place: BatchPlace, pool: Pool) -> Plan:
+    """Return the plan of the batch, without the tool.
 
-    def __init__(self, read: Items, work: Work, options: BatchOptions, config: AGSConfig, place: BatchPlace) -> None:
-        self._read = read
-        self._work = work
-        self._options = options
-        self._config = config
-        self._place = place
-        self._started = time.monotonic()
+    Raises:
+        ConfigurationError: A limit does not exist, or the quota is zero.
+    """
+    limit, size = options.concurrency_limit, options.sandboxes
+    if size is None:
+        free = pool.free_quota()
+        size = MOST_SANDBOXES if free is None else max(1, min(free, MOST_SANDBOXES))
+    by_item = options.task_runs == "items" and FlowRunContext.get() is not None
+    gate, most = limited_by(limit) if limit else (open_gate, size)
+    return Plan(
+        items=read.all,
+        work=work,
+        order=lambda item: Order(""),
+        options=options,
+        sandboxes=min(size, most),
+        failures=may_fail(read, options),
+        execution=place.execution,
+        gate=paced_by(options.rate_limit, gate) if options.rate_limit else gate,
+        attempt=partial(item_task, work.masked) if by_item else plainly,
+    )
 
-    def identity(self) -> Identity:
-        """Return what the batch is."""
-        return identity_of(self._read, self._work, self._options)
 
-    def plan(self, pool: Pool) -> Plan:
-        """Return the plan of the batch, without the tool.
-
-        Raises:
-            ConfigurationError: A limit does not exist, or the quota is zero.
-        """
-        options = self._options
-        limit, size = options.concurrency_limit, options.sandboxes
-        if size is None:
-            free = pool.free_quota()
-            size = MOST_SANDBOXES if free is None else max(1, min(free, MOST_SANDBOXES))
-        by_item = options.task_runs == "items" and FlowRunContext.get() is not None
-        gate, most = limited_by(limit) if limit else (open_gate, size)
-        return Plan(
-            items=self._read.all,
-            work=self._work,
-            order=lambda item: Order(""),
-            options=options,
-            sandboxes=min(size, most),
-            failures=may_fail(self._read, options),
-            execution=self._place.execution,
-            gate=paced_by(options.rate_limit, gate) if options.rate_limit else gate,
-            attempt=partial(item_task, self._work.masked) if by_item else plainly,
-        )
-
-    def report(self, ledger: Ledger, pool: Pool) -> BatchReport:
-        """Write the results and return the report."""
-        return BatchReport(
-            items=len(self._read.all),
-            succeeded=ledger.count("ok"),
-            failed=ledger.count("failed"),
-            duplicates=self._read.duplicates,
-            resumed=len(ledger.resumed),
-            unlisted=len(ledger.unlisted),
-            failures=tuple(ledger.shown("failed")[:SHOWN_FAILURES]),
-            results=ledger.write_results(),
-            sandboxes=pool.most,
-            started=pool.started,
-            seconds=round(time.monotonic() - self._started, 3),
-        )
+def _report(read: Items, ledger: Ledger, pool: Pool, begun: float) -> BatchReport:
+    """Write the results and return the report."""
+    return BatchReport(
+        items=len(read.all),
+        succeeded=ledger.count("ok"),
+        failed=ledger.count("failed"),
+        duplicates=read.duplicates,
+        resumed=len(ledger.resumed),
+        unlisted=len(ledger.unlisted),
+        failures=tuple(ledger.shown("failed")[:SHOWN_FAILURES]),
+        results=ledger.write_results(),
+        sandboxes=pool.most,
+        started=pool.started,
+        seconds=round(time.monotonic() - begun, 3),
+    )
 
 
 def _end(pool: Pool, made: BatchTool, ending: Ending) -> None:

@@ -18,7 +18,7 @@ from ags_flows.batch.ledger import Ledger
 from ags_flows.batch.limits import limited_by
 from ags_flows.batch.place import place_of
 from ags_flows.batch.pool import MOST_SANDBOXES, free_quota
-from ags_flows.batch.reports import SHOWN_FAILURES, failure_of, log_unlisted, may_fail
+from ags_flows.batch.reports import SHOWN_FAILURES, log_unlisted, may_fail
 from ags_flows.batch.shards import Shards, check_deployment, started
 from ags_flows.batch.slices import Slice, sliced
 from ags_flows.batch.storage import RESULTS, ResultsError, Storage, repeated
@@ -27,7 +27,7 @@ from ags_flows.batch.work import Work
 from ags_flows.blocks import AGSConfig
 from ags_flows.cloud.pace import PacedControlPlane
 from ags_flows.errors import ConfigurationError
-from ags_flows.flows.batch_progress import MOST_ROWS, Observer
+from ags_flows.flows.batch_progress import MOST_ROWS, Observer, concluded
 from ags_flows.models import BatchOptions, BatchReport, ItemResult, Tool, ToolSpec
 from ags_flows.ownership import digest
 from ags_flows.run.logs import run_logger
@@ -149,11 +149,7 @@ def do_shards(
             "seconds": seconds,
         }
     )
-    failed = report.failed > may_fail(read, options) or report.succeeded + report.failed < report.items
-    observer.report(report, shown, failed)
-    if failed:
-        raise failure_of(report, options.fail_above, may_fail(read, options))
-    return report
+    return concluded(report, shown, observer, read, options)
 
 
 def _end(shards: Shards, made: BatchTool, ending: Ending) -> None:
