@@ -205,7 +205,7 @@ class Runner:
     def _room(self, sandbox: PooledSandbox | None) -> int:
         """Return how many more items a sandbox may have."""
         most = self._plan.options.items_per_sandbox
-        return sys.maxsize if most is None else most - (sandbox.used if sandbox else 0)
+        return sys.maxsize if most is None else max(0, most - (sandbox.used if sandbox else 0))
 
     def _do(self, turns: list[Turn], sandbox: PooledSandbox | None) -> PooledSandbox | None:
         """Do items, and return the sandbox for the next ones, if it is still good."""
@@ -245,7 +245,7 @@ class Runner:
                 self._after(turn, result)
                 used.used += 1
         used.session.steps.clear()
-        if self._room(used) <= 0 or used.leased.lost:
+        if self._room(used) == 0 or used.leased.lost:
             self._pool.close(used)
             return None
         return used

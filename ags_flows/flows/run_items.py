@@ -169,7 +169,7 @@ def do_batch(
         except BaseException as error:
             lost = claim.lost
             ending = interruption.ending_by(lost or error)
-            if interruption.ending is None and isinstance(lost or error, ResultsError):
+            if interruption.ending is None and _may_come_back(lost or error):
                 # A retry may find the results again, and what is done in the sandboxes.
                 ending = "crashed"
             elif ending == "crashed" and options.on_crash == "stop":
@@ -226,6 +226,11 @@ def _report(read: Items, ledger: Ledger, pool: Pool, begun: float) -> BatchRepor
         started=pool.started,
         seconds=round(time.monotonic() - begun, 3),
     )
+
+
+def _may_come_back(error: BaseException) -> bool:
+    """Return whether an error is that of a results location that was not deleted."""
+    return isinstance(error, ResultsError) and error.retryable
 
 
 def _end(pool: Pool, made: BatchTool, ending: Ending) -> None:

@@ -151,3 +151,14 @@ def test_lists_that_cannot_be_used_are_refused(items, message):
 
 def test_items_that_are_equal_as_json_are_the_same():
     assert read_items([(1, 2), [1, 2]]).duplicates == 1
+
+
+def test_a_file_that_vanished_has_a_version_that_no_file_has(tmp_path):
+    versions = set()
+    for content in ("", "a", None):
+        (tmp_path / "file").write_text(content or "")
+        [item] = read_items(tmp_path).all
+        if content is None:
+            (tmp_path / "file").unlink()
+        versions.add(item.version)
+    assert len(versions) == 3

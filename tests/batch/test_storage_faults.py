@@ -125,7 +125,7 @@ def test_the_url_of_a_directory_is_the_directory(ags_config, tmp_path, form):
 
 
 @pytest.mark.parametrize("what", ["the directory", "a part"])
-def test_results_that_are_deleted_in_the_middle_are_an_error_that_names_them(ags_config, tmp_path, attempt, what):
+def test_results_that_are_deleted_in_the_middle_are_an_error_that_names_them(ags_config, tmp_path, attempt, live, what):
     location, items = tmp_path / "out", [str(number) for number in range(6)]
     options = {"tool": "base", "sandboxes": 1, "results": location, "config": ags_config}
     deleted = []
@@ -138,6 +138,8 @@ def test_results_that_are_deleted_in_the_middle_are_an_error_that_names_them(ags
 
     with attempt(1), pytest.raises(ResultsError, match=f"{location}.*deleted while the batch was at work"):
         run_items(items, work, **options)
+    # A retry would not know what is in them.
+    assert not live()
     with attempt(2):
         report = run_items(items, work, **options)
     assert report.succeeded == len(lines(location)) == 6
