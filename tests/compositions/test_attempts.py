@@ -311,8 +311,10 @@ def test_only_a_retry_reads_the_list_of_instances_and_only_that_of_its_tool(ags_
 def test_the_retry_of_one_batch_leaves_the_sandboxes_of_another_batch_alone(
     ags_config, attempt, live, monkeypatch, tmp_path, given
 ):
+    monkeypatch.setattr(
+        "ags_flows.batch.place.result_storage", lambda filesystem, prefix: DirectoryStorage(tmp_path / "default")
+    )
     module = sys.modules["ags_flows.flows.run_items"]
-    monkeypatch.setattr(module, "result_storage", lambda filesystem, prefix: DirectoryStorage(tmp_path / "default"))
     begun, go_on = threading.Event(), threading.Event()
 
     def work(sandbox, item):
