@@ -244,6 +244,7 @@ class Emulator(Levers):
             uvicorn.Config(
                 Application(world, gateway, controls, journal, self.domain),
                 loop="asyncio",
+                http="httptools",
                 lifespan="off",
                 log_config=None,
                 access_log=False,

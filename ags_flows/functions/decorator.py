@@ -186,7 +186,7 @@ def in_sandbox(
             retries=max(retries, retries_of_failed),
             retry_delay_seconds=exponential_backoff(1),
             retry_jitter_factor=0.5,
-            retry_condition_fn=partial(_is_repeated, retries, retries_of_failed),
+            retry_condition_fn=_is_repeated(retries, retries_of_failed),
             cache_policy=NO_CACHE,
         )(call)
 
@@ -314,14 +314,18 @@ class _Place:
             pool.give_back(warm)
 
 
-def _is_repeated(retries: int, retries_of_failed: int, task: Task[..., Any], run: TaskRun, state: State[Any]) -> bool:
-    """Return True if a failed call is repeated: the class of the error decides, and how often it was tried."""
-    error = state.data
-    if task.retries not in (None, max(retries, retries_of_failed)):
-        # By `with_options`.
-        retries = task.retries
-    if isinstance(error, (FunctionError, CommandTimeoutError)):
-        return run.run_count <= retries_of_failed
-    if run.run_count > retries or isinstance(error, WaitCancelledError):
-        return False
-    return is_retryable(task, run, state) or (isinstance(error, AGSFlowsError) and isinstance(error, _LOST))
+def _is_repeated(retries: int, retries_of_failed: int) -> Callable[[Task[..., Any], TaskRun, State[Any]], bool]:
+    """Return the rule by which failed calls are repeated; before version 3.9, Prefect takes only a plain function."""
+
+    def is_repeated(task: Task[..., Any], run: TaskRun, state: State[Any]) -> bool:
+        # The class of the error decides, and how often the call was tried.
+        error = state.data
+        # Other retries are those of `with_options`.
+        most = retries if task.retries in (None, max(retries, retries_of_failed)) else task.retries
+        if isinstance(error, (FunctionError, CommandTimeoutError)):
+            return run.run_count <= retries_of_failed
+        if run.run_count > most or isinstance(error, WaitCancelledError):
+            return False
+        return is_retryable(task, run, state) or (isinstance(error, AGSFlowsError) and isinstance(error, _LOST))
+
+    return is_repeated

@@ -65,7 +65,7 @@ class ToolSpec(Given):
     role_arn: RoleArn | None = Field(
         default=None,
         title="Role ARN",
-        description="CAM role for private registries and mounts, qcs::cam::uin/<uin>:roleName/<name>.",
+        description="CAM role for private registries and mounts, such as qcs::cam::uin/100000000001:roleName/nightly.",
     )
     command: tuple[str, ...] = Field(
         default=(), title="Command", description="Replaces the entrypoint of the image, one argument an entry."
