@@ -30,7 +30,7 @@ p { margin: 4px 0; color: var(--soft); }
 .instances .row { grid-template-columns: 14px 118px minmax(90px, 1fr) 150px minmax(120px, 1.6fr) 116px 76px 70px; }
 .tools .row { grid-template-columns: minmax(110px, 1fr) 122px 130px 110px 118px minmax(120px, 1.6fr); }
 .requests .row { grid-template-columns: 70px 60px minmax(0, 1fr) minmax(70px, 200px) 90px; }
-details { scroll-margin-top: 120px; }
+details { scroll-margin-top: 140px; }
 summary { cursor: pointer; list-style: none; }
 summary::-webkit-details-marker { display: none; }
 summary.row > :first-child::before { content: "\\25B8"; color: var(--soft); }
