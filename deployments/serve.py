@@ -66,8 +66,8 @@ def _schedule(deployment: str, entry: dict[str, Any]) -> Schedule:
     try:
         asyncio.run(CronSchedule(cron=cron, timezone=timezone).get_dates(1))
     except ValidationError as error:
-        told = error.errors()[0]["msg"].removeprefix("Value error, ")
-        raise ConfigurationError(f"{deployment}: schedule {cron!r}: {told}.") from None
+        reason = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise ConfigurationError(f"{deployment}: schedule {cron!r}: {reason}.") from None
     except ValueError:
         # What looks for the next date gives up after half a century.
         raise ConfigurationError(

@@ -1,7 +1,8 @@
 """Types of flow parameters that make a good form in the Prefect UI.
 
 The UI shows `str | None` as a choice of types to be made before anything can be written; a plain `str` is a field to
-write into. So parameters are plain, empty by default, and None counts as empty too.
+write into. So texts are plain, empty by default, and None counts as empty too. A number for which no value means
+"none" may be None.
 """
 
 from typing import Annotated, Literal, TypeAlias
