@@ -26,6 +26,8 @@ KEPT_RESULTS = 256 << 20
 LONGEST_LINE = KEPT_RESULTS
 """Bytes of one line of the response; a longer one is left out."""
 
+_MAY_HAVE_RUN = "The code was sent and may have run. Check which program listens on port 49999."
+
 Handler = Callable[[Any], object]
 
 
@@ -224,8 +226,10 @@ def _read(pieces: Iterable[bytes], received: Received) -> None:
         except INVALID as error:
             raise OutcomeUnknownError(
                 f"The response to a cell has a line that is not of the code interpreter: {line[:100]!r}.",
-                hint="The code was sent and may have run. Check which program listens on port 49999.",
+                hint=_MAY_HAVE_RUN,
             ) from error
+    if received.execution.execution_count is None and received.execution.error is None:
+        raise OutcomeUnknownError("The response to a cell has no execution.", hint=_MAY_HAVE_RUN)
 
 
 def lines_of(pieces: Iterable[bytes], longest: int = LONGEST_LINE) -> Iterator[bytes | None]:

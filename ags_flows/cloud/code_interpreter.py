@@ -145,7 +145,7 @@ class CodeInterpreter:
         except (UnreachableError, ServiceError) as error:
             from ags_flows.cloud.sandbox_errors import was_never_sent
 
-            if was_never_sent(error):
+            if was_never_sent(error) or _was_not_found(error):
                 raise
             if "Execution timed out" in str(error):
                 raise CodeTimeoutError(
@@ -213,6 +213,8 @@ class CodeInterpreter:
             # A language that this sandbox has nothing for will not come with another attempt.
             raise UnsupportedError(error.message, hint="Use a tool whose image has a kernel for it.") from error
         except (UnreachableError, NotFoundError) as error:
+            if isinstance(error, NotFoundError) and "ontext" not in str(error) and self._responds():
+                raise UnreachableError(error.message, hint="A gateway did not find the code interpreter.") from error
             if not self._is_missing(error, certainly=what == RUN):
                 raise
             raise UnsupportedError(
@@ -244,6 +246,16 @@ class CodeInterpreter:
         except (AGSFlowsError, *INVALID):
             return False
         return True
+
+
+def _was_not_found(error: BaseException) -> bool:
+    """Return True if the code interpreter, or a gateway before it, responded 404: nothing was executed."""
+    from e2b import NotFoundException
+
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, NotFoundException):
+        cause = cause.__cause__
+    return cause is not None
 
 
 def _reader(where: HeadAndTail, tell: Callable[[str], object] | None) -> Callable[[Any], None]:

@@ -18,7 +18,7 @@ from e2b import ConnectionConfig
 from packaging.version import Version
 
 from ags_flows.cloud.proxies import proxy_for
-from ags_flows.cloud.responses import TooLarge, bounded, is_nested_deeply
+from ags_flows.cloud.responses import TooLarge, bounded, is_nested_deeply, parsed
 from ags_flows.errors import UnsupportedError
 
 TOKEN_HEADER = "X-Access-Token"
@@ -114,7 +114,7 @@ def attach(
 
 
 class _CheckedCodec:
-    """The SDK's codec, whose parser overflows the stack with JSON that is nested too deeply."""
+    """The SDK's codec, which accepts any JSON object, and overflows the stack with one that is nested too deeply."""
 
     def __init__(self, codec: Any) -> None:
         self._codec = codec
@@ -129,7 +129,12 @@ class _CheckedCodec:
 
         if is_nested_deeply(data):
             raise ConnectError(Code.INTERNAL, "The response is JSON that is nested too deeply")
-        return self._codec.decode(data, message_class)
+        message = self._codec.decode(data, message_class)
+        fields = {field.json_name for field in message_class.desc().fields}
+        # The parser ignores fields that it does not know: any other object would be a message without fields.
+        if fields and message == message_class() and (sent := parsed(data)) and not fields & sent.keys():
+            raise ConnectError(Code.INTERNAL, "The response is JSON of another program")
+        return message
 
 
 def _bound(rpc: Any, config: ConnectionConfig) -> None:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from ags_flows.cloud import cell_response
 from ags_flows.cloud.cell_response import Pieces, Received, lines_of
+from ags_flows.errors import OutcomeUnknownError
 
 
 @given(st.lists(st.binary(max_size=20), max_size=20))
@@ -43,6 +44,19 @@ def test_more_results_than_fit_are_left_out_but_the_value_is_kept(monkeypatch):
         received.take(json.dumps({"type": "result", "text": str(number), "is_main_result": number == 9}).encode())
     assert [one.text for one in received.execution.results][-1] == "9"
     assert len(received.execution.results) < 10 and not received.complete
+
+
+@pytest.mark.parametrize("lines", [b"", b"\n", b'{"message": "OK"}', b'{"type": "stdout", "text": "x"}\n'])
+def test_a_response_without_an_execution_is_an_unknown_outcome(lines):
+    with pytest.raises(OutcomeUnknownError):
+        cell_response._read([lines], Received(keep_logs=False))
+
+
+@pytest.mark.parametrize(
+    "line", [b'{"type": "number_of_executions", "execution_count": 1}', b'{"type": "error", "name": "E", "value": ""}']
+)
+def test_a_response_with_an_execution_or_an_error_is_accepted(line):
+    cell_response._read([line], Received(keep_logs=False))
 
 
 @pytest.mark.parametrize("line", [b"nonsense", b"[]", b'{"type": "stdout"}'])

@@ -10,7 +10,7 @@ from ags_flows.cloud.code_interpreter import CodeInterpreter
 from ags_flows.cloud.connection import Connection
 from ags_flows.cloud.data_plane import DataPlane
 from ags_flows.cloud.responses import LARGEST_RESPONSE
-from ags_flows.errors import OutcomeUnknownError, OutputTooLargeError, ServiceError
+from ags_flows.errors import OutcomeUnknownError, OutputTooLargeError, ServiceError, UnreachableError
 from ags_flows.models import AccessToken
 from tests.servers import serving
 
@@ -91,6 +91,35 @@ def test_a_list_that_is_damaged_is_an_error(plane, untrusted, body):
     untrusted.pieces = lambda: [body]
     with pytest.raises(ServiceError, match="list d in sbi-untrusted"):
         plane.list("d")
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda plane: plane.list("d"),
+        lambda plane: plane.stat("d"),
+        lambda plane: plane.exists("d"),
+        lambda plane: plane.make_dir("d"),
+        lambda plane: plane.move("d", "e"),
+    ],
+)
+def test_an_object_of_another_program_is_an_error(plane, untrusted, call):
+    untrusted.pieces = lambda: [b'{"message": "OK"}']
+    with pytest.raises(ServiceError, match="JSON of another program"):
+        call(plane)
+
+
+@pytest.mark.parametrize("body", [b"{}", b'{"entries": []}', b'{"entries": [], "total": 0}'])
+def test_an_empty_directory_is_listed(plane, untrusted, body):
+    untrusted.pieces = lambda: [body]
+    assert plane.list("d") == []
+
+
+def test_a_cell_that_a_gateway_does_not_deliver_may_be_sent_again(plane, untrusted):
+    untrusted.status, untrusted.pieces = 404, lambda: [b"instance sbi-untrusted not found"]
+    with pytest.raises(UnreachableError) as caught:
+        CodeInterpreter(plane).run("1", timeout=30)
+    assert caught.value.retryable
 
 
 def test_an_error_without_end_in_the_place_of_a_cell_is_read_in_part(plane, untrusted):

@@ -264,7 +264,21 @@ def test_a_5xx_after_the_code_was_sent_is_an_unknown_outcome(
     assert exec_command.fn(instance, "cat count", durable=False, config=ags_config).stdout == "x"
 
 
-@pytest.mark.parametrize("status", [401, 429])
+@pytest.mark.parametrize("status", [200, 204, 206, 299])
+def test_a_response_of_another_program_is_not_the_result_of_a_cell(
+    instance, ags_config, ags_emulator, prefect_server, status
+):
+    @flow(retries=1)
+    def foreign():
+        run_code(instance, "open('count', 'a').write('x')", config=ags_config)
+
+    ags_emulator.stream_fault("status", port=49999, path="/execute", status=status)
+    with pytest.raises(OutcomeUnknownError):
+        foreign()
+    assert run_code.fn(instance, "", config=ags_config).ok
+
+
+@pytest.mark.parametrize("status", [401, 404, 429])
 def test_what_was_refused_before_it_ran_is_sent_again(instance, ags_config, ags_emulator, prefect_server, status):
     @flow
     def again():
