@@ -65,10 +65,10 @@ class Encoded:
                 continue
             last = positions[after - 1] + 1
             yield positions[first], last
+            # The digits may go on into the text.
             line_end = text.find("\n", last)
-            shown = _SHOWN_BYTES.search(text, last, len(text) if line_end < 0 else line_end)
-            if shown:
-                yield shown.span()
+            shown = _SHOWN_BYTES.finditer(text, positions[first], len(text) if line_end < 0 else line_end)
+            yield from (found.span() for found in shown)
 
 
 class _Runs:

@@ -25,8 +25,8 @@ _RUN = re.compile(r"[A-Za-z0-9+/_-]{20,}")
 _TEXT = re.compile(rb"[\0\t\n\r -~]{8,}")
 """What base64 or hex of a text is decoded to. Other data is searched for a value as it is, without decoding it."""
 
-_REST = re.compile(r"(?:[#xuU{]|amp;)?[0-9A-Fa-f]{0,8}[;}]?|[a-z]{1,8};")
-"""The rest of an escape at the start of a text that was cut."""
+_REST = re.compile(r"(?:=[89AB][0-9A-F]|[\x80-\xbf]){1,3}|(?:[#xuU{]|amp;)?[0-9A-Fa-f]{0,8}[;}]?|[a-z]{1,8};")
+"""The rest of an escape, or of a character, at the start of a text that was cut."""
 
 
 class Plain:

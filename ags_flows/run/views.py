@@ -29,10 +29,12 @@ _ESCAPE = re.compile(
     | &(?:amp;)*(?:\#(?P<decimal>[0-9]{1,7}) | \#[xX](?P<entity>[0-9A-Fa-f]{1,6}) | (?P<name>[A-Za-z]\w{1,31}));
     | \\(?<!\\\\)\\*(?: u(?P<u>[0-9A-Fa-f]{4}) | U(?P<U>[0-9A-Fa-f]{8}) | x(?P<x>[0-9A-Fa-f]{2})
                        | [ux]\{(?P<braces>[0-9A-Fa-f]{1,6})\} | (?P<octal>[0-3][0-7]{2}) | (?P<letter>[abefnrtvE]))
-    | =(?:(?P<soft>\r?\n) | (?P<quoted>3D|09|20) | (?P<printable>[89A-F][0-9A-F](?:=[89A-F][0-9A-F])+))
+    | =(?:(?P<soft>\r?\n) | (?P<quoted>3D|09|20) | (?P<printable>[89A-F][0-9A-F](?:(?:=\r?\n)?=[89A-F][0-9A-F])+))
     """,
     re.VERBOSE,
 )
+_ENTITIES = ("decimal", "entity", "name")
+_AMPERSANDS = re.compile(r"&(?:amp;)+")
 _LETTERS = dict(zip("abefnrtvE", "\a\b\x1b\f\n\r\t\v\x1b", strict=True))
 
 _BYTES = 0xDC00
@@ -165,9 +167,13 @@ def margins(text: str) -> Iterator[Piece]:
 
 def _escapes(text: str) -> Iterator[Piece]:
     for found in _ESCAPE.finditer(text):
-        new = _character(str(found.lastgroup), found[found.lastgroup or 0])
+        kind = str(found.lastgroup)
+        new = _character(kind, found[kind])
         if new is not None:
             yield *found.span(), new
+        elif kind in _ENTITIES and (prefix := _AMPERSANDS.match(text, found.start())):
+            # The reference stands for nothing, but its ampersand was escaped.
+            yield *prefix.span(), "&"
 
 
 @lru_cache(4096)

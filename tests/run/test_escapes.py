@@ -137,6 +137,20 @@ def test_kinds_of_programs_are_masked():
         assert MASK in shown and "pass" not in shown and "home" not in shown
 
 
+names = st.sampled_from(["word", "QZ", "Ab1", "amp", "quot", "notit", "copyright", "nothing", "#38", "#9999999", "#xQ"])
+with_references = st.lists(names.map("K&{};".format), min_size=1, max_size=3).map(lambda parts: f"ZX{''.join(parts)}KW")
+
+
+@given(with_references, st.sampled_from(["", "JSON", "repr", "HTML"]), st.integers(1, 3), st.booleans())
+def test_what_looks_like_an_entity_is_masked_in_html(secret, kind, times, ends):
+    text = f'"{secret}";' if ends else secret
+    text = NESTED[kind](text) if kind else text
+    for _ in range(times):
+        text = html.escape(text)
+    shown = Redactor([secret]).text(f"is {text} so")
+    assert MASK in shown and not re.search("K&|ZX|KW|;K", shown)
+
+
 @given(secrets, st.lists(st.sampled_from(sorted(ESCAPES)), min_size=1, max_size=8), st.lists(st.integers(0, 400)))
 def test_an_escaped_value_does_not_leave_a_stream(secret, kinds, cuts):
     spelled = "".join(ESCAPES[kinds[at % len(kinds)]](one) for at, one in enumerate(secret))

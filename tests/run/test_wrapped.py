@@ -9,7 +9,7 @@ import subprocess
 from urllib.parse import quote, quote_plus
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from ags_flows.run.redaction import MASK, Redactor
@@ -147,6 +147,40 @@ def test_dumps_of_a_secret_show_no_part_of_it(command):
         assert not parts(SECRET) & parts(shown)
 
 
+def shown_bytes(data):
+    return "".join(chr(byte) if 32 <= byte < 127 else "." for byte in data)
+
+
+def in_halves(data):
+    return f"{data[:8].hex(' '):23}  {data[8:].hex(' '):23}"
+
+
+DUMPS = {
+    "xxd": lambda at, data: f"{at:08x}: {data.hex(' ', -2):39}  {shown_bytes(data)}",
+    "xxd -g1": lambda at, data: f"{at:08x}: {data.hex(' '):47}  {shown_bytes(data)}",
+    "xxd -u": lambda at, data: f"{at:08x}: {data.hex(' ', -2).upper():39}  {shown_bytes(data)}",
+    "hexdump -C": lambda at, data: f"{at:08x}  {in_halves(data)}  |{shown_bytes(data)}|",
+    "od -tx1z": lambda at, data: f"{at:07o} {data.hex(' '):47}  >{shown_bytes(data)}<",
+}
+
+
+@pytest.mark.parametrize("row", DUMPS.values(), ids=DUMPS)
+@given(
+    # Characters of the text column that may be digits of the bytes before it.
+    secret=st.text("345674XZ", min_size=12, max_size=60) | st.text("34567abcdefXZQK-", min_size=12, max_size=60),
+    before=st.integers(0, 16),
+)
+def test_the_text_column_of_a_dump_shows_no_part_of_a_secret(row, secret, before):
+    secret = f"Z{secret}Z"
+    assume(not any(is_counting(secret[at : at + 4].encode()) for at in range(len(secret) - 3)))
+    data = f"{'=' * before}{secret}!".encode()
+    rows = [row(at, data[at : at + 16]) for at in range(0, len(data), 16)]
+    known = {part for part in parts(secret) if re.search("[XZQK]", part)}
+    redactor = Redactor([secret])
+    for shown in (redactor.text("\n".join(rows)), "\n".join(map(redactor.text, rows))):
+        assert not known & parts(shown)
+
+
 def test_ordinary_hex_is_shown():
     text = "commit 5718d6c0cafe and 00:16:3e:5e:6c:00 and feed beef face dead"
     assert Redactor([SECRET]).text(text) == text
@@ -190,6 +224,18 @@ def test_the_lines_of_quoted_printable_are_masked_alone():
     secret = "".join(chr(65 + number * number * 7 % 26) for number in range(60))
     first, second = quopri.encodestring(f"{'.' * 40}{secret}....".encode()).decode().split("\n")
     assert MASK in Redactor([secret]).text(first) and not parts(secret) & parts(Redactor([secret]).text(first))
+
+
+@pytest.mark.parametrize("character", "é漢😀")
+def test_a_soft_line_break_inside_a_character_leaves_no_part_of_a_secret(character):
+    secret = f"QZXJ{character}KWVQ ZJXK"
+    for before in range(60, 76):
+        lines = quopri.encodestring(f"{'.' * before}{secret} tail".encode()).decode().splitlines()
+        redactor = Redactor([secret])
+        assert not parts(secret) & parts(redactor.text("\n".join(lines)))
+        first, second = lines
+        alone = redactor.text(first) + redactor.text(second, begins_cut=True)
+        assert not parts(secret) & parts(alone), (first, second)
 
 
 def test_words_on_two_lines_are_not_a_secret():
