@@ -10,6 +10,7 @@ from contextvars import ContextVar
 from prefect.blocks.system import Secret
 
 from ags_flows.errors import ConfigurationError
+from ags_flows.models.checks import check_environment
 from ags_flows.run.now import now
 
 _recorded: ContextVar[set[str] | None] = ContextVar("recorded", default=None)
@@ -24,7 +25,7 @@ def load_secrets(names: Mapping[str, str] | None) -> dict[str, str]:
         names: Variable name to name of the block.
 
     Raises:
-        ConfigurationError: There is no such block; the message names it.
+        ConfigurationError: There is no such block, or no variable can have its value; the message names it.
     """
     values = {}
     for variable, block in (names or {}).items():
@@ -41,7 +42,7 @@ def load_secrets(names: Mapping[str, str] | None) -> dict[str, str]:
     recorded = _recorded.get()
     if recorded is not None:
         recorded.update(values.values())
-    return values
+    return check_environment(values, "secrets")
 
 
 def merged(env: Mapping[str, str] | None, names: Mapping[str, str] | None) -> tuple[dict[str, str], dict[str, str]]:

@@ -11,7 +11,13 @@ from prefect.blocks.system import Secret
 from prefect.settings import get_current_settings
 
 from ags_flows import sandbox_session
-from ags_flows.errors import CodeFailedError, CommandFailedError, CommandTimeoutError, OutcomeUnknownError
+from ags_flows.errors import (
+    CodeFailedError,
+    CommandFailedError,
+    CommandTimeoutError,
+    ConfigurationError,
+    OutcomeUnknownError,
+)
 from ags_flows.flows import provision_and_run, run_batch, run_items, run_job
 from ags_flows.job import SandboxJob
 from ags_flows.models import ToolSpec
@@ -99,6 +105,20 @@ def test_a_value_of_a_block_arrives_as_it_was_saved_or_as_json(value):
     Secret(value=value).save("odd-value", overwrite=True)
     loaded = load_secrets({"VALUE": "odd-value"})["VALUE"]
     assert loaded == value if isinstance(value, str) else json.loads(loaded) == value
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [("a\0secret", "zero byte"), ("secret" * 20_000, "120,000 bytes"), ("'" * 60_000, "quotes")],
+    ids=["zero byte", "size", "quotes"],
+)
+@pytest.mark.parametrize("step", ["run", "run_code"])
+def test_a_value_that_no_variable_can_have_is_refused_before_anything_runs(ags_config, value, reason, step):
+    Secret(value=value).save("odd-value", overwrite=True)
+    with sandbox_session("code-interpreter-v1", config=ags_config) as sandbox:
+        with pytest.raises(ConfigurationError, match=f"^secrets: VALUE has .*{reason}") as refused:
+            getattr(sandbox, step)("1", secrets={"VALUE": "odd-value"})
+    assert "secretsecret" not in str(refused.value)
 
 
 @pytest.mark.parametrize("durable", [True, False])
