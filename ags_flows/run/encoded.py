@@ -27,7 +27,10 @@ _PADDING = re.compile(r"={0,2}")
 _HEX = re.compile(r"(?:(?:\\x|\\u00|0x|%|&#x)?[0-9A-Fa-f]{2}[^0-9A-Za-z\\%]{0,5}){4,}")
 _DIGIT = re.compile(r"\\x|\\u00|0x|([0-9A-Fa-f])")
 # After the bytes, dumps show them as text, as in `7061 7373  pass` and `70 61 73 73  |pass|`.
-_SHOWN_BYTES = re.compile(r"(?<=[ \t]{2})[^ \t\n].{0,17}$", re.MULTILINE)
+_SHOWN_BYTES = re.compile(r"(?<=[ \t]{2})[^ \t\n].{0,17}(?=\Z|\\*[\"'])")
+_ROW_END = re.compile(r"\n|\\+n|\Z")
+_LONGEST_ROW = 100
+"""Characters of a row after a byte of it."""
 
 
 class Encoded:
@@ -66,9 +69,13 @@ class Encoded:
             last = positions[after - 1] + 1
             yield positions[first], last
             # The digits may go on into the text.
-            line_end = text.find("\n", last)
-            shown = _SHOWN_BYTES.finditer(text, positions[first], len(text) if line_end < 0 else line_end)
-            yield from (found.span() for found in shown)
+            at = positions[first]
+            for end in _ROW_END.finditer(text, at, min(len(text), last + _LONGEST_ROW)):
+                if shown := _SHOWN_BYTES.search(text, at, end.start()):
+                    yield shown.span()
+                at = end.end()
+                if at >= last:
+                    break
 
 
 class _Runs:
