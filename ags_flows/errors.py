@@ -44,7 +44,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
-    from ags_flows.models import BatchReport, CodeResult, ExecResult, SyncReport
+    from ags_flows.models import BatchReport, CodeResult, ExecResult, RunReport, SyncReport
 
 
 class AGSFlowsError(Exception):
@@ -245,11 +245,13 @@ class CommandFailedError(AGSFlowsError):
 
     Attributes:
         result: The outcome, an `ExecResult`.
+        report: Of a job: all that was done, a `RunReport`.
     """
 
     def __init__(self, message: str, *, result: ExecResult | None = None, **parts: Any) -> None:
         super().__init__(message, **parts)
         self.result = result
+        self.report: RunReport | None = None
 
 
 class CommandTimeoutError(CommandFailedError):

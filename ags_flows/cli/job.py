@@ -12,7 +12,7 @@ from prefect.settings import PREFECT_API_URL
 
 from ags_flows.blocks import AGSConfig
 from ags_flows.cli.steps import run_with_steps
-from ags_flows.errors import ConfigurationError
+from ags_flows.errors import CommandFailedError, ConfigurationError
 from ags_flows.flows import provision_and_run
 from ags_flows.models import Resources, RunReport, ToolSpec
 from ags_flows.models.checks import check_name
@@ -61,7 +61,8 @@ def tool_for(
 def run_job(command: str, quiet: bool, *, echo: bool, timeout: float | None, **options: Any) -> RunReport:
     """Run a command in a new sandbox; its output is streamed to standard output and standard error.
 
-    If the settings name a Prefect server, the run is recorded there. Without a server the job runs too.
+    If the settings name a Prefect server, the run is recorded there: as a failed one if the command fails. Without a
+    server the job runs too.
 
     Args:
         command: Run by `bash -l -c`.
@@ -72,11 +73,18 @@ def run_job(command: str, quiet: bool, *, echo: bool, timeout: float | None, **o
 
     Raises:
         ConfigurationError: An option is not valid.
+        CommandTimeoutError: The command reached its time limit.
     """
     if timeout is not None and timeout < 0:
         raise ConfigurationError(f"timeout must be >= 0 (0 means no limit), got {timeout:g}.")
     with copied_output(_write if echo else _ignore):
-        return run_with_steps(provision_and_run, quiet, command=command, check=False, timeout=timeout or 0.0, **options)
+        try:
+            return run_with_steps(provision_and_run, quiet, command=command, timeout=timeout or 0.0, **options)
+        except CommandFailedError as error:
+            # Its exit code is that of `ags-flows run`.
+            if error.report is None:
+                raise
+            return error.report
 
 
 def _write(stream: str, text: str) -> None:

@@ -66,7 +66,7 @@ def provision_and_run(
         timeout: Seconds for each command, 0 for no limit.
         lease: How long the sandbox outlives this process if it dies, `30s` to `24h`. Empty: the configuration's.
         check: Fail the run when an exit code is not 0. Downloads are tried nevertheless.
-        on_failure: What happens to the sandbox of a failed run: `stop`, `keep`, `pause`.
+        on_failure: What happens to the sandbox when the run or a command fails: `stop`, `keep`, `pause`.
         on_crash: What happens to the sandbox when this process is killed: left to a retry and to its `lease`, or
             `stop`, for runs that are never retried.
         delete_tool: By default true for a tool that this run created, unless its snapshots need it.

@@ -6,7 +6,8 @@ import os
 import sys
 import weakref
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from prefect.blocks.abstract import JobBlock, JobRun
 from pydantic import Field, model_validator
@@ -51,7 +52,7 @@ class SandboxJob(Explained, JobBlock[RunReport]):
         retries: How often a command that failed, or took too long, is run again in the same sandbox.
         retry_delay: Seconds before that.
         lease: How long the sandbox outlives the process of the flow. Empty: that of `config`.
-        on_failure: What happens to the sandbox of a failed job.
+        on_failure: What happens to the sandbox when the job fails, also without `check`.
         on_crash: What happens to the sandbox when the process of the flow is killed.
         from_snapshot: Id of a snapshot to start from, instead of a tool.
         snapshot: When the disk of the sandbox is saved: `before` or `after` the command, or both.
@@ -254,8 +255,11 @@ class SandboxJobRun(JobRun[RunReport]):
         """
         if self._report is None:
             self.wait_for_completion()
-            self._or_end(self._execution.finish)
-            self._end(None, None, None)
+            self._execution.belong_to_caller()
+            with ExitStack() as stack:
+                stack.push(self._execution)
+                self._dropped.detach()
+                self._execution.finish()
             self._report = self._execution.report()
         return self._report
 
@@ -267,13 +271,9 @@ class SandboxJobRun(JobRun[RunReport]):
         try:
             return action()
         except BaseException:
-            self._end(*sys.exc_info())
+            if self._dropped.detach() is not None:
+                self._execution.__exit__(*sys.exc_info())
             raise
-
-    def _end(self, *error: Any) -> None:
-        """End the sandbox, once."""
-        if self._dropped.detach() is not None:
-            self._execution.__exit__(*error)
 
 
 SHARED = (

@@ -43,6 +43,9 @@ def execute(spec: JobSpec, config: AGSConfig) -> RunReport:
 class JobExecution:
     """One execution of a job, step by step. The sandbox exists for the length of the `with` block.
 
+    A command that failed leaves the block as an error, by which the sandbox ends. Behind the block it is one only if
+    the job checks exit codes.
+
     A retry of the flow run goes on where the last attempt was: it takes over the live sandbox, attaches to the command
     if that still runs, and never runs one a second time in the same sandbox.
 
@@ -65,6 +68,7 @@ class JobExecution:
         self._page = RunPage(self._steps, self._results, self._snapshots, config.connection())
         self._stack = ExitStack()
         self._begun: CommandHandle | None = None
+        self._failure: CommandFailedError | None = None
         self.sandbox: SandboxSession
 
     def __enter__(self) -> Self:
@@ -91,9 +95,13 @@ class JobExecution:
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    ) -> bool:
         """End the sandbox and write the page."""
         self._stack.__exit__(kind, error, traceback)
+        if self._failure is None or error is not self._failure:
+            return False
+        self._failure.report = self.report()
+        return not self._spec.check
 
     def prepare(self) -> None:
         """Upload the files, and save the disk if that is asked for."""
@@ -127,14 +135,15 @@ class JobExecution:
         """Download the files, check the exit code, save the disk, and record the assets.
 
         Raises:
-            CommandFailedError: The exit code was not 0, and the job checks it. Existing files were downloaded.
+            CommandFailedError: The exit code was not 0. Existing files were downloaded.
         """
         spec, result = self._spec, self._results[-1]
         self._page.downloads = self.sandbox.collect(spec.downloads, user=spec.user, must=result.ok)
-        if spec.check:
+        try:
             require_success(result)
-        if not result.ok:
-            return
+        except CommandFailedError as error:
+            self._failure = error
+            raise
         if spec.saves_disk("after"):
             self._save_disk("after")
         materialize_assets(spec.assets, self._produced())

@@ -3,6 +3,8 @@
 import json
 
 import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import StateType
 
 RUN = ("run", "--quiet")
 
@@ -45,6 +47,21 @@ def test_run_with_a_prefect_server_is_recorded_there(cli, prefect_server):
     done = cli("run", "--image", "python:3.11", "--", "echo recorded", server=None)
     assert (done.exit_code, done.stdout) == (0, "recorded\n"), done.stderr
     assert "View at" in done.stderr
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("server", [None, ""], ids=["server", "none"])
+def test_a_command_that_failed_is_a_failed_run_whose_sandbox_may_be_kept(cli, server, prefect_server, ags_config):
+    command = f"echo kept by {server}; exit 4"
+    done = cli("run", "--tool", "base", "--on-failure", "keep", "--lease", "20m", "--json", command, server=server)
+    report = json.loads(done.stdout)
+    assert (done.exit_code, report["result"]["exit_code"]) == (4, 4), done.stderr
+    assert [one.id for one in left_over(ags_config)] == [report["instance_id"]]
+    assert "is kept until" in done.stderr and "Traceback" not in done.stderr
+    if server is None:
+        with get_client(sync_client=True) as client:
+            (run,) = [one for one in client.read_flow_runs() if one.parameters.get("command") == command]
+        assert run.state.type is StateType.FAILED and "exit code 4" in run.state.message
 
 
 OF_AGS = ("Sandbox tool 'nix' does not exist", "failed to pull image no.invalid/x")

@@ -84,6 +84,22 @@ def test_a_run_has_a_page_with_its_command_steps_and_the_end_of_its_output(ags_c
 def test_without_check_the_exit_code_is_a_value(ags_config):
     report = provision_and_run("echo out; exit 3", TOOL, check=False, config=ags_config)
     assert (report.result.exit_code, report.result.stdout) == (3, "out\n")
+    assert nothing_is_left(ags_config)
+
+
+@pytest.mark.parametrize(("how", "status"), [("keep", "RUNNING"), ("pause", "PAUSED")])
+def test_a_command_that_failed_counts_as_a_failure_for_its_sandbox_also_without_check(ags_config, how, status):
+    report = provision_and_run("exit 4", "base", check=False, on_failure=how, config=ags_config)
+    assert report.result.exit_code == 4
+    assert ags_config.control_plane().get_instance(report.instance_id).status == status
+
+
+def test_the_error_of_a_command_that_failed_has_the_report(ags_config):
+    with pytest.raises(CommandFailedError) as caught:
+        provision_and_run(["echo one", "exit 3", "true"], "base", config=ags_config)
+    report = caught.value.report
+    assert [one.exit_code for one in report.results] == [0, 3]
+    assert report.steps[-1].name == "cleanup"
 
 
 def test_what_a_failed_command_wrote_is_downloaded_all_the_same(ags_config, tmp_path):

@@ -83,6 +83,12 @@ def test_a_command_that_fails_brings_its_files_and_is_an_error_with_check(job, a
     assert live(ags_config) == []
 
 
+def test_the_sandbox_of_a_job_that_failed_is_kept_also_without_check(job, ags_config):
+    run = job("exit 3", check=False, on_failure="keep").trigger()
+    assert run.fetch_result().result.exit_code == 3
+    assert [one.id for one in live(ags_config)] == [run.instance_id]
+
+
 def test_a_job_that_takes_too_long_is_killed(job, ags_config, monkeypatch):
     monkeypatch.setattr("ags_flows.job.block.parse_duration", lambda _text: 1)
     with pytest.raises(CommandTimeoutError, match="limit of 1 s"):
