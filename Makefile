@@ -42,7 +42,7 @@ lint: $(READY)
 # The package, and what its signatures promise.
 types: $(READY)
 	$(BIN)/mypy
-	$(BIN)/mypy tests/typing/functions.py
+	$(BIN)/mypy tests/typing
 
 # The model on many random interleavings, a batch of ten thousand items that is killed three times, and two hundred real
 # flows that are killed: an hour and more.

@@ -25,7 +25,7 @@ from ags_flows.batch.runner import Runner
 from ags_flows.batch.storage import ResultsError
 from ags_flows.batch.tool import BatchTool
 from ags_flows.batch.work import COMMAND_OPTIONS, Work
-from ags_flows.blocks import AGSConfig
+from ags_flows.blocks import AGSConfig, resolve_config
 from ags_flows.errors import (
     ConfigurationError,
     InstanceGoneError,
@@ -47,7 +47,7 @@ def run_items(
     tool: ToolSpec | Tool | str | None = None,
     order: Callable[[Any], Order] | None = None,
     options: Mapping[str, Any] | None = None,
-    config: AGSConfig | None = None,
+    config: AGSConfig | str | None = None,
     **settings: Any,
 ) -> BatchReport:
     """Do something with each of many items, in a pool of sandboxes.
@@ -64,7 +64,7 @@ def run_items(
         tool: A `ToolSpec` to create, a tool, its name or id; by default the configuration's `tool_id`.
         order: Which sandbox an item needs, where not all need the same; called with the item.
         options: Of the command: `timeout`, `cwd`, `user`, `env`, `secrets`, `durable`.
-        config: Where AGS is; by default from the environment.
+        config: Where AGS is, or the name of a saved block; by default the environment.
         settings: How it is done: the fields of `ags_flows.models.BatchOptions`, such as `sandboxes`, `results`,
             `retries` and `fail_above`.
 
@@ -96,7 +96,7 @@ def run_items(
     chosen = BatchOptions(**settings)
     hidden = load_secrets((options or {}).get("secrets"))
     work = Work(command=command, function=function, options=dict(options or {}), hidden=hidden)
-    return do_batch(checked_items(items, work), work, tool, chosen, config or AGSConfig(), order)
+    return do_batch(checked_items(items, work), work, tool, chosen, resolve_config(config), order)
 
 
 def checked_items(source: Sequence[Any] | str | Path, work: Work) -> Items:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ags_flows import transfer
-from ags_flows.blocks import AGSConfig
+from ags_flows.blocks import AGSConfig, resolve_config
 from ags_flows.cloud.data_plane import DataPlane
 from ags_flows.cloud.data_planes import open_plane
 from ags_flows.cloud.retry import persistently
@@ -230,7 +230,7 @@ def call_function(
     function: RemoteFunction,
     args: tuple[Any, ...] = (),
     kwargs: Mapping[str, Any] | None = None,
-    config: AGSConfig | None = None,
+    config: AGSConfig | str | None = None,
 ) -> Any:
     """Call a function in a running sandbox, and return its result. `sandbox.call` is this as a method.
 
@@ -239,7 +239,7 @@ def call_function(
         function: The function.
         args: Positional arguments.
         kwargs: The others.
-        config: Where AGS is; by default from the environment.
+        config: Where AGS is, or the name of a saved block; by default the environment.
 
     Raises:
         FunctionError: The function raised an exception.
@@ -255,7 +255,7 @@ def call_function(
         assert call_function(instance, RemoteFunction.of(double), (21,)) == 42
         ```
     """
-    config = config or AGSConfig()
+    config = resolve_config(config)
     call = Call.of(function, args, kwargs or {})
     step = identify("call_function", call.does())
     plane = open_plane(config.connection(), instance.id).plane

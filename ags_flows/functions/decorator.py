@@ -12,7 +12,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import exponential_backoff
 
-from ags_flows.blocks import AGSConfig
+from ags_flows.blocks import AGSConfig, resolve_config
 from ags_flows.errors import (
     AGSFlowsError,
     CommandTimeoutError,
@@ -84,7 +84,7 @@ def in_sandbox(
     sandboxes: int = 10,
     idle: float = 30.0,
     files: str = ".",
-    config: AGSConfig | None = None,
+    config: AGSConfig | str | None = None,
 ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
 
 
@@ -106,7 +106,7 @@ def in_sandbox(
     sandboxes: int = 10,
     idle: float = 30.0,
     files: str = ".",
-    config: AGSConfig | None = None,
+    config: AGSConfig | str | None = None,
 ) -> Any:
     """Make a Prefect task of a function that runs in a sandbox.
 
@@ -135,7 +135,7 @@ def in_sandbox(
         sandboxes: The most sandboxes that run concurrently for the calls of one run.
         idle: Seconds without a call after which a sandbox is stopped.
         files: Directory on this machine for files that the function returns as `SandboxFile`.
-        config: Where AGS is; by default from the environment.
+        config: Where AGS is, or the name of a saved block; by default the environment.
 
     Returns:
         The task. `submit`, `map` and `with_options` are those of Prefect.
@@ -221,9 +221,14 @@ class _Place:
     """
 
     def __init__(
-        self, origin: ToolSpec | str, sandboxes: int, idle: float, config: AGSConfig | None, remote: RemoteFunction
+        self,
+        origin: ToolSpec | str,
+        sandboxes: int,
+        idle: float,
+        config: AGSConfig | str | None,
+        remote: RemoteFunction,
     ) -> None:
-        self._config = config or AGSConfig()
+        self._config = resolve_config(config)
         self._origin = origin or self._config.tool_id
         self._sandboxes = sandboxes
         self._idle = idle

@@ -7,13 +7,13 @@ import sys
 import weakref
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from prefect.blocks.abstract import JobBlock, JobRun
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 from typing_extensions import Self
 
-from ags_flows.blocks import AGSConfig
+from ags_flows.blocks import AGSConfig, resolve_config
 from ags_flows.blocks.credentials import DOCUMENTATION
 from ags_flows.blocks.explained import Explained
 from ags_flows.models import CommandHandle, RunReport, Timeout, ToolSpec
@@ -57,7 +57,7 @@ class SandboxJob(Explained, JobBlock[RunReport]):
         from_snapshot: Id of a snapshot to start from, instead of a tool.
         snapshot: When the disk of the sandbox is saved: `before` or `after` the command, or both.
         assets: Keys of the Prefect assets that the job produces.
-        config: Where AGS is; without: the environment.
+        config: Where AGS is, or the name of a saved block; without: the environment.
 
     Example:
         ```python
@@ -156,6 +156,11 @@ class SandboxJob(Explained, JobBlock[RunReport]):
         title="AGS Config",
         description="Where AGS is. Empty: the environment of the job's process.",
     )
+
+    @field_validator("config", mode="before")
+    @classmethod
+    def _by_name(cls, config: Any) -> Any:
+        return resolve_config(config) if isinstance(config, str) else config
 
     @model_validator(mode="after")
     def _can_be_executed(self) -> Self:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 
-from ags_flows.blocks import AGSConfig
+from ags_flows.blocks import AGSConfig, resolve_config
 from ags_flows.cloud.data_planes import open_plane
 from ags_flows.durable.command import Command, DurableCommand, Following
 from ags_flows.errors import CommandFailedError
@@ -36,12 +36,12 @@ class SwerexServer(Value):
         return self.instance_id
 
 
-def connect(server: SwerexServer, config: AGSConfig | None = None) -> GatewayRuntime:
+def connect(server: SwerexServer, config: AGSConfig | str | None = None) -> GatewayRuntime:
     """Return a runtime of SWE-ReX for a server. Nothing is sent yet.
 
     Args:
         server: Of `swerex_session` or `open_deployment`.
-        config: Where AGS is; by default from the environment.
+        config: Where AGS is, or the name of a saved block; by default the environment.
 
     Example:
         ```python
@@ -50,7 +50,7 @@ def connect(server: SwerexServer, config: AGSConfig | None = None) -> GatewayRun
         observation = await runtime.run_in_session(BashAction(command="ls"))
         ```
     """
-    connection = (config or AGSConfig()).connection()
+    connection = resolve_config(config).connection()
     return GatewayRuntime(connection, server.instance_id, port=server.port, timeout=server.timeout)
 
 
@@ -59,7 +59,7 @@ def open_deployment(
     instance: Instance | str,
     deployment: AGSDeploymentConfig | None = None,
     timeout: float | None = None,
-    config: AGSConfig | None = None,
+    config: AGSConfig | str | None = None,
 ) -> SwerexServer:
     """Wait until the SWE-ReX server of a running instance responds. Start it there if the tool does not.
 
@@ -84,7 +84,7 @@ def open_deployment(
         ```
     """
     deployment = deployment or AGSDeploymentConfig()
-    config = config or deployment.ags or AGSConfig()
+    config = resolve_config(config or deployment.ags)
     reference = instance_id(instance)
     server = SwerexServer(instance_id=reference, port=deployment.port, timeout=deployment.runtime_timeout)
     deadline = time.monotonic() + (deployment.startup_timeout if timeout is None else timeout)

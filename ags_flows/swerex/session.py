@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from ags_flows.blocks import AGSConfig
+from ags_flows.blocks import AGSConfig, resolve_config
 from ags_flows.run.task_options import as_step
 from ags_flows.session import sandbox_session
 from ags_flows.swerex.config import AGSDeploymentConfig
@@ -16,7 +16,7 @@ from ags_flows.swerex.server import SwerexServer, open_deployment
 @contextmanager
 def swerex_session(
     deployment: AGSDeploymentConfig,
-    config: AGSConfig | None = None,
+    config: AGSConfig | str | None = None,
     on_step: Callable[[str], object] | None = None,
 ) -> Iterator[SwerexServer]:
     """Yield a SWE-ReX server in a sandbox for the length of a `with` block, and end the sandbox afterwards.
@@ -46,7 +46,7 @@ def swerex_session(
                 run_in_shell(server, "git log -1")
         ```
     """
-    config = config or deployment.ags or AGSConfig()
+    config = resolve_config(config or deployment.ags)
     tell = on_step or (lambda _text: None)
     began = time.monotonic()
     tell("Starting the sandbox")

@@ -25,7 +25,7 @@ from swerex.runtime.abstract import (
     WriteFileRequest,
 )
 
-from ags_flows.blocks import AGSConfig
+from ags_flows.blocks import AGSConfig, resolve_config
 from ags_flows.cloud.data_planes import open_plane
 from ags_flows.durable.cells import Once
 from ags_flows.errors import AGSFlowsError, CommandTimeoutError, OutcomeUnknownError, ServiceError, UnsupportedError
@@ -61,7 +61,7 @@ def run_in_shell(
     timeout: float = 60.0,
     check: bool = False,
     step: str = "",
-    config: AGSConfig | None = None,
+    config: AGSConfig | str | None = None,
 ) -> ExecResult:
     """Run a command in an interactive shell of a sandbox, which is opened by the first one.
 
@@ -76,7 +76,7 @@ def run_in_shell(
         timeout: Seconds; then SWE-ReX tries to interrupt the command in the sandbox.
         check: Raise when the exit code is not 0.
         step: Distinguishes identical calls in one flow run whose order may change between attempts.
-        config: Where AGS is; by default from the environment.
+        config: Where AGS is, or the name of a saved block; by default the environment.
 
     Returns:
         The outcome; a shell has one stream for both kinds of output, which is in `stdout`.
@@ -95,7 +95,7 @@ def run_in_shell(
         ```
     """
     made = identify("run_in_shell", {"command": command, "session": session}, step=step)
-    plane = open_plane((config or AGSConfig()).connection(), server.instance_id).plane
+    plane = open_plane(resolve_config(config).connection(), server.instance_id).plane
     runtime = connect(server, config)
     outcome, _ = Once(plane, "shell", made, refusals=(BashIncorrectSyntaxError,)).run(
         lambda: wait_for(_run(runtime, command, session, timeout)), json.dumps, json.loads

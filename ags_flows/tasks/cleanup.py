@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from ags_flows.blocks import AGSConfig
+from ags_flows.blocks import AGSConfig, resolve_config
 from ags_flows.cloud.control_plane import ControlPlane
 from ags_flows.cloud.data_planes import close_plane
 from ags_flows.cloud.retry import Backoff, persistently
@@ -27,7 +27,7 @@ STOP_TIMEOUT = 60.0
 
 @sandbox_task("cleanup", "instance")
 def cleanup(
-    instance: Instance | str | None = None, tool: Tool | str | None = None, config: AGSConfig | None = None
+    instance: Instance | str | None = None, tool: Tool | str | None = None, config: AGSConfig | str | None = None
 ) -> CleanupReport:
     """Stop an instance and delete a tool, whichever are given, without raising errors.
 
@@ -37,7 +37,7 @@ def cleanup(
     Args:
         instance: To stop.
         tool: To delete afterwards.
-        config: Where AGS is; by default from the environment.
+        config: Where AGS is, or the name of a saved block; by default the environment.
 
     Returns:
         What was stopped and deleted, and what went wrong.
@@ -49,7 +49,7 @@ def cleanup(
         assert not report.problems
         ```
     """
-    config = config or AGSConfig()
+    config = resolve_config(config)
     control = config.control_plane()
     stopped: str | None = None
     deleted: str | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ags_flows.blocks import AGSConfig
+from ags_flows.blocks import AGSConfig, resolve_config
 from ags_flows.cloud.code_interpreter import CodeInterpreter
 from ags_flows.cloud.data_planes import open_plane
 from ags_flows.durable.cells import Once
@@ -40,7 +40,7 @@ def run_code(
     limit: int = DEFAULT_LIMIT,
     artifacts: bool = True,
     step: str = "",
-    config: AGSConfig | None = None,
+    config: AGSConfig | str | None = None,
 ) -> CodeResult:
     """Run code in the code interpreter of a sandbox, with pictures, tables and charts as results.
 
@@ -64,7 +64,7 @@ def run_code(
             tail of longer ones.
         artifacts: Whether results are shown as artifacts of the flow run.
         step: Distinguishes identical calls in one flow run whose order may change between attempts.
-        config: Where AGS is; by default from the environment.
+        config: Where AGS is, or the name of a saved block; by default the environment.
 
     Returns:
         The outcome. An exception of the code is a value, unless `check=True`.
@@ -87,7 +87,7 @@ def run_code(
     environment, hidden = merged(env, secrets)
     redactor = Redactor(hidden.values())
     reference = instance_id(instance)
-    plane, cancelled = open_plane((config or AGSConfig()).connection(), reference)
+    plane, cancelled = open_plane(resolve_config(config).connection(), reference)
     context_id = context.id if isinstance(context, CodeContext) else context
     log = OutputLog(run_logger(), redactor)
 
@@ -134,7 +134,7 @@ def create_code_context(
     language: str = "python",
     cwd: str | None = None,
     step: str = "",
-    config: AGSConfig | None = None,
+    config: AGSConfig | str | None = None,
 ) -> CodeContext:
     """Create a context of the code interpreter: its variables are not visible in other contexts.
 
@@ -145,7 +145,7 @@ def create_code_context(
         language: `python`, `javascript`, `typescript`, `bash`, `r` or `java`.
         cwd: Working directory, by default the user's home.
         step: Distinguishes identical calls in one flow run whose order may change between attempts.
-        config: Where AGS is; by default from the environment.
+        config: Where AGS is, or the name of a saved block; by default the environment.
 
     Raises:
         InvalidRequestError: The working directory does not exist.
@@ -157,7 +157,7 @@ def create_code_context(
         assert run_code(instance, "import os; os.getcwd()", context=context).text == "/tmp"
         ```
     """
-    plane = open_plane((config or AGSConfig()).connection(), instance_id(instance)).plane
+    plane = open_plane(resolve_config(config).connection(), instance_id(instance)).plane
     made = identify("create_code_context", {"language": language, "cwd": cwd}, step=step)
     # A context that an earlier attempt made and did not record is of no use to anything: another one is made.
     context, claimed = Once(plane, "contexts", made, repeatable=True).run(
@@ -169,7 +169,7 @@ def create_code_context(
 
 
 @sandbox_task("list contexts", "instance")
-def list_code_contexts(instance: Instance | str, config: AGSConfig | None = None) -> list[CodeContext]:
+def list_code_contexts(instance: Instance | str, config: AGSConfig | str | None = None) -> list[CodeContext]:
     """Return the contexts of a sandbox's code interpreter, the default ones of languages too.
 
     Example:
@@ -181,7 +181,9 @@ def list_code_contexts(instance: Instance | str, config: AGSConfig | None = None
 
 
 @sandbox_task("restart context", "context")
-def restart_code_context(instance: Instance | str, context: CodeContext | str, config: AGSConfig | None = None) -> None:
+def restart_code_context(
+    instance: Instance | str, context: CodeContext | str, config: AGSConfig | str | None = None
+) -> None:
     """Forget all variables of a context.
 
     Raises:
@@ -201,7 +203,9 @@ def restart_code_context(instance: Instance | str, context: CodeContext | str, c
 
 
 @sandbox_task("remove context", "context")
-def remove_code_context(instance: Instance | str, context: CodeContext | str, config: AGSConfig | None = None) -> None:
+def remove_code_context(
+    instance: Instance | str, context: CodeContext | str, config: AGSConfig | str | None = None
+) -> None:
     """End a context.
 
     Raises:
@@ -233,5 +237,5 @@ def _language_of(language: str | None, context: CodeContext | str | None) -> str
     return context.language
 
 
-def _interpreter(instance: Instance | str, config: AGSConfig | None) -> CodeInterpreter:
-    return CodeInterpreter(open_plane((config or AGSConfig()).connection(), instance_id(instance)).plane)
+def _interpreter(instance: Instance | str, config: AGSConfig | str | None) -> CodeInterpreter:
+    return CodeInterpreter(open_plane(resolve_config(config).connection(), instance_id(instance)).plane)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import cast
 
-from ags_flows.blocks import AGSConfig
+from ags_flows.blocks import AGSConfig, resolve_config
 from ags_flows.cloud.data_planes import open_plane
 from ags_flows.cloud.tracing import request_span
 from ags_flows.durable.command import Command, DurableCommand, Following
@@ -44,7 +44,7 @@ def exec_command(
     limit: int = DEFAULT_LIMIT,
     log_output: bool = True,
     step: str = "",
-    config: AGSConfig | None = None,
+    config: AGSConfig | str | None = None,
 ) -> ExecResult:
     """Run a command in a sandbox; its output streams into the run's log.
 
@@ -70,7 +70,7 @@ def exec_command(
         limit: How many bytes of each stream the result may hold; head and tail of longer output.
         log_output: Whether the output goes to the run's log.
         step: Distinguishes identical calls in one flow run whose order may change between attempts.
-        config: Where AGS is; by default from the environment.
+        config: Where AGS is, or the name of a saved block; by default the environment.
 
     Returns:
         The outcome. An exit code other than 0 is a value, unless `check=True`.
@@ -105,7 +105,7 @@ def exec_command(
         return cast(ExecResult, handle)
     text, env = as_text(command), env or {}
     reference = instance_id(instance)
-    plane, cancelled = open_plane((config or AGSConfig()).connection(), reference)
+    plane, cancelled = open_plane(resolve_config(config).connection(), reference)
     environment, hidden = merged(env, secrets)
     what = Command(text, user, cwd, environment, _as_bytes(stdin), timeout)
     with (
@@ -140,7 +140,7 @@ def start_command(
     user: str | None = None,
     stdin: str | bytes | None = None,
     step: str = "",
-    config: AGSConfig | None = None,
+    config: AGSConfig | str | None = None,
 ) -> CommandHandle:
     """Start a durable command in a sandbox and leave it to run in the background.
 
@@ -156,7 +156,7 @@ def start_command(
     """
     text, env = as_text(command), env or {}
     reference = instance_id(instance)
-    plane, _ = open_plane((config or AGSConfig()).connection(), reference)
+    plane, _ = open_plane(resolve_config(config).connection(), reference)
     environment, hidden = merged(env, secrets)
     redactor = Redactor(hidden.values())
     what = Command(text, user, cwd, environment, _as_bytes(stdin), timeout)
@@ -180,7 +180,7 @@ def wait_command(
     check: bool = False,
     limit: int = DEFAULT_LIMIT,
     log_output: bool = True,
-    config: AGSConfig | None = None,
+    config: AGSConfig | str | None = None,
 ) -> ExecResult:
     """Wait for a command in the background; its whole output, from the start, goes to the run's log.
 
@@ -189,7 +189,7 @@ def wait_command(
         check: Raise when the exit code is not 0.
         limit: How many bytes of each stream the result may hold; head and tail of longer output.
         log_output: Whether the output goes to the run's log.
-        config: Where AGS is; by default from the environment.
+        config: Where AGS is, or the name of a saved block; by default the environment.
 
     Raises:
         CommandFailedError: With `check=True`, for an exit code other than 0.
@@ -203,7 +203,7 @@ def wait_command(
         assert wait_command(handle).exit_code == 0
         ```
     """
-    plane, cancelled = open_plane((config or AGSConfig()).connection(), handle.instance_id)
+    plane, cancelled = open_plane(resolve_config(config).connection(), handle.instance_id)
     hidden = load_secrets(handle.secrets)
     with (
         request_span("ags.wait", instance=handle.instance_id),
@@ -219,19 +219,19 @@ def wait_command(
 
 
 @sandbox_task("kill", "handle")
-def kill_command(handle: CommandHandle, config: AGSConfig | None = None) -> None:
+def kill_command(handle: CommandHandle, config: AGSConfig | str | None = None) -> None:
     """Kill a command in the background, with its whole process group; one that has ended is left alone.
 
     Args:
         handle: Of `start_command`.
-        config: Where AGS is; by default from the environment.
+        config: Where AGS is, or the name of a saved block; by default the environment.
 
     Example:
         ```python
         kill_command(start_command(instance, "sleep 3600"))
         ```
     """
-    plane, _ = open_plane((config or AGSConfig()).connection(), handle.instance_id)
+    plane, _ = open_plane(resolve_config(config).connection(), handle.instance_id)
     DurableCommand(plane, _command_of(handle), journal=handle.key).kill(identify("kill_command", handle.key).holder)
 
 

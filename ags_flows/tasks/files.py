@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ags_flows import transfer
-from ags_flows.blocks import AGSConfig
+from ags_flows.blocks import AGSConfig, resolve_config
 from ags_flows.cloud.data_plane import DataPlane
 from ags_flows.cloud.data_planes import open_plane
 from ags_flows.durable.changes import change_once
@@ -24,8 +24,8 @@ from ags_flows.transfer import Exclude, Links, check_exclude, check_links, is_ow
 DEFAULT_LIMIT = 64 << 20
 
 
-def _plane(instance: Instance | str, config: AGSConfig | None) -> DataPlane:
-    return open_plane((config or AGSConfig()).connection(), instance_id(instance)).plane
+def _plane(instance: Instance | str, config: AGSConfig | str | None) -> DataPlane:
+    return open_plane(resolve_config(config).connection(), instance_id(instance)).plane
 
 
 def _once(plane: DataPlane, step: Step, change: Callable[[], None]) -> None:
@@ -70,7 +70,7 @@ def upload_file(
     remote: str,
     user: str | None = None,
     step: str = "",
-    config: AGSConfig | None = None,
+    config: AGSConfig | str | None = None,
 ) -> Transfer:
     """Copy a local file into a sandbox, whole or not at all. Parent directories are made, the mode is kept.
 
@@ -82,7 +82,7 @@ def upload_file(
         remote: Absolute path, or relative to the user's home.
         user: Its owner in the sandbox: `user` (default) or `root`.
         step: Your own name for the step. A retry sends the file again under another name.
-        config: Where AGS is; by default from the environment.
+        config: Where AGS is, or the name of a saved block; by default the environment.
 
     Raises:
         TransferError: The file cannot be read, its target is a directory, or it did not arrive whole.
@@ -110,7 +110,7 @@ def upload_directory(
     exclude: Exclude = (),
     links: Links = "keep",
     step: str = "",
-    config: AGSConfig | None = None,
+    config: AGSConfig | str | None = None,
 ) -> Transfer:
     """Copy a local directory with all that is in it into a sandbox; modes, links and empty directories are kept.
 
@@ -126,7 +126,7 @@ def upload_directory(
         exclude: What is left out: patterns in the style of `.gitignore`, or the text of such a file.
         links: `keep` recreates links that lead outside of `local` as they are, `skip` leaves them out.
         step: Your own name for the step. A retry sends the directory again under another name.
-        config: Where AGS is; by default from the environment.
+        config: Where AGS is, or the name of a saved block; by default the environment.
 
     Raises:
         TransferError: It cannot be read, or a file stands in the sandbox where a directory should be, or the reverse.
@@ -155,7 +155,7 @@ def download_file(
     remote: str,
     local: str | Path,
     user: str | None = None,
-    config: AGSConfig | None = None,
+    config: AGSConfig | str | None = None,
 ) -> Transfer:
     """Copy a file of a sandbox to this machine, whole or not at all. A `local` that ends with `/` is a directory.
 
@@ -185,7 +185,7 @@ def download_directory(
     user: str | None = None,
     exclude: Exclude = (),
     links: Links = "keep",
-    config: AGSConfig | None = None,
+    config: AGSConfig | str | None = None,
 ) -> Transfer:
     """Copy a directory of a sandbox to this machine. Nothing can be written outside of `local`.
 
@@ -199,7 +199,7 @@ def download_directory(
         exclude: What is left out: patterns in the style of `.gitignore`, or the text of such a file.
         links: `keep` recreates links that lead outside of `remote` as they are, `skip` leaves them out. Nothing is
             written through them.
-        config: Where AGS is; by default from the environment.
+        config: Where AGS is, or the name of a saved block; by default the environment.
 
     Raises:
         NotFoundError: There is no such directory in the sandbox.
@@ -233,7 +233,7 @@ def download_files(
     user: str | None = None,
     exclude: Exclude = (),
     links: Links = "keep",
-    config: AGSConfig | None = None,
+    config: AGSConfig | str | None = None,
 ) -> Transfer:
     """Copy the files of a sandbox that match a pattern to a directory of this machine.
 
@@ -244,7 +244,7 @@ def download_files(
         user: `user` (default) or `root`.
         exclude: What is left out: patterns in the style of `.gitignore`, or the text of such a file.
         links: `keep` recreates links that lead outside as they are, `skip` leaves them out.
-        config: Where AGS is; by default from the environment.
+        config: Where AGS is, or the name of a saved block; by default the environment.
 
     Raises:
         NotFoundError: Nothing matches.
@@ -278,7 +278,7 @@ def write_file(
     content: str | bytes,
     user: str | None = None,
     step: str = "",
-    config: AGSConfig | None = None,
+    config: AGSConfig | str | None = None,
 ) -> None:
     """Write text (as UTF-8) or bytes to a file in a sandbox, whole or not at all.
 
@@ -305,7 +305,7 @@ def read_file(
     path: str,
     user: str | None = None,
     limit: int = DEFAULT_LIMIT,
-    config: AGSConfig | None = None,
+    config: AGSConfig | str | None = None,
 ) -> bytes:
     """Return the content of a file in a sandbox.
 
@@ -314,7 +314,7 @@ def read_file(
         path: Absolute path, or relative to the user's home.
         user: `user` (default) or `root`.
         limit: The most bytes that are taken into memory.
-        config: Where AGS is; by default from the environment.
+        config: Where AGS is, or the name of a saved block; by default the environment.
 
     Raises:
         NotFoundError: There is no such file.
@@ -335,7 +335,7 @@ def list_files(
     path: str,
     depth: int = 1,
     user: str | None = None,
-    config: AGSConfig | None = None,
+    config: AGSConfig | str | None = None,
 ) -> list[FileInfo]:
     """Return what is in a directory of a sandbox, down to `depth` levels, without this package's own files.
 
@@ -353,7 +353,7 @@ def list_files(
 
 @sandbox_task("remove", "path")
 def remove_path(
-    instance: Instance | str, path: str, user: str | None = None, step: str = "", config: AGSConfig | None = None
+    instance: Instance | str, path: str, user: str | None = None, step: str = "", config: AGSConfig | str | None = None
 ) -> None:
     """Remove a file, or a directory with all that is in it. A path that is gone already is a success.
 

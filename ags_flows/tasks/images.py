@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ags_flows.blocks import AGSConfig
+from ags_flows.blocks import AGSConfig, resolve_config
 from ags_flows.lifecycle.precaching import forget_precached, precache, precached, wait_precached
 from ags_flows.models import PrecachedImage, registry_type_of
 from ags_flows.run.logs import run_logger
@@ -15,7 +15,7 @@ def precache_image(
     registry_type: str | None = None,
     wait: bool = True,
     timeout: float | None = None,
-    config: AGSConfig | None = None,
+    config: AGSConfig | str | None = None,
 ) -> PrecachedImage:
     """Have AGS cache an image. Asking again for the same image finds what there is.
 
@@ -25,7 +25,7 @@ def precache_image(
             host of the image.
         wait: Whether to wait until it is cached.
         timeout: Seconds to wait, by default the configuration's `startup_timeout`.
-        config: Where AGS is; by default from the environment.
+        config: Where AGS is, or the name of a saved block; by default the environment.
 
     Raises:
         ToolFailedError: AGS could not pull it; the message has the usual causes.
@@ -36,7 +36,7 @@ def precache_image(
         precache_image("registry.example.com/team/etl:v3", registry_type="custom")
         ```
     """
-    config = config or AGSConfig()
+    config = resolve_config(config)
     control = config.control_plane()
     known = precache(control, image, registry_type or registry_type_of(image) or config.image_registry_type)
     if wait:
@@ -46,7 +46,7 @@ def precache_image(
 
 
 @sandbox_task("list precached images", "image")
-def list_precached_images(image: str | None = None, config: AGSConfig | None = None) -> list[PrecachedImage]:
+def list_precached_images(image: str | None = None, config: AGSConfig | str | None = None) -> list[PrecachedImage]:
     """Return all images that AGS caches, or those of one reference.
 
     Example:
@@ -54,11 +54,11 @@ def list_precached_images(image: str | None = None, config: AGSConfig | None = N
         print([(image.image, image.status) for image in list_precached_images()])
         ```
     """
-    return precached((config or AGSConfig()).control_plane(), image)
+    return precached(resolve_config(config).control_plane(), image)
 
 
 @sandbox_task("delete precached image", "image")
-def delete_precached_image(image: PrecachedImage | str, config: AGSConfig | None = None) -> None:
+def delete_precached_image(image: PrecachedImage | str, config: AGSConfig | str | None = None) -> None:
     """Remove a cached image, by its id or by what `precache_image` returned. One that is gone is a success.
 
     Example:
@@ -67,4 +67,4 @@ def delete_precached_image(image: PrecachedImage | str, config: AGSConfig | None
         ```
     """
     reference = image.id if isinstance(image, PrecachedImage) else image
-    forget_precached((config or AGSConfig()).control_plane(), reference)
+    forget_precached(resolve_config(config).control_plane(), reference)

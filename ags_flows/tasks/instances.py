@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ags_flows.blocks import AGSConfig
+from ags_flows.blocks import AGSConfig, resolve_config
 from ags_flows.cloud.gone import telling_of_its_end
 from ags_flows.lifecycle.changes import pause, resume
 from ags_flows.lifecycle.open_sandbox import Launch, take_over_or_start
@@ -36,7 +36,7 @@ def start_instance(
     snapshot_id: str | None = None,
     source_instance_id: str | None = None,
     step: str = "",
-    config: AGSConfig | None = None,
+    config: AGSConfig | str | None = None,
 ) -> Instance:
     """Start an instance of a tool. It may still be STARTING: see `wait_instance_running`.
 
@@ -54,7 +54,7 @@ def start_instance(
         snapshot_id: Start from this snapshot, with the disk (and the memory, if it has any) of its instance.
         source_instance_id: Start as a clone of this live instance.
         step: Distinguishes identical calls in one flow run whose order may change between attempts.
-        config: Where AGS is; by default from the environment.
+        config: Where AGS is, or the name of a saved block; by default the environment.
 
     Returns:
         The instance.
@@ -73,7 +73,7 @@ def start_instance(
         stop_instance(started)
         ```
     """
-    config = config or AGSConfig()
+    config = resolve_config(config)
     control = config.control_plane()
     from_another = snapshot_id or source_instance_id
     reference = None if from_another and tool is None else tool_id(tool or config.tool_id)
@@ -115,7 +115,7 @@ def start_instance(
 
 @sandbox_task("wait for instance", "instance")
 def wait_instance_running(
-    instance: Instance | str, timeout: float | None = None, config: AGSConfig | None = None
+    instance: Instance | str, timeout: float | None = None, config: AGSConfig | str | None = None
 ) -> Instance:
     """Wait until an instance is RUNNING. Instances that one process waits for share their polls.
 
@@ -136,7 +136,7 @@ def wait_instance_running(
         stop_instance(running)
         ```
     """
-    config = config or AGSConfig()
+    config = resolve_config(config)
     running = _wait_instance_running(
         config.control_plane(),
         instance_id(instance),
@@ -149,7 +149,7 @@ def wait_instance_running(
 
 
 @sandbox_task("get instance", "instance")
-def get_instance(instance: Instance | str, config: AGSConfig | None = None) -> Instance:
+def get_instance(instance: Instance | str, config: AGSConfig | str | None = None) -> Instance:
     """Return an instance as it is now.
 
     Raises:
@@ -160,7 +160,7 @@ def get_instance(instance: Instance | str, config: AGSConfig | None = None) -> I
         print(get_instance(instance).expires_at)
         ```
     """
-    return (config or AGSConfig()).control_plane().get_instance(instance_id(instance))
+    return resolve_config(config).control_plane().get_instance(instance_id(instance))
 
 
 @sandbox_task("list instances", "tool")
@@ -169,7 +169,7 @@ def list_instances(
     status: str | None = None,
     metadata: Mapping[str, str] | None = None,
     limit: int | None = None,
-    config: AGSConfig | None = None,
+    config: AGSConfig | str | None = None,
 ) -> list[Instance]:
     """Return the instances of all pages, filtered by tool, status and metadata; conditions must all hold.
 
@@ -178,7 +178,7 @@ def list_instances(
         status: Such as `RUNNING` or `PAUSED`.
         metadata: Names and values that an instance must all have. AGS has no such filter: all are read.
         limit: How many at most; all by default.
-        config: Where AGS is; by default from the environment.
+        config: Where AGS is, or the name of a saved block; by default the environment.
 
     Example:
         ```python
@@ -186,13 +186,15 @@ def list_instances(
             print(one.id, one.tool_name, one.metadata)
         ```
     """
-    control = (config or AGSConfig()).control_plane()
+    control = resolve_config(config).control_plane()
     reference = (tool.id if isinstance(tool, Tool) else tool_id(tool)) if tool else None
     return control.list_instances(tool=reference, status=status, metadata=metadata, limit=limit)
 
 
 @sandbox_task("extend", "instance", timeout=check_duration)
-def extend_instance(instance: Instance | str, timeout: str | None = None, config: AGSConfig | None = None) -> Instance:
+def extend_instance(
+    instance: Instance | str, timeout: str | None = None, config: AGSConfig | str | None = None
+) -> Instance:
     """Restart the countdown of an instance's timeout, `30s` to `24h` from now; it can also be shortened.
 
     Raises:
@@ -205,7 +207,7 @@ def extend_instance(instance: Instance | str, timeout: str | None = None, config
         assert extended.timeout == 1800
         ```
     """
-    config = config or AGSConfig()
+    config = resolve_config(config)
     control = config.control_plane()
     duration = timeout or config.timeout
     parse_duration(duration)
@@ -216,13 +218,13 @@ def extend_instance(instance: Instance | str, timeout: str | None = None, config
 
 
 @sandbox_task("pause", "instance")
-def pause_instance(instance: Instance | str, memory: bool = True, config: AGSConfig | None = None) -> Instance:
+def pause_instance(instance: Instance | str, memory: bool = True, config: AGSConfig | str | None = None) -> Instance:
     """Pause an instance and wait until it is PAUSED. One that is paused already is a success.
 
     Args:
         instance: The instance or its id.
         memory: Whether processes and memory are kept; otherwise only the disk is.
-        config: Where AGS is; by default from the environment.
+        config: Where AGS is, or the name of a saved block; by default the environment.
 
     Raises:
         InstanceGoneError: It has ended.
@@ -234,7 +236,7 @@ def pause_instance(instance: Instance | str, memory: bool = True, config: AGSCon
         resume_instance(instance, timeout="10m")
         ```
     """
-    config = config or AGSConfig()
+    config = resolve_config(config)
     control = config.control_plane()
     reference = instance_id(instance)
     paused = pause(control, reference, memory=memory, timeout=config.startup_timeout)
@@ -243,13 +245,15 @@ def pause_instance(instance: Instance | str, memory: bool = True, config: AGSCon
 
 
 @sandbox_task("resume", "instance", timeout=check_duration)
-def resume_instance(instance: Instance | str, timeout: str | None = None, config: AGSConfig | None = None) -> Instance:
+def resume_instance(
+    instance: Instance | str, timeout: str | None = None, config: AGSConfig | str | None = None
+) -> Instance:
     """Resume a paused instance and wait until it is RUNNING. One that runs already is a success.
 
     Args:
         instance: The instance or its id.
         timeout: The new timeout, `30s` to `24h` from now, by default the configuration's.
-        config: Where AGS is; by default from the environment.
+        config: Where AGS is, or the name of a saved block; by default the environment.
 
     Raises:
         InstanceGoneError: It has ended.
@@ -261,7 +265,7 @@ def resume_instance(instance: Instance | str, timeout: str | None = None, config
         assert resume_instance(instance).status == "RUNNING"
         ```
     """
-    config = config or AGSConfig()
+    config = resolve_config(config)
     control = config.control_plane()
     reference, duration = instance_id(instance), timeout or config.timeout
     parse_duration(duration)
@@ -271,7 +275,7 @@ def resume_instance(instance: Instance | str, timeout: str | None = None, config
 
 
 @sandbox_task("stop", "instance")
-def stop_instance(instance: Instance | str, config: AGSConfig | None = None) -> None:
+def stop_instance(instance: Instance | str, config: AGSConfig | str | None = None) -> None:
     """Stop an instance permanently. One that has ended already is a success.
 
     Example:
@@ -279,13 +283,13 @@ def stop_instance(instance: Instance | str, config: AGSConfig | None = None) -> 
         stop_instance(start_instance("base"))
         ```
     """
-    (config or AGSConfig()).control_plane().stop_instance(instance_id(instance))
+    resolve_config(config).control_plane().stop_instance(instance_id(instance))
     run_logger().info("Stopped instance %s", instance_id(instance))
     tell_instance("stopped", instance)
 
 
 @sandbox_task("acquire token", "instance")
-def acquire_token(instance: Instance | str, config: AGSConfig | None = None) -> AccessToken:
+def acquire_token(instance: Instance | str, config: AGSConfig | str | None = None) -> AccessToken:
     """Return an access token for one instance's data plane. The token is masked in text and never stored.
 
     Example:
@@ -294,11 +298,11 @@ def acquire_token(instance: Instance | str, config: AGSConfig | None = None) -> 
         headers = {"X-Access-Token": token.token.get_secret_value()}
         ```
     """
-    return (config or AGSConfig()).control_plane().acquire_token(instance_id(instance))
+    return resolve_config(config).control_plane().acquire_token(instance_id(instance))
 
 
 @sandbox_task("url", "instance")
-def get_instance_url(instance: Instance | str, port: int | None = None, config: AGSConfig | None = None) -> str:
+def get_instance_url(instance: Instance | str, port: int | None = None, config: AGSConfig | str | None = None) -> str:
     """Return the URL of a port of an instance, by default the configuration's `port`. It holds no token.
 
     Requests need the access token in the header `X-Access-Token`, unless the instance's AuthMode is open.
@@ -308,5 +312,5 @@ def get_instance_url(instance: Instance | str, port: int | None = None, config: 
         print(get_instance_url(instance, 8000))
         ```
     """
-    config = config or AGSConfig()
+    config = resolve_config(config)
     return config.connection().instance_url(instance_id(instance), port or config.port)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from ags_flows.blocks import AGSConfig
+from ags_flows.blocks import AGSConfig, resolve_config
 from ags_flows.models import QuotaOverview
 from ags_flows.run.logs import run_logger
 from ags_flows.run.task_options import sandbox_task
 
 
 @sandbox_task("quotas", "")
-def get_quotas(config: AGSConfig | None = None) -> QuotaOverview:
+def get_quotas(config: AGSConfig | str | None = None) -> QuotaOverview:
     """Return how many tools and instances, and how much CPU and memory, the account has and may have.
 
     Example:
@@ -18,6 +18,6 @@ def get_quotas(config: AGSConfig | None = None) -> QuotaOverview:
         if quotas.instances and quotas.instances.free < 5: ...
         ```
     """
-    overview = (config or AGSConfig()).control_plane().quotas()
+    overview = resolve_config(config).control_plane().quotas()
     run_logger().info("In use: %s", overview)
     return overview

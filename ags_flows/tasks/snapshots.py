@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ags_flows.blocks import AGSConfig
+from ags_flows.blocks import AGSConfig, resolve_config
 from ags_flows.lifecycle.create_once import create_snapshot_once
 from ags_flows.models import Instance, Snapshot
 from ags_flows.run.events import tell_snapshot
@@ -20,7 +20,7 @@ def create_snapshot(
     memory: bool = False,
     tags: Mapping[str, str] | None = None,
     step: str = "",
-    config: AGSConfig | None = None,
+    config: AGSConfig | str | None = None,
 ) -> Snapshot:
     """Save an instance's disk, and its memory if asked, under a name. Start from it with `snapshot_id`.
 
@@ -33,7 +33,7 @@ def create_snapshot(
         delete_snapshot(snapshot)
         ```
     """
-    control = (config or AGSConfig()).control_plane()
+    control = resolve_config(config).control_plane()
     reference = instance_id(instance)
     made = identify("create_snapshot", {"name": name, "memory": memory}, step=step)
     snapshot = create_snapshot_once(control, made, reference, name=name, memory=memory, tags=dict(tags or {}))
@@ -42,7 +42,7 @@ def create_snapshot(
 
 
 @sandbox_task("list snapshots", "instance")
-def list_snapshots(instance: Instance | str | None = None, config: AGSConfig | None = None) -> list[Snapshot]:
+def list_snapshots(instance: Instance | str | None = None, config: AGSConfig | str | None = None) -> list[Snapshot]:
     """Return all snapshots, or those of one instance.
 
     Example:
@@ -50,12 +50,12 @@ def list_snapshots(instance: Instance | str | None = None, config: AGSConfig | N
         print([snapshot.name for snapshot in list_snapshots()])
         ```
     """
-    known = (config or AGSConfig()).control_plane().list_snapshots()
+    known = resolve_config(config).control_plane().list_snapshots()
     return known if instance is None else [one for one in known if one.instance_id == instance_id(instance)]
 
 
 @sandbox_task("delete snapshot", "snapshot")
-def delete_snapshot(snapshot: Snapshot | str, config: AGSConfig | None = None) -> None:
+def delete_snapshot(snapshot: Snapshot | str, config: AGSConfig | str | None = None) -> None:
     """Delete a snapshot. One that is gone already is a success.
 
     Example:
@@ -64,5 +64,5 @@ def delete_snapshot(snapshot: Snapshot | str, config: AGSConfig | None = None) -
         ```
     """
     reference = snapshot.id if isinstance(snapshot, Snapshot) else snapshot
-    (config or AGSConfig()).control_plane().delete_snapshot(reference)
+    resolve_config(config).control_plane().delete_snapshot(reference)
     tell_snapshot("deleted", reference)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ags_flows.blocks import AGSConfig
+from ags_flows.blocks import AGSConfig, resolve_config
 from ags_flows.errors import ConfigurationError, NotFoundError, ToolFailedError
 from ags_flows.lifecycle.create_once import create_tool_once
 from ags_flows.lifecycle.ensure_tool import delete_drained, ensure
@@ -57,7 +57,7 @@ def tool_id(tool: Tool | str) -> str:
 
 
 @sandbox_task("create tool", "spec")
-def create_tool(spec: ToolSpec, step: str = "", config: AGSConfig | None = None) -> Tool:
+def create_tool(spec: ToolSpec, step: str = "", config: AGSConfig | str | None = None) -> Tool:
     """Create a sandbox tool. AGS makes it ready in the background: see `wait_tool_active`.
 
     A tool of that name that this package made from an equal spec is found and returned, whatever created it: a retry,
@@ -66,7 +66,7 @@ def create_tool(spec: ToolSpec, step: str = "", config: AGSConfig | None = None)
     Args:
         spec: The tool. Image, resources, role and mount default to the configuration's.
         step: Your name for the step, for logs.
-        config: Where AGS is; by default from the environment.
+        config: Where AGS is, or the name of a saved block; by default the environment.
 
     Returns:
         The tool, usually in state CREATING.
@@ -80,7 +80,7 @@ def create_tool(spec: ToolSpec, step: str = "", config: AGSConfig | None = None)
         tool = create_tool(ToolSpec(name="etl", image="python:3.11"))
         ```
     """
-    config = config or AGSConfig()
+    config = resolve_config(config)
     control = config.control_plane()
     resolved = resolve_spec(spec, config)
     tool, found = create_tool_once(control, resolved, identify("create_tool", resolved.name, step=step))
@@ -91,7 +91,7 @@ def create_tool(spec: ToolSpec, step: str = "", config: AGSConfig | None = None)
 
 @sandbox_task("ensure tool", "spec")
 def ensure_tool(
-    spec: ToolSpec, replace: bool = True, drain: float = 0.0, config: AGSConfig | None = None
+    spec: ToolSpec, replace: bool = True, drain: float = 0.0, config: AGSConfig | str | None = None
 ) -> EnsuredTool:
     """Return the tool of that name, ACTIVE and as the spec has it: found, created, updated or replaced.
 
@@ -104,7 +104,7 @@ def ensure_tool(
         spec: The tool. Image, resources, role and mount default to the configuration's.
         replace: Whether the tool may be deleted and created again for what AGS cannot change.
         drain: Seconds that its instances have to end before it is replaced; 0 refuses while there are any.
-        config: Where AGS is; by default from the environment.
+        config: Where AGS is, or the name of a saved block; by default the environment.
 
     Returns:
         The tool; `outcome` and `changed` show what was done.
@@ -120,7 +120,7 @@ def ensure_tool(
         print(tool.outcome, tool.changed)
         ```
     """
-    config = config or AGSConfig()
+    config = resolve_config(config)
     resolved = resolve_spec(spec, config)
     step = identify("ensure_tool", resolved.name)
     tool = ensure(config.control_plane(), resolved, step, replace=replace, drain=drain, timeout=config.startup_timeout)
@@ -132,7 +132,7 @@ def ensure_tool(
 
 
 @sandbox_task("wait for tool", "tool")
-def wait_tool_active(tool: Tool | str, timeout: float | None = None, config: AGSConfig | None = None) -> Tool:
+def wait_tool_active(tool: Tool | str, timeout: float | None = None, config: AGSConfig | str | None = None) -> Tool:
     """Wait until a tool is ACTIVE. Tools that one process waits for share their polls.
 
     Args:
@@ -150,7 +150,7 @@ def wait_tool_active(tool: Tool | str, timeout: float | None = None, config: AGS
         wait_tool_active(tool, timeout=300)
         ```
     """
-    config = config or AGSConfig()
+    config = resolve_config(config)
     control = config.control_plane()
     reference = tool_id(tool)
     known = control.get_tool(reference)
@@ -167,7 +167,7 @@ def wait_tool_active(tool: Tool | str, timeout: float | None = None, config: AGS
 
 
 @sandbox_task("get tool", "tool")
-def get_tool(tool: Tool | str, config: AGSConfig | None = None) -> Tool:
+def get_tool(tool: Tool | str, config: AGSConfig | str | None = None) -> Tool:
     """Return a tool as it is now, by id or by name.
 
     Raises:
@@ -178,7 +178,7 @@ def get_tool(tool: Tool | str, config: AGSConfig | None = None) -> Tool:
         print(get_tool("code-interpreter-v1").status)
         ```
     """
-    return (config or AGSConfig()).control_plane().get_tool(tool_id(tool))
+    return resolve_config(config).control_plane().get_tool(tool_id(tool))
 
 
 @sandbox_task("list tools", "name")
@@ -188,7 +188,7 @@ def list_tools(
     status: str | None = None,
     tags: Mapping[str, str] | None = None,
     limit: int | None = None,
-    config: AGSConfig | None = None,
+    config: AGSConfig | str | None = None,
 ) -> list[Tool]:
     """Return the tools of all pages, filtered by name, type, status and tags; conditions must all hold.
 
@@ -198,7 +198,7 @@ def list_tools(
         status: `CREATING`, `ACTIVE`, `DELETING` or `FAILED`.
         tags: Names and values that a tool must all have.
         limit: How many at most; all by default.
-        config: Where AGS is; by default from the environment.
+        config: Where AGS is, or the name of a saved block; by default the environment.
 
     Example:
         ```python
@@ -206,7 +206,7 @@ def list_tools(
             print(tool.name, tool.image)
         ```
     """
-    control = (config or AGSConfig()).control_plane()
+    control = resolve_config(config).control_plane()
     return control.list_tools(name=name, type=type, status=status, tags=tags, limit=limit)
 
 
@@ -218,7 +218,7 @@ def update_tool(
     network: Network | None = None,
     custom: CustomConfiguration | None = None,
     computer: Computer | None = None,
-    config: AGSConfig | None = None,
+    config: AGSConfig | str | None = None,
 ) -> Tool:
     """Change what AGS lets change of a tool; instances that run keep what they have.
 
@@ -229,7 +229,7 @@ def update_tool(
         network: How instances reach out.
         custom: The container, as a whole.
         computer: Of a tool of type `osworld` or `waa`.
-        config: Where AGS is; by default from the environment.
+        config: Where AGS is, or the name of a saved block; by default the environment.
 
     Raises:
         ConfigurationError: Nothing is given to change.
@@ -242,7 +242,7 @@ def update_tool(
         update_tool(tool, description="Reads orders", tags={"team": "data"})
         ```
     """
-    control = (config or AGSConfig()).control_plane()
+    control = resolve_config(config).control_plane()
     known = control.get_tool(tool_id(tool))
     others = any(value is not None for value in (description, network, custom, computer))
     kept = {name: known.tags[name] for name in OURS if name in known.tags}
@@ -257,13 +257,13 @@ def update_tool(
 
 
 @sandbox_task("delete tool", "tool")
-def delete_tool(tool: Tool | str, drain: float | None = None, config: AGSConfig | None = None) -> None:
+def delete_tool(tool: Tool | str, drain: float | None = None, config: AGSConfig | str | None = None) -> None:
     """Delete a tool. One that is gone already is a success.
 
     Args:
         tool: The tool, its id or its name.
         drain: Wait that many seconds for its instances to end, and then until AGS does not know the tool any more.
-        config: Where AGS is; by default from the environment.
+        config: Where AGS is, or the name of a saved block; by default the environment.
 
     Raises:
         ConflictError: Instances of it still run; after `drain` seconds, if it was given.
@@ -273,7 +273,7 @@ def delete_tool(tool: Tool | str, drain: float | None = None, config: AGSConfig 
         delete_tool(ensure_tool(ToolSpec(name="etl", image="python:3.11")))
         ```
     """
-    config = config or AGSConfig()
+    config = resolve_config(config)
     control = config.control_plane()
     try:
         known = control.get_tool(tool_id(tool))

@@ -33,8 +33,9 @@ def test_run_gives_a_program_its_arguments_and_reports_in_json(cli):
     assert "-- Created tool run-" in done.stderr
 
 
-def test_run_takes_resources_directory_user_and_lease(cli, ags_config):
-    options = ("--cpu", "2", "--memory", "4Gi", "--cwd", "/tmp", "--user", "root", "--lease", "30m", "--json")
+@pytest.mark.parametrize("of", [(), ("--tool", "base"), ("--image", "python:3.11")], ids=str)
+def test_run_takes_resources_directory_user_and_lease(of, cli, ags_config):
+    options = (*of, "--cpu", "2", "--memory", "4Gi", "--cwd", "/tmp", "--user", "root", "--lease", "30m", "--json")
     done = cli("run", *options, "pwd; id -un")
     report = json.loads(done.stdout)
     assert report["result"]["stdout"] == "/tmp\nroot\n"
@@ -71,7 +72,10 @@ OF_AGS = ("Sandbox tool 'nix' does not exist", "failed to pull image no.invalid/
     ("arguments", "said"),
     [
         (("--tool", "a", "--image", "b", "true"), "tool and image: give one of them"),
-        (("--tool", "a", "--cpu", "2", "true"), "tool and cpu: give one of them"),
+        (("--tool", "base", "--cpu", "2", "true"), "cpu and memory belong together"),
+        (("--image", "python:3.11", "--memory", "2Gi", "true"), "cpu and memory belong together"),
+        (("--tool", "base", "--cpu", "", "true"), "cpu must be a text that is not empty"),
+        (("--tool", "base", "--", ""), "command is empty"),
         (("--upload", "x", "true"), "upload: 'x' is not of the form LOCAL:REMOTE"),
         (("--timeout", "-1", "true"), "timeout must be >= 0 (0 means no limit), got -1."),
         (("--lease", "5 minutes", "true"), "lease='5 minutes' is not a duration"),

@@ -87,6 +87,18 @@ def test_exec_takes_a_program_with_its_options(words, cli, instance):
     assert re.search(r"^drwx.* etc$", done.stdout, re.MULTILINE)
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [(("--", ""), "command is empty"), ((" ",), "command is empty"), (("--",), "Missing argument")],
+    ids=str,
+)
+@pytest.mark.parametrize("before", [("exec", "ID"), ("run", "--tool", "base")], ids=str)
+def test_an_empty_command_as_of_a_variable_that_is_not_set_is_refused(before, words, said, cli, instance):
+    done = cli(*(instance.id if word == "ID" else word for word in before), *words)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert said in done.stderr
+
+
 def test_the_first_characters_of_an_id_are_enough_if_no_other_live_id_begins_so(start, ags_config):
     known = [start() for _ in range(3)]
     for one in known:
@@ -171,7 +183,13 @@ def test_logs_show_the_output_that_no_process_follows(cli, instance, ags_config)
 def test_reap_prints_what_it_would_stop(cli, instance, prefect_server):
     done = cli("reap", "--dry-run", "--grace", "0", "--json", server=None)
     assert done.exit_code == 0, done.stderr
-    assert json.loads(done.stdout)["dry_run"] is True
+    report = json.loads(done.stdout)
+    assert report["dry_run"] is True
+    (judged,) = report["judged"]
+    (listed,) = json.loads(cli("ps", "--json").stdout)
+    same = ("instance_id", "status", "tool_name", "flow_run_id", "flow_run_name")
+    assert {key: judged[key] for key in same} == {key: listed[key] for key in same}
+    assert 0 <= judged["age_seconds"] - listed["age_seconds"] + 60 < 120
     assert "1 live sandboxes seen" in cli("reap", "--dry-run", server=None).stderr
 
 

@@ -205,6 +205,17 @@ def test_a_wrong_field_is_refused_with_its_name_and_rule(fields, told):
         SandboxJob(**fields)
 
 
+@pytest.mark.usefixtures("prefect_server")
+def test_a_job_takes_the_name_of_a_configuration(job, ags_config):
+    ags_config.save("named-for-jobs", overwrite=True)
+    named = job("echo hi", config="named-for-jobs")
+    assert named.trigger().fetch_result().result.stdout == "hi\n"
+    named.save("with-a-name", overwrite=True)
+    assert SandboxJob.load("with-a-name").config.region == ags_config.region
+    with pytest.raises(ConfigurationError, match="no AGS Config block named 'nix'"):
+        job("true", config="nix")
+
+
 def test_a_file_that_is_not_there_is_reported_before_anything_starts(job, ags_config):
     with pytest.raises(ConfigurationError, match=r"uploads: no such file or directory: nowhere\.csv"):
         job("true", uploads={"nowhere.csv": "x"}).trigger()
