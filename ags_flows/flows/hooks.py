@@ -49,14 +49,16 @@ def stop_sandboxes(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -
         given = given_config(flow, flow_run, logger)
         config = given or AGSConfig()
         with closing(PacedControlPlane(config.connection())) as control:
-            instances = persistently(lambda: sandboxes_of(control, str(flow_run.id)))
+            known = persistently(lambda: _instances_of(control, str(flow_run.id)))
+            # Those that are kept are not stopped.
+            instances = [one for one in known if one.status in LIVE and not one.metadata.get(KEPT)]
             _stop_all(control, instances, flow_run, state, logger)
             tools = persistently(lambda: _tools_of(control, str(flow_run.id)))
             _delete_all(control, tools, logger)
     except AGSFlowsError as error:
         logger.warning("Sandboxes of this run are left to their lease: %s", error)
         return
-    if given is None and not instances and not tools:
+    if given is None and not known and not tools:
         logger.warning(
             "No sandboxes of this run to stop: none found in %s. The run's parameters name no AGSConfig, so that the "
             "account and the region of this process's environment were used.",
@@ -74,16 +76,11 @@ def stop_sandboxes_if_asked(flow: Flow[..., Any], flow_run: FlowRun, state: Stat
         stop_sandboxes(flow, flow_run, state)
 
 
-def sandboxes_of(control: ControlPlane, flow_run_id: str) -> list[Instance]:
-    """Return the live instances that a flow run, or a flow run nested in it, started, without those that are kept."""
-
-    def is_left(instance: Instance) -> bool:
-        metadata = instance.metadata
-        if instance.status not in LIVE or metadata.get(KEPT):
-            return False
-        return is_ours(metadata) and flow_run_id in flow_runs_of(metadata)
-
-    return [instance for instance in control.list_instances() if is_left(instance)]
+def _instances_of(control: ControlPlane, flow_run_id: str) -> list[Instance]:
+    """Return the instances that a flow run, or a flow run nested in it, started, also those that have ended."""
+    return [
+        one for one in control.list_instances() if is_ours(one.metadata) and flow_run_id in flow_runs_of(one.metadata)
+    ]
 
 
 def _stop_all(

@@ -160,6 +160,8 @@ def test_a_run_that_names_no_configuration_and_has_no_sandboxes_is_logged_with_t
     instance = start(run.id)
     stop_sandboxes(nightly, run, Cancelling())
     assert status(instance) in ENDED
+    # What has ended already, as by its session, proves that the account is the right one.
+    stop_sandboxes(nightly, run, Cancelling())
     assert "none found" not in caplog.text
 
 
