@@ -45,13 +45,15 @@ def line_of(command: list[str]) -> str:
     """Return a command line as a line for the shell. One argument is such a line already.
 
     Raises:
-        ConfigurationError: It begins with an option, which stands in the wrong place.
+        ConfigurationError: It is empty, or begins with an option, which stands in the wrong place.
     """
     from ags_flows.errors import ConfigurationError
+    from ags_flows.models.checks import check_command
 
     if command[0].startswith("-") and command[0] != "--":
         raise ConfigurationError(f"{command[0]}: options stand before the first argument.")
     words = command[1:] if command[0] == "--" else command
+    check_command(words)
     return words[0] if len(words) == 1 else shlex.join(words)
 
 

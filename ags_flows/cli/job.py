@@ -14,7 +14,7 @@ from ags_flows.blocks import AGSConfig
 from ags_flows.cli.steps import run_with_steps
 from ags_flows.errors import CommandFailedError, ConfigurationError
 from ags_flows.flows import provision_and_run
-from ags_flows.models import Resources, RunReport, ToolSpec
+from ags_flows.models import RunReport, ToolSpec
 from ags_flows.models.checks import check_name
 from ags_flows.run.logs import copied_output
 
@@ -40,22 +40,19 @@ def files_and_variables(
     }
 
 
-def tool_for(
-    config: AGSConfig, tool: str | None, image: str | None, cpu: str | None, memory: str | None
-) -> str | ToolSpec:
+def tool_for(config: AGSConfig, tool: str | None, image: str | None) -> str | ToolSpec:
     """Return the tool to use, or what a dedicated one is made from.
 
     Raises:
-        ConfigurationError: A tool is named, and also what it would be made from.
+        ConfigurationError: A tool is named, and also the image that it would be made from.
     """
     check_name(tool, "tool")
-    for name, value in (("image", image), ("cpu", cpu), ("memory", memory)):
-        if check_name(value, name) and tool:
-            raise ConfigurationError(f"tool and {name}: give one of them.", hint=f"A tool has its {name} already.")
-    if tool or (config.tool_id and not image and not cpu and not memory):
+    check_name(image, "image")
+    if tool and image:
+        raise ConfigurationError("tool and image: give one of them.", hint="A tool has its image already.")
+    if tool or (config.tool_id and not image):
         return tool or config.tool_id
-    resources = Resources(cpu=cpu or config.cpu, memory=memory or config.memory) if cpu or memory else None
-    return ToolSpec(name=f"run-{uuid.uuid4().hex[:12]}", image=image or config.image, resources=resources)
+    return ToolSpec(name=f"run-{uuid.uuid4().hex[:12]}", image=image or config.image)
 
 
 def run_job(command: str, quiet: bool, *, echo: bool, timeout: float | None, **options: Any) -> RunReport:

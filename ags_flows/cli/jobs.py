@@ -29,8 +29,8 @@ def run(
     command: Annotated[list[str], typer.Argument(help="After all options. One argument is a line for the shell.")],
     tool: Annotated[str | None, typer.Option(help="Name or id of an existing tool.")] = None,
     image: Annotated[str | None, typer.Option(help="Image for a dedicated tool, deleted afterwards.")] = None,
-    cpu: Annotated[str | None, typer.Option(help="Cores of a dedicated tool, such as 2 or 500m.")] = None,
-    memory: Annotated[str | None, typer.Option(help="Memory of a dedicated tool, such as 512Mi or 2Gi.")] = None,
+    cpu: Annotated[str | None, typer.Option(help="Cores of the sandbox, such as 2 or 500m. Needs --memory.")] = None,
+    memory: Annotated[str | None, typer.Option(help="Memory of the sandbox, such as 2Gi. Needs --cpu.")] = None,
     upload: Annotated[list[str] | None, typer.Option(help="LOCAL:REMOTE, a file or a directory.")] = None,
     download: Annotated[list[str] | None, typer.Option(help="REMOTE:LOCAL, a file, a directory or a pattern.")] = None,
     env: Annotated[list[str] | None, typer.Option(help="NAME=VALUE for the command.")] = None,
@@ -53,17 +53,19 @@ def run(
     """
     from ags_flows.cli.job import files_and_variables, run_job, tool_for
     from ags_flows.cli.listing import print_json
-    from ags_flows.models.checks import check_text_path
+    from ags_flows.models.checks import check_name, check_text_path
     from ags_flows.models.durations import check_duration
 
-    with errors_as_text():
+    with errors_as_text(as_json=as_json):
         options = files_and_variables(upload or [], download or [], env or [], secret or [])
         chosen = configuration(config, region)
         report = run_job(
             line_of(command),
             quiet,
             echo=not as_json,
-            tool=tool_for(chosen, tool, image, cpu, memory),
+            tool=tool_for(chosen, tool, image),
+            cpu=check_name(cpu, "cpu") or "",
+            memory=check_name(memory, "memory") or "",
             cwd="" if cwd is None else check_text_path(cwd, "cwd"),
             user="user" if user is None else user,
             timeout=timeout,
@@ -105,7 +107,7 @@ def swebench(
     from ags_flows.cli.evaluation import COLUMNS, evaluate_now, rows_of, summary_of
     from ags_flows.cli.listing import print_json, show
 
-    with errors_as_text():
+    with errors_as_text(as_json=as_json):
         report = evaluate_now(
             str(predictions),
             dataset,

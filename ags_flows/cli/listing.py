@@ -65,7 +65,7 @@ def show(
 
     Args:
         rows: Keys to values. JSON has all values of a row, the other forms only those of `columns`.
-        columns: What is shown, in this order.
+        columns: What is shown, in this order; on a terminal only those with a value in some row.
         title: Above a table.
         as_json: One JSON list.
         empty: What a terminal shows instead of a table without rows.
@@ -80,6 +80,8 @@ def show(
     if not rows and empty:
         console.print(empty, highlight=False)
         return
+    # A column without any value would only take room from the others.
+    columns = [one for one in columns if any(one.text(row.get(one.key)) for row in rows)]
     widths = [max(len(one.heading), *(len(one.text(row.get(one.key))) for row in rows)) for one in columns]
     # On a narrow terminal the columns that may be cut share what the others leave.
     shared = sum(widths) + PADDING * len(columns) > console.width

@@ -18,7 +18,6 @@ from ags_flows.cli.app import (
     app,
     configuration,
     errors_as_text,
-    fail,
     line_of,
     print_error,
 )
@@ -37,7 +36,7 @@ def ps(
     from ags_flows.cli.instances import columns_for, list_sandboxes
     from ags_flows.cli.listing import show
 
-    with errors_as_text():
+    with errors_as_text(as_json=as_json):
         rows = list_sandboxes(every, configuration(config, region))
         show(rows, columns_for(rows), title="Sandboxes", as_json=as_json, empty="No sandboxes.")
 
@@ -59,7 +58,7 @@ def execute(
     from ags_flows.cli.instances import execute_in, find_instance
     from ags_flows.cli.listing import print_json, writers
 
-    with errors_as_text():
+    with errors_as_text(as_json=as_json):
         chosen = configuration(config, region)
         out, err = (None, None) if as_json else writers()
         result = execute_in(chosen, find_instance(chosen, instance), line_of(command), user, timeout, out, err)
@@ -84,8 +83,9 @@ def logs(
     from ags_flows.cli.instances import find_instance
     from ags_flows.cli.journals import COLUMNS, Journals
     from ags_flows.cli.listing import print_json, show, writers
+    from ags_flows.errors import ConfigurationError, NotFoundError
 
-    with errors_as_text():
+    with errors_as_text(as_json=as_json):
         chosen = configuration(config, region)
         reference = find_instance(chosen, instance)
         journals = Journals(chosen, reference, user)
@@ -94,9 +94,9 @@ def logs(
             show(commands, COLUMNS, title=f"Commands of {reference}", as_json=as_json, empty="No commands.")
             return
         if not commands:
-            fail(f"No durable command was started in {reference} by {user or 'user'}.")
+            raise NotFoundError(f"No durable command was started in {reference} by {user or 'user'}.")
         if number is not None and not 1 <= number <= len(commands):
-            fail(f"number: {number} is not in 1..{len(commands)}, the commands of this sandbox.")
+            raise ConfigurationError(f"number: {number} is not in 1..{len(commands)}, the commands of this sandbox.")
         wanted = (number or len(commands)) - 1
         if not as_json:
             journals.follow(commands[wanted]["journal"], lines, follow, *writers())
@@ -123,7 +123,7 @@ def stop(
     from ags_flows.models.checks import check_name
 
     outcomes = []
-    with errors_as_text():
+    with errors_as_text(as_json=as_json):
         for instance in instances:
             check_name(instance, "instance")
         chosen = configuration(config, region)
@@ -156,12 +156,12 @@ def reap(
 ) -> None:
     """Stop sandboxes of flow runs that are over; asks AGS and the Prefect server, and needs both."""
     from ags_flows.cli.listing import print_json, show
-    from ags_flows.cli.reaping import COLUMNS, reap_now, rows_of, summary_of
+    from ags_flows.cli.reaping import COLUMNS, document_of, reap_now, rows_of, summary_of
 
-    with errors_as_text():
+    with errors_as_text(as_json=as_json):
         report = reap_now(dry_run, grace, flow_run, configuration(config, region))
         if as_json:
-            print_json(report)
+            print_json(document_of(report))
             return
         show(rows_of(report), COLUMNS, title="Dry run" if dry_run else "Reaped", empty="Nothing to stop.")
-        Console(stderr=True).print(summary_of(report), highlight=False)
+        Console(stderr=True).print(summary_of(report, flow_run), highlight=False)

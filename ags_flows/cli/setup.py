@@ -48,15 +48,14 @@ def automations(
     from ags_flows.cli.listing import print_json
     from ags_flows.run.automations import explain_lease, sync_automations
 
-    with errors_as_text():
+    with errors_as_text(as_json=as_json):
+        lease = configuration(config, region).lease_seconds
         synced = sync_automations(files or ())
     if as_json:
         print_json([{"name": one.name, "change": one.change} for one in synced])
     else:
         for one in synced:
             Console().print(f"{one.change:<8} {one.name}", highlight=False, markup=False)
-    with errors_as_text():
-        lease = configuration(config, region).lease_seconds
     for detection in [one.detection for one in synced if one.detection is not None]:
         holds, sentence = explain_lease(lease, detection)
         if not holds:

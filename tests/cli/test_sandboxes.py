@@ -5,6 +5,7 @@ import re
 from datetime import datetime, timezone
 
 import pytest
+from prefect.client.orchestration import get_client
 
 from ags_flows import AGSConfig
 from ags_flows.cli.instances import find_instance
@@ -89,7 +90,7 @@ def test_exec_takes_a_program_with_its_options(words, cli, instance):
 
 @pytest.mark.parametrize(
     ("words", "said"),
-    [(("--", ""), "command is empty"), ((" ",), "command is empty"), (("--",), "Missing argument")],
+    [(("--", ""), "command is empty"), ((" ",), "command is empty"), (("--",), "")],
     ids=str,
 )
 @pytest.mark.parametrize("before", [("exec", "ID"), ("run", "--tool", "base")], ids=str)
@@ -185,12 +186,47 @@ def test_reap_prints_what_it_would_stop(cli, instance, prefect_server):
     assert done.exit_code == 0, done.stderr
     report = json.loads(done.stdout)
     assert report["dry_run"] is True
-    (judged,) = report["judged"]
+    (judged,) = [*report["stopped"], *report["spared"]]
     (listed,) = json.loads(cli("ps", "--json").stdout)
     same = ("instance_id", "status", "tool_name", "flow_run_id", "flow_run_name")
     assert {key: judged[key] for key in same} == {key: listed[key] for key in same}
     assert 0 <= judged["age_seconds"] - listed["age_seconds"] + 60 < 120
     assert "1 live sandboxes seen" in cli("reap", "--dry-run", server=None).stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("ps", "--config", ""),
+        ("exec", "--json", "nothing", "ls"),
+        ("logs", "nothing"),
+        ("stop", ""),
+        ("reap",),
+        ("run", "--json", "--tool", "base", " "),
+        ("automations", "--region", "Mars!"),
+    ],
+    ids=str,
+)
+def test_an_error_is_an_object_with_json(words, cli):
+    done = cli(*words) if "--json" in words else cli(*words, "--json")
+    error = json.loads(done.stdout)["error"]
+    assert error["message"] == done.stderr.strip() and error["type"].endswith("Error") and done.exit_code in (1, 2)
+
+
+@pytest.mark.timeout(120)
+def test_a_flow_run_without_sandboxes_is_named(cli, instance, prefect_server):
+    run = "3f2504e0-4f89-41d3-9a0c-0305e82c3301"
+    assert f"none of flow run {run}" in cli("reap", "--dry-run", "--flow-run", run, server=None).stderr
+
+
+def test_a_setting_is_read_before_automations_are_changed(cli, prefect_server):
+    def names():
+        with get_client(sync_client=True) as client:
+            return client.request("POST", "/automations/filter").json()
+
+    before = names()
+    assert cli("automations", "--config", "nothing", server=None).exit_code == 2
+    assert names() == before
 
 
 def test_a_block_and_a_region_are_chosen_for_a_command(cli, instance, prefect_server, ags_config, monkeypatch):
