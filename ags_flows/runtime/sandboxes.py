@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from ags_flows.cloud.code_interpreter import CodeInterpreter
+from ags_flows.cloud.code_interpreter import CodeInterpreter, check_language
 from ags_flows.cloud.control_plane import ControlPlane
 from ags_flows.cloud.data_plane import DataPlane
 from ags_flows.cloud.data_planes import Cancellation, OpenPlane, open_plane
@@ -35,6 +35,14 @@ MOST_KEPT = 64 << 20
 CODE_TIMEOUT = 300.0
 
 _POSITIVE = functools.partial(check_seconds, positive=True)
+
+
+def _language(value: Any, field: str) -> str:
+    """Return the name of a language, also from its short name."""
+    if isinstance(value, str):
+        value = {"js": "javascript", "ts": "typescript"}.get(value.lower(), value.lower())
+    language: str = check_language(value, field)
+    return language
 
 
 class Sandboxes(Instances):
@@ -146,7 +154,7 @@ class Sandboxes(Instances):
 
         return BackgroundCommand(follow, running.kill, command) if background else follow()
 
-    @checked(timeout=_POSITIVE, sandbox=check_sandbox)
+    @checked(timeout=_POSITIVE, sandbox=check_sandbox, language=_language)
     def execute_code_in_sandbox(
         self,
         sandbox: Any,
@@ -161,7 +169,7 @@ class Sandboxes(Instances):
         Args:
             sandbox: A sandbox of a tool of type `code-interpreter`.
             code: The code.
-            language: `python`, `javascript`, `typescript`, `java`, `r` or `bash`.
+            language: `python`, `javascript` or `js`, `typescript` or `ts`, `java`, `r`, `bash`; in any case.
             on_stdout: Called with each message of the SDK (`.line`) as it arrives.
             on_stderr: The same for stderr.
             timeout: Seconds, by default 300.

@@ -196,6 +196,12 @@ def test_code_without_a_code_interpreter_has_an_error_with_a_hint(runtime):
             runtime.execute_code_in_sandbox(sandbox, "1", language="cobol")
 
 
+@pytest.mark.parametrize("language", ["js", "JS", "ts", "TypeScript"])
+def test_a_language_has_its_short_name_in_any_case(runtime, language):
+    with runtime.create_e2b_sandbox("base") as sandbox, pytest.raises(UnsupportedError):
+        runtime.execute_code_in_sandbox(sandbox, "1", language=language)
+
+
 def test_an_api_key_alone_is_enough_for_a_sandbox(ags_emulator, monkeypatch):
     runtime = AGSRuntime(AGSConfig(http_endpoint=ags_emulator.url))
     with runtime.create_e2b_sandbox("base", api_key=ags_emulator.api_key) as sandbox:

@@ -57,6 +57,7 @@ def test_a_sandbox_of_the_sdk_does_all_that_the_sdk_does(runtime, ags_emulator, 
     )
     assert (ran.text, ran.error, printed) == ("42", None, ["seen\n"])
     assert runtime.execute_code_in_sandbox(sandbox, "1 / 0").error.name == "ZeroDivisionError"
+    assert runtime.execute_code_in_sandbox(sandbox, "6 * 7", language="Python").text == "42"
 
     (tmp_path / "in.bin").write_bytes(bytes(range(256)))
     runtime.upload_file_to_sandbox(sandbox, tmp_path / "in.bin", "/data/in.bin")
