@@ -108,8 +108,9 @@ def swebench_evaluate(
         raise ConfigurationError(f"timeout must be > 0 seconds, got {timeout!r}.")
     config = resolve_config(config)
     started = time.monotonic()
-    instances, problems = read_dataset(dataset, split, image_registry_type)
-    predicted, more = read_predictions(Path(predictions))
+    # First what is here: the data set may come from the network.
+    predicted, problems = read_predictions(Path(predictions))
+    instances, more = read_dataset(dataset, split, image_registry_type)
     problems += more
     storage = storage_for(results or None)
     evaluations: dict[str, Evaluation] = {}

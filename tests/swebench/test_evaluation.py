@@ -11,6 +11,7 @@ from prefect.client.schemas.filters import ArtifactCollectionFilter, ArtifactCol
 from swebench.harness import reporting
 
 from ags_flows.errors import ConfigurationError
+from ags_flows.flows import swebench_evaluate
 from ags_flows.swebench.official import grade, script_of
 from ags_flows.swebench.predictions import Prediction
 
@@ -185,3 +186,8 @@ def test_invalid_entries_are_reported_with_line_and_instance_and_the_others_are_
             evaluate_all.fn(write("p.jsonl", predictions[:1]), wrong)
         with pytest.raises(ConfigurationError):
             evaluate_all.fn(wrong, write("d.jsonl", [calc]))
+
+
+def test_the_predictions_are_read_before_the_data_set(tmp_path):
+    with pytest.raises(ConfigurationError, match="predictions="):
+        swebench_evaluate.fn(str(tmp_path / "none.jsonl"), str(tmp_path / "none-either.jsonl"))
