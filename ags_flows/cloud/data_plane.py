@@ -11,7 +11,8 @@ from ags_flows.cloud.attachment import Attachment
 from ags_flows.cloud.file_info import file_info
 from ags_flows.cloud.head_and_tail import HeadAndTail
 from ags_flows.cloud.home import at_home
-from ags_flows.errors import CommandTimeoutError, NotFoundError, OutputTooLargeError
+from ags_flows.cloud.responses import INVALID
+from ags_flows.errors import CommandTimeoutError, NotFoundError, OutputTooLargeError, ServiceError
 from ags_flows.models import ExecResult, FileInfo
 
 DEFAULT_LIMIT = 1 << 20
@@ -160,7 +161,13 @@ class DataPlane(Attachment):
 
         def send(sandbox: Any) -> None:
             if isinstance(data, (bytes, str)):
-                sandbox.files.write(at_home(path), data, user=user, request_timeout=limit)
+                try:
+                    sandbox.files.write(at_home(path), data, user=user, request_timeout=limit)
+                except INVALID as error:
+                    raise ServiceError(
+                        f"write {path} in {self.instance_id}: the response is not one of a sandbox.",
+                        hint="It is retried.",
+                    ) from error
             else:
                 data.seek(0)
                 self._send(sandbox, path, data, user, limit)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+from types import ModuleType
 
 import e2b.exceptions as e2b
 import httpx
+import pyqwest
+from connectrpc.errors import ConnectError
 
 from ags_flows.cloud.responses import TooLarge
 from ags_flows.cloud.statuses import THROTTLED, is_inconclusive
@@ -38,13 +41,13 @@ _NO_USER = re.compile(r"(invalid|unknown|no such) (default )?user(name)?\b|looki
 _GONE = re.compile(r"(sandbox|instance)\b.*\b(not found|stopped|expired)", re.IGNORECASE | re.DOTALL)
 
 
-def _theirs(name: str) -> type[BaseException]:
-    """Return an exception of e2b, or one that is never raised if this version does not have it."""
-    return getattr(e2b, name, _NeverRaised)
+def _theirs(name: str, module: ModuleType = e2b) -> type[BaseException]:
+    """Return an exception of e2b or its transport, or one that is never raised if this version does not have it."""
+    return getattr(module, name, _NeverRaised)
 
 
 class _NeverRaised(Exception):
-    """Stands for exceptions that older versions of e2b do not have."""
+    """Stands for exceptions that older versions do not have."""
 
 
 MEANINGS: tuple[tuple[type[BaseException], type[AGSFlowsError], str | None], ...] = (
@@ -79,8 +82,15 @@ MEANINGS: tuple[tuple[type[BaseException], type[AGSFlowsError], str | None], ...
     (TooLarge, OutputTooLargeError, "Use a command that lists less."),
     (httpx.TimeoutException, UnreachableError, "It is retried; runtime_timeout gives one request more time."),
     (httpx.TransportError, UnreachableError, "It is retried."),
+    # Of an RPC whose connection was lost while the sandbox runs: the SDK converts all others.
+    (ConnectError, UnreachableError, "It is retried."),
+    (pyqwest.ReadError, UnreachableError, "It is retried."),
+    (pyqwest.WriteError, UnreachableError, "It is retried."),
+    (_theirs("RemoteProtocolError", pyqwest), UnreachableError, "It is retried."),
 )
 """In this order: the SDK derives 'not running' and 'unreachable' from 'timeout'."""
+
+_NOT_CONNECTED = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, _theirs("ConnectTimeout", pyqwest))
 
 
 def is_lost(error: BaseException) -> bool:
@@ -92,7 +102,8 @@ def was_never_sent(error: BaseException) -> bool:
     """Return True if the connection for a request was never made, so that the sandbox did nothing."""
     cause: BaseException | None = error
     while cause is not None:
-        if isinstance(cause, (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)):
+        # Of an RPC, a plain ConnectionError; its subclasses, such as a reset, are of connections that were made.
+        if isinstance(cause, _NOT_CONNECTED) or type(cause) is ConnectionError:
             return True
         cause = cause.__cause__ or cause.__context__
     return False

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from contextlib import suppress
 from typing import Any
 
 from starlette.types import Message, Scope, Send
 
 _EXTENSION = "ags.abort"
+_RESET = struct.pack("ii", 1, 0)
+"""SO_LINGER of a socket whose end is a TCP reset."""
 
 
-def abort(send: Any) -> None:
-    """Close the connection of a request.
+def abort(send: Any, reset: bool = False) -> None:
+    """Close the connection of a request, if asked for by a TCP reset.
 
     uvicorn passes a bound method of the object that holds the transport to its outermost application. Where that is
     not so, the application ends without a response, and the server makes an error of the request.
     """
     transport = getattr(getattr(send, "__self__", None), "transport", None)
     if transport is not None:
+        if reset:
+            transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         end(transport)
 
 
@@ -44,17 +50,17 @@ def lend(scope: Scope, send: Send) -> Send:
             finished = True
         await send(message)
 
-    def abort_unless_finished() -> None:
+    def abort_unless_finished(reset: bool) -> None:
         if not finished:
-            abort(send)
+            abort(send, reset)
 
     scope.setdefault("extensions", {})[_EXTENSION] = {"abort": abort_unless_finished}
     return watched
 
 
-def cut(scope: Scope) -> None:
+def cut(scope: Scope, reset: bool = False) -> None:
     """Close the connection of a request, if it was lent."""
-    scope.get("extensions", {}).get(_EXTENSION, {}).get("abort", lambda: None)()
+    scope.get("extensions", {}).get(_EXTENSION, {}).get("abort", lambda reset: None)(reset)
 
 
 async def noticed() -> None:

@@ -7,10 +7,13 @@ import e2b.exceptions
 import e2b_code_interpreter
 import e2b_code_interpreter.exceptions
 import httpx
+import pyqwest
 import pytest
+from connectrpc.code import Code
+from connectrpc.errors import ConnectError
 from e2b import CommandExitException
 
-from ags_flows.cloud.sandbox_errors import map_sandbox_error
+from ags_flows.cloud.sandbox_errors import map_sandbox_error, was_never_sent
 from ags_flows.errors import (
     AGSFlowsError,
     ConflictError,
@@ -91,6 +94,24 @@ def test_what_has_only_a_status_is_mapped_by_it(status, ours):
 def test_each_failure_of_the_network_is_retried(theirs):
     mapped = map_sandbox_error(theirs("gone"), "sbi-1", "x")
     assert type(mapped) is UnreachableError and mapped.retryable
+
+
+LOST = [value for value in vars(pyqwest).values() if inspect.isclass(value) and issubclass(value, Exception)]
+
+
+@pytest.mark.parametrize("theirs", [*LOST, ConnectionError, ConnectionResetError])
+def test_each_failure_of_the_transport_of_an_rpc_is_retried(theirs):
+    lost = theirs("gone", pyqwest.StreamErrorCode.INTERNAL_ERROR) if theirs is pyqwest.StreamError else theirs("gone")
+    rpc = ConnectError(Code.UNAVAILABLE, "gone")
+    rpc.__cause__ = lost
+    mapped = map_sandbox_error(rpc, "sbi-1", "x")
+    assert type(mapped) is UnreachableError and mapped.retryable
+    assert was_never_sent(rpc) == (theirs in (ConnectionError, pyqwest.ConnectTimeout))
+
+
+@pytest.mark.parametrize("theirs", [pyqwest.ReadError, pyqwest.WriteError, pyqwest.RemoteProtocolError])
+def test_what_the_transport_raises_itself_is_retried(theirs):
+    assert type(map_sandbox_error(theirs("gone"), "sbi-1", "x")) is UnreachableError
 
 
 @pytest.mark.parametrize("message", ["The sandbox was not found", "sandbox sbi-1 has stopped", "instance expired"])

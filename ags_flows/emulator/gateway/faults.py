@@ -37,6 +37,7 @@ class StreamFault:
         times: How many requests it strikes, None for all until it is cleared.
         after_bytes: `cut` and `blackhole`: the bytes of the response that pass before.
         after_seconds: `cut` and `blackhole`: how long the response passes before; `delay`: how late it is.
+        reset: `cut` and `blackhole`: whether the connection ends by a TCP reset.
         status: `status`: the HTTP status of the response.
         executed: `status`: whether the sandbox executes the request first, and its response is dropped.
         bytes_per_second: `slow`: how much passes.
@@ -50,6 +51,7 @@ class StreamFault:
     times: Times | None = 1
     after_bytes: Count | None = None
     after_seconds: Seconds | None = None
+    reset: bool = False
     status: Status = 502
     executed: bool = False
     bytes_per_second: Annotated[int, Field(ge=1)] = 65_536

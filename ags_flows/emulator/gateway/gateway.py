@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Container
 from urllib.parse import unquote
 
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ags_flows.emulator.connection import cut, noticed
@@ -66,7 +67,7 @@ class Gateway:
         fault = self._faults.strike(route.instance_id, route.port, scope["path"])
         try:
             if fault is not None:
-                faulty = FaultySend(fault, self._faults, send, lambda: cut(scope))
+                faulty = FaultySend(fault, self._faults, send, lambda: cut(scope, fault.reset))
                 if fault.kind == "delay":
                     await asyncio.sleep(fault.after_seconds or 1.0)
                 elif fault.kind == "status":
@@ -207,4 +208,8 @@ def _without(scope: Scope, header: bytes) -> Scope:
 async def _refuse(scope: Scope, receive: Receive, send: Send, status: int, message: str, **more: str | int) -> None:
     if scope["type"] == "websocket":
         await receive()
-    await JsonResponse({"code": status, "message": message, **more}, status)(scope, receive, send)
+    has_body = status not in (204, 304)
+    response = (
+        JsonResponse({"code": status, "message": message, **more}, status) if has_body else Response(None, status)
+    )
+    await response(scope, receive, send)

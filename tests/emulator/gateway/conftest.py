@@ -177,7 +177,7 @@ def outside():
         nonlocal faults
         connection = send.__self__
 
-        def abort():
+        def abort(reset):
             connection.transport.abort()
 
         scope.setdefault("extensions", {})["ags.abort"] = {"abort": abort}
