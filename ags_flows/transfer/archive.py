@@ -93,7 +93,8 @@ def contents(file: IO[bytes], remote: str) -> list[Packed]:
         remote: Where it came from, for messages.
 
     Returns:
-        A directory comes before what is in it; directories that the archive has no entry for are added.
+        A directory comes before what is in it, and all else before hard links. Directories that the archive has no
+        entry for are added.
 
     Raises:
         TransferError: An entry would be written outside of the target, or is of an unknown type.
@@ -120,7 +121,7 @@ def contents(file: IO[bytes], remote: str) -> list[Packed]:
             if not above.is_directory:
                 raise _refused(name, "would be written through a link or a file", remote)
     # A directory comes before what is in it, because its name is the shorter one.
-    return [found.entries[name] for name in sorted(found.entries)]
+    return sorted(found.entries.values(), key=lambda entry: (entry.type == tarfile.LNKTYPE, entry.name))
 
 
 class _Found:

@@ -7,6 +7,8 @@ import tracemalloc
 import uuid
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ags_flows.errors import TransferError, TransferIncompleteError
 from ags_flows.transfer import archive, download_directory
@@ -62,6 +64,20 @@ def test_a_negative_size_is_refused():
 def test_a_hard_link_to_a_link_is_a_link(plane):
     found = contents(packed(entry("a", tarfile.SYMTYPE, "x"), entry("b", tarfile.LNKTYPE, "a")), "out")
     assert [(one.name, one.type, one.link) for one in found] == [("a", b"2", "x"), ("b", b"2", "x")]
+
+
+@given(st.permutations(["a", "b", "d/a", "d/b", "d/e/a", "e/c"]), st.integers(0, 4))
+def test_directories_and_files_come_before_what_is_in_them_and_links_to_them(names, last):
+    files, links = names[: last + 1], names[last + 1 :]
+    aims = {name: [*files, *links][number % (last + 1 + number // 2)] for number, name in enumerate(links)}
+    listed = [entry(name) for name in files] + [entry(name, tarfile.LNKTYPE, aim) for name, aim in aims.items()]
+    seen = set()
+    for one in contents(packed(*listed), "out"):
+        above = one.name.rpartition("/")[0]
+        assert not one.name or above in ("", *seen), one
+        assert not one.link or one.link in files and one.link in seen, one
+        seen.add(one.name)
+    assert seen == {"d", "e", "d/e", *names}
 
 
 @pytest.mark.parametrize("kind", [tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE])
