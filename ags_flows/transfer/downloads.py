@@ -60,7 +60,8 @@ _ENTER = f"""
 needs tar find xargs sort grep sed
 is_there "$T" || refuse {NOTHING} "there is no directory ${{T#./}} in the sandbox"
 [ -d "$T" ] || refuse {IS_FILE} "${{T#./}} is a file"
-enter "$T" && mkdir -m 700 -- "$W" || exit 1
+enter "$T"
+make_work
 OF_KERNEL=-false
 [ ! -r /proc/self/mountinfo ] || OF_KERNEL='( -fstype proc -o -fstype sysfs )'
 export FORMAT OF_KERNEL

@@ -47,20 +47,22 @@ must_be_replaceable "$D" "${{T##*/}}"
 # request that arrives late finds N, and what one creates that has found it before is removed with N.
 _PLACES = """
 D=${T%/*}; D=${D:-/}
-N=$D/$OWN W=/tmp/$OWN.way
+N=$D/$OWN
 """
 
 _MAKE_PLACES = f"""
 {_PLACES}
 case $N in /*) L=$N ;; *) L=$PWD/$N ;; esac
-mkdir -m 700 -- "$W" "$N" && ln -s -- "$L" "$W/place" || exit 1
+make_work
+mkdir -m 700 -- "$N" && ln -s -- "$L" "$W/place" || exit 1
 """
 
-# The second attempt is for what was created during the first.
+# The second attempt is for what was created during the first. Print whether the user must not remove W.
 _REMOVE_PLACES = f"""
 {_PLACES}
 rm -rf -- "$W"
-rm -rf -- "$N" || rm -rf -- "$N"
+rm -rf -- "$N" || rm -rf -- "$N" || exit 1
+! is_there "$W" || echo "$W"
 """
 
 # Print the checksum of the target if it has the size and the mode of the file; else make the places.
@@ -108,7 +110,8 @@ if [ "$B" = 0 ] && [ "$S" -le {LARGEST_SIZE} ]; then
 fi
 if [ "$N" != "$S" ]; then
   trap 'rm -rf -- "$W"' EXIT
-  mkdir -m 700 -- "$W" && head -c {MOST_CONTENT + 1} -- "$T" >"$W/content" || exit 1
+  make_work
+  head -c {MOST_CONTENT + 1} -- "$T" >"$W/content" || exit 1
   S=$(size_of "$W/content")
   [ "$S" -le {MOST_CONTENT} ] || refuse 1 "${{T#./}} is made by the kernel, and has more than {MOST_CONTENT} bytes"
   K=+
@@ -149,10 +152,15 @@ def _upload(
     mode, size = _mode_of(status), status.st_size
     target = from_home(posixpath.join(remote, local.name) if remote.endswith("/") else remote)
     must_be_text(target)
-    places = {"T": argument(target), "OWN": (own := own_name())}
+    work = f"/tmp/{own_name()}"
+    places = {"T": argument(target), "OWN": own_name(), "W": work}
 
     def run(script: str, **values: str) -> str:
         return run_script(plane, script, f"upload {shown(local)}", user, size, **places, **values).stdout.strip()
+
+    def finish(script: str, **values: str) -> None:
+        if run(script, **values):
+            discard(plane, work, user)
 
     try:
         if known := run(_PREPARE, MODE=mode, SIZE=str(size)):
@@ -166,16 +174,16 @@ def _upload(
             size, mode = before.st_size, _mode_of(before)
             outgoing = Outgoing(file, size, progress)
             try:
-                plane.write(f"/tmp/{own}.way/place/content", outgoing, user=user, timeout=deadline(size))
+                plane.write(f"{work}/place/content", outgoing, user=user, timeout=deadline(size))
             except UnreachableError:
                 # A file that became shorter also ends the request.
                 must_be_unchanged(local, before, file, lambda: True)
                 raise
             must_be_unchanged(local, before, file, lambda: hash_of(content, size) == outgoing.sha256)
-        run(_PUT_IN_PLACE, MODE=mode, SIZE=str(size), SHA=outgoing.sha256)
+        finish(_PUT_IN_PLACE, MODE=mode, SIZE=str(size), SHA=outgoing.sha256)
     except BaseException:
         with suppress(AGSFlowsError):
-            run(_REMOVE_PLACES)
+            finish(_REMOVE_PLACES)
         raise
     return _moved(shown(local), target, size, started)
 

@@ -34,6 +34,7 @@ NO_PROGRAM = 25
 IN_THE_WAY = 26
 NOT_ALLOWED = 27
 IS_MOUNTED = 28
+NO_PLACE = 29
 
 LARGEST_LIST = 256 << 20
 """Bytes of a list of names that are taken into memory."""
@@ -57,6 +58,12 @@ needs() {{
 refuse() {{ echo "$2" >&2; exit "$1"; }}
 enter() {{
   cd -- "$1" 2>/dev/null || refuse {NOT_ALLOWED} "$(id -un) must not enter the directory ${{1#./}}"
+}}
+# Make the temporary directory W, or use the one that envd has made where the user must not.
+make_work() {{
+  if [ -O "$W" ]; then chmod 700 -- "$W" || exit 1; return; fi
+  [ -w "${{W%/*}}" ] || refuse {NO_PLACE} "$(id -un) must not write to ${{W%/*}}"
+  mkdir -m 700 -- "$W" || exit 1
 }}
 size_of() {{ stat -Lc %s -- "$1"; }}
 hash_of() {{ if command -v sha256sum >/dev/null; then sha256sum <"$1" | cut -d' ' -f1; fi; }}
@@ -102,7 +109,7 @@ def run_script(plane: DataPlane, script: str, what: str, user: str | None, size:
 
     Args:
         plane: The sandbox.
-        script: Gets `values` as variables.
+        script: Gets `values` as variables. It runs again if it has found no place for the directory `W`.
         what: What is being done, for messages.
         user: The user that runs it.
         size: How many bytes it handles, for its deadline.
@@ -115,7 +122,11 @@ def run_script(plane: DataPlane, script: str, what: str, user: str | None, size:
         UnsupportedError: The image lacks a program.
     """
     variables = "\n".join(f"{name}={quoted(value)}" for name, value in values.items())
-    result = plane.script(f"{variables}\n{_FUNCTIONS}\n{script}", user=user, timeout=deadline(size))
+    text = f"{variables}\n{_FUNCTIONS}\n{script}"
+    result = plane.script(text, user=user, timeout=deadline(size))
+    if result.exit_code == NO_PLACE:
+        plane.make_dir(values["W"], user=user)
+        result = plane.script(text, user=user, timeout=deadline(size))
     if result.ok:
         return result
     text = f"{what}: {(result.stderr or result.stdout).strip()[-500:].rstrip('.')}."
@@ -136,6 +147,8 @@ def run_script(plane: DataPlane, script: str, what: str, user: str | None, size:
         raise NotFoundError(text)
     if result.exit_code in (NO_PROGRAM, 127):
         raise UnsupportedError(text, hint="Transfers need bash, coreutils, findutils, grep, sed and GNU tar.")
+    if result.exit_code == NO_PLACE:
+        raise TransferError(text, hint="Transfers need a directory /tmp: create it, and chmod 1777 /tmp.")
     raise TransferError(f"{text} (Exit code {result.exit_code} in the sandbox.)")
 
 
