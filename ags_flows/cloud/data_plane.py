@@ -102,7 +102,7 @@ class DataPlane(Attachment):
                 if is_lost(error) or not timeout or time.monotonic() - started < 0.9 * timeout:
                     raise
                 raise CommandTimeoutError(
-                    f"Command ran into its limit of {timeout:g} s: {command}",
+                    f"Command ran into its limit of {timeout:g} s: {command}.",
                     hint="Give it more time with timeout=..., or run it durably.",
                     result=result(124),
                 ) from None

@@ -12,7 +12,6 @@ import base64
 import hashlib
 import threading
 import time
-from asyncio import CancelledError
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -34,7 +33,8 @@ from ags_flows.durable.scripts import (
     start_script,
     upload_path,
 )
-from ags_flows.durable.waiting import PATIENCE, Waiting, may_be_wrong, may_pass
+from ags_flows.durable.uploads import uploaded_files
+from ags_flows.durable.waiting import INTERRUPTIONS, PATIENCE, Repeat, Waiting, may_be_wrong, may_pass
 from ags_flows.errors import (
     AGSFlowsError,
     CommandTimeoutError,
@@ -62,9 +62,6 @@ MOST_OUTPUT = 8 << 30
 
 VOLATILE_ENVIRONMENT = frozenset({"ITEM_INDEX"})
 """Variables that are not part of the step key: the index of an item changes when its list grows."""
-
-INTERRUPTIONS = (KeyboardInterrupt, GeneratorExit, CancelledError, TimeoutError)
-"""Errors in the waiting thread that kill a command. A timeout of a Prefect task or flow raises one of the last two."""
 
 
 @dataclass(frozen=True)
@@ -191,19 +188,19 @@ class DurableCommand:
         """
         self._holder = step.holder
         command, call = self._command, step.holder.call
-        uploaded = upload_path(call) if len(command.text.encode()) > LONGEST_VALUE else ""
+        text = command.text.encode()
+        uploaded = upload_path(call) if len(text) > LONGEST_VALUE else ""
         stdin = input_path(call) if command.stdin is not None else ""
+        files = {path: content or b"" for path, content in ((uploaded, text), (stdin, command.stdin)) if path}
         env = start_environment(None if uploaded else command.text, command.env, directory_of(command.cwd))
         limits = Limits(command.timeout or 0, command.most_output, command.linger)
         deadline = time.monotonic() + STALE * 2
         while True:
-            # Each start script deletes its uploaded input, so a repeated one needs it again.
-            if uploaded:
-                self._waiting.patiently(lambda: self._plane.write(uploaded, command.text.encode(), user=command.user))
-            if stdin:
-                self._waiting.patiently(lambda: self._plane.write(stdin, command.stdin or b"", user=command.user))
             request = request_for(self._plane, JOURNALS, step)
-            state = self._ask(start_script(request, limits, uploaded=uploaded, stdin=stdin, runner=command.runner), env)
+            script = start_script(request, limits, uploaded=uploaded, stdin=stdin, runner=command.runner)
+            # Each start script deletes its uploaded input, so a repeated one needs it again.
+            with uploaded_files(self._plane, self._waiting, files, command.user):
+                state = self._ask(script, env)
             if state in ("missing", "closed"):
                 raise unusable_directory(self._plane.instance_id, command.cwd, state)
             if state == "lost":
@@ -229,8 +226,7 @@ class DurableCommand:
             SupersededError: A later attempt of `by` has the sandbox or the command.
         """
         self._holder = by
-        if self._ask(look_script(self.journal, by), {}) == "lost":
-            raise self._unknown("its supervisor vanished without leaving an exit code, or it was never started")
+        self._look("its supervisor vanished without leaving an exit code, or it was never started", may_pass)
         return self
 
     def wait(self) -> ExecResult:
@@ -285,12 +281,13 @@ class DurableCommand:
 
     def _check_not_lost(self) -> None:
         """Raise an error if the command has neither an end nor a supervisor, or no journal any more."""
+        lost = "its supervisor or its journal vanished without leaving an exit code"
+        self._look(lost, lambda error: may_be_wrong(error) or isinstance(error, NotFoundError))
 
-        def repeat(error: AGSFlowsError) -> bool:
-            return may_be_wrong(error) or isinstance(error, NotFoundError)
-
-        if self._ask(look_script(self.journal, self._holder), {}, repeat) == "lost":
-            raise self._unknown("its supervisor or its journal vanished without leaving an exit code")
+    def _look(self, if_lost: str, repeat: Repeat) -> None:
+        # The command may have removed the home, in which scripts start otherwise.
+        if self._ask(look_script(self.journal, self._holder), {}, repeat, "/") == "lost":
+            raise self._unknown(if_lost)
 
     def _result(self) -> ExecResult:
         """Return the outcome, or raise the error for the reason why it was killed."""
@@ -359,7 +356,7 @@ class DurableCommand:
             self._ended = end
         return self._output.has_moved
 
-    def _ask(self, script: str, env: dict[str, str], repeat: Callable[[AGSFlowsError], bool] = may_pass) -> str:
+    def _ask(self, script: str, env: dict[str, str], repeat: Repeat = may_pass, cwd: str | None = None) -> str:
         """Run one of the journal's scripts, process its report, and return the command's state.
 
         Raises:
@@ -369,7 +366,9 @@ class DurableCommand:
 
         def ask() -> ExecResult:
             user = self._command.user
-            return self._plane.run(script, user=user, env=env, timeout=CALL_TIMEOUT, limit=1 << 18, profile=False)
+            return self._plane.run(
+                script, user=user, cwd=cwd, env=env, timeout=CALL_TIMEOUT, limit=1 << 18, profile=False
+            )
 
         response = self._waiting.patiently(ask, repeat)
         _, found, report = f"\n{response.stdout}".partition(f"\n{MARK} ")

@@ -11,10 +11,10 @@ from contextvars import copy_context
 
 from ags_flows.cloud.data_plane import DataPlane
 from ags_flows.durable.claims import CALL_TIMEOUT, superseded
-from ags_flows.durable.command import INTERRUPTIONS, Command, Following
+from ags_flows.durable.command import Command, Following
 from ags_flows.durable.direct_scripts import direct_script, kill_script
 from ags_flows.durable.environment import directory_of, start_environment, unusable_directory
-from ags_flows.durable.waiting import Waiting
+from ags_flows.durable.waiting import INTERRUPTIONS, Waiting
 from ags_flows.errors import (
     AGSFlowsError,
     CommandTimeoutError,

@@ -215,6 +215,8 @@ ags_report() {
 _START = r"""
 ags_text=$AGS_FLOWS_COMMAND; unset AGS_FLOWS_COMMAND
 DIRECTORY
+ags_drop() { [ -z "$ags_uploaded$ags_input" ] || rm -f ${ags_uploaded:+"$ags_uploaded"} ${ags_input:+"$ags_input"}; }
+trap ags_drop EXIT
 ags_fill() {
   if [ -n "$ags_unusable" ]; then rm -rf "$1"; ags_d=-; ags_report "$ags_unusable"; fi
   if [ -n "$ags_input" ]; then cp "$ags_input" "$1/in" || return 1; fi
@@ -223,7 +225,7 @@ ags_fill() {
 for ags_attempt in 1 2 3; do
   ags_claim
   ags_name=${ags_d##*/}
-  [ -z "$ags_uploaded$ags_input" ] || rm -f ${ags_uploaded:+"$ags_uploaded"} ${ags_input:+"$ags_input"}
+  ags_drop; trap - EXIT
   if [ "$ags_outcome" = new ]; then
     if ags_hand_over; then ags_report started; fi
     # In a separate process group, so that a signal to the group of this script does not end the supervisor.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from asyncio import CancelledError
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -19,7 +20,12 @@ from ags_flows.errors import (
 PATIENCE = 120.0
 """Seconds after which the wait for a command in an unreachable sandbox fails. The command itself continues."""
 
+INTERRUPTIONS = (KeyboardInterrupt, GeneratorExit, CancelledError, TimeoutError)
+"""Errors in the waiting thread that kill a command. A timeout of a Prefect task or flow raises one of the last two."""
+
 Response = TypeVar("Response")
+Repeat = Callable[[AGSFlowsError], bool]
+"""Decides by an error whether a request is repeated."""
 
 
 def may_pass(error: AGSFlowsError) -> bool:
@@ -49,7 +55,7 @@ class Waiting:
         self._on_note = on_note
         self._cancelled = cancelled
 
-    def patiently(self, action: Callable[[], Response], repeat: Callable[[AGSFlowsError], bool] = may_pass) -> Response:
+    def patiently(self, action: Callable[[], Response], repeat: Repeat = may_pass) -> Response:
         """Repeat an idempotent action until the sandbox responds, for at most `PATIENCE` seconds."""
         lost: list[float] = []
 

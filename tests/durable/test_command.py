@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from ags_flows.cloud.data_planes import open_plane
 from ags_flows.durable.command import Command, DurableCommand, Following
 from ags_flows.durable.direct import run_direct
 from ags_flows.emulator.sandbox import isolation
@@ -24,6 +25,7 @@ from ags_flows.errors import (
     UnreachableError,
     UnsupportedError,
 )
+from ags_flows.lifecycle.waiting import wait_instance_running
 from ags_flows.ownership import Frame, Holder, Place, Step
 
 attempts = itertools.count(1)
@@ -319,6 +321,20 @@ def test_a_command_that_removes_its_own_directory_is_found_again(plane):
     command, name = Command("rm -rf ../gone; exit 3", cwd="gone"), uuid.uuid4().hex
     assert DurableCommand(plane, command).start(step_of(name)).wait().exit_code == 3
     assert DurableCommand(plane, command).start(step_of(name)).wait().exit_code == 3
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="without root privileges no command can move the home of its user")
+@pytest.mark.parametrize("command", ["sudo -n mv ~ ${HOME}2; exit 5", "sudo -n rm -rf ~; sleep 1", "chmod 0 ~; exit 5"])
+def test_the_outcome_of_a_command_that_takes_its_home_away_is_unknown(ags_config, monkeypatch, command):
+    monkeypatch.setattr("ags_flows.durable.command.LOOK_AFTER", 1.0)
+    control = ags_config.control_plane()
+    instance = control.start_instance(tool="base", timeout="1h")
+    wait_instance_running(control, instance.id, timeout=30)
+    plane = open_plane(ags_config.connection(), instance.id).plane
+    began = time.monotonic()
+    with pytest.raises(OutcomeUnknownError, match="vanished"):
+        DurableCommand(plane, Command(command)).start(step_of(uuid.uuid4().hex)).wait()
+    assert time.monotonic() - began < 30
 
 
 def test_a_direct_command_whose_connection_is_cut_has_an_unknown_outcome(sandbox, ags_emulator_process, plane):

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from ags_flows.errors import AGSFlowsError, CodeTimeoutError, OutcomeUnknownError
+from ags_flows.errors import AGSFlowsError, CodeTimeoutError, InvalidRequestError, OutcomeUnknownError
 from ags_flows.tasks import (
     create_code_context,
     download_directory,
@@ -115,6 +115,19 @@ def test_a_reset_while_temporary_files_are_removed_is_no_error(ags_emulator, ins
 def test_input_that_a_gateway_accepts_in_place_of_the_sandbox_is_sent_again(ags_emulator, instance, ags_config, status):
     ags_emulator.stream_fault("status", path="/files", status=status)
     assert exec_command.fn(instance, "cat", stdin="input", config=ags_config).stdout == "input"
+
+
+def test_input_of_a_command_that_is_not_started_is_removed(ags_emulator, instance, ags_config):
+    def left():
+        return exec_command.fn(instance, "ls -d /tmp/.ags_flows-in-* 2>/dev/null || :", config=ags_config).stdout
+
+    ags_emulator.stream_fault("status", path="/process.Process/Start", status=404)
+    with pytest.raises(AGSFlowsError):
+        exec_command.fn(instance, "cat", stdin="input", config=ags_config)
+    assert left() == ""
+    with pytest.raises(InvalidRequestError, match="not started"):
+        exec_command.fn(instance, "cat", stdin="input", cwd="/missing", config=ags_config)
+    assert left() == ""
 
 
 def test_a_cell_without_a_response_takes_its_time_limit_and_no_longer(ags_emulator, instance, ags_config):
