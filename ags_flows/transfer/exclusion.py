@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal
 
@@ -66,15 +67,18 @@ class Exclusion:
         try:
             # For pathspec `a/**` also matches `a`, but for Git only what is in it.
             lines = [re.sub(r"/\*\*(/?)$", r"/**/*\1", _without_classes(line)) for line in patterns]
-            known = GitIgnoreSpec.from_lines(lines).patterns
+            with warnings.catch_warnings():
+                # Of characters such as [ and && in classes, which may get another meaning in regular expressions.
+                warnings.simplefilter("ignore", FutureWarning)
+                known = GitIgnoreSpec.from_lines(lines).patterns
+                # The last one decides.
+                self._patterns = [
+                    (_as_by_git(one.regex), bool(one.include)) for one in reversed(known) if one.regex is not None
+                ]
         except ValueError as error:
             raise ConfigurationError(
                 f"{field}={shown_value(exclude)} has a pattern that is not valid: {error}"
             ) from error
-        # The last one decides.
-        self._patterns = [
-            (_without_slashes(one.regex), bool(one.include)) for one in reversed(known) if one.regex is not None
-        ]
         self.has_patterns = bool(self._patterns)
 
     def covers(self, name: str, is_directory: bool) -> bool:
@@ -124,9 +128,10 @@ def _without_classes(pattern: str) -> str:
     return re.sub(r"\[:([a-z]*):\](?=[^\]]*\])", range_of, pattern)
 
 
-def _without_slashes(pattern: re.Pattern[str]) -> re.Pattern[str]:
-    """Return a pattern whose negated classes, such as `[!0-9]`, match no slash, as for Git."""
-    return re.compile(re.sub(r"\[\^(?!/)", "[^/", pattern.pattern), pattern.flags)
+def _as_by_git(pattern: re.Pattern[str]) -> re.Pattern[str]:
+    """Return a pattern as Git applies it: negated classes match no slash, and line feeds in names are characters."""
+    text = re.sub(r"\[\^(?!/)", "[^/", pattern.pattern)
+    return re.compile(re.sub(r"\$(\)?)$", r"\\Z\1", text), pattern.flags | re.DOTALL)
 
 
 def _matches(pattern: re.Pattern[str], path: str) -> bool:

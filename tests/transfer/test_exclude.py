@@ -114,8 +114,10 @@ def test_files_of_this_package_are_not_transferred(plane, source, tmp_path, sand
     assert [entry.name for entry in tasks.list_files.fn(instance, ".ags_flows/jobs", config=config)] == ["x"]
 
 
-NAMES = st.sampled_from(["a", "b", "a.txt", "b.py", "[x]", "a b"])
-PIECES = st.sampled_from(["a", "b", "*", "**", "*.txt", "?", "[ab]*", "a[!0-9]", "[!b]?b", "a.txt", "b.py", "\\[x]"])
+NAMES = st.sampled_from(["a", "b", "a.txt", "b.py", "[x]", "a b", "a\n", "\nb.py"])
+PIECES = st.sampled_from(
+    ["a", "b", "*", "**", "*.txt", "?", "[ab]*", "a[!0-9]", "[!b]?b", "a.txt", "b.py", "\\[x]", "[[]x]", "[a&&b]"]
+)
 PATTERNS = st.builds(
     lambda include, anchor, pieces, directory: f"{include}{anchor}{'/'.join(pieces)}{directory}",
     st.sampled_from(["", "!"]),
@@ -125,6 +127,7 @@ PATTERNS = st.builds(
 )
 
 
+@pytest.mark.filterwarnings("error")
 @pytest.mark.skipif(shutil.which("git") is None, reason="compares with git, which is not installed")
 @settings(max_examples=100, deadline=None)
 @given(
@@ -132,6 +135,8 @@ PATTERNS = st.builds(
     patterns=st.lists(PATTERNS, max_size=4),
 )
 @example(paths=["a/a.txt", "a/b.py", "a.txt", "b.py"], patterns=["*", "!*/", "!*.txt"])
+@example(paths=["a\n/a.txt", "a\n", "b\n"], patterns=["*.txt", "[a-z]"])
+@example(paths=["[x]", "&", "a"], patterns=["[[]x]", "[a&&b]"])
 @example(paths=["a/b", "ab/b"], patterns=["a[!0-9]", "a[!x]b"])
 @example(paths=["a/b/a.txt", "a/b/b.py", "a/a.txt"], patterns=["a/**", "!a/**/", "!a/**/*.txt"])
 def test_patterns_mean_what_they_mean_to_git(paths, patterns):
