@@ -325,16 +325,17 @@ def test_a_command_that_removes_its_own_directory_is_found_again(plane):
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="without root privileges no command can move the home of its user")
 @pytest.mark.parametrize("command", ["sudo -n mv ~ ${HOME}2; exit 5", "sudo -n rm -rf ~; sleep 1", "chmod 0 ~; exit 5"])
-def test_the_outcome_of_a_command_that_takes_its_home_away_is_unknown(ags_config, monkeypatch, command):
+def test_the_outcome_of_a_command_that_takes_its_home_away_is_unknown(sandbox, monkeypatch, command):
     monkeypatch.setattr("ags_flows.durable.command.LOOK_AFTER", 1.0)
-    control = ags_config.control_plane()
+    control = sandbox[0].control_plane()
     instance = control.start_instance(tool="base", timeout="1h")
     wait_instance_running(control, instance.id, timeout=30)
-    plane = open_plane(ags_config.connection(), instance.id).plane
+    plane = open_plane(sandbox[0].connection(), instance.id).plane
     began = time.monotonic()
     with pytest.raises(OutcomeUnknownError, match="vanished"):
         DurableCommand(plane, Command(command)).start(step_of(uuid.uuid4().hex)).wait()
     assert time.monotonic() - began < 30
+    control.stop_instance(instance.id)
 
 
 def test_a_direct_command_whose_connection_is_cut_has_an_unknown_outcome(sandbox, ags_emulator_process, plane):
