@@ -109,7 +109,7 @@ def run_script(plane: DataPlane, script: str, what: str, user: str | None, size:
 
     Args:
         plane: The sandbox.
-        script: Gets `values` as variables. It runs again if it has found no place for the directory `W`.
+        script: Gets `values` as variables. It runs again if it could not make the directory `W`.
         what: What is being done, for messages.
         user: The user that runs it.
         size: How many bytes it handles, for its deadline.

@@ -105,7 +105,7 @@ def test_each_operation_is_retried_after_a_reset_at_each_request(ags_emulator, i
             ags_emulator.clear_faults()
 
 
-def test_a_reset_while_temporary_files_are_removed_is_no_error(ags_emulator, instance, ags_config):
+def test_a_reset_while_temporary_files_are_removed_is_ignored(ags_emulator, instance, ags_config):
     ags_emulator.stream_fault("cut", path="/filesystem.Filesystem/Remove", reset=True)
     write_file.fn(instance, "written", "x", config=ags_config)
     assert read_file.fn(instance, "written", config=ags_config) == b"x"

@@ -192,3 +192,19 @@ def test_entries_are_written_beside_their_targets():
     placed = place(entries, lambda name, _: there.get(name, "missing"), ValueError, "T")
     assert placed == {"old/file": "old/T/file", "old/deep/x": "old/deep/T/x", "new": "T/new", "new/a": "T/new/a"}
     assert parents_of(placed.values(), "T") == ["old", "old/deep", "."]
+
+
+@pytest.mark.parametrize("exclude", [(), ["nothing"]])
+def test_hard_links_may_have_any_names(plane, remote, tmp_path, exclude):
+    names = [f"{directory}/{number}" for number in range(6) for directory in "ab"]
+    pairs = [*zip(names, reversed(names), strict=True)]
+    made = [
+        f"mkdir -p {pair}/a {pair}/b; echo {pair} >{pair}/{one}; ln -f {pair}/{one} {pair}/{other}"
+        for pair, (one, other) in enumerate(pairs)
+    ]
+    assert plane.script("\n".join([f"mkdir {remote}", f"cd {remote}", *made])).ok
+    for _ in range(2):
+        download_directory(plane, remote, tmp_path / "back", exclude=exclude)
+        for pair, both in enumerate(pairs):
+            one, other = (tmp_path / "back" / str(pair) / name for name in both)
+            assert one.read_text() == f"{pair}\n" and one.samefile(other)

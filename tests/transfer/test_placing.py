@@ -162,22 +162,6 @@ def test_hard_links_are_files_of_one_content(plane, remote, tmp_path):
     assert (tmp_path / "back" / "d" / "b").samefile(tmp_path / "back" / "a")
 
 
-@pytest.mark.parametrize("exclude", [(), ["nothing"]])
-def test_hard_links_may_have_any_names(plane, remote, tmp_path, exclude):
-    names = [f"{directory}/{number}" for number in range(6) for directory in "ab"]
-    pairs = [*zip(names, reversed(names), strict=True)]
-    made = [
-        f"mkdir -p {pair}/a {pair}/b; echo {pair} >{pair}/{one}; ln -f {pair}/{one} {pair}/{other}"
-        for pair, (one, other) in enumerate(pairs)
-    ]
-    assert plane.script("\n".join([f"mkdir {remote}", f"cd {remote}", *made])).ok
-    for _ in range(2):
-        download_directory(plane, remote, tmp_path / "back", exclude=exclude)
-        for pair, both in enumerate(pairs):
-            one, other = (tmp_path / "back" / str(pair) / name for name in both)
-            assert one.read_text() == f"{pair}\n" and one.samefile(other)
-
-
 @pytest.mark.skipif(not os.path.ismount("/dev/shm"), reason="/dev/shm is not a file system here")
 def test_a_mount_point_is_a_target(plane, source, remote):
     name = uuid.uuid4().hex

@@ -19,7 +19,7 @@ from ags_flows.transfer import (
 
 @pytest.fixture
 def closed(ags_config, request):
-    """A sandbox of its own, after a script of root."""
+    """A separate sandbox, after a script of root."""
     control = ags_config.control_plane()
     instance = control.start_instance(tool="base", timeout="1h")
     wait_instance_running(control, instance.id, timeout=30)
