@@ -136,8 +136,12 @@ def decoded(text: str) -> View:
 
 def whole(text: str) -> int:
     """Return where a text ends without the start of an escape or of a character at its end."""
-    found = _OPEN.search(text, max(0, len(text) - _LONGEST_OPEN))
-    return found.start() if found else len(text)
+    end = len(text)
+    # What follows the start of an escape may be escaped too, and be cut.
+    for _ in range(DEEPEST):
+        found = _OPEN.search(text, max(0, end - _LONGEST_OPEN), end)
+        end = found.start() if found else end
+    return end
 
 
 def squeezed(text: str) -> str:

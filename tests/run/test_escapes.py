@@ -13,7 +13,7 @@ import time
 from urllib.parse import quote, quote_plus
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ags_flows.run.plain import cover, each
@@ -152,6 +152,7 @@ def test_what_looks_like_an_entity_is_masked_in_html(secret, kind, times, ends):
 
 
 @given(secrets, st.lists(st.sampled_from(sorted(ESCAPES)), min_size=1, max_size=8), st.lists(st.integers(0, 400)))
+@example("ZX5555%555555555555555KW", ["named entity", "JSON"], [26])
 def test_an_escaped_value_does_not_leave_a_stream(secret, kinds, cuts):
     spelled = "".join(ESCAPES[kinds[at % len(kinds)]](one) for at, one in enumerate(secret))
     text = f"is {spelled} so"
