@@ -49,7 +49,7 @@ def stop_sandboxes(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -
         given = given_config(flow, flow_run, logger)
         config = given or AGSConfig()
         with closing(PacedControlPlane(config.connection())) as control:
-            known = persistently(lambda: _instances_of(control, str(flow_run.id)))
+            known = persistently(lambda: instances_of(control, str(flow_run.id)))
             # Those that are kept are not stopped.
             instances = [one for one in known if one.status in LIVE and not one.metadata.get(KEPT)]
             _stop_all(control, instances, flow_run, state, logger)
@@ -76,7 +76,7 @@ def stop_sandboxes_if_asked(flow: Flow[..., Any], flow_run: FlowRun, state: Stat
         stop_sandboxes(flow, flow_run, state)
 
 
-def _instances_of(control: ControlPlane, flow_run_id: str) -> list[Instance]:
+def instances_of(control: ControlPlane, flow_run_id: str) -> list[Instance]:
     """Return the instances that a flow run, or a flow run nested in it, started, also those that have ended."""
     return [
         one for one in control.list_instances() if is_ours(one.metadata) and flow_run_id in flow_runs_of(one.metadata)

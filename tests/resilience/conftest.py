@@ -20,8 +20,9 @@ from ags_flows import AGSConfig, TencentCloudCredentials
 from ags_flows.cloud.data_planes import open_plane
 from ags_flows.demo.servers import emulator, end, prefect_environment, prefect_server, wait_for_prefect
 from ags_flows.errors import AGSFlowsError
-from ags_flows.flows.hooks import sandboxes_of
+from ags_flows.flows.hooks import instances_of
 from ags_flows.lifecycle.ensure_tool import delete_drained
+from ags_flows.ownership import LIVE
 
 FINAL = {StateType.COMPLETED, StateType.FAILED, StateType.CRASHED, StateType.CANCELLED}
 
@@ -95,7 +96,9 @@ class Stage:
 
     def sandbox(self, run, timeout=60):
         """Wait for the live instance of a run and return it."""
-        found = wait_until(lambda: sandboxes_of(self.control, str(run.id)), timeout)
+        found = wait_until(
+            lambda: [one for one in instances_of(self.control, str(run.id)) if one.status in LIVE], timeout
+        )
         assert len(found) == 1
         return found[0]
 

@@ -1,4 +1,5 @@
 import asyncio
+import glob
 import os
 from pathlib import Path
 
@@ -64,7 +65,8 @@ class Left:
         return (
             set(Path("/proc/self/mountinfo").read_text().splitlines()),
             set(psutil.Process().children(recursive=True)),
-            set(Path("/sys/fs/cgroup").glob(f"**/ags-flows-{os.getpid()}-*")),
+            # Unlike a path, it passes over groups that another process removes.
+            set(glob.glob(f"/sys/fs/cgroup/**/ags-flows-{os.getpid()}-*", recursive=True)),
         )
 
 
