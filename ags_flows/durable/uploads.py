@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 
 from ags_flows.cloud.data_plane import DataPlane
 from ags_flows.durable.waiting import Waiting
@@ -22,7 +23,7 @@ def uploaded_files(plane: DataPlane, waiting: Waiting, files: Mapping[str, bytes
     """
     try:
         for path, content in files.items():
-            waiting.patiently(lambda path=path, content=content: plane.write(path, content, user=user))  # type: ignore[misc]
+            waiting.patiently(partial(plane.write, path, content, user=user))
         yield
     except BaseException:
         for path in files:
